@@ -1,0 +1,86 @@
+"""Frames and masks on disk: JPEG or PNG frames in, 8-bit palette PNG masks in and out."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from util.errors import InputError
+from util.files import atomic_path
+
+# Every network here starts from ImageNet weights and sees frames normalised with ImageNet's statistics (RGB, 0..1).
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """Read a frame as uint8 RGB [H,W,3].
+
+    Raises:
+        InputError: the file is missing, truncated or no image.
+    """
+    return np.array(_decode(path, "RGB"))
+
+
+def read_mask(path: Path | str) -> np.ndarray:
+    """Read a mask as uint8 object ids [H,W]; 0 is the background.
+
+    Palette PNGs give their indices, 8-bit grey ones their values, 1-bit ones 0 and 1.
+
+    Raises:
+        InputError: the file is missing, truncated, no image, or coloured (ids cannot be told from colours).
+    """
+    image = _decode(path)
+    if image.mode not in ("P", "L", "1"):
+        raise InputError(f"{path} is a {image.mode} image; save the mask as a palette or 8-bit grey PNG of object ids")
+    return np.array(image).astype(np.uint8)
+
+
+def write_mask(path: Path | str, ids: np.ndarray, palette: bytes | None = None) -> None:
+    """Write uint8 object ids [H,W] as a palette PNG, complete or not at all; the default palette is DAVIS's."""
+    if ids.dtype != np.uint8 or ids.ndim != 2:
+        raise ValueError(f"a mask is a uint8 array [H,W], not {ids.dtype} {ids.shape}")
+    image = Image.fromarray(ids)
+    image.putpalette(davis_palette() if palette is None else palette)
+    with atomic_path(path) as temporary:
+        image.save(temporary)
+
+
+def read_palette(path: Path | str) -> bytes | None:
+    """The palette (RGB triples) of a palette PNG, or None where the image has none.
+
+    Raises:
+        InputError: the file is missing or no image.
+    """
+    palette = _decode(path).getpalette()
+    return None if palette is None else bytes(palette)
+
+
+@functools.cache
+def davis_palette() -> bytes:
+    """The 256-colour palette of DAVIS, YouTube-VOS and PASCAL VOC masks: the bits of an id, spread over R, G and B."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), dtype=int)
+    for bit in range(8):
+        colours[:, bit % 3] |= ((ids >> bit) & 1) << (7 - bit // 3)
+    return colours.astype(np.uint8).tobytes()
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """Turn a uint8 RGB frame [H,W,3] into the network's input: float32 [3,H,W], ImageNet-normalised."""
+    image = torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    return image.sub_(mean).div_(std)
+
+
+def _decode(path: Path | str, mode: str | None = None) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.convert(mode) if mode else image
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; check the data set's folder") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} cannot be decoded ({error}); copy or download it again") from None
