@@ -1,0 +1,39 @@
+"""The two blocks that the mask encoder and the decoder are built of."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ResidualBlock(nn.Module):
+    """conv3×3(ReLU(conv3×3(ReLU(x)))) + shortcut; the shortcut is a 3×3 convolution where the channels change."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = (
+            nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,in,h,w] -> [N,out,h,w]."""
+        return self.conv2(F.relu(self.conv1(F.relu(x)))) + self.shortcut(x)
+
+
+class CBAM(nn.Module):
+    """Convolutional block attention (Woo et al., ECCV 2018): a gate per channel, then a gate per position."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.channel_mlp = nn.Sequential(
+            nn.Linear(channels, channels // reduction), nn.ReLU(), nn.Linear(channels // reduction, channels)
+        )
+        self.spatial_conv = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,C,h,w] -> [N,C,h,w], every element scaled by two gates in (0, 1)."""
+        channel_gate = torch.sigmoid(self.channel_mlp(x.mean((2, 3))) + self.channel_mlp(x.amax((2, 3))))
+        x = x * channel_gate[:, :, None, None]
+        pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
+        return x * torch.sigmoid(self.spatial_conv(pooled))

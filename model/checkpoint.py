@@ -1,0 +1,234 @@
+"""Checkpoints: one loader for the published weights of RDE-VOS and STCN and for this project's own.
+
+A file is recognised by what it holds, so no architecture is ever named on a command line. Published state dicts are
+translated to this project's names first; everything after that is common.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.encoders import extend_input_channels
+from model.network import RDE_VOS, NetworkConfig
+from util.errors import InputError
+from util.files import atomic_path
+
+# Published name -> ours, first match wins. Both released code bases share the names of everything but SAM.
+_PUBLISHED_NAMES = [
+    (r"key_encoder\.res2\.", "key_encoder.backbone.layer1."),
+    (r"key_encoder\.(conv1|bn1|layer[23])\.", r"key_encoder.backbone.\1."),
+    (r"key_proj\.key_proj\.", "key_encoder.key_projection."),
+    (r"key_comp\.", "key_encoder.value_projection."),
+    (r"value_encoder\.(conv1|bn1|layer[123])\.", r"mask_encoder.backbone.\1."),
+    (r"value_encoder\.fuser\.block1\.downsample\.", "mask_encoder.fuse.shortcut."),
+    (r"value_encoder\.fuser\.block1\.", "mask_encoder.fuse."),
+    (r"value_encoder\.fuser\.attention\.ChannelGate\.mlp\.1\.", "mask_encoder.attention.channel_mlp.0."),
+    (r"value_encoder\.fuser\.attention\.ChannelGate\.mlp\.3\.", "mask_encoder.attention.channel_mlp.2."),
+    (r"value_encoder\.fuser\.attention\.SpatialGate\.spatial\.conv\.", "mask_encoder.attention.spatial_conv."),
+    (r"value_encoder\.fuser\.block2\.", "mask_encoder.refine."),
+    (r"decoder\.compress\.downsample\.", "decoder.compress.shortcut."),
+    (r"decoder\.compress\.", "decoder.compress."),
+    (r"decoder\.up_16_8\.skip_conv\.", "decoder.up8.skip."),
+    (r"decoder\.up_16_8\.out_conv\.downsample\.", "decoder.up8.block.shortcut."),
+    (r"decoder\.up_16_8\.out_conv\.", "decoder.up8.block."),
+    (r"decoder\.up_8_4\.skip_conv\.", "decoder.up4.skip."),
+    (r"decoder\.up_8_4\.out_conv\.downsample\.", "decoder.up4.block.shortcut."),
+    (r"decoder\.up_8_4\.out_conv\.", "decoder.up4.block."),
+    (r"decoder\.pred\.", "decoder.predict."),
+    (r"mem_compress\.(key|value)_encoder\.non_local\.(g|phi)\.0\.", r"\1_aggregation.extract.\2."),
+    (r"mem_compress\.(key|value)_encoder\.non_local\.theta\.", r"\1_aggregation.extract.theta."),
+    (r"mem_compress\.(key|value)_encoder\.non_local\.W\.", r"\1_aggregation.extract.out."),
+    (r"mem_compress\.(key|value)_encoder\.conv1\.aspp1\.atrous_conv\.", r"\1_aggregation.enhance.branches.0."),
+    (r"mem_compress\.(key|value)_encoder\.conv1\.aspp2\.atrous_conv\.", r"\1_aggregation.enhance.branches.1."),
+    (r"mem_compress\.(key|value)_encoder\.conv1\.aspp3\.atrous_conv\.", r"\1_aggregation.enhance.branches.2."),
+    (r"mem_compress\.(key|value)_encoder\.conv1\.aspp4\.atrous_conv\.", r"\1_aggregation.enhance.branches.3."),
+    (r"mem_compress\.(key|value)_encoder\.conv1\.conv1\.", r"\1_aggregation.enhance.merge."),
+    (r"mem_compress\.compress_(key|value)\.", r"\1_aggregation.squeeze."),
+]
+
+
+def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VOS:
+    """Read a checkpoint of any known form into a network in eval mode, its architecture taken from the file.
+
+    Known are a published RDE-VOS state dict, a published STCN state dict (the network then has no SAM), a
+    single-object one of the static stage (4 input channels; the fifth starts orthogonal), and what `save_network`
+    writes; each also under a ``module.`` prefix.
+
+    Raises:
+        InputError: the file is missing, unreadable or of no known form; the names that are missing or unexpected are
+            listed.
+    """
+    return network_from_checkpoint(read_checkpoint(path), path).to(device).eval()
+
+
+def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> None:
+    """Write a checkpoint: weights, configuration and, for resuming, whatever ``training_state`` holds beside them.
+
+    The file is complete or not there. ``training_state`` must consist of tensors and plain Python containers, which
+    is what ``weights_only=True`` lets back in.
+    """
+    content = {"config": asdict(network.config), "network": network.state_dict(), **training_state}
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Load a checkpoint's content to the CPU, with ``weights_only=True``.
+
+    Raises:
+        InputError: the file is missing or not a checkpoint.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"checkpoint {path} is missing; check the path of the weights") from None
+    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{path} is not a readable checkpoint ({reason}); copy or download it again") from None
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path} holds a {type(content).__name__}, not the state dict of a network; use another file")
+    return dict(content)
+
+
+def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE_VOS:
+    """Build the network that a checkpoint's content describes; ``path`` is only for messages.
+
+    Raises:
+        InputError: as `load_network`.
+    """
+    if "config" in content and "network" in content:
+        state = _without_prefix(content["network"], path)
+        try:
+            config = NetworkConfig(**content["config"])
+            network = _empty_network(config)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} was written for another version of this project ({error}); use one that fits"
+            ) from None
+    else:
+        state = translate_published(_without_prefix(content, path), path)
+        config = _config_of(state, path)
+        network = _empty_network(config)
+    _extend_single_object(state)
+    _check_names(network.state_dict(), state, path)
+    network.load_state_dict(state, assign=True)
+    # Weights may be stored in half precision to save space; they are computed with in single.
+    return network.float().requires_grad_(True)
+
+
+def translate_published(published: Mapping[str, Tensor], path: Path | str) -> dict[str, Tensor]:
+    """Rename and reshape the tensors of a published RDE-VOS or STCN state dict to this project's.
+
+    Raises:
+        InputError: it holds names that no published network has.
+    """
+    state, unexpected = {}, []
+    for name, tensor in published.items():
+        for pattern, ours in _PUBLISHED_NAMES:
+            renamed, found = re.subn("^" + pattern, ours, name)
+            if found:
+                state[renamed] = _as_2d(tensor)
+                break
+        else:
+            unexpected.append(name)
+    if unexpected:
+        raise InputError(_refusal(path, [], unexpected))
+    return _fold_biases(state)
+
+
+def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} holds more than a network's tensors and no configuration; save its state dict alone")
+    if all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return dict(state)
+
+
+def _as_2d(tensor: Tensor) -> Tensor:
+    """A kernel over (time, height, width) as the 2-D kernel that does the same (see model/aggregation.py)."""
+    if tensor.ndim != 5:
+        return tensor
+    return tensor.transpose(1, 2).flatten(1, 2)  # [out,in,t,kh,kw] -> [out,t·in,kh,kw]
+
+
+def _fold_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fold the biases of the published mask encoder's convolutions, which torchvision's lack, into its batch norms.
+
+    BN(x + b) = γ(x + b − mean)/σ + β, so with frozen statistics mean − b does the same exactly.
+    """
+    for name in [name for name in state if name.startswith("mask_encoder.backbone.") and name.endswith(".bias")]:
+        norm = re.sub(r"conv(\d)\.bias$", r"bn\1.", re.sub(r"downsample\.0\.bias$", "downsample.1.", name))
+        if norm != name and norm + "running_mean" in state:
+            state[norm + "running_mean"] = state[norm + "running_mean"] - state.pop(name)
+    return state
+
+
+def _extend_single_object(state: dict[str, Tensor]) -> None:
+    """Give a single-object mask encoder [image, mask] the channel of the other objects, started orthogonal."""
+    name = "mask_encoder.backbone.conv1.weight"
+    weight = state.get(name)
+    if weight is not None and weight.ndim == 4 and weight.shape[1] == 4:
+        extended = weight.new_empty(weight.shape[0], 5, *weight.shape[2:])
+        extended[:, :4] = weight
+        extend_input_channels(extended, image_channels=4)
+        state[name] = extended
+
+
+def _config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
+    """Read the architecture off the names and shapes of a translated state dict."""
+
+    def width(name: str) -> int:
+        if name not in state:
+            raise InputError(_refusal(path, [name], []))
+        return state[name].shape[0]
+
+    return NetworkConfig(
+        key_backbone=_backbone_of(state, "key_encoder"),
+        mask_backbone=_backbone_of(state, "mask_encoder"),
+        key_channels=width("key_encoder.key_projection.weight"),
+        value_channels=width("key_encoder.value_projection.weight"),
+        decoder_channels=(
+            width("decoder.compress.conv2.weight"),
+            width("decoder.up8.block.conv2.weight"),
+            width("decoder.up4.block.conv2.weight"),
+        ),
+        aggregation=any(name.startswith(("key_aggregation.", "value_aggregation.")) for name in state),
+    )
+
+
+def _backbone_of(state: Mapping[str, Tensor], encoder: str) -> str:
+    if f"{encoder}.backbone.layer1.0.conv3.weight" in state:
+        return "resnet50"
+    return "resnet34" if f"{encoder}.backbone.layer3.2.conv1.weight" in state else "resnet18"
+
+
+def _empty_network(config: NetworkConfig) -> RDE_VOS:
+    """A network without storage: its tensors are about to be assigned, so nothing is drawn or copied."""
+    with torch.device("meta"):
+        return RDE_VOS(config)
+
+
+def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected]
+    unexpected += [
+        f"{name} of shape {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if missing or unexpected:
+        raise InputError(_refusal(path, missing, unexpected))
+
+
+def _refusal(path: Path | str, missing: list[str], unexpected: list[str]) -> str:
+    def listed(names: list[str]) -> str:
+        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+    parts = [f"{kind} {listed(names)}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names]
+    return f"{path} is no checkpoint of RDE-VOS or STCN ({'; '.join(parts)}); use one of those or one trained here"

@@ -1,0 +1,47 @@
+"""The decoder: a readout and the query frame's features to the logit of each object's mask (Section 3.2)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.blocks import ResidualBlock
+from model.encoders import KeyFeatures, per_object
+
+
+class Decoder(nn.Module):
+    """Residual block at stride 16, two up blocks, and a 1-channel prediction at stride 4."""
+
+    def __init__(
+        self, value_channels: int, f8_channels: int, f4_channels: int, channels: tuple[int, int, int] = (512, 256, 256)
+    ) -> None:
+        """``channels`` are the widths at strides 16, 8 and 4."""
+        super().__init__()
+        self.compress = ResidualBlock(2 * value_channels, channels[0])
+        self.up8 = UpBlock(f8_channels, channels[0], channels[1])
+        self.up4 = UpBlock(f4_channels, channels[1], channels[2])
+        self.predict = nn.Conv2d(channels[2], 1, 3, padding=1)
+
+    def forward(self, readout: Tensor, features: KeyFeatures) -> Tensor:
+        """Decode the K objects of B frames: readout [B,K,Cv,h,w] -> logits [B,K,H,W]."""
+        batch, objects = readout.shape[:2]
+        query_value = per_object(features.query_value, objects)
+        x = self.compress(torch.cat([readout.flatten(0, 1), query_value], dim=1))
+        x = self.up8(x, features.f8)
+        x = self.up4(x, features.f4)
+        logit = self.predict(F.relu(x))
+        logit = F.interpolate(logit, scale_factor=4, mode="bilinear", align_corners=False)
+        return logit.view(batch, objects, *logit.shape[2:])
+
+
+class UpBlock(nn.Module):
+    """Doubles the resolution with a skip connection: residual block(conv3×3(skip) + bilinear ×2(x))."""
+
+    def __init__(self, skip_channels: int, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.skip = nn.Conv2d(skip_channels, in_channels, 3, padding=1)
+        self.block = ResidualBlock(in_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """x [B·K,in,h,w] and the frames' features [B,skip,2h,2w], shared by their objects -> [B·K,out,2h,2w]."""
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return self.block(x + per_object(self.skip(skip), x.shape[0] // skip.shape[0]))

@@ -1,0 +1,131 @@
+"""The memory bank of inference: a fixed number of embeddings, however long the video (Section 3.3, Table 5)."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.reading import affinity, readout, similarity
+
+# The rows of Table 5, as they are written there, and the ever-growing bank of STM and STCN.
+BANKS = ("RDE", "F", "F+RDE", "L", "L+RDE", "F+L", "F+L+RDE", "2F+L", "F+2L", "2F+L+RDE", "STM")
+
+
+class Embedding(NamedTuple):
+    """A frame in the memory: one key for all objects, one value for each of the K."""
+
+    key: Tensor  # [1,Ck,h,w]
+    value: Tensor  # [1,K,Cv,h,w]
+
+
+@dataclass(frozen=True)
+class BankSpec:
+    """What a bank reads: how often the first frame (F), the latest one (L) and the recurrent embedding (RDE).
+
+    A multiplicity repeats an embedding's positions in the softmax and in the top k. ``growing`` is STM's bank, which
+    keeps every update instead.
+    """
+
+    first: int = 0
+    latest: int = 0
+    recurrent: int = 0
+    growing: bool = False
+
+    @staticmethod
+    def parse(text: str) -> "BankSpec":
+        """Parse Table 5's notation, such as ``2F+L+RDE``, or ``STM``.
+
+        Raises:
+            ValueError: ``text`` is no bank.
+        """
+        if text == "STM":
+            return BankSpec(growing=True)
+        counts: dict[str, int] = {}
+        for term in text.split("+"):
+            match = re.fullmatch(r"([1-9]?)(F|L|RDE)", term.strip())
+            if not match or match[2] in counts:
+                raise ValueError(f"unknown bank {text!r}; write one like {', '.join(BANKS)}")
+            counts[match[2]] = int(match[1] or 1)
+        return BankSpec(counts.get("F", 0), counts.get("L", 0), counts.get("RDE", 0))
+
+
+@dataclass
+class _Group:
+    """The memory of the objects that entered at the same frame, and so share every key."""
+
+    first: Embedding
+    recurrent: Embedding
+    latest: Embedding | None = None
+    updates: list[Embedding] = field(default_factory=list)  # only in STM's growing bank
+
+    def contents(self, spec: BankSpec) -> list[Embedding]:
+        """The embeddings to read, repeated as often as the bank counts them.
+
+        Until the first update there is no latest frame, RDE is F and F counts once however often it is asked for; a
+        bank that would be empty reads F.
+        """
+        if spec.growing:
+            return [self.first, *self.updates]
+        if self.latest is None:
+            return [self.first] * (bool(spec.first) + bool(spec.recurrent)) or [self.first]
+        return [self.first] * spec.first + [self.latest] * spec.latest + [self.recurrent] * spec.recurrent
+
+
+class MemoryBank:
+    """The embeddings of all objects of one video.
+
+    Args:
+        spec: what is kept and read.
+        aggregate: SAM, from the previous and the latest embedding to the next RDE; used by banks with RDE only.
+    """
+
+    def __init__(self, spec: BankSpec, aggregate: Callable[[Embedding, Embedding], tuple[Tensor, Tensor]]) -> None:
+        self.spec = spec
+        self._aggregate = aggregate
+        self._groups: list[_Group] = []
+
+    def update(self, key: Tensor, value: Tensor) -> None:
+        """Take in a frame: the latest of the objects known so far, the first of those beyond them.
+
+        Args:
+            key: the frame's key [1,Ck,h,w].
+            value: the values of all objects [1,K,Cv,h,w], in the order in which they entered.
+        """
+        known = 0
+        for group in self._groups:
+            count = group.first.value.shape[1]
+            self._update_group(group, Embedding(key, value[:, known : known + count]))
+            known += count
+        if known < value.shape[1]:
+            first = Embedding(key, value[:, known:])
+            self._groups.append(_Group(first=first, recurrent=first))
+
+    def read(self, query_key: Tensor, top_k: int | None) -> Tensor:
+        """Read every object's value for the positions of a query frame (Eq. 2 and 3).
+
+        Args:
+            query_key: [1,Ck,h,w].
+            top_k: how many memory positions each query position reads.
+
+        Returns:
+            [1,K,Cv,h,w].
+        """
+        return torch.cat([self._read_group(group, query_key, top_k) for group in self._groups], dim=1)
+
+    def _update_group(self, group: _Group, latest: Embedding) -> None:
+        if self.spec.growing:
+            group.updates.append(latest)
+            return
+        group.latest = latest
+        if self.spec.recurrent:
+            group.recurrent = Embedding(*self._aggregate(group.recurrent, latest))
+
+    def _read_group(self, group: _Group, query_key: Tensor, top_k: int | None) -> Tensor:
+        contents = group.contents(self.spec)
+        keys = torch.cat([embedding.key.flatten(2) for embedding in contents], dim=2)
+        values = torch.cat([embedding.value.flatten(3) for embedding in contents], dim=3)
+        weights = affinity(similarity(keys, query_key.flatten(2)), top_k)
+        return readout(weights, values).unflatten(3, query_key.shape[2:])

@@ -1,0 +1,87 @@
+"""RDE-VOS: the one network of training and inference (Section 3, Figure 2)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.aggregation import SpatioTemporalAggregation
+from model.decoder import Decoder
+from model.encoders import KeyEncoder, KeyFeatures, MaskEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Everything that decides the shapes of the weights; the defaults are the paper's network."""
+
+    key_backbone: str = "resnet50"
+    mask_backbone: str = "resnet50"
+    key_channels: int = 64  # Ck
+    value_channels: int = 512  # Cv
+    decoder_channels: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8 and 4
+    aggregation: bool = True  # False for STCN's weights, which have no SAM
+
+
+class RDE_VOS(nn.Module):
+    """Key encoder, mask encoder, twin SAM and decoder; what is remembered is up to the caller.
+
+    Frames are ImageNet-normalised [B,3,H,W] with H and W multiples of 16; h=H/16 and w=W/16; K objects a frame.
+    """
+
+    def __init__(self, config: NetworkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or NetworkConfig()
+        self.key_encoder = KeyEncoder(config.key_backbone, config.key_channels, config.value_channels)
+        c4, c8, c16 = self.key_encoder.backbone.channels
+        self.mask_encoder = MaskEncoder(config.mask_backbone, c16, config.value_channels)
+        self.decoder = Decoder(config.value_channels, c8, c4, config.decoder_channels)
+        if config.aggregation:
+            self.key_aggregation = SpatioTemporalAggregation(config.key_channels)
+            self.value_aggregation = SpatioTemporalAggregation(config.value_channels)
+
+    def train(self, mode: bool = True) -> "RDE_VOS":
+        """Switch to training, but keep batch norms on their stored statistics: they are frozen in every stage."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def encode_key(self, image: Tensor) -> KeyFeatures:
+        """ImageE: the key, query value and backbone features of frames [B,3,H,W]."""
+        return self.key_encoder(image)
+
+    def encode_value(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
+        """MaskE: the values [B,K,Cv,h,w] of K objects, from soft masks [B,K,H,W] in 0..1."""
+        return self.mask_encoder(image, f16, masks)
+
+    def aggregate(self, previous: tuple[Tensor, Tensor], latest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """SAM: the next RDE from the previous one and the latest frame (Eq. 4 to 6).
+
+        Both are pairs of a key [B,Ck,h,w] and the objects' values [B,K,Cv,h,w], and so is the result.
+        """
+        key = self.key_aggregation(previous[0], latest[0])
+        value = self.value_aggregation(previous[1].flatten(0, 1), latest[1].flatten(0, 1))
+        return key, value.view_as(latest[1])
+
+    def decode(self, readout: Tensor, features: KeyFeatures) -> Tensor:
+        """Logits [B,K,H,W] of the objects' masks from their readouts [B,K,Cv,h,w]."""
+        return self.decoder(readout, features)
+
+
+def soft_aggregation(masks: Tensor) -> Tensor:
+    """Make the objects' independent masks exclude each other.
+
+    The background is Π(1−p); p is clamped to [1e-7, 1−1e-7]; the softmax of log(p/(1−p)) over background and objects
+    is then a distribution at every pixel.
+
+    Args:
+        masks: [B,K,H,W] probabilities in 0..1.
+
+    Returns:
+        aggregated logits [B,K+1,H,W], background first, fp32.
+    """
+    masks = masks.float()
+    background = (1 - masks).prod(dim=1, keepdim=True)
+    probability = torch.cat([background, masks], dim=1).clamp(1e-7, 1 - 1e-7)
+    return torch.log(probability / (1 - probability))
