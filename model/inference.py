@@ -10,6 +10,31 @@ from model.network import RDE_VOS, soft_aggregation
 STRIDE = 16  # of the embeddings: frames are padded to multiples of it
 
 
+class UpdateClock:
+    """Says which frames of a video update the memory: every ``mem_every`` frames after the last update or annotation.
+
+    It needs no frame to do so, which lets a reader plan ahead.
+    """
+
+    def __init__(self, mem_every: int) -> None:
+        self.mem_every = mem_every
+        self._elapsed: int | None = None  # frames since the last update or annotation; None before the first one
+
+    @property
+    def due(self) -> bool:
+        """Whether the next frame updates the memory if it comes without a mask."""
+        return self._elapsed is not None and self._elapsed + 1 >= self.mem_every
+
+    def tick(self, annotated: bool = False) -> bool:
+        """Pass to the next frame, and return whether it updates the memory."""
+        update = annotated or self.due
+        if update:
+            self._elapsed = 0
+        elif self._elapsed is not None:
+            self._elapsed += 1
+        return update
+
+
 class InferenceCore:
     """Segments a video frame by frame, in memory that does not grow with it (Figure 1b).
 
@@ -42,18 +67,17 @@ class InferenceCore:
         if mem_every < 1 or top_k < 1:
             raise ValueError(f"mem_every and top_k are at least 1, not {mem_every} and {top_k}")
         self.network = network
-        self.mem_every = mem_every
         self.top_k = top_k
         self.amp = amp
         self.object_ids: list[int] = []  # in the order of the probabilities' channels
+        self._clock = UpdateClock(mem_every)
         self._memory = MemoryBank(spec, network.aggregate)
         self._size: tuple[int, int] | None = None
-        self._since_update = 0  # frames since the last update or annotation
 
     @property
     def update_due(self) -> bool:
         """Whether the next frame would update the memory. If not, and no one wants its masks, it may be skipped."""
-        return bool(self.object_ids) and self._since_update + 1 >= self.mem_every
+        return self._clock.due
 
     def skip(self) -> None:
         """Pass over a frame without looking at it.
@@ -63,7 +87,7 @@ class InferenceCore:
         """
         if self.update_due:
             raise ValueError("this frame updates the memory and cannot be skipped; give it to step()")
-        self._since_update += 1
+        self._clock.tick()
 
     @torch.inference_mode()
     def step(self, image: Tensor, mask: Tensor | None = None, *, last: bool = False) -> Tensor:
@@ -89,7 +113,7 @@ class InferenceCore:
         if mask is None and not self.object_ids:
             return torch.ones(1, *self._size, device=image.device)
 
-        update = mask is not None or self.update_due
+        update = self._clock.tick(annotated=mask is not None)
         device = next(self.network.parameters()).device
         image, padding = pad_to_stride(image[None].to(device))
         with torch.autocast(device.type, half_precision(device), enabled=self.amp):
@@ -106,7 +130,6 @@ class InferenceCore:
             if update and not last:
                 value = self.network.encode_value(image, features.f16, probability[:, 1:])
                 self._memory.update(features.key, value)
-        self._since_update = 0 if update else self._since_update + 1
         return unpad(probability, padding)[0]
 
     def _annotate(self, probability: Tensor, mask: Tensor) -> Tensor:

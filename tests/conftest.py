@@ -1,0 +1,143 @@
+"""What the tests share: stand-in weights of the published layout, a small network, tiny data, and command lines."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset.images import to_tensor, write_mask
+from model import RDE_VOS, NetworkConfig, load_network, save_network
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDENS = ROOT / "tests" / "goldens"
+sys.path.insert(0, str(GOLDENS))
+
+import weights  # noqa: E402
+
+# Big enough to have every part, small enough to run hundreds of frames in a test.
+SMALL = NetworkConfig(
+    key_backbone="resnet18",
+    mask_backbone="resnet18",
+    key_channels=16,
+    value_channels=32,
+    decoder_channels=(32, 24, 16),
+)
+
+
+@pytest.fixture(scope="session")
+def published_state() -> dict[str, torch.Tensor]:
+    """A state dict with the names and shapes of the published RDE-VOS checkpoints, filled with stand-in weights."""
+    return weights.state_dict(json.loads((GOLDENS / "official_state_dict.json").read_text()))
+
+
+@pytest.fixture(scope="session")
+def published_checkpoint(published_state: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a file."""
+    path = tmp_path_factory.mktemp("weights") / "published.pth"
+    torch.save(published_state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def published_network(published_checkpoint: Path) -> RDE_VOS:
+    """The same, loaded."""
+    return load_network(published_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def small_network() -> RDE_VOS:
+    """A small network of every part, freshly initialised, always the same."""
+    torch.manual_seed(0)
+    return RDE_VOS(SMALL).eval()
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(small_network: RDE_VOS, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a file."""
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    save_network(small_network, path)
+    return path
+
+
+def draw_clip(length: int, height: int, width: int, objects: int) -> tuple[np.ndarray, np.ndarray]:
+    """Discs that drift over a noisy gradient: uint8 frames [T,H,W,3] and ids [T,H,W], the first disc's id being 1."""
+    rng = np.random.default_rng(height * width + objects)
+    y, x = np.mgrid[:height, :width]
+    frames = np.empty((length, height, width, 3), np.uint8)
+    ids = np.zeros((length, height, width), np.uint8)
+    background = np.stack([255 * x / width, 255 * y / height, 90 + 0 * x], axis=2)
+    for t in range(length):
+        frame = background + rng.normal(0, 8, background.shape)
+        for number in range(1, objects + 1):
+            centre_x = width * number / (objects + 1) + 2 * t % (width // 4)
+            centre_y = height * (0.4 + 0.1 * (number % 3))
+            disc = (x - centre_x) ** 2 + (y - centre_y) ** 2 < (min(height, width) / 5) ** 2
+            frame[disc] = (40 * number, 255 - 40 * number, 60)
+            ids[t][disc] = number
+        frames[t] = frame.clip(0, 255)
+    return frames, ids
+
+
+def write_davis(
+    root: Path, lengths: dict[str, int], *, size: tuple[int, int] = (48, 80), objects: int = 2, nested: bool = True
+) -> Path:
+    """Write drawn clips in DAVIS's layout, listed as the val splits of 2016 and 2017; returns ``root``."""
+    base = root / "trainval" if nested else root
+    for year in ("2016", "2017"):
+        (base / "ImageSets" / year).mkdir(parents=True)
+        (base / "ImageSets" / year / "val.txt").write_text("\n".join(lengths) + "\n")
+    for name, length in lengths.items():
+        images, masks = (base / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
+        images.mkdir(parents=True)
+        frames, ids = draw_clip(length, *size, objects)
+        for t in range(length):
+            Image.fromarray(frames[t]).save(images / f"{t:05d}.jpg", quality=95)
+            write_mask(masks / f"{t:05d}.png", ids[t])
+    return root
+
+
+def tensors(frames: np.ndarray) -> list[torch.Tensor]:
+    """uint8 frames [T,H,W,3] as the network takes them."""
+    return [to_tensor(frame) for frame in frames]
+
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def command() -> Command:
+    """Run a script of the project in a process of its own: ``command("eval_davis.py", "--output", path, ...)``.
+
+    ``processes`` runs it under torchrun.
+    """
+
+    def run(script: str, *arguments: object, processes: int = 1, timeout: float = 300) -> subprocess.CompletedProcess:
+        launcher = [sys.executable]
+        if processes > 1:
+            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [*launcher, str(ROOT / script), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=environment,
+        )
+
+    return run
+
+
+def assert_refused(result: subprocess.CompletedProcess, *mentioned: object) -> None:
+    """The command ended with exit code 2 and one line on stderr that mentions all of ``mentioned``."""
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in result.stderr, result.stderr
+    for text in mentioned:
+        assert str(text) in lines[0], f"{text} is not in {lines[0]}"

@@ -1,0 +1,110 @@
+"""Parts of the network against the formulas they abbreviate."""
+
+import pytest
+import torch
+from plain import read
+from torch import nn
+from torch.nn import functional as F
+
+from model import RDE_VOS, NetworkConfig, soft_aggregation
+from model.aggregation import SpatioTemporalAggregation
+from model.encoders import Backbone
+from model.reading import affinity, readout, similarity
+
+
+def plain_sam(module: SpatioTemporalAggregation, previous: torch.Tensor, latest: torch.Tensor) -> torch.Tensor:
+    """SAM as the paper writes it, with convolutions over (time, height, width)."""
+
+    def conv3d(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        padding, dilation = ((0, *pair) for pair in (conv.padding, conv.dilation))
+        return F.conv3d(x, conv.weight[:, :, None], conv.bias, padding=padding, dilation=(1, *dilation[1:]))
+
+    x = torch.stack([previous, latest], dim=2)
+    extract, enhance, squeeze = module.extract, module.enhance, module.squeeze
+    theta = conv3d(extract.theta, x).flatten(2)
+    phi, g = (F.max_pool3d(conv3d(conv, x), (1, 2, 2)).flatten(2) for conv in (extract.phi, extract.g))
+    y = (theta.transpose(1, 2) @ phi / phi.shape[2]) @ g.transpose(1, 2)
+    x = x + conv3d(extract.out, y.transpose(1, 2).unflatten(2, x.shape[2:]))
+    pyramid = torch.cat([conv3d(branch, x) for branch in enhance.branches], dim=1).relu()
+    x = x + conv3d(enhance.merge, pyramid).relu()
+    channels = x.shape[1]
+    kernel = squeeze.weight.unflatten(1, (2, channels)).transpose(1, 2)  # [C,C,2,3,3]
+    return F.conv3d(x, kernel, squeeze.bias, padding=(0, 1, 1))[:, :, 0]
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7), (2, 3)])
+def test_sam_is_the_papers_3d_module(size):
+    torch.manual_seed(0)
+    module = SpatioTemporalAggregation(16)
+    previous, latest = torch.randn(2, 3, 16, *size)
+    torch.testing.assert_close(module(previous, latest), plain_sam(module, previous, latest), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("top_k", [1, 7, 24, 1000])
+def test_reading_is_the_softmax_of_distances_over_the_top_k(top_k):
+    torch.manual_seed(0)
+    keys, values, query = torch.randn(2, 8, 24), torch.randn(2, 3, 5, 24), torch.randn(2, 8, 9)
+    read_out = readout(affinity(similarity(keys, query), top_k), values)
+    for b in range(2):
+        for k in range(3):
+            torch.testing.assert_close(read_out[b, k], read(keys[b], values[b, k], query[b], top_k))
+
+
+def test_a_repeated_position_takes_two_of_the_top_k():
+    """With k=2 and every position twice, each query reads its nearest position alone."""
+    torch.manual_seed(0)
+    keys, query = torch.randn(1, 8, 10), torch.randn(1, 8, 6)
+    weights = affinity(similarity(torch.cat([keys, keys], dim=2), query), 2).view(1, 2, 10, 6).sum(1)
+    assert torch.equal(weights, F.one_hot(similarity(keys, query).argmax(1), 10).mT.float())
+
+
+def test_soft_aggregation_is_a_distribution_that_keeps_the_order_of_the_masks():
+    masks = torch.rand(2, 3, 4, 5)
+    probability = soft_aggregation(masks).softmax(1)
+    torch.testing.assert_close(probability.sum(1), torch.ones(2, 4, 5))
+    assert torch.equal(probability[:, 1:].argsort(1), masks.argsort(1))
+    certain = soft_aggregation(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)).softmax(1).flatten()
+    torch.testing.assert_close(certain, torch.tensor([0.0, 1.0, 0.0]), atol=1e-6, rtol=0)
+
+
+def test_batch_norms_stay_frozen_in_training(small_network):
+    network = RDE_VOS(small_network.config).train()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and not any(norm.training for norm in norms) and network.training
+    network.encode_key(torch.randn(2, 3, 32, 32))
+    assert all(norm.num_batches_tracked == 0 and (norm.running_mean == 0).all() for norm in norms)
+
+
+def test_initialisation_and_defaults_are_the_papers():
+    config = NetworkConfig()
+    assert (config.key_backbone, config.mask_backbone, config.key_channels, config.value_channels) == (
+        "resnet50",
+        "resnet50",
+        64,
+        512,
+    )
+    network = RDE_VOS()
+    projection = network.key_encoder.key_projection
+    rows = projection.weight.flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(64), atol=1e-5, rtol=0)
+    assert (projection.bias == 0).all()
+    extra = network.mask_encoder.backbone.conv1.weight[:, 3:].flatten(1)
+    torch.testing.assert_close(extra @ extra.T, torch.eye(64), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="unknown backbone"):
+        Backbone("resnet7")
+
+
+def test_objects_of_a_batch_are_independent(small_network):
+    """K objects of B frames together are what each is alone, but for the mask of the others."""
+    torch.manual_seed(0)
+    images, masks = torch.randn(2, 3, 32, 48), torch.rand(2, 3, 32, 48)
+    features = small_network.encode_key(images)
+    values = small_network.encode_value(images, features.f16, masks)
+    logits = small_network.decode(values, features)
+    for b in range(2):
+        alone = small_network.encode_key(images[b : b + 1])
+        torch.testing.assert_close(
+            small_network.decode(values[b : b + 1, 1:2], alone), logits[b : b + 1, 1:2], atol=1e-4, rtol=1e-4
+        )
+        swapped = small_network.encode_value(images[b : b + 1], alone.f16, masks[b : b + 1].flip(1))
+        torch.testing.assert_close(swapped.flip(1)[0], values[b], atol=1e-4, rtol=1e-4)

@@ -1,0 +1,122 @@
+"""Every form of checkpoint is recognised by its content, and nothing else is taken for one."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from model import RDE_VOS, load_network, save_network
+from util.errors import InputError
+
+
+def assert_same(a: RDE_VOS, b: RDE_VOS) -> None:
+    assert a.config == b.config and a.state_dict().keys() == b.state_dict().keys()
+    for name, tensor in a.state_dict().items():
+        assert torch.equal(tensor, b.state_dict()[name]), name
+
+
+def save(content: object, folder) -> str:
+    torch.save(content, folder / "checkpoint.pth")
+    return folder / "checkpoint.pth"
+
+
+def test_published(published_state, published_network):
+    config = published_network.config
+    assert (config.key_backbone, config.mask_backbone, config.aggregation) == ("resnet50", "resnet18", True)
+    assert (config.key_channels, config.value_channels, config.decoder_channels) == (64, 512, (512, 256, 256))
+    assert not published_network.training
+    count = sum(t.numel() for n, t in published_state.items())
+    biases = sum(t.numel() for n, t in published_state.items() if n.startswith("value_encoder") and is_folded(n))
+    assert sum(t.numel() for t in published_network.state_dict().values()) == count - biases
+
+
+def is_folded(name: str) -> bool:
+    return name.endswith(".bias") and "fuser" not in name and ("conv" in name or "downsample.0" in name)
+
+
+def test_biases_of_the_published_mask_encoder_fold_exactly(published_state, published_network):
+    """The first convolution and norm, with the bias where it was published and folded."""
+    state = {name.removeprefix("value_encoder."): tensor for name, tensor in published_state.items()}
+    conv, norm = nn.Conv2d(5, 64, 7, 2, 3), nn.BatchNorm2d(64).eval()
+    conv.load_state_dict({name: published_state[f"value_encoder.conv1.{name}"] for name in ("weight", "bias")})
+    norm.load_state_dict({name: state[f"bn1.{name}"] for name in norm.state_dict()})
+    backbone = published_network.mask_encoder.backbone
+    x = torch.randn(1, 5, 32, 32)
+    assert conv.bias.abs().max() > 0.01
+    torch.testing.assert_close(backbone.bn1(backbone.conv1(x)), norm(conv(x)), atol=1e-5, rtol=1e-5)
+
+
+def test_a_prefix_of_data_parallel_training_is_ignored(published_state, published_network, small_network, tmp_path):
+    assert_same(load_network(save({f"module.{n}": t for n, t in published_state.items()}, tmp_path)), published_network)
+    save_network(small_network, tmp_path / "ours.pth")
+    content = torch.load(tmp_path / "ours.pth", weights_only=True)
+    content["network"] = {f"module.{n}": t for n, t in content["network"].items()}
+    assert_same(load_network(save(content, tmp_path)), small_network)
+
+
+def test_stcn_has_no_sam(published_state, published_network, tmp_path):
+    stcn = {name: tensor for name, tensor in published_state.items() if not name.startswith("mem_compress.")}
+    network = load_network(save(stcn, tmp_path))
+    assert not network.config.aggregation
+    assert torch.equal(network.decoder.predict.weight, published_network.decoder.predict.weight)
+
+
+def test_a_single_object_network_gains_the_channel_of_the_others(published_state, tmp_path):
+    single = dict(published_state)
+    single["value_encoder.conv1.weight"] = published_state["value_encoder.conv1.weight"][:, :4]
+    weight = load_network(save(single, tmp_path)).mask_encoder.backbone.conv1.weight
+    assert torch.equal(weight[:, :4], single["value_encoder.conv1.weight"])
+    extra = weight[:, 4:].flatten(1)
+    torch.testing.assert_close(extra.T @ extra, torch.eye(49), atol=1e-5, rtol=0)
+
+
+def test_ours_with_any_architecture_and_training_state(small_network, tmp_path):
+    save_network(small_network, tmp_path / "a.pth", iteration=7, optimizer={"state": {0: torch.ones(2)}})
+    assert_same(load_network(tmp_path / "a.pth"), small_network)
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+def test_weights_stored_in_half_precision_are_computed_with_in_single(small_network, tmp_path):
+    save_network(small_network, tmp_path / "a.pth")
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    content["network"] = {n: t.half() if t.is_floating_point() else t for n, t in content["network"].items()}
+    network = load_network(save(content, tmp_path))
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())
+
+
+def test_anything_else_is_refused_by_name(published_state, small_network, tmp_path):
+    def refused(content: object, *mentioned: str) -> None:
+        with pytest.raises(InputError) as error:
+            load_network(save(content, tmp_path))
+        for text in ("checkpoint.pth", *mentioned):
+            assert text in str(error.value)
+        assert "\n" not in str(error.value)
+
+    incomplete = dict(published_state)
+    del incomplete["decoder.pred.weight"]
+    refused(incomplete, "missing decoder.predict.weight")
+    refused({**published_state, "head.weight": torch.ones(1)}, "unexpected head.weight")
+    reshaped = {**published_state, "decoder.pred.bias": torch.ones(2)}
+    refused(reshaped, "unexpected decoder.predict.bias of shape (2,) instead of (1,)")
+    refused({"conv.weight": torch.ones(1)}, "unexpected conv.weight")
+    refused({"model": {"a": 1}}, "state dict")
+    refused([1, 2], "list")
+    refused({})
+    refused({"config": {"depth": 3}, "network": small_network.state_dict()}, "another version")
+    with pytest.raises(InputError, match="is missing"):
+        load_network(tmp_path / "absent.pth")
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "checkpoint.pth").read_bytes()[:2000])
+    for name in ("text.pth", "cut.pth"):
+        with pytest.raises(InputError, match="not a readable checkpoint"):
+            load_network(tmp_path / name)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (os.system, ("true",))
+
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        load_network(save({"a": Payload()}, tmp_path))

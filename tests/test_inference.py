@@ -1,0 +1,178 @@
+"""The engine: every bank against the plain formulas, late objects, skipped frames, and what it refuses."""
+
+import gc
+
+import pytest
+import torch
+from conftest import draw_clip, tensors
+from plain import segment
+from torch import Tensor
+
+from model import RDE_VOS
+from model.inference import InferenceCore, UpdateClock
+from model.memory import BANKS, BankSpec
+
+# Odd sizes, sizes below one stride, and multiples of it.
+SIZES = {1: (37, 51), 2: (48, 80), 5: (65, 33)}
+
+
+def run(core: InferenceCore, images: list[Tensor], masks: dict[int, Tensor]) -> list[Tensor]:
+    return [core.step(image, masks.get(t), last=t == len(images) - 1) for t, image in enumerate(images)]
+
+
+@pytest.mark.parametrize("objects", [1, 2, 5])
+@pytest.mark.parametrize("bank", BANKS)
+def test_every_bank_matches_the_plain_formulas(small_network, bank, objects):
+    frames, ids = draw_clip(8, *SIZES[objects], objects)
+    images, masks = tensors(frames), {0: torch.from_numpy(ids[0])}
+    expected = segment(small_network, images, masks, bank, mem_every=2, top_k=5)
+    core = InferenceCore(small_network, bank=bank, mem_every=2, top_k=5)
+    for t, probability in enumerate(run(core, images, masks)):
+        torch.testing.assert_close(probability, expected[t], atol=2e-5, rtol=0, msg=lambda m, t=t: f"frame {t}: {m}")
+        torch.testing.assert_close(probability.sum(0), torch.ones(SIZES[objects]))
+
+
+@pytest.mark.parametrize("bank", ["2F+L+RDE", "F+L", "STM"])
+def test_objects_that_enter_late_have_banks_of_their_own(small_network, bank):
+    """Ids come with gaps and out of order; one is annotated again; the video starts before its first mask."""
+    frames, ids = draw_clip(12, 45, 60, 4)
+    ids = torch.from_numpy(ids)
+    names = torch.tensor([0, 7, 200, 3, 12])
+    seen = {2: [1, 2], 5: [3], 8: [4, 1]}  # which discs each frame's mask shows
+    masks = {
+        t: torch.where(torch.isin(ids[t], torch.tensor(discs)), names[ids[t].long()], 0) for t, discs in seen.items()
+    }
+    images = tensors(frames)
+    expected = segment(small_network, images, masks, bank, mem_every=4, top_k=6)
+    core = InferenceCore(small_network, bank=bank, mem_every=4, top_k=6)
+    for t, probability in enumerate(run(core, images, masks)):
+        torch.testing.assert_close(probability, expected[t], atol=2e-5, rtol=0)
+    assert core.object_ids == [7, 200, 3, 12]
+    assert (expected[0] == 1).all() and expected[0].shape[0] == 1
+
+
+def test_objects_with_no_pixels_left_do_no_harm(small_network):
+    """The first object is covered entirely by a later one."""
+    frames, ids = draw_clip(6, 48, 48, 1)
+    covering = torch.zeros(48, 48, dtype=torch.uint8)
+    covering[:] = 2
+    core = InferenceCore(small_network, mem_every=1)
+    results = run(core, tensors(frames), {0: torch.from_numpy(ids[0]), 2: covering})
+    assert results[2][1].max() < 1e-5
+    assert all(probability.isfinite().all() for probability in results)
+
+
+def test_skipped_frames_change_nothing(small_network):
+    """Frames that neither update the memory nor are asked for need not be seen."""
+    frames, ids = draw_clip(13, 48, 64, 2)
+    images, masks = tensors(frames), {0: torch.from_numpy(ids[0]), 6: torch.from_numpy(3 * (ids[6] == 1))}
+    full = run(InferenceCore(small_network, mem_every=4), images, masks)
+    core = InferenceCore(small_network, mem_every=4)
+    looked_at = []
+    for t, image in enumerate(images):
+        if t in masks or core.update_due or t == 12:
+            looked_at.append(t)
+            assert torch.equal(core.step(image, masks.get(t)), full[t])
+        else:
+            core.skip()
+    assert looked_at == [0, 4, 6, 10, 12]
+    core = InferenceCore(small_network, mem_every=1)
+    core.step(images[0], masks[0])
+    with pytest.raises(ValueError, match="cannot be skipped"):
+        core.skip()
+
+
+def test_the_clock_counts_from_the_last_update_or_annotation():
+    clock = UpdateClock(mem_every=3)
+    annotated = {2, 7}
+    assert [t for t in range(15) if clock.tick(t in annotated)] == [2, 5, 7, 10, 13]
+
+
+def test_the_last_frame_owes_no_work(small_network, monkeypatch):
+    """Neither an update after the last frame, nor anything at all for a video of one annotated frame."""
+    frames, ids = draw_clip(3, 48, 48, 1)
+    images, mask = tensors(frames), torch.from_numpy(ids[0])
+    encoded = []
+    encode_value = small_network.encode_value
+    monkeypatch.setattr(small_network, "encode_value", lambda *a: encoded.append(a) or encode_value(*a))
+    core = InferenceCore(small_network, mem_every=1)
+    core.step(images[0], mask)
+    core.step(images[1])
+    core.step(images[2], last=True)
+    assert len(encoded) == 2
+    monkeypatch.setattr(small_network, "encode_key", None)
+    probability = InferenceCore(small_network).step(images[0], mask, last=True)
+    assert torch.equal(probability.argmax(0), mask.long())
+
+
+@pytest.mark.parametrize("bank", ["2F+L+RDE", "STM"])
+def test_the_engine_keeps_no_frames_and_a_bank_of_constant_size(small_network, bank):
+    """What tensors hold after many frames is what they held after two updates, except for STM's bank."""
+
+    def held() -> int:
+        gc.collect()
+        storages = {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if type(t) is Tensor
+        }
+        return sum(storages.values())
+
+    frames, ids = draw_clip(4, 64, 64, 2)
+    images = tensors(frames)
+    core = InferenceCore(small_network, bank=bank, mem_every=1)
+    core.step(images[0], torch.from_numpy(ids[0]))
+    for t in range(3):
+        core.step(images[t])
+    before = held()
+    for t in range(20):
+        core.step(images[t % 4])
+    grown = held() - before
+    embedding = 4 * 4 * 4 * (16 + 2 * 32)  # bytes of a key and two values of 4×4 positions in fp32
+    assert grown == (20 * embedding if bank == "STM" else 0)
+
+
+def test_amp_agrees_with_fp32(small_network):
+    frames, ids = draw_clip(8, 64, 96, 2)
+    images, masks = tensors(frames), {0: torch.from_numpy(ids[0])}
+    exact = run(InferenceCore(small_network), images, masks)
+    mixed = run(InferenceCore(small_network, amp=True), images, masks)
+    for a, b in zip(exact, mixed, strict=True):
+        assert b.dtype == torch.float32
+        assert (a - b).abs().mean() < 0.02
+
+
+def test_banks_are_parsed_from_table_5s_notation():
+    assert BankSpec.parse("2F+L+RDE") == BankSpec(first=2, latest=1, recurrent=1)
+    assert BankSpec.parse("F+2L") == BankSpec(first=1, latest=2)
+    assert BankSpec.parse("STM") == BankSpec(growing=True)
+    for wrong in ("", "F+", "0F", "F+F", "G", "2STM", "f+l"):
+        with pytest.raises(ValueError, match="unknown bank"):
+            BankSpec.parse(wrong)
+
+
+def test_what_the_engine_refuses(small_network):
+    image, mask = torch.zeros(3, 32, 48), torch.ones(32, 48, dtype=torch.uint8)
+    core = InferenceCore(small_network)
+    with pytest.raises(ValueError, match="integer ids of the frame's size"):
+        core.step(image, mask[:, :-1])
+    with pytest.raises(ValueError, match="integer ids"):
+        core.step(image, mask.float())
+    with pytest.raises(ValueError, match="no object"):
+        core.step(image, mask * 0)
+    with pytest.raises(ValueError, match="float tensor"):
+        core.step(image[0], mask)
+    core.step(image, mask)
+    with pytest.raises(ValueError, match="those before"):
+        core.step(image[:, :16])
+    for wrong in ({"mem_every": 0}, {"top_k": 0}, {"bank": "X"}):
+        with pytest.raises(ValueError):
+            InferenceCore(small_network, **wrong)
+
+
+def test_a_network_without_sam_serves_the_banks_without_rde(small_network):
+    from dataclasses import replace
+
+    network = RDE_VOS(replace(small_network.config, aggregation=False)).eval()
+    with pytest.raises(ValueError, match="no SAM"):
+        InferenceCore(network)
+    frames, ids = draw_clip(4, 32, 32, 1)
+    run(InferenceCore(network, bank="2F+L", mem_every=1), tensors(frames), {0: torch.from_numpy(ids[0])})
