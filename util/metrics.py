@@ -1,0 +1,343 @@
+"""J and F as the DAVIS 2017 semi-supervised evaluation defines them, and the result files it writes.
+
+J, region similarity, is the intersection over union of two masks. F, contour accuracy, is the F-measure of the masks'
+boundaries, matched within a tolerance. Both, and their mean, recall and decay, are defined in Perazzi et al., "A
+Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016); the several-object protocol in
+Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation" (arXiv:1704.00675).
+
+All figures lie in 0..1 (decay in -1..1).
+"""
+
+import csv
+import functools
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from dataset.images import read_mask
+from util.errors import InputError
+from util.files import atomic_path
+
+CONTOUR_TOLERANCE = 0.008  # of the image diagonal
+VOID = 255  # DAVIS ground truth marks pixels of no object so
+
+
+class Statistics(NamedTuple):
+    """What DAVIS reports of an object's per-frame values."""
+
+    mean: float
+    recall: float  # share of frames above 0.5
+    decay: float  # mean of the first quarter minus mean of the last
+
+
+@dataclass(frozen=True, eq=False)
+class VideoScore:
+    """J and F of every object of a video in every scored frame.
+
+    Attributes:
+        name: the video's folder name.
+        frames: names, without suffix, of the scored frames; the first and the last of a video are not scored.
+        j: region similarity [objects, frames], float64; row i belongs to object id i + 1.
+        f: contour accuracy [objects, frames], float64.
+    """
+
+    name: str
+    frames: list[str]
+    j: np.ndarray
+    f: np.ndarray
+
+
+def region_similarity(truth: np.ndarray, prediction: np.ndarray) -> float | np.ndarray:
+    """Region similarity J, the intersection over union; 1 where both masks are empty.
+
+    Args:
+        truth, prediction: boolean masks [H,W] or [N,H,W].
+
+    Returns:
+        A float for [H,W], float64 [N] for [N,H,W], in 0..1.
+
+    Raises:
+        ValueError: the arrays are not boolean masks of one shape.
+    """
+    return _per_mask(_region_similarity, truth, prediction)
+
+
+def contour_accuracy(
+    truth: np.ndarray, prediction: np.ndarray, tolerance: float = CONTOUR_TOLERANCE
+) -> float | np.ndarray:
+    """Contour accuracy F, the F-measure 2PR/(P+R) of the boundaries.
+
+    A pixel lies on a mask's boundary if it differs from its right, lower or lower-right neighbour. Precision P is the
+    share of predicted boundary pixels within ceil(tolerance · diagonal) pixels of a true one, recall R the reverse;
+    the share of no pixels is 1, so two masks without boundary score 1.
+
+    Args:
+        truth, prediction: boolean masks [H,W] or [N,H,W].
+        tolerance: largest distance of matching pixels, as a share of the image diagonal.
+
+    Returns:
+        A float for [H,W], float64 [N] for [N,H,W], in 0..1.
+
+    Raises:
+        ValueError: the arrays are not boolean masks of one shape.
+    """
+    radius = _radius(truth.shape, tolerance)
+    return _per_mask(functools.partial(_contour_accuracy, radius=radius), truth, prediction)
+
+
+def statistics(values: np.ndarray) -> Statistics:
+    """Mean, recall and decay of one object's J or F over the scored frames [frames].
+
+    NaNs count in neither mean nor decay, and as failures in recall. A single frame has decay 0; without frames (a
+    video of one or two) there is nothing to report and all three are NaN.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.size == 0:
+        return Statistics(math.nan, math.nan, math.nan)
+    # Neighbouring quarters share their border frame. DAVIS's code keeps these indices in 8 bits, which wrap around in
+    # videos of more than 256 scored frames; here they do not.
+    ids = np.round(np.linspace(1, values.size, 5) + 1e-10).astype(int) - 1
+    first, last = values[ids[0] : ids[1] + 1], values[ids[3] : ids[4] + 1]
+    return Statistics(_nanmean(values), float(np.mean(values > 0.5)), _nanmean(first) - _nanmean(last))
+
+
+def score_video(truth_folder: Path | str, prediction_folder: Path | str, merge_objects: bool = False) -> VideoScore:
+    """Score the predicted masks of one video, <prediction_folder>/<frame>.png against <truth_folder>/<frame>.png.
+
+    The objects are 1 to the highest id of the first ground-truth mask (255 is void). Videos of one or two frames have
+    nothing to score: their j and f are [objects, 0]. Predictions of unscored frames need not exist.
+
+    Args:
+        truth_folder, prediction_folder: folders of 8-bit id masks; the last part of truth_folder names the video.
+        merge_objects: as in DAVIS 2016, every id but 0 (255 too) is object 1, on both sides.
+
+    Raises:
+        InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id that the
+            first ground-truth mask does not allow; or that mask holds no object.
+    """
+    truth_folder = Path(truth_folder)
+    return _score([(truth_folder, Path(prediction_folder))], merge_objects, progress=False)[0]
+
+
+def score_videos(
+    truth_root: Path | str,
+    prediction_root: Path | str,
+    videos: Iterable[str],
+    *,
+    merge_objects: bool = False,
+    progress: bool = False,
+) -> list[VideoScore]:
+    """Score several videos, <root>/<video>/<frame>.png each, on all cores; see `score_video`.
+
+    Every video's list of files is checked before the first is scored, so that a missing one shows at once.
+
+    Args:
+        truth_root, prediction_root: folders with a subfolder for each video.
+        videos: names of the videos, in the order of the result.
+        merge_objects: as in `score_video`.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: as in `score_video`.
+    """
+    folders = [(Path(truth_root) / video, Path(prediction_root) / video) for video in videos]
+    return _score(folders, merge_objects, progress)
+
+
+def global_results(scores: Sequence[VideoScore]) -> dict[str, float]:
+    """DAVIS's global figures: each is the mean over all objects of all videos.
+
+    Objects of videos without scored frames are left out; where nothing else is left, the figures are NaN.
+
+    Returns:
+        "J&F-Mean" (the mean of the two means), then "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay".
+    """
+    results = {"J&F-Mean": math.nan}
+    for measure in ("j", "f"):
+        objects = [statistics(values) for score in scores for values in getattr(score, measure)]
+        for name in Statistics._fields:
+            figures = np.array([getattr(figure, name) for figure in objects])
+            results[f"{measure.upper()}-{name.capitalize()}"] = _nanmean(figures)
+    results["J&F-Mean"] = (results["J-Mean"] + results["F-Mean"]) / 2
+    return results
+
+
+def object_results(scores: Sequence[VideoScore]) -> dict[str, tuple[float, float]]:
+    """J-Mean and F-Mean of every object, by DAVIS's name of it, ``<video>_<id>``; NaN without scored frames."""
+    return {
+        f"{score.name}_{object_id}": (statistics(j).mean, statistics(f).mean)
+        for score in scores
+        for object_id, (j, f) in enumerate(zip(score.j, score.f, strict=True), 1)
+    }
+
+
+def write_results(scores: Sequence[VideoScore], output_folder: Path | str, split: str = "val") -> None:
+    """Write global_results-<split>.csv and per-sequence_results-<split>.csv, named and laid out as DAVIS's code does.
+
+    Figures have six decimals (DAVIS: three). Each file is complete or not there; existing ones are replaced.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    overall = global_results(scores)
+    rows = [[name, *figures] for name, figures in object_results(scores).items()]
+    _write_csv(Path(output_folder) / f"global_results-{split}.csv", [list(overall), list(overall.values())])
+    _write_csv(Path(output_folder) / f"per-sequence_results-{split}.csv", [["Sequence", "J-Mean", "F-Mean"], *rows])
+
+
+def _score(folders: list[tuple[Path, Path]], merge_objects: bool, progress: bool) -> list[VideoScore]:
+    videos = [(*_list_frames(*pair, merge_objects), *pair) for pair in folders]
+    tasks = [(truth / frame, prediction / frame, n) for n, frames, truth, prediction in videos for frame in frames]
+    # Threads, not processes: each process would first import torch for seconds, about what DAVIS's val takes to score.
+    # Decoding and array work run outside the interpreter lock; more threads than cores, or than a few, queue for it.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        scored = pool.map(lambda task: _score_frame(*task, merge_objects), tasks)
+        scored = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=not progress)))
+    scores = []
+    for objects, frames, truth, _ in videos:
+        j, f = np.array([next(scored) for _ in frames]).reshape(-1, 2, objects).transpose(1, 2, 0)
+        scores.append(VideoScore(truth.name, [Path(frame).stem for frame in frames], j, f))
+    return scores
+
+
+def _list_frames(truth_folder: Path, prediction_folder: Path, merge_objects: bool) -> tuple[int, list[str]]:
+    """The number of objects and the file names of the frames to score."""
+    frames = sorted(path.name for path in truth_folder.glob("*.png") if not path.name.startswith("."))
+    if not frames:
+        raise InputError(f"{truth_folder} holds no PNG masks; check the ground truth's folder and the video's name")
+    first = read_mask(truth_folder / frames[0])
+    objects = int(first.any()) if merge_objects else int(first[first != VOID].max(initial=0))
+    if not objects:
+        raise InputError(f"{truth_folder / frames[0]} shows no object; a video's first mask must show all to be scored")
+    if not prediction_folder.is_dir():
+        raise InputError(f"{prediction_folder} is missing; predict this video, or leave it out of those to score")
+    frames = frames[1:-1]
+    for frame in frames:
+        if not (prediction_folder / frame).is_file():
+            raise InputError(f"{prediction_folder / frame} is missing; predict every frame of the video")
+    return objects, frames
+
+
+def _score_frame(truth_path: Path, prediction_path: Path, objects: int, merge_objects: bool) -> np.ndarray:
+    """J and F of every object of one frame, [2, objects]."""
+    truth, prediction = read_mask(truth_path), read_mask(prediction_path)
+    if prediction.shape != truth.shape:
+        (height, width), (true_height, true_width) = prediction.shape, truth.shape
+        raise InputError(
+            f"{prediction_path} is {width}x{height}, its ground truth {true_width}x{true_height}; "
+            "predict at the ground truth's size"
+        )
+    if merge_objects:
+        truth, prediction = (truth != 0).view(np.uint8), (prediction != 0).view(np.uint8)
+    if prediction.max() > objects:
+        raise InputError(
+            f"{prediction_path} holds id {prediction.max()}, but the video has {objects} object(s); "
+            "use the ids of the first ground-truth mask, or merge the objects for DAVIS 2016"
+        )
+    radius = _radius(truth.shape, CONTOUR_TOLERANCE)
+    box = _box(truth | prediction)
+    truth, prediction = truth[box], prediction[box]
+    masks = [((truth == i).view(np.uint8), (prediction == i).view(np.uint8)) for i in range(1, objects + 1)]
+    return np.array(
+        [[_region_similarity(*pair) for pair in masks], [_contour_accuracy(*pair, radius) for pair in masks]]
+    )
+
+
+def _per_mask(
+    measure: Callable[[np.ndarray, np.ndarray], float], truth: np.ndarray, prediction: np.ndarray
+) -> float | np.ndarray:
+    if truth.dtype != bool or prediction.dtype != bool or truth.shape != prediction.shape or truth.ndim not in (2, 3):
+        raise ValueError(
+            "masks are two boolean arrays of one shape, [H,W] or [N,H,W], "
+            f"not {truth.dtype} {truth.shape} and {prediction.dtype} {prediction.shape}"
+        )
+    truth, prediction = truth.view(np.uint8), prediction.view(np.uint8)
+    if truth.ndim == 2:
+        return measure(truth, prediction)
+    return np.array([measure(*pair) for pair in zip(truth, prediction, strict=True)], dtype=np.float64)
+
+
+# From here on masks are uint8 [H,W] of 0 and 1, as OpenCV takes them.
+
+
+def _region_similarity(truth: np.ndarray, prediction: np.ndarray) -> float:
+    union = cv2.countNonZero(truth | prediction)
+    return cv2.countNonZero(truth & prediction) / union if union else 1.0
+
+
+def _contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> float:
+    # One map carries both masks, bit 0 the truth and bit 1 the prediction, so that every step serves both at once.
+    masks = truth | prediction << 1
+    boundaries = _boundaries(masks[_box(masks)])
+    near = _dilate(boundaries, radius)
+    true, predicted = boundaries & 1, boundaries >> 1
+    precision = _share(predicted & near, predicted)
+    recall = _share(true & near >> 1, true)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _box(mask: np.ndarray) -> tuple[slice, slice]:
+    """Where the mask is not 0, and one pixel more on each side, for its boundary lies partly outside it."""
+    x, y, width, height = cv2.boundingRect(mask)
+    return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
+
+
+def _boundaries(masks: np.ndarray) -> np.ndarray:
+    boundaries = np.zeros_like(masks)
+    boundaries[:, :-1] = masks[:, :-1] ^ masks[:, 1:]
+    boundaries[:-1] |= masks[:-1] ^ masks[1:]
+    boundaries[:-1, :-1] |= masks[:-1, :-1] ^ masks[1:, 1:]
+    return boundaries
+
+
+def _dilate(bits: np.ndarray, radius: int) -> np.ndarray:
+    """Dilate every bit of a uint8 map [H,W] with the disk dx² + dy² <= radius².
+
+    The disk is a stack of horizontal runs: the map is widened step by step to each run's length and, shifted to the
+    run's row, added in. That takes O(radius) passes where a plain dilation takes O(radius²).
+    """
+    height, width = bits.shape
+    # With a margin on the right, rows can be widened as one long line: what leaves a row ends in a margin.
+    rows = cv2.copyMakeBorder(bits, radius, radius, 0, radius, cv2.BORDER_CONSTANT)
+    line = rows.reshape(-1)
+    dilated = np.zeros_like(rows[:height])
+    reach = 0
+    for dy in sorted(range(-radius, radius + 1), key=abs, reverse=True):  # the shortest runs first
+        while reach < math.isqrt(radius**2 - dy**2):
+            line[1:] |= line[:-1]
+            line[:-1] |= line[1:]
+            reach += 1
+        dilated |= rows[radius + dy : radius + dy + height]
+    return dilated[:, :width]
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> float:
+    count = cv2.countNonZero(whole)
+    return cv2.countNonZero(part) / count if count else 1.0
+
+
+def _radius(shape: tuple[int, ...], tolerance: float) -> int:
+    return math.ceil(tolerance * np.linalg.norm(shape[-2:]))
+
+
+def _nanmean(values: np.ndarray) -> float:
+    """`numpy.nanmean`, but without its warning where there is nothing to average."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else math.nan
+
+
+def _write_csv(path: Path, rows: list[list]) -> None:
+    try:
+        with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); choose another output folder") from None
