@@ -1,0 +1,68 @@
+"""Score predicted masks as the DAVIS 2017 semi-supervised evaluation does: J, F, their means, recall and decay.
+
+    python scripts/score.py --gt DAVIS/trainval/Annotations/480p --videos DAVIS/trainval/ImageSets/2017/val.txt \
+        --pred OUTPUT --output OUTPUT
+
+Both folders hold <video>/<frame>.png. Writes global_results-val.csv and per-sequence_results-val.csv and prints both.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from util.errors import InputError, command_line
+from util.metrics import VideoScore, global_results, object_results, score_videos, write_results
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--gt", type=Path, required=True, help="folder of ground truth, <video>/<frame>.png")
+    parser.add_argument("--pred", type=Path, required=True, help="folder of predictions, <video>/<frame>.png")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the two CSV files")
+    parser.add_argument("--videos", type=Path, help="text file of video names, one a line (default: all in --gt)")
+    parser.add_argument(
+        "--merge_objects", action="store_true", help="take all objects as one, on both sides, as DAVIS 2016 does"
+    )
+    return parser.parse_args()
+
+
+def list_videos(truth_root: Path, list_file: Path | None) -> list[str]:
+    """The names in ``list_file``, or of all subfolders of ``truth_root``."""
+    try:
+        if list_file is not None:
+            videos = list_file.read_text().split()
+        else:
+            videos = sorted(path.name for path in truth_root.iterdir() if path.is_dir() and path.name[0] != ".")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{list_file or truth_root} cannot be read ({error}); check the path") from None
+    if not videos:
+        raise InputError(f"{list_file or truth_root} names no video; masks are expected in <video>/<frame>.png")
+    return videos
+
+
+def print_results(scores: list[VideoScore]) -> None:
+    objects = object_results(scores)
+    width = max(map(len, [*objects, "Sequence"]))
+    print(f"{'Sequence':{width}}  J-Mean  F-Mean")
+    for name, (j, f) in objects.items():
+        print(f"{name:{width}}  {j:6.4f}  {f:6.4f}")
+    overall = global_results(scores)
+    print("\n" + "  ".join(f"{name:>8}" for name in overall))
+    print("  ".join(f"{figure:8.4f}" for figure in overall.values()))
+
+
+@command_line
+def main() -> None:
+    arguments = parse_arguments()
+    videos = list_videos(arguments.gt, arguments.videos)
+    scores = score_videos(arguments.gt, arguments.pred, videos, merge_objects=arguments.merge_objects, progress=True)
+    write_results(scores, arguments.output)
+    print_results(scores)
+
+
+if __name__ == "__main__":
+    main()

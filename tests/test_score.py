@@ -1,0 +1,75 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDENS = ROOT / "tests" / "goldens" / "metrics"
+TRUTH = GOLDENS / "davis" / "Annotations" / "480p"
+PREDICTIONS = GOLDENS / "predictions"
+CSV_FILES = ["global_results-val.csv", "per-sequence_results-val.csv"]
+
+
+def score(*arguments):
+    command = [sys.executable, "scripts/score.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_prints_and_writes_both_tables(tmp_path):
+    result = score("--gt", TRUTH, "--pred", PREDICTIONS, "--output", tmp_path)
+    assert result.returncode == 0, result.stderr
+    expected = json.loads((GOLDENS / "expected.json").read_text())
+    lines = [line.split() for line in result.stdout.splitlines()]
+    for name, figures in expected["per_object"].items():
+        assert [name, *(f"{figure:.4f}" for figure in figures.values())] in lines
+    assert lines[-2:] == [list(expected["global"]), [f"{figure:.4f}" for figure in expected["global"].values()]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == CSV_FILES
+
+
+def test_a_list_of_videos_and_merged_objects(tmp_path):
+    (tmp_path / "val.txt").write_text("swap\n")
+    shutil.copytree(PREDICTIONS / "swap", tmp_path / "pred" / "swap")  # drift is not predicted
+    result = score(
+        *("--gt", TRUTH, "--pred", tmp_path / "pred", "--output", tmp_path / "out"),
+        *("--videos", tmp_path / "val.txt", "--merge_objects"),
+    )
+    assert result.returncode == 0, result.stderr
+    rows = (tmp_path / "out" / CSV_FILES[1]).read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["Sequence", "swap_1"]
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "message"),
+    [
+        ("gt", "nowhere cannot be read"),
+        ("pred", "drift is missing; predict this video, or leave it out of those to score"),
+        ("frame", "00007.png is missing; predict every frame of the video"),
+        ("videos", "val.txt names no video"),
+        ("output", "cannot be written"),
+    ],
+)
+def test_bad_input_ends_with_one_sentence_and_no_output(tmp_path, spoiled, message):
+    gt, pred, output = TRUTH, tmp_path / "pred", tmp_path / "out"
+    extra = []
+    shutil.copytree(PREDICTIONS, pred)
+    match spoiled:
+        case "gt":
+            gt = tmp_path / "nowhere"
+        case "pred":
+            shutil.rmtree(pred / "drift")
+        case "frame":
+            (pred / "swap" / "00007.png").unlink()
+        case "videos":
+            (tmp_path / "val.txt").touch()
+            extra = ["--videos", tmp_path / "val.txt"]
+        case "output":
+            output.touch()
+    result = score("--gt", gt, "--pred", pred, "--output", output, *extra)
+    assert result.returncode == 2
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("error: ") and message in error
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("*.csv"))
