@@ -1,6 +1,6 @@
 """Score predicted masks as the DAVIS 2017 semi-supervised evaluation does: J, F, their means, recall and decay.
 
-    python scripts/score.py --gt DAVIS/trainval/Annotations/480p --videos DAVIS/trainval/ImageSets/2017/val.txt \
+    python scripts/score.py --gt DAVIS/trainval/Annotations/480p --videos DAVIS/trainval/ImageSets/2017/val.txt \\
         --pred OUTPUT --output OUTPUT
 
 Both folders hold <video>/<frame>.png. Writes global_results-val.csv and per-sequence_results-val.csv and prints both.
