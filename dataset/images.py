@@ -34,7 +34,9 @@ def read_mask(path: Path | str) -> np.ndarray:
     """
     image = _decode(path)
     if image.mode not in ("P", "L", "1"):
-        raise InputError(f"{path} is a {image.mode} image; save the mask as a palette or 8-bit grey PNG of object ids")
+        raise InputError(
+            f"{path} is a {image.mode} image; save the mask as a palette or 8-bit grey PNG, room for 255 objects"
+        )
     return np.array(image).astype(np.uint8)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.errors import InputError, command_line
-from util.metrics import VideoScore, global_results, object_results, score_videos, write_results
+from util.metrics import format_results, score_videos, write_results
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,24 +44,13 @@ def list_videos(truth_root: Path, list_file: Path | None) -> list[str]:
     return videos
 
 
-def print_results(scores: list[VideoScore]) -> None:
-    objects = object_results(scores)
-    width = max(map(len, [*objects, "Sequence"]))
-    print(f"{'Sequence':{width}}  J-Mean  F-Mean")
-    for name, (j, f) in objects.items():
-        print(f"{name:{width}}  {j:6.4f}  {f:6.4f}")
-    overall = global_results(scores)
-    print("\n" + "  ".join(f"{name:>8}" for name in overall))
-    print("  ".join(f"{figure:8.4f}" for figure in overall.values()))
-
-
 @command_line
 def main() -> None:
     arguments = parse_arguments()
     videos = list_videos(arguments.gt, arguments.videos)
     scores = score_videos(arguments.gt, arguments.pred, videos, merge_objects=arguments.merge_objects, progress=True)
     write_results(scores, arguments.output)
-    print_results(scores)
+    print(format_results(scores))
 
 
 if __name__ == "__main__":

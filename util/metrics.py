@@ -179,6 +179,18 @@ def object_results(scores: Sequence[VideoScore]) -> dict[str, tuple[float, float
     }
 
 
+def format_results(scores: Sequence[VideoScore]) -> str:
+    """The table of objects and the global figures, for a terminal."""
+    objects = object_results(scores)
+    width = max(map(len, [*objects, "Sequence"]))
+    lines = [f"{'Sequence':{width}}  J-Mean  F-Mean"]
+    lines += [f"{name:{width}}  {j:6.4f}  {f:6.4f}" for name, (j, f) in objects.items()]
+    overall = global_results(scores)
+    lines += ["", "  ".join(f"{name:>8}" for name in overall)]
+    lines += ["  ".join(f"{figure:8.4f}" for figure in overall.values())]
+    return "\n".join(lines)
+
+
 def write_results(scores: Sequence[VideoScore], output_folder: Path | str, split: str = "val") -> None:
     """Write global_results-<split>.csv and per-sequence_results-<split>.csv, named and laid out as DAVIS's code does.
 
@@ -200,7 +212,8 @@ def _score(folders: list[tuple[Path, Path]], merge_objects: bool, progress: bool
     # Decoding and array work run outside the interpreter lock; more threads than cores, or than a few, queue for it.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         scored = pool.map(lambda task: _score_frame(*task, merge_objects), tasks)
-        scored = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=not progress)))
+        hidden = None if progress else True  # None shows the bar in terminals only
+        scored = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=hidden)))
     scores = []
     for objects, frames, truth, _ in videos:
         j, f = np.array([next(scored) for _ in frames]).reshape(-1, 2, objects).transpose(1, 2, 0)

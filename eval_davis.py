@@ -1,0 +1,69 @@
+"""Segment DAVIS 2016 or 2017 and, where the split has ground truth, score the result.
+
+Writes OUTPUT/<video>/<frame>.png, ready for submission, global_results-val.csv and per-sequence_results-val.csv.
+Finished videos are not segmented again. Under torchrun the videos are shared out over the processes.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dataset.davis import DAVIS
+from model import load_network
+from util.arguments import add_engine_arguments, engine_settings
+from util.device import choose_device, peak_memory
+from util.distributed import Processes
+from util.errors import command_line
+from util.evaluation import claim_output, evaluate
+from util.metrics import format_results, score_videos, write_results
+from util.pictures import draw_video
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/ and test-dev/")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the masks and scores")
+    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
+    parser.add_argument("--split", choices=("val", "testdev"), default="val", help="which videos; default val")
+    add_engine_arguments(parser, mem_every=3)
+    parser.add_argument("--overlay", action="store_true", help="also draw the masks over the frames, with a sheet each")
+    return parser.parse_args()
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    davis = DAVIS(arguments.davis_path, arguments.year, arguments.split)
+    videos = davis.videos()
+    settings = engine_settings(arguments)
+    processes = Processes()
+    device = choose_device(arguments.device, processes.local_rank)
+    network = load_network(arguments.model, device)
+    settings.check(network)
+    output = arguments.output
+    claim_output(output, arguments.model, processes, year=davis.year, split=davis.split, **asdict(settings))
+
+    speed = evaluate(network, videos, output, settings, processes)
+    memory = peak_memory(device)
+    if processes.is_main:
+        print(f"FPS         {speed.fps:.3g} ({speed.frames} frames in {speed.seconds:.1f} s)")
+        print(f"peak memory {memory / 2**30:.3f} GiB ({device})")
+        scores = {}
+        if davis.has_ground_truth:
+            names = [video.name for video in videos]
+            scored = score_videos(davis.annotations, output, names, merge_objects=davis.year == 2016, progress=True)
+            write_results(scored, output)
+            print(format_results(scored))
+            scores = {score.name: score for score in scored}
+        if arguments.overlay:
+            for video in tqdm(videos, desc="drawing", unit="video", disable=None):
+                draw_video(video, output / video.name, output / "overlay", scores.get(video.name))
+    processes.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""eval_davis.py as its users run it: real processes on clips in DAVIS's layout."""
+
+import csv
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, assert_refused, write_davis
+from PIL import Image
+
+from dataset.images import davis_palette, read_image, read_mask, to_tensor, write_mask
+from model import RDE_VOS, save_network
+from model.inference import InferenceCore
+
+
+@pytest.fixture(scope="module")
+def davis(tmp_path_factory) -> Path:
+    """Two clips of 2 objects, in an odd size."""
+    return write_davis(tmp_path_factory.mktemp("davis"), {"long": 9, "short": 4}, size=(49, 75))
+
+
+@pytest.fixture
+def evaluate(command, davis, small_checkpoint, tmp_path):
+    """Run eval_davis.py; what is not given is the small network on the two clips."""
+
+    def run(*flags: object, model=small_checkpoint, path=davis, output=tmp_path / "output", processes=1):
+        arguments = ("--model", model, "--davis_path", path, "--output", output, "--device", "cpu", *flags)
+        return command("eval_davis.py", *arguments, processes=processes)
+
+    return run
+
+
+def masks(output: Path) -> dict[str, np.ndarray]:
+    return {
+        f"{p.parent.name}/{p.name}": read_mask(p) for p in sorted(output.glob("*/*.png")) if p.parent.name != "overlay"
+    }
+
+
+def figures(path: Path) -> dict[str, float]:
+    with open(path, newline="") as file:
+        (row,) = csv.DictReader(file)
+    return {name: float(value) for name, value in row.items()}
+
+
+def test_masks_scores_and_pictures(evaluate, davis, small_network, tmp_path):
+    result = evaluate("--overlay")
+    assert result.returncode == 0, result.stderr
+    output = tmp_path / "output"
+    written = masks(output)
+    assert len(written) == 13
+
+    core = InferenceCore(small_network)
+    base = davis / "trainval"
+    for t in range(9):
+        image = to_tensor(read_image(base / "JPEGImages/480p/long" / f"{t:05d}.jpg"))
+        mask = torch.from_numpy(read_mask(base / "Annotations/480p/long/00000.png")) if t == 0 else None
+        expected = core.step(image, mask).argmax(0).numpy()
+        assert (written[f"long/{t:05d}.png"] != expected).mean() < 1e-3  # rounding may decide a pixel
+    with Image.open(output / "long" / "00003.png") as image:
+        assert image.mode == "P" and bytes(image.getpalette()) == davis_palette()
+
+    results = figures(output / "global_results-val.csv")
+    assert next(iter(results)) == "J&F-Mean"
+    assert all(0 <= results[name] <= 1 for name in ("J-Mean", "F-Mean", "J-Recall"))
+    rows = (output / "per-sequence_results-val.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["Sequence", "long_1", "long_2", "short_1", "short_2"]
+    for text in ("FPS", "13 frames", "peak memory", "J&F-Mean", "long_1"):
+        assert text in result.stdout
+
+    assert read_image(output / "overlay" / "long" / "00008.jpg").shape == (49, 75, 3)
+    assert read_image(output / "overlay" / "long.jpg").shape[1] > 1000
+    assert (output / "overlay" / "short.jpg").is_file()
+
+
+def test_a_rerun_goes_on_where_the_last_one_stopped(evaluate, tmp_path):
+    assert evaluate().returncode == 0
+    output = tmp_path / "output"
+    before = {path: path.stat().st_mtime_ns for path in output.glob("*/*.png")}
+    complete = masks(output)
+    # As if the run had been stopped within "short": its record is missing and so are some of its masks.
+    (output / ".records" / "short.json").unlink()
+    (output / "short" / "00002.png").unlink()
+    result = evaluate()
+    assert result.returncode == 0 and "13 frames" in result.stdout
+    after = {path: path.stat().st_mtime_ns for path in output.glob("*/*.png")}
+    assert {p.parent.name for p in before if after[p] == before[p]} == {"long"}
+    assert {p.parent.name for p in before if after[p] != before[p]} == {"short"}
+    assert all(np.array_equal(mask, masks(output)[name]) for name, mask in complete.items())
+    assert not list((output / ".records").glob("*.unfinished"))
+
+
+def test_a_lost_mask_is_made_again(evaluate, tmp_path):
+    assert evaluate().returncode == 0
+    (tmp_path / "output" / "long" / "00004.png").unlink()
+    assert evaluate().returncode == 0
+    assert (tmp_path / "output" / "long" / "00004.png").is_file()
+
+
+def test_results_of_other_settings_are_not_mixed(evaluate, published_checkpoint, tmp_path):
+    assert evaluate().returncode == 0
+    assert_refused(evaluate("--mem_every", 5), tmp_path / "output", "mem_every", "--output")
+    assert_refused(evaluate(model=published_checkpoint), tmp_path / "output", "model")
+
+
+def test_two_processes_share_the_videos(evaluate, tmp_path):
+    assert evaluate(output=tmp_path / "one").returncode == 0
+    result = evaluate(output=tmp_path / "two", processes=2)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("FPS") == 1
+    one, two = masks(tmp_path / "one"), masks(tmp_path / "two")
+    assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+    assert figures(tmp_path / "one/global_results-val.csv") == figures(tmp_path / "two/global_results-val.csv")
+
+
+def test_davis_2016_is_one_object_in_white(evaluate, tmp_path):
+    result = evaluate("--year", 2016)
+    assert result.returncode == 0, result.stderr
+    written = masks(tmp_path / "output")
+    assert len(written) == 13 and set(np.unique(list(written["long/00000.png"]))) == {0, 255}
+    assert all(set(np.unique(mask)) <= {0, 255} for mask in written.values())
+    assert "long_1" in result.stdout and "long_2" not in result.stdout
+
+
+def test_testdev_has_first_masks_only_and_no_scores(evaluate, davis, tmp_path):
+    """The layout of the download, without the level of trainval/ and test-dev/, works as well."""
+    root = tmp_path / "download"
+    shutil.copytree(davis / "trainval", root)
+    (root / "ImageSets/2017/val.txt").rename(root / "ImageSets/2017/test-dev.txt")
+    for mask in root.glob("Annotations/480p/*/*.png"):
+        if mask.stem != "00000":
+            mask.unlink()
+    for nested in (False, True):
+        if nested:
+            root.rename(tmp_path / "test-dev")
+            root = tmp_path
+        result = evaluate("--split", "testdev", path=root, output=tmp_path / f"output{nested}")
+        assert result.returncode == 0, result.stderr
+        assert len(masks(tmp_path / f"output{nested}")) == 13 and "J&F" not in result.stdout
+        assert not list((tmp_path / f"output{nested}").glob("*.csv"))
+
+
+def test_ids_need_not_be_contiguous(evaluate, tmp_path):
+    root = write_davis(tmp_path / "davis", {"clip": 3}, objects=2)
+    folder = root / "trainval/Annotations/480p/clip"
+    for path in folder.glob("*.png"):
+        write_mask(path, np.array([0, 2, 9], np.uint8)[read_mask(path)])
+    assert evaluate(path=root).returncode == 0
+    assert set(np.unique(list(masks(tmp_path / "output").values()))) == {0, 2, 9}
+
+
+def test_every_bank_runs_from_the_command_line(evaluate, tmp_path):
+    for bank in ("F", "STM"):
+        assert evaluate("--bank", bank, "--top", 3, "--amp", output=tmp_path / bank).returncode == 0
+
+
+# Each damages a fresh data set and says what the refusal must mention.
+def _no_frames(base):
+    shutil.rmtree(base / "JPEGImages/480p/clip")
+    return base / "JPEGImages/480p/clip", "missing"
+
+
+def _no_image_set(base):
+    (base / "ImageSets/2017/val.txt").unlink()
+    return base / "ImageSets/2017/val.txt", "missing"
+
+
+def _empty_image_set(base):
+    (base / "ImageSets/2017/val.txt").write_text("\n")
+    return base / "ImageSets/2017/val.txt", "no video"
+
+
+def _no_first_mask(base):
+    (base / "Annotations/480p/clip/00000.png").unlink()
+    return base / "Annotations/480p/clip/00000.png", "missing"
+
+
+def _corrupt_frame(base):
+    path = base / "JPEGImages/480p/clip/00002.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    return path, "decoded"
+
+
+def _corrupt_mask(base):
+    (base / "Annotations/480p/clip/00000.png").write_text("no image")
+    return base / "Annotations/480p/clip/00000.png", "decoded"
+
+
+def _mask_of_another_size(base):
+    write_mask(base / "Annotations/480p/clip/00000.png", np.ones((20, 30), np.uint8))
+    return base / "Annotations/480p/clip/00000.png", "30×20"
+
+
+def _frame_of_another_size(base):
+    Image.new("RGB", (40, 40)).save(base / "JPEGImages/480p/clip/00002.jpg")
+    return base / "JPEGImages/480p/clip/00002.jpg", "40×40"
+
+
+def _no_objects(base):
+    write_mask(base / "Annotations/480p/clip/00000.png", np.zeros((48, 80), np.uint8))
+    return base / "Annotations/480p/clip/00000.png", "no object"
+
+
+def _more_objects_than_the_palette(base):
+    ids = np.arange(48 * 80, dtype=np.uint16).reshape(48, 80)
+    Image.fromarray(ids).save(base / "Annotations/480p/clip/00000.png")
+    return base / "Annotations/480p/clip/00000.png", "255 objects"
+
+
+def _coloured_mask(base):
+    Image.new("RGB", (80, 48), "red").save(base / "Annotations/480p/clip/00000.png")
+    return base / "Annotations/480p/clip/00000.png", "palette"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _no_frames,
+        _no_image_set,
+        _empty_image_set,
+        _no_first_mask,
+        _corrupt_frame,
+        _corrupt_mask,
+        _mask_of_another_size,
+        _frame_of_another_size,
+        _no_objects,
+        _more_objects_than_the_palette,
+        _coloured_mask,
+    ],
+)
+def test_a_damaged_data_set_is_refused(evaluate, tmp_path, damage):
+    root = write_davis(tmp_path / "davis", {"clip": 4})
+    mentioned = damage(root / "trainval")
+    assert_refused(evaluate(path=root), *mentioned)
+    assert not (tmp_path / "output" / "clip").exists()
+
+
+def test_wrong_flags_are_refused(evaluate, published_state, davis, tmp_path):
+    stcn = {name: tensor for name, tensor in published_state.items() if not name.startswith("mem_compress.")}
+    torch.save(stcn, tmp_path / "stcn.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    assert_refused(evaluate("--bank", "2F+X"), "2F+X", "2F+L+RDE")
+    assert_refused(evaluate("--mem_every", 0), "mem_every")
+    assert_refused(evaluate("--device", "abacus"), "--device abacus", "--device cpu")
+    assert_refused(evaluate(path=tmp_path / "absent"), tmp_path / "absent")
+    assert_refused(evaluate(model=tmp_path / "absent.pth"), tmp_path / "absent.pth")
+    assert_refused(evaluate(model=tmp_path / "text.pth"), tmp_path / "text.pth")
+    assert_refused(evaluate(model=tmp_path / "stcn.pth"), "no SAM", "2F+L")
+    assert not (tmp_path / "output").exists()
+
+
+def test_incomplete_ground_truth_is_refused_before_anything_is_segmented(evaluate, tmp_path):
+    root = write_davis(tmp_path / "davis", {"clip": 5})
+    lost = root / "trainval/Annotations/480p/clip/00002.png"
+    lost.unlink()
+    assert_refused(evaluate(path=root), lost)
+    assert not (tmp_path / "output").exists()
+
+
+def test_peak_memory_does_not_depend_on_the_length_of_the_video(command, tmp_path):
+    """A clip and the clip 20 times over; with STM's bank it grows. Wide values make what a bank holds show."""
+    torch.manual_seed(0)
+    save_network(RDE_VOS(replace(SMALL, value_channels=512)), tmp_path / "wide.pth")
+    peaks = {}
+    for times in (1, 20):
+        root = write_davis(tmp_path / f"davis{times}", {"clip": 10 * times}, size=(120, 216), objects=1)
+        for bank in ("2F+L+RDE", "STM"):
+            output = tmp_path / f"{bank}-{times}"
+            arguments = ("--davis_path", root, "--output", output, "--bank", bank, "--mem_every", 1)
+            result = command("eval_davis.py", "--model", tmp_path / "wide.pth", *arguments)
+            assert result.returncode == 0, result.stderr
+            (line,) = (line for line in result.stdout.splitlines() if line.startswith("peak memory"))
+            peaks[bank, times] = float(line.split()[2])
+    assert peaks["2F+L+RDE", 20] == pytest.approx(peaks["2F+L+RDE", 1], rel=0.05)
+    assert peaks["STM", 20] > 1.1 * peaks["STM", 1]

@@ -1,0 +1,47 @@
+"""Where to compute, and how much memory it took."""
+
+import re
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from util.errors import InputError
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """``auto`` is the GPU of this process where there is one and the CPU elsewhere; any torch device name works.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"--device {name} cannot be used here ({reason}); try --device cpu") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked, so that a clock read next tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak memory so far in bytes: of the GPU's tensors, or on a CPU of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not getrusage: Linux lets a process inherit the peak of the one that started it.
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident if sys.platform == "darwin" else resident * 1024

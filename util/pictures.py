@@ -1,0 +1,107 @@
+"""Pictures of results: masks drawn over frames, and contact sheets of whole videos."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dataset.images import davis_palette, read_mask
+from dataset.video import Video
+from util.files import atomic_path
+from util.metrics import VideoScore
+
+MARGIN = 8  # pixels between the tiles of a contact sheet
+
+
+def overlay(frame: np.ndarray, ids: np.ndarray, palette: bytes | None = None) -> np.ndarray:
+    """Draw a mask over a frame: each object tinted half in its palette colour, with an outline in the full one.
+
+    Args:
+        frame: uint8 RGB [H,W,3].
+        ids: uint8 object ids [H,W]; 0 is left as it is.
+        palette: RGB triples by id; DAVIS's by default.
+
+    Returns:
+        uint8 RGB [H,W,3].
+    """
+    colours = np.frombuffer(palette or davis_palette(), np.uint8).reshape(-1, 3)[ids]
+    inside = ids > 0
+    drawn = np.where(inside[:, :, None], cv2.addWeighted(frame, 0.5, colours, 0.5, 0), frame)
+    # A pixel is on the outline where its neighbourhood, about 1/240 of the frame's height wide, holds another id.
+    width = max(3, ids.shape[0] // 240 | 1)
+    neighbourhood = np.ones((width, width), np.uint8)
+    outline = inside & (cv2.dilate(ids, neighbourhood) != cv2.erode(ids, neighbourhood))
+    drawn[outline] = colours[outline]
+    return drawn
+
+
+def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str, output: Path) -> None:
+    """Write a sheet of captioned pictures, four in a row, as a JPEG of about 1300 pixels width.
+
+    Args:
+        pictures: image files of one size.
+        captions: a line of text for each.
+        title: a line of text above all.
+        output: the file to write.
+    """
+    columns, width = min(4, len(pictures)), 320
+    font, title_font = ImageFont.load_default(14), ImageFont.load_default(20)
+    tiles = []
+    for path in pictures:
+        with Image.open(path) as picture:
+            tiles.append(picture.convert("RGB").resize((width, round(width * picture.height / picture.width))))
+    pitch_x, pitch_y = width + MARGIN, tiles[0].height + 20 + MARGIN
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * pitch_x + MARGIN, rows * pitch_y + 36 + MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN), title, "black", title_font)
+    for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        x, y = MARGIN + number % columns * pitch_x, 36 + MARGIN + number // columns * pitch_y
+        sheet.paste(tile, (x, y))
+        draw.text((x, y + tile.height + 2), caption, "black", font)
+    with atomic_path(output) as temporary:
+        sheet.save(temporary, quality=90)
+
+
+def evenly_spaced(count: int, most: int = 8) -> list[int]:
+    """Up to ``most`` of the numbers 0 to ``count``−1, evenly spaced, the first and the last among them."""
+    return sorted({round(number) for number in np.linspace(0, count - 1, min(most, count))})
+
+
+def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None = None) -> None:
+    """Draw a video's masks over its frames, and a contact sheet of the first, the last and evenly spaced frames.
+
+    Writes ``output/<video>/<frame>.jpg`` and ``output/<video>.jpg``.
+
+    Args:
+        video: the frames.
+        masks: the folder of the masks, one for each frame that is to be drawn.
+        output: the folder for the pictures.
+        score: J&F for the captions, where it is known.
+
+    Raises:
+        InputError: a frame or a mask cannot be read.
+    """
+    numbers = [n for n, frame in enumerate(video.frames) if (masks / f"{frame.stem}.png").is_file()]
+    pictures = [output / video.name / f"{video.frames[n].stem}.jpg" for n in numbers]
+
+    def draw(item: tuple[int, Path]) -> None:
+        number, picture = item
+        drawn = overlay(video.read_frame(number), read_mask(masks / f"{picture.stem}.png"), video.palette)
+        with atomic_path(picture) as temporary:
+            Image.fromarray(drawn).save(temporary, quality=90)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(draw, zip(numbers, pictures, strict=True)):
+            pass
+    known = {} if score is None else dict(zip(score.frames, (score.j + score.f).mean(0) / 2, strict=True))
+    chosen = [pictures[n] for n in evenly_spaced(len(pictures))]
+    captions = [
+        f"{picture.stem}   J&F {100 * known[picture.stem]:.1f}" if picture.stem in known else picture.stem
+        for picture in chosen
+    ]
+    title = video.name if not known else f"{video.name}   J&F {100 * np.mean(list(known.values())):.1f}"
+    contact_sheet(chosen, captions, title, output / f"{video.name}.jpg")
