@@ -1,0 +1,293 @@
+"""Figures: objects made of textured parts that hang on joints, and how they are drawn into a frame."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from dataset.toy.motion import rotation, scaling, translation
+from dataset.toy.shapes import blob, ellipse
+from dataset.toy.textures import colour, log_uniform, pick, soft_step, texture
+
+_LEVELS = 4  # each sprite and its halves, quarters and eighths, so that far objects do not flicker
+
+
+@dataclass
+class Part:
+    """One rigid part: outlines in its own units around its joint, and how it hangs on its parent.
+
+    ``decals`` are outlines painted on it in another material. Parts are drawn in order of ``layer``. The joint swings
+    by ``swing`` radians ``beat`` times per period of the figure's motion, and turns by ``spin`` radians a frame.
+    """
+
+    outlines: list[np.ndarray]
+    material: int = 0
+    parent: int | None = None
+    joint: tuple[float, float] = (0, 0)
+    angle: float = 0
+    swing: float = 0
+    beat: float = 1
+    phase: float = 0
+    spin: float = 0
+    layer: int = 0
+    decals: list[tuple[np.ndarray, int]] = field(default_factory=list)
+
+
+@dataclass
+class _Sprite:
+    levels: list[np.ndarray]  # premultiplied RGBA uint8 [h,w,4], each half as large as the one before
+    to_pixels: np.ndarray  # [3,3] from the part's units to the pixels of level 0
+    corners: np.ndarray  # [3,4] the sprite's corners in the part's units
+
+
+@dataclass
+class Figure:
+    """A drawn object, ready to be put into frames; its rest pose lies around (0,0), y down."""
+
+    parts: list[Part]
+    sprites: list[_Sprite]
+    root: np.ndarray  # [3,3] from the root part's units to the figure's
+    period: float
+    ripple: list[tuple[np.ndarray, np.ndarray, float, float]]  # (wave vector, displacement, rate, phase)
+    radius: float  # of the rest pose
+
+    def pose(self, t: float) -> list[np.ndarray]:
+        """[3,3] from each part's units to the figure's at time t."""
+        return _pose(self.parts, self.root, 2 * math.pi * t / self.period, t)
+
+
+@dataclass
+class Outline:
+    """Size of a figure in its rest pose, in its parts' units."""
+
+    centre: tuple[float, float]
+    height: float
+    width: float
+    area: float
+
+
+def _pose(parts: Sequence[Part], root: np.ndarray, beat: float, t: float) -> list[np.ndarray]:
+    matrices: list[np.ndarray] = []
+    for part in parts:
+        angle = part.angle + part.swing * math.sin(part.beat * beat + part.phase) + part.spin * t
+        base = root if part.parent is None else matrices[part.parent]
+        matrices.append(base @ translation(*part.joint) @ rotation(angle))
+    return matrices
+
+
+def measure(parts: Sequence[Part]) -> Outline:
+    """Size and area of parts in their rest pose."""
+    shapes = []
+    for part, matrix in zip(parts, _pose(parts, np.eye(3), 0, 0), strict=True):
+        shapes.append([outline @ matrix[:2, :2].T + matrix[:2, 2] for outline in part.outlines])
+    points = np.concatenate([outline for shape in shapes for outline in shape])
+    low, high = points.min(0), points.max(0)
+    unit = 200 / (high - low).max()
+    canvas = np.zeros((208, 208), np.uint8)
+    for shape in shapes:
+        layer = np.zeros_like(canvas)
+        cv2.fillPoly(layer, [((outline - low) * unit + 3).astype(np.int32) for outline in shape], 1)
+        canvas |= layer
+    (width, height), (x, y) = high - low, (low + high) / 2
+    return Outline((float(x), float(y)), float(height), float(width), float(canvas.sum()) / unit**2)
+
+
+def dress(
+    rng: np.random.Generator,
+    parts: list[Part],
+    pixels: float,
+    softness: float,
+    palette: Sequence[np.ndarray] = (),
+    photos: Sequence[np.ndarray] = (),
+) -> Figure:
+    """Give parts their textures, light and motion.
+
+    Args:
+        pixels: pixels per unit at the largest size the figure will be drawn at.
+        softness: how far the figure ripples, as a share of its size; 0 is rigid.
+        palette: mean colours (RGB) for its materials, before random ones are drawn.
+        photos: pictures that materials may be cut from.
+    """
+    outline = measure(parts)
+    sizes = [np.ptp(np.concatenate(part.outlines), axis=0) * pixels for part in parts]
+    side = int(np.clip(max(size.max() for size in sizes) * 1.15, 24, 640))
+    count = 1 + max(max([part.material, *(material for _, material in part.decals)]) for part in parts)
+    palette = [*palette, *(colour(rng) for _ in range(count))]
+    materials = [texture(rng, side, side, palette[index], photos) for index in range(count)]
+    light = rng.uniform(-math.pi, 0)
+    look = (light, rng.uniform(0, 0.6), rng.random() < 0.35, rng.random() < 0.3)
+    sprites = [_sprite(rng, part, pixels, materials, *look) for part in parts]
+    mirror = scaling(pick(rng, [-1, 1]), 1)
+    period = log_uniform(rng, 8, 60)
+    ripple = []
+    extent = max(outline.height, outline.width)
+    for _ in range(3 if softness else 0):
+        turn, way = rng.uniform(0, 2 * np.pi, 2)
+        wave = np.array([np.cos(turn), np.sin(turn)]) * 2 * np.pi / (extent * rng.uniform(0.5, 1.5))
+        size = extent * softness * rng.uniform(0.3, 1)
+        ripple.append((wave, size * np.array([np.cos(way), np.sin(way)]), 6.28 / log_uniform(rng, 10, 60), way))
+    root = mirror @ translation(-outline.centre[0], -outline.centre[1])
+    return Figure(parts, sprites, root, period, ripple, math.hypot(outline.height, outline.width) / 2)
+
+
+def _sprite(
+    rng: np.random.Generator,
+    part: Part,
+    pixels: float,
+    materials: list[np.ndarray],
+    light: float,
+    relief: float,
+    glossy: bool,
+    rimmed: bool,
+) -> _Sprite:
+    points = np.concatenate(part.outlines)
+    low = points.min(0)
+    pixels = min(pixels, 900 / max(np.ptp(points, axis=0).max(), 1e-3))
+    margin = 4
+    width, height = (int(math.ceil((side + 2 * margin) / 8) * 8) for side in np.ptp(points, axis=0) * pixels)
+
+    def fill(outlines: list[np.ndarray]) -> np.ndarray:
+        canvas = np.zeros((height * 2, width * 2), np.uint8)
+        # Twice the size and then averaged: OpenCV's own anti-aliasing makes shapes half a pixel too large.
+        corners = [np.round(((outline - low) * pixels + margin) * 2 * 16).astype(np.int32) for outline in outlines]
+        cv2.fillPoly(canvas, corners, 255, shift=4)
+        return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
+
+    def cover(material: np.ndarray) -> np.ndarray:
+        side = material.shape[0]
+        if height > side or width > side:
+            return cv2.resize(material, (width, height), interpolation=cv2.INTER_LINEAR)
+        top, left = int(rng.integers(side - height + 1)), int(rng.integers(side - width + 1))
+        return np.ascontiguousarray(material[top : top + height, left : left + width])
+
+    alpha = fill(part.outlines)
+    picture = cover(materials[part.material])
+    for outline, material in part.decals:
+        weight = fill([outline]).astype(np.float32) / 255
+        picture = cv2.blendLinear(picture, cover(materials[material]), 1 - weight, weight)
+    shade = _relief(alpha, light - part.angle) * np.float32(relief)
+    gain = 1 + shade
+    if rimmed:
+        gain *= 0.55 + 0.45 * soft_step(cv2.boxFilter(alpha, cv2.CV_32F, (5, 5)) / 255 - np.float32(0.8), 3)
+    lit = picture.astype(np.float32) * gain[..., None]
+    if glossy:
+        lit += (np.clip(shade * 4 - 1, 0, 1) ** 2 * np.float32(90))[..., None]
+    cover_share = alpha.astype(np.float32)[..., None] / 255
+    image = np.dstack([np.clip(lit, 0, 255) * cover_share, alpha[..., None]]).astype(np.uint8)
+    levels = [image]
+    for _ in range(_LEVELS - 1):
+        levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    to_pixels = scaling(pixels, pixels) @ translation(-low[0], -low[1])
+    to_pixels = translation(margin - 0.5, margin - 0.5) @ to_pixels
+    corners = np.linalg.inv(to_pixels) @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]], float)
+    return _Sprite(levels, to_pixels, corners)
+
+
+def _relief(alpha: np.ndarray, light: float) -> np.ndarray:
+    """How much more (or less) light falls on each place of a cushion of this outline: float32 [H,W], about ±1."""
+    height, width = alpha.shape
+    small = cv2.resize(alpha, (max(4, width // 4), max(4, height // 4)), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small.astype(np.float32) / 255, (0, 0), max(1.0, min(small.shape) * 0.22))
+    slope_x, slope_y = cv2.Sobel(small, cv2.CV_32F, 1, 0), cv2.Sobel(small, cv2.CV_32F, 0, 1)
+    slope = -(slope_x * np.float32(math.cos(light)) + slope_y * np.float32(math.sin(light)))
+    slope /= np.abs(slope).max() + np.float32(1e-6)
+    return cv2.resize(slope, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def over(below: np.ndarray, above: np.ndarray) -> None:
+    """Put a premultiplied picture on another, in place; both uint8 [H,W,4]."""
+    rest = cv2.merge([cv2.bitwise_not(cv2.extractChannel(above, 3))] * 4)
+    cv2.multiply(below, rest, dst=below, scale=1 / 255)
+    cv2.add(below, above, dst=below)
+
+
+def draw(figure: Figure, t: float, matrix: np.ndarray, height: int, width: int) -> tuple[int, int, np.ndarray] | None:
+    """Draw a figure as it appears in a frame of height×width.
+
+    Args:
+        matrix: [3,3] from the figure's units to the frame's pixels, perspective allowed.
+
+    Returns:
+        (top, left, picture): premultiplied RGBA uint8 [h,w,4] and where its corner lies in the frame, up to a few
+        pixels outside of it; None where the figure is out of sight.
+    """
+    poses = figure.pose(t)
+    boxes = np.stack(
+        [_bounds(matrix @ pose @ sprite.corners) for pose, sprite in zip(poses, figure.sprites, strict=True)]
+    )
+    scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
+    slack = 2 + scale * sum(float(np.abs(way).max()) for _, way, _, _ in figure.ripple)
+    step = 8 if scale * figure.radius > 48 else 4
+    low = np.maximum(boxes[:, :2].min(0) - slack, -4 * step)
+    high = np.minimum(boxes[:, 2:].max(0) + slack, (width + 4 * step, height + 4 * step))
+    if (high - low < 1).any() or high[0] < 0 or high[1] < 0 or low[0] >= width or low[1] >= height:
+        return None
+    left, top = (np.floor(low / step).astype(int) * step).tolist()
+    columns, rows = (np.ceil((high - (left, top)) / step).astype(int) + 1).tolist()
+
+    # Places are computed on a grid of cells and interpolated; sample j stands for the middle of cell j.
+    x = left + (np.arange(columns) + 0.5) * step - 0.5
+    y = top + (np.arange(rows) + 0.5) * step - 0.5
+    inverse = np.linalg.inv(matrix)
+    grid = np.stack(np.broadcast_arrays(x[None], y[:, None], 1.0), -1) @ inverse.T
+    place = grid[..., :2] / grid[..., 2:]
+    bent = place
+    for wave, way, rate, phase in figure.ripple:
+        bent = bent + np.sin(place @ wave + rate * t + phase)[..., None] * way
+
+    picture = np.zeros((rows * step, columns * step, 4), np.uint8)
+    for index in sorted(range(len(poses)), key=lambda part: figure.parts[part].layer):
+        sprite = figure.sprites[index]
+        box = (boxes[index] + (-slack, -slack, slack, slack) - (left, top, left, top)) / step
+        j0, i0 = (max(0, int(edge) - 1) for edge in box[:2])
+        j1, i1 = min(columns, int(box[2]) + 2), min(rows, int(box[3]) + 2)
+        if j1 - j0 < 2 or i1 - i0 < 2:
+            continue
+        to_sprite = sprite.to_pixels @ np.linalg.inv(poses[index])
+        shrink = abs(np.linalg.det(to_sprite[:2, :2])) ** 0.5 / scale
+        level = int(np.clip(round(math.log2(max(shrink, 1e-6))), 0, _LEVELS - 1))
+        places = bent[i0:i1, j0:j1] @ to_sprite[:2, :2].T + to_sprite[:2, 2]
+        places = ((places + 0.5) / 2**level - 0.5).astype(np.float32)
+        places = cv2.resize(places, ((j1 - j0) * step, (i1 - i0) * step), interpolation=cv2.INTER_LINEAR)
+        drawn = cv2.remap(sprite.levels[level], places, None, cv2.INTER_LINEAR)
+        over(picture[i0 * step : i1 * step, j0 * step : j1 * step], drawn)
+    return top, left, picture
+
+
+def _bounds(points: np.ndarray) -> np.ndarray:
+    """(x low, y low, x high, y high) of homogeneous points [3,N]."""
+    flat = points[:2] / np.maximum(points[2:], 0.05)
+    return np.concatenate([flat.min(1), flat.max(1)])
+
+
+def smear(picture: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Blur a premultiplied picture along the way (x, y) in pixels, as a moving object does while the shutter is open.
+
+    Each pass averages the picture with itself, shifted both ways by a half of the pass before.
+    """
+    x, y = x / 4, y / 4
+    while max(abs(x), abs(y)) >= 0.5:
+        ahead, back = _shifted(picture, round(x), round(y)), _shifted(picture, -round(x), -round(y))
+        picture = cv2.addWeighted(ahead, 0.5, back, 0.5, 0)
+        x, y = x / 2, y / 2
+    return picture
+
+
+def _shifted(picture: np.ndarray, x: int, y: int) -> np.ndarray:
+    height, width = picture.shape[:2]
+    padded = cv2.copyMakeBorder(picture, abs(y), abs(y), abs(x), abs(x), cv2.BORDER_REPLICATE)
+    return padded[abs(y) - y : abs(y) - y + height, abs(x) - x : abs(x) - x + width]
+
+
+def lump(rng: np.random.Generator, width: float, height: float, materials: int) -> Part:
+    """A part of random shape with a few patches on it, for what has no name."""
+    rough = log_uniform(rng, 0.1, 0.8)
+    decals = []
+    for _ in range(int(rng.integers(0, 4))):
+        centre = rng.uniform(-0.4, 0.4, 2) * (width, height)
+        side = rng.uniform(0.15, 0.5, 2) * (width, height)
+        shape = blob(rng, *side, 0.4, centre) if rng.random() < 0.6 else ellipse(*side, centre)
+        decals.append((shape, int(rng.integers(materials))))
+    return Part([blob(rng, width, height, rough)], material=int(rng.integers(materials)), decals=decals)

@@ -1,0 +1,346 @@
+"""Toy data sets on disk, in the layouts of static images, BL30K, YouTube-VOS and DAVIS."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dataset.images import write_mask
+from dataset.toy.scene import LEAST_AREA, draw_scene
+from dataset.toy.textures import load_photos
+from util.errors import InputError
+from util.files import atomic_path
+
+STATIC_FOLDERS = ("fss", "DUTS-TR", "DUTS-TE", "ECSSD", "BIG", "HRSOD")
+ANNOTATED_EVERY = 5  # in YouTube-VOS
+_YOUTUBE_PACE = 0.4  # its frames are asked for five at a time, so its videos are slower than DAVIS's
+_STATIC_BATCH = 10  # images that one job draws; also the images of one FSS class
+_LATEST_AREA = LEAST_AREA / 4  # share of the frame from which a newcomer counts as seen
+
+
+@dataclass(frozen=True)
+class ToySettings:
+    """What a toy data set consists of; the same settings give the same bytes.
+
+    Attributes:
+        frames: length of each video; YouTube-VOS's training videos have that many annotated frames, five apart.
+        max_objects: most annotated objects in a video.
+        static, bl, youtube_train, ...: how many images or videos of each kind.
+        photos: cut some of the textures from photographs.
+    """
+
+    seed: int = 0
+    height: int = 480
+    width: int = 854
+    frames: int = 25
+    max_objects: int = 5
+    static: int = 60
+    bl: int = 4
+    youtube_train: int = 6
+    youtube_valid: int = 6
+    davis_train: int = 6
+    davis_val: int = 4
+    davis_test: int = 2
+    photos: bool = False
+
+
+def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, progress: bool = False) -> None:
+    """Write a toy data set below ``root``; what an interrupted run with the same settings has finished is kept.
+
+    Args:
+        workers: processes to draw with; 1 draws in this one.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: the settings are out of range, or ``root`` holds other data.
+    """
+    root = Path(root)
+    _check(settings)
+    _claim(root, settings)
+    if settings.photos:
+        load_photos()
+    jobs = [(kind, index) for kind in _KINDS for index in range(_jobs(settings, kind))]
+    waiting = [job for job in jobs if not _finished(root, *job)]
+    done = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), unit="video", disable=not progress)
+    with done:
+        for _ in _draw_all(root, settings, waiting, workers):
+            done.update()
+    _write_lists(root, settings)
+
+
+def video_name(kind: str, index: int) -> str:
+    """Name of a kind's video number ``index``."""
+    return f"{kind.replace('_', '-')}-{index:05d}"
+
+
+def _check(settings: ToySettings) -> None:
+    limits = {
+        "seed": (0, 2**63), "height": (48, 4320), "width": (48, 7680), "frames": (6, 100_000), "max_objects": (1, 20),
+    }  # fmt: skip
+    for name, value in asdict(settings).items():
+        low, high = limits.get(name, (0, 10**6))
+        if not low <= value <= high:
+            raise InputError(f"--{name} {value} is out of range; choose a number from {low} to {high}")
+
+
+def _claim(root: Path, settings: ToySettings) -> None:
+    """Note the settings in ``root``, or compare them with those that are noted there."""
+    note = root / "toy_data.json"
+    wanted = asdict(settings)
+    try:
+        found = json.loads(note.read_text())
+    except FileNotFoundError:
+        if root.is_file() or (root.is_dir() and any(root.iterdir())):
+            raise InputError(f"{root} holds something other than toy data; choose a new folder") from None
+        with atomic_path(note) as temporary:
+            temporary.write_text(json.dumps(wanted, indent=1) + "\n")
+        return
+    except (ValueError, OSError) as error:
+        raise InputError(f"{note} cannot be read ({error}); delete {root} or choose a new folder") from None
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise InputError(
+                f"{root} holds toy data made with {name}={found.get(name)}, not {value}; "
+                "choose a new folder, or the settings in its toy_data.json"
+            )
+
+
+def _jobs(settings: ToySettings, kind: str) -> int:
+    count = getattr(settings, kind)
+    return -(-count // _STATIC_BATCH) if kind == "static" else count
+
+
+def _record(root: Path, kind: str, index: int) -> Path:
+    return root / ".toy" / kind / f"{index:05d}.json"
+
+
+def _finished(root: Path, kind: str, index: int) -> bool:
+    """Whether a job has run to its end and all its files are still there."""
+    try:
+        record = json.loads(_record(root, kind, index).read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return all((root / name).is_file() for name in record["files"])
+
+
+def _draw_all(root: Path, settings: ToySettings, jobs: list[tuple[str, int]], workers: int) -> Iterator[None]:
+    if workers <= 1 or len(jobs) <= 1:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # the pictures are too small for more to pay
+        try:
+            for job in jobs:
+                yield _run(root, settings, *job)
+        finally:
+            cv2.setNumThreads(threads)
+        return
+    with ProcessPoolExecutor(min(workers, len(jobs)), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        try:
+            for future in as_completed([pool.submit(_run, root, settings, *job) for job in jobs]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _run(root: Path, settings: ToySettings, kind: str, index: int) -> None:
+    """Draw one video (or one batch of images) and note what was written."""
+    files, objects = _KINDS[kind][1](root, settings, index)
+    record = {"files": sorted(path.relative_to(root).as_posix() for path in files), "objects": objects}
+    with atomic_path(_record(root, kind, index)) as temporary:
+        temporary.write_text(json.dumps(record))
+
+
+def _rng(settings: ToySettings, kind: str, index: int) -> np.random.Generator:
+    """The one source of randomness of a video: no two kinds, splits or videos share a seed."""
+    return np.random.default_rng([settings.seed, _KINDS[kind][0], index])
+
+
+def _photos(settings: ToySettings) -> tuple[np.ndarray, ...]:
+    return load_photos() if settings.photos else ()
+
+
+class _Video:
+    """Writes one video's files and remembers which."""
+
+    def __init__(self, name: str, quality: int) -> None:
+        self.files: list[Path] = []
+        self._name, self._quality = name, quality
+
+    def image(self, folder: Path, index: int, frame: np.ndarray) -> None:
+        self.files.append(write_jpeg(folder / self._name / f"{index:05d}.jpg", frame, self._quality))
+
+    def mask(self, folder: Path, index: int, ids: np.ndarray) -> None:
+        path = folder / self._name / f"{index:05d}.png"
+        write_mask(path, ids)
+        self.files.append(path)
+
+
+def write_jpeg(path: Path, frame: np.ndarray, quality: int) -> Path:
+    """Write a uint8 BGR frame [H,W,3] as a JPEG file of the given quality (0..100); returns ``path``."""
+    data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+    return path
+
+
+def _draw_static(root: Path, settings: ToySettings, batch: int) -> tuple[list[Path], dict]:
+    files = []
+    for index in range(batch * _STATIC_BATCH, min(settings.static, (batch + 1) * _STATIC_BATCH)):
+        rng = _rng(settings, "static", index)
+        scene = draw_scene(rng, settings.height, settings.width, 1, [1], photos=_photos(settings))
+        frame, ids = scene.frame(0)
+        number, place = divmod(index, len(STATIC_FOLDERS))
+        folder = root / "static" / STATIC_FOLDERS[place]
+        if place == 0:
+            stem = folder / f"class{number // _STATIC_BATCH:04d}" / f"{number % _STATIC_BATCH + 1}"
+        else:
+            stem = folder / f"{index:06d}"
+        files.append(write_jpeg(stem.with_suffix(".jpg"), frame, int(rng.integers(75, 96))))
+        with atomic_path(stem.with_suffix(".png")) as temporary:
+            Image.fromarray(ids * np.uint8(255)).save(temporary)
+        files.append(stem.with_suffix(".png"))
+    return files, {}
+
+
+def _draw_bl(root: Path, settings: ToySettings, index: int) -> tuple[list[Path], dict]:
+    return _draw_dense(root / "BL30K", root / "BL30K", settings, "bl", index)
+
+
+def _draw_davis(kind: str) -> Callable[[Path, ToySettings, int], tuple[list[Path], dict]]:
+    half = "test-dev" if kind == "davis_test" else "trainval"
+
+    def draw(root: Path, settings: ToySettings, index: int) -> tuple[list[Path], dict]:
+        base = root / "DAVIS" / "2017" / half
+        return _draw_dense(base, base, settings, kind, index, "480p", first_only=half == "test-dev")
+
+    return draw
+
+
+def _draw_dense(
+    images: Path, masks: Path, settings: ToySettings, kind: str, index: int, level: str = "", first_only: bool = False
+) -> tuple[list[Path], dict]:
+    """A video with a mask for every frame, or for the first alone."""
+    rng = _rng(settings, kind, index)
+    labels = range(1, 1 + int(rng.integers(1, settings.max_objects + 1)))
+    scene = draw_scene(rng, settings.height, settings.width, settings.frames, labels, photos=_photos(settings))
+    video = _Video(video_name(kind, index), int(rng.integers(80, 96)))
+    for t in range(settings.frames):
+        frame, ids = scene.frame(t)
+        video.image(images / "JPEGImages" / level, t, frame)
+        if t == 0 or not first_only:
+            video.mask(masks / "Annotations" / level, t, ids)
+    return video.files, {}
+
+
+def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[list[Path], dict]:
+    rng = _rng(settings, "youtube_train", index)
+    labels = _labels(rng, int(rng.integers(1, settings.max_objects + 1)), gaps=False)
+    step = ANNOTATED_EVERY * _YOUTUBE_PACE
+    span = settings.frames * step
+    scene = draw_scene(rng, settings.height, settings.width, span, labels, photos=_photos(settings))
+    video = _Video(video_name("youtube_train", index), int(rng.integers(80, 96)))
+    seen: dict[int, list[str]] = {label: [] for label in labels}
+    for number in range(settings.frames):
+        frame, ids = scene.frame(number * step)
+        t = number * ANNOTATED_EVERY
+        video.image(root / "YouTube/train/JPEGImages", t, frame)
+        video.mask(root / "YouTube/train/Annotations", t, ids)
+        for label in np.unique(ids[ids > 0]).tolist():
+            seen[label].append(f"{t:05d}")
+        small = min(1.0, 480 / min(ids.shape))
+        if small < 1:
+            frame = cv2.resize(frame, None, fx=small, fy=small, interpolation=cv2.INTER_AREA)
+            ids = cv2.resize(ids, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        video.image(root / "YouTube/train_480p/JPEGImages", t, frame)
+        video.mask(root / "YouTube/train_480p/Annotations", t, ids)
+    names = {actor.label: actor.category for actor in scene.actors}
+    return video.files, {str(label): {"category": names[label], "frames": seen[label]} for label in labels}
+
+
+def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[list[Path], dict]:
+    """A video in which objects appear one after another; every second one has a late one, every third starts late."""
+    rng = _rng(settings, "youtube_valid", index)
+    with_late = index % 2 == 0 and settings.max_objects > 1
+    labels = _labels(rng, int(rng.integers(1 + with_late, settings.max_objects + 1)), gaps=index % 2 == 1)
+    annotated = range(0, settings.frames, ANNOTATED_EVERY)
+    newcomers = [label for label in labels[1:] if rng.random() < 0.25 or (with_late and label == labels[-1])]
+    arrival = {label: annotated[int(rng.integers(1, max(2, len(annotated) * 2 // 3)))] for label in newcomers}
+    span = settings.frames * _YOUTUBE_PACE
+    late = {label: t * _YOUTUBE_PACE for label, t in arrival.items()}
+    size = (settings.height, settings.width)
+    scene = draw_scene(rng, *size, span, labels, late, unseen=True, photos=_photos(settings))
+    video = _Video(video_name("youtube_valid", index), int(rng.integers(80, 96)))
+    start = ANNOTATED_EVERY if index % 3 == 1 else 0
+    known: dict[int, int] = {}
+    for t in range(settings.frames):
+        frame, ids = scene.frame(t * _YOUTUBE_PACE)
+        video.image(root / "YouTube/all_frames/valid_all_frames/JPEGImages", t, frame)
+        if t not in annotated:
+            continue
+        video.image(root / "YouTube/valid/JPEGImages", t, frame)
+        new = []
+        for label in labels:
+            earliest = max(start, ANNOTATED_EVERY * (label in arrival))
+            if label not in known and t >= earliest and (ids == label).mean() >= _LATEST_AREA:
+                known[label] = t
+                new.append(label)
+        if new:
+            video.mask(root / "YouTube/valid/Annotations", t, ids * np.isin(ids, new))
+        if known:
+            video.mask(root / "YouTube/valid_gt/Annotations", t, ids * np.isin(ids, list(known)))
+    names = {actor.label: actor.category for actor in scene.actors}
+    return video.files, {
+        str(label): {"category": names[label], "frames": [f"{t:05d}" for t in annotated if t >= first]}
+        for label, first in sorted(known.items())
+    }
+
+
+def _labels(rng: np.random.Generator, count: int, gaps: bool) -> list[int]:
+    """Object ids in rising order: 1 to ``count``, or some of those up to three times as many."""
+    if not gaps:
+        return list(range(1, count + 1))
+    return sorted((rng.choice(3 * count, count, replace=False) + 1).tolist())
+
+
+def _write_lists(root: Path, settings: ToySettings) -> None:
+    """Write the files that list the videos: DAVIS's image sets and YouTube-VOS's meta.json."""
+    for kind, half, split in (
+        ("davis_train", "trainval", "train"), ("davis_val", "trainval", "val"), ("davis_test", "test-dev", "test-dev"),
+    ):  # fmt: skip
+        names = [video_name(kind, index) for index in range(getattr(settings, kind))]
+        if names:
+            sets = root / "DAVIS" / "2017" / half / "ImageSets"
+            _write_lines(sets / "2017" / f"{split}.txt", names)
+            if half == "trainval":  # DAVIS 2016 is a part of DAVIS 2017
+                _write_lines(sets / "2016" / f"{split}.txt", names[::2])
+    for kind, folders in (("youtube_train", ("train", "train_480p")), ("youtube_valid", ("valid", "valid_gt"))):
+        videos = {}
+        for index in range(getattr(settings, kind)):
+            record = json.loads(_record(root, kind, index).read_text())
+            videos[video_name(kind, index)] = {"objects": record["objects"]}
+        for folder in folders if videos else ():
+            with atomic_path(root / "YouTube" / folder / "meta.json") as temporary:
+                temporary.write_text(json.dumps({"videos": videos}))
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines))
+
+
+# kind: (its part of the seed, what draws one job of it)
+_KINDS: dict[str, tuple[int, Callable[[Path, ToySettings, int], tuple[list[Path], dict]]]] = {
+    "static": (1, _draw_static),
+    "bl": (2, _draw_bl),
+    "youtube_train": (3, _draw_youtube_train),
+    "youtube_valid": (4, _draw_youtube_valid),
+    "davis_train": (5, _draw_davis("davis_train")),
+    "davis_val": (6, _draw_davis("davis_val")),
+    "davis_test": (7, _draw_davis("davis_test")),
+}

@@ -1,0 +1,325 @@
+"""A video: a cast of figures before a backdrop, seen by a camera. Frames can be drawn for any time, in any order."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dataset.toy.backdrop import Backdrop, draw_backdrop
+from dataset.toy.figures import Figure, draw, dress, measure, over, smear
+from dataset.toy.motion import Camera, Track, Wander, draw_camera, wander_at_speed
+from dataset.toy.plans import draw_plan
+from dataset.toy.textures import colour, log_uniform, noise, pick
+
+LEAST_AREA = 0.004  # share of the frame that an object covers where it is first annotated
+
+
+@dataclass
+class Actor:
+    """A figure on its way; ``label`` is its id in the masks, 0 for those that nobody annotated."""
+
+    figure: Figure
+    track: Track
+    label: int
+    category: str
+    area: float  # share of the frame, unoccluded, at its usual size
+
+
+@dataclass
+class Light:
+    """How the light changes: exposure and white balance over time, a pattern of shade that drifts, noise, sharpness."""
+
+    exposure: Wander
+    warmth: Wander
+    contrast: float
+    gamma: float
+    shade: np.ndarray | None  # uint8 [h,w], 128 is neutral
+    drift: tuple[float, float]
+    grain: np.ndarray | None  # int8-like noise around 128, uint8 [h,w,4]
+    blur: float
+    sun: tuple[float, float] | None  # where shadows fall: sideways per height, and flatness; None casts none
+    shadow: float
+    shutter: float  # share of the time between frames that it is open
+
+
+class Scene:
+    """Draws the frames of one video."""
+
+    def __init__(
+        self, height: int, width: int, backdrop: Backdrop, camera: Camera, actors: list[Actor], light: Light
+    ) -> None:
+        self.height, self.width = height, width
+        self.actors = actors  # from the farthest to the nearest
+        self.camera, self._backdrop, self._light = camera, backdrop, light
+
+    def frame(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """The frame at time t: uint8 BGR [H,W,3], as OpenCV writes it, and its object ids, uint8 [H,W].
+
+        An id stands where the topmost thing that covers at least half of the pixel is that object.
+        """
+        frame = np.empty((self.height, self.width, 4), np.uint8)
+        self._backdrop.draw(frame, t, self.camera)
+        before, after = self._centre(t - 0.5), self._centre(t + 0.5)
+        way = [(end - start) * self._light.shutter for start, end in zip(before, after, strict=True)]
+        if math.hypot(*way) > 2:
+            frame = smear(frame, *way)
+        ids = self._actors(t, frame)
+        frame = self._light_up(frame, t)
+        return cv2.cvtColor(frame, cv2.COLOR_RGBA2BGR), ids
+
+    def ids(self, t: float) -> np.ndarray:
+        """Only the object ids of the frame at time t, uint8 [H,W]."""
+        return self._actors(t, None)
+
+    def _centre(self, t: float) -> tuple[float, float]:
+        """Where the camera's motion carries something far away, in pixels."""
+        x, y = self.camera.pan[0](t) * self.width, self.camera.pan[1](t) * self.width
+        x += 0.3 * self.camera.move(t) * self.width
+        moved = self.camera.view(t, self.height, self.width) @ (x + self.width / 2, y + self.height / 2, 1)
+        return moved[0], moved[1]
+
+    def _actors(self, t: float, frame: np.ndarray | None) -> np.ndarray:
+        """Draw everything in front of the backdrop on ``frame``, in place where there is one; return the ids."""
+        ids = np.zeros((self.height, self.width), np.uint8)
+        for actor in self.actors:
+            drawn = self._draw(actor, t)
+            if drawn is None:
+                continue
+            top, left, picture = drawn
+            if frame is not None and self._light.sun is not None:
+                self._cast_shadow(frame, top, left, picture)
+            rows, columns = picture.shape[:2]
+            y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + rows, self.height), min(left + columns, self.width)
+            if y0 >= y1 or x0 >= x1:
+                continue
+            seen = np.ascontiguousarray(picture[y0 - top : y1 - top, x0 - left : x1 - left])
+            if frame is not None:
+                over(frame[y0:y1, x0:x1], seen)
+            ids[y0:y1, x0:x1][seen[..., 3] >= 128] = actor.label
+        for layer in self._backdrop.front:
+            cover = np.zeros((self.height, self.width, 4), np.uint8)
+            layer.draw(cover, t, self.camera)
+            ids[cover[..., 3] >= 128] = 0
+            if frame is not None:
+                over(frame, cover)
+        return ids
+
+    def _draw(self, actor: Actor, t: float) -> tuple[int, int, np.ndarray] | None:
+        matrices = [
+            self.camera.view(time, self.height, self.width)
+            @ actor.track.matrix(time, self.camera, self.height, self.width)
+            for time in (t, t - 0.5, t + 0.5)
+        ]
+        drawn = draw(actor.figure, t, matrices[0], self.height, self.width)
+        if drawn is None:
+            return None
+        x, y = (matrices[2] - matrices[1])[:2, 2] * self._light.shutter
+        length = math.hypot(x, y)
+        if length < 2:
+            return drawn
+        longest = 0.08 * self.width
+        if length > longest:
+            x, y = x * longest / length, y * longest / length
+        top, left, picture = drawn
+        margin_y, margin_x = int(abs(y) / 2) + 2, int(abs(x) / 2) + 2
+        picture = cv2.copyMakeBorder(picture, margin_y, margin_y, margin_x, margin_x, cv2.BORDER_CONSTANT)
+        return top - margin_y, left - margin_x, smear(picture, x, y)
+
+    def _cast_shadow(self, frame: np.ndarray, top: int, left: int, picture: np.ndarray) -> None:
+        """Darken what lies where a figure's shadow falls; drawn at a quarter of the size, for shadows are soft."""
+        lean, flat = self._light.sun
+        rows, columns = picture.shape[:2]
+        covered = np.flatnonzero(picture[..., 3].max(1) >= 128)
+        if not len(covered):
+            return
+        foot = float(covered[-1])
+        # A point at height h above the foot throws its shadow lean·h sideways and flat·h up.
+        corners_x = [lean * (foot - y) + x for x in (0, columns) for y in (0, foot)]
+        low_x, high_x = left + min(corners_x) - 16, left + max(corners_x) + 16
+        low_y, high_y = top + foot - max(flat, 0) * foot - 16, top + foot - min(flat, 0) * foot + 16
+        x0, y0, x1, y1 = max(0, low_x), max(0, low_y), min(self.width, high_x), min(self.height, high_y)
+        x0, y0, x1, y1 = (int(edge) // 4 * 4 for edge in (x0, y0, x1, y1))
+        if x1 - x0 < 8 or y1 - y0 < 8:
+            return
+        small = cv2.resize(picture[..., 3], (max(1, columns // 4), max(1, rows // 4)), interpolation=cv2.INTER_AREA)
+        # From the shadow's pixels (in quarters) back to the picture's (in quarters).
+        base = (top + foot - y0) / 4
+        back = np.array([[1, lean / flat, (x0 - left) / 4 - lean / flat * base], [0, 1 / flat, foot / 4 - base / flat]])
+        size = ((x1 - x0) // 4, (y1 - y0) // 4)
+        shadow = cv2.warpAffine(small, back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        shadow = cv2.GaussianBlur(shadow, (5, 5), 0)
+        rest = cv2.convertScaleAbs(shadow, alpha=-self._light.shadow, beta=255)
+        rest = cv2.resize(rest, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+        target = frame[y0:y1, x0:x1]
+        cv2.multiply(target, cv2.merge([rest, rest, rest, np.full_like(rest, 255)]), dst=target, scale=1 / 255)
+
+    def _light_up(self, frame: np.ndarray, t: float) -> np.ndarray:
+        light = self._light
+        if light.shade is not None:
+            shift = [[1, 0, light.drift[0] * t], [0, 1, light.drift[1] * t]]
+            size = light.shade.shape[::-1]
+            shade = cv2.warpAffine(light.shade, np.float32(shift), size, borderMode=cv2.BORDER_REFLECT)
+            shade = cv2.resize(shade, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
+            frame = cv2.multiply(frame, cv2.merge([shade] * 4), scale=1 / 128)
+        if light.blur > 0.3:
+            frame = cv2.GaussianBlur(frame, (5, 5), light.blur)
+        values = np.linspace(0, 1, 256)[:, None] ** light.gamma
+        values = 0.5 + (values - 0.5) * light.contrast
+        warmth = light.warmth(t)
+        gain = math.exp(light.exposure(t)) * np.array([1 + warmth, 1, 1 - warmth, 1])
+        frame = cv2.LUT(frame, np.clip(values * gain * 255, 0, 255).astype(np.uint8)[None])
+        if light.grain is not None:
+            # The noise is one picture, seen from another corner in every frame.
+            rows, columns = light.grain.shape[0] - self.height, light.grain.shape[1] - self.width
+            y, x = int(t * 7919) % rows, int(t * 104729) % columns
+            grain = light.grain[y : y + self.height, x : x + self.width]
+            frame = cv2.addWeighted(frame, 1, grain, 1, -128)
+        return frame
+
+
+def draw_light(rng: np.random.Generator, height: int, width: int) -> Light:
+    """Random light for frames of height×width."""
+    shade = None
+    if rng.random() < 0.6:
+        field = noise(rng, 64, 96, log_uniform(rng, 1.5, 14), rng.uniform(0.3, 0.7))
+        shade = cv2.convertScaleAbs(np.clip(field, -2, 2), alpha=log_uniform(rng, 6, 28), beta=118)
+    grain = None
+    if rng.random() < 0.7:
+        size = (height + 61, width + 83, 4)
+        noisy = rng.standard_normal(size, dtype=np.float32) * np.float32(log_uniform(rng, 1, 7))
+        if rng.random() < 0.5:  # cameras smooth their noise
+            noisy = cv2.GaussianBlur(noisy, (3, 3), 0.8) * np.float32(1.6)
+        grain = np.clip(noisy + 128, 0, 255).astype(np.uint8)
+    flat = rng.uniform(0.15, 0.6) * pick(rng, [-1, 1, 1])
+    return Light(
+        exposure=Wander(rng, log_uniform(rng, 0.01, 0.3), rng.uniform(20, 150)),
+        warmth=Wander(rng, rng.uniform(0, 0.08), rng.uniform(40, 200)),
+        contrast=rng.uniform(0.75, 1.2),
+        gamma=log_uniform(rng, 0.8, 1.3),
+        shade=shade,
+        drift=tuple(rng.normal(0, 0.4, 2)),
+        grain=grain,
+        blur=rng.uniform(-0.3, 1) * height / 480,
+        sun=(rng.uniform(-1.2, 1.2), flat) if rng.random() < 0.7 else None,
+        shadow=rng.uniform(0.2, 0.65),
+        shutter=pick(rng, [0, 0.2, 0.5, 0.8]),
+    )
+
+
+def draw_track(
+    rng: np.random.Generator, height: int, width: int, size: float, span: float, camera: Camera, annotated: bool
+) -> Track:
+    """A random path for an object of ``size`` pixels a unit in a video that lasts ``span``.
+
+    Annotated objects stay with the camera, more or less; others stand or pass by.
+    """
+    tall = height / width
+    speed = log_uniform(rng, 0.0004, 0.02) if rng.random() < 0.8 else log_uniform(rng, 0.02, 0.09)
+    reach = min(log_uniform(rng, 0.01, 0.5), 12 * speed * pick(rng, [1, 3, 10]))
+    anchors = [0, 1, 1] if not annotated else [0] if camera.speed else [0, 0.5, 1]
+    grows = pick(rng, [0.03, 0.15, 0.5])
+    tumbles = pick(rng, [0.03, 0.1, 0.4])
+    absences = []
+    if rng.random() < 0.15:
+        start = rng.uniform(0.2, 0.7) * span
+        gone, direction = rng.uniform(10, 30), pick(rng, [0.0, math.pi]) + rng.normal(0, 0.3)
+        absences.append((start, start + gone, direction, min(8, gone / 2)))
+    slant = 0.12 / max(size / 100, 1)
+    return Track(
+        centre=(rng.uniform(0.12, 0.88), rng.uniform(0.2, 0.85) * tall),
+        drift=(wander_at_speed(rng, reach, speed), wander_at_speed(rng, reach * tall * 0.5, speed * 0.5)),
+        scale=size,
+        log_scale=Wander(rng, grows, rng.uniform(25, 150)),
+        angle=Wander(rng, tumbles, rng.uniform(15, 90)),
+        squeeze=Wander(rng, pick(rng, [0, 0.3, 0.8]), rng.uniform(20, 100)),
+        keystone=(Wander(rng, slant, rng.uniform(20, 80)), Wander(rng, slant, rng.uniform(20, 80))),
+        anchor=pick(rng, anchors),
+        depth=rng.uniform(0.5, 1.1),
+        wrap=0.0 if annotated else 2.2,
+        spin=rng.normal(0, 0.15) if rng.random() < 0.08 else 0.0,
+        bounce=log_uniform(rng, 0.003, 0.08) if rng.random() < 0.3 else 0.0,
+        bounce_rate=log_uniform(rng, 0.08, 0.6),
+        absences=absences,
+    )
+
+
+def draw_scene(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    span: float,
+    labels: Sequence[int],
+    late: dict[int, float] | None = None,
+    unseen: bool = False,
+    photos: Sequence[np.ndarray] = (),
+) -> Scene:
+    """A random video.
+
+    Args:
+        span: how long it lasts; object and camera speeds are per unit of it.
+        labels: ids of its annotated objects.
+        late: by when an object has come into sight, for those that are not there at time 0.
+        unseen: allow categories that training videos never show.
+        photos: pictures that textures may be cut from.
+
+    Returns:
+        a scene whose objects each cover at least `LEAST_AREA` of the frame at time 0, or at its ``late`` time.
+    """
+    late = late or {}
+    camera = draw_camera(rng)
+    backdrop = draw_backdrop(rng, height, width, photos)
+    light = draw_light(rng, height, width)
+    actors: list[Actor] = []
+    largest = 0.4 / max(1, len(labels)) ** 0.6
+    for label in [*labels, *[0] * int(rng.choice(5, p=[0.3, 0.3, 0.2, 0.1, 0.1]))]:
+        twins = [actor for actor in actors if actor.label]
+        area = log_uniform(rng, 0.012, largest) if label else log_uniform(rng, 0.004, 0.12)
+        if twins and rng.random() < (0.25 if label else 0.5):  # looks just like another one
+            twin = pick(rng, twins)
+            figure, category, area = twin.figure, twin.category, twin.area * rng.uniform(0.6, 1)
+            size = twin.track.scale * math.sqrt(area / twin.area)
+        else:
+            parts, category = draw_plan(rng, unseen)
+            outline = measure(parts)
+            size = math.sqrt(area * height * width / outline.area)
+            size = min(size, 1.2 * width / outline.width, 1.1 * height / outline.height)
+            softness = log_uniform(rng, 0.004, 0.08) if rng.random() < 0.6 else 0.0
+            near = [pick(rng, backdrop.colours) * log_uniform(rng, 0.8, 1.25)] if rng.random() < 0.25 else []
+            palette = [*near, *(colour(rng) for _ in range(5))]
+            rng.shuffle(palette)
+            figure = dress(rng, parts, size * 1.2, softness, palette, photos)
+        track = draw_track(rng, height, width, size, span, camera, bool(label))
+        actors.append(Actor(figure, track, label, category, area))
+    # Near things are large and low more often than not.
+    actors.sort(key=lambda actor: -actor.area + 0.05 * rng.normal() if rng.random() < 0.3 else actor.track.centre[1])
+    scene = Scene(height, width, backdrop, camera, actors, light)
+    _bring_into_sight(rng, scene, span, late)
+    return scene
+
+
+def _bring_into_sight(rng: np.random.Generator, scene: Scene, span: float, late: dict[int, float]) -> None:
+    """Draw other paths for objects that are not seen when they should be; put the last stubborn ones on top."""
+    for attempt in range(14):
+        missing = []
+        for actor in scene.actors:
+            if not actor.label:
+                continue
+            start = late.get(actor.label, 0.0)
+            if start:
+                direction = pick(rng, [0.0, math.pi]) + rng.normal(0, 0.3)
+                actor.track.absences = [(-1e9, start, direction, min(8.0, 0.7 * start))]
+            if (scene.ids(start) == actor.label).mean() < LEAST_AREA:
+                missing.append(actor)
+        for actor in missing:
+            size = actor.track.scale
+            actor.track = draw_track(rng, scene.height, scene.width, size, span, scene.camera, annotated=True)
+            if attempt > 6:  # near the middle, nearly still, on top of the others
+                actor.track.drift = (Wander(rng, 0.02, 60), Wander(rng, 0.02, 60))
+                actor.track.centre = (rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7) * scene.height / scene.width)
+                actor.track.anchor, actor.track.absences, actor.track.bounce = 0.0, [], 0.0
+                scene.actors.remove(actor)
+                scene.actors.append(actor)
+        if not missing:
+            return

@@ -1,0 +1,216 @@
+"""Textures with the statistics of photographs: noise over many octaves, correlated muted colours, patterns."""
+
+import functools
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from util.errors import InputError
+
+# Mean colours (RGB) that surfaces tend to have: greys, soil and wood, skin and fur, plants, sky and cloth, paint.
+_SURFACES = np.array(
+    [
+        [120, 120, 122], [60, 62, 66], [200, 198, 194], [30, 30, 34], [118, 92, 66], [150, 126, 96], [84, 62, 44],
+        [198, 156, 128], [140, 94, 68], [222, 190, 164], [88, 104, 58], [58, 78, 42], [124, 134, 84], [116, 142, 172],
+        [70, 92, 130], [160, 176, 190], [150, 52, 46], [188, 150, 60], [52, 98, 92], [96, 62, 96],
+    ],
+    dtype=np.float32,
+)  # fmt: skip
+
+
+def pick(rng: np.random.Generator, choices: Sequence):
+    """One element of ``choices``, each equally likely."""
+    return choices[int(rng.integers(len(choices)))]
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number in [low, high] whose logarithm is uniform: every scale is equally likely."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def noise(
+    rng: np.random.Generator, height: int, width: int, coarse: float = 4, roughness: float = 0.7, stretch: float = 1
+) -> np.ndarray:
+    """Multi-octave noise, float32 [H,W] with mean 0 and deviation 1.
+
+    Args:
+        coarse: how many cells the coarsest octave has along the longer side.
+        roughness: amplitude of an octave relative to the one before; 1 gives natural images' 1/f spectrum.
+        stretch: cells are this many times as wide as high (grain, water, hair).
+    """
+    total = np.zeros((height, width), np.float32)
+    cell, amplitude = max(height, width) / coarse, 1.0
+    while cell >= 1.5:
+        rows = int(height / cell * max(stretch, 1)) + 2
+        columns = int(width / cell * max(1 / stretch, 1)) + 2
+        octave = rng.standard_normal((min(rows, height), min(columns, width)), dtype=np.float32)
+        total += cv2.resize(octave, (width, height), interpolation=cv2.INTER_CUBIC) * amplitude
+        cell, amplitude = cell / 2, amplitude * roughness
+    mean, deviation = cv2.meanStdDev(total)
+    return (total - float(mean[0, 0])) / (float(deviation[0, 0]) + 1e-6)
+
+
+def colour(rng: np.random.Generator) -> np.ndarray:
+    """A surface colour, float32 RGB within 8..248: mostly muted, now and then saturated."""
+    mean = pick(rng, _SURFACES) * log_uniform(rng, 0.6, 1.5)
+    grey = mean.mean()
+    tint = rng.normal(0, 14, 3)
+    saturation = rng.uniform(0.4, 1.1) if rng.random() < 0.75 else rng.uniform(1.3, 2.6)
+    return np.clip(grey + (mean - grey) * saturation + tint, 8, 248).astype(np.float32)
+
+
+def ramp(rng: np.random.Generator, base: np.ndarray, contrast: float) -> np.ndarray:
+    """Colours for the values of a noise field: uint8 [1,256,3] from shade to light around ``base`` (RGB).
+
+    Brightness does most of the change and hue drifts a little along, as it does on one lit material.
+    """
+    steps = np.linspace(-1, 1, 5, dtype=np.float32)[:, None]
+    drift = rng.normal(0, 7, (5, 3)).astype(np.float32) + steps * rng.normal(0, 12, 3).astype(np.float32)
+    knots = base * (1 + contrast * steps) + drift
+    return cv2.resize(np.clip(knots, 0, 255)[None], (256, 1), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+
+
+def paint(field: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Colour a noise field [H,W] (deviation about 1) with a ramp [1,256,3]: uint8 [H,W,3]."""
+    index = cv2.convertScaleAbs(np.clip(field, -2.6, 2.6), alpha=48, beta=128)
+    return cv2.LUT(cv2.merge([index] * 3), colours)
+
+
+def mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Blend two uint8 pictures [H,W,3]; ``weight`` float32 [H,W] in 0..1 is the second one's share."""
+    return cv2.blendLinear(first, second, 1 - weight, weight)
+
+
+def soft_step(field: np.ndarray, sharpness: float) -> np.ndarray:
+    """0 where ``field`` is well below 0, 1 well above, a ramp of width 1/sharpness between: float32."""
+    return np.clip(field * np.float32(sharpness) + np.float32(0.5), 0, 1).astype(np.float32, copy=False)
+
+
+def texture(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    base: np.ndarray | None = None,
+    photos: Sequence[np.ndarray] = (),
+) -> np.ndarray:
+    """One material, uint8 RGB [H,W,3].
+
+    Args:
+        base: mean colour (RGB); drawn at random where None.
+        photos: RGB pictures that may stand in for a drawn material; crops of them are recoloured and turned.
+    """
+    if photos and rng.random() < 0.35:
+        return photo_crop(rng, height, width, photos)
+    base = colour(rng) if base is None else base
+    field = noise(rng, height, width, log_uniform(rng, 1.5, 10), rng.uniform(0.5, 1.0), log_uniform(rng, 0.3, 3))
+    contrast = log_uniform(rng, 0.05, 0.5)
+    picture = paint(field, ramp(rng, base, contrast))
+    pattern = pick(rng, _PATTERNS)
+    if pattern is None:
+        return picture
+    other = colour(rng) if rng.random() < 0.5 else np.clip(base * log_uniform(rng, 0.45, 2.0), 5, 250)
+    second = paint(field if rng.random() < 0.5 else field[::-1], ramp(rng, other, contrast))
+    weight = pattern(rng, height, width) * np.float32(rng.uniform(0.4, 1))
+    return mix(picture, second, np.ascontiguousarray(weight, np.float32))
+
+
+def photo_crop(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray]) -> np.ndarray:
+    """A random crop of a random photograph, flipped, turned and with its colours shifted: uint8 [H,W,3]."""
+    photo = pick(rng, photos)
+    if rng.random() < 0.5:
+        photo = photo.transpose(1, 0, 2)
+    photo = photo[:: 1 if rng.random() < 0.5 else -1, :: 1 if rng.random() < 0.5 else -1]
+    scale = min(photo.shape[0] / height, photo.shape[1] / width) * rng.uniform(0.3, 1)
+    rows, columns = max(2, int(height * scale)), max(2, int(width * scale))
+    top, left = (int(rng.integers(full - part + 1)) for full, part in zip(photo.shape, (rows, columns), strict=False))
+    crop = np.ascontiguousarray(photo[top : top + rows, left : left + columns])
+    crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC)
+    gain = log_uniform(rng, 0.7, 1.35) * rng.uniform(0.85, 1.15, 3)
+    table = np.clip(np.arange(256)[:, None] * gain + rng.normal(0, 12), 0, 255).astype(np.uint8)
+    return cv2.LUT(crop, table[None])
+
+
+@functools.cache
+def load_photos() -> tuple[np.ndarray, ...]:
+    """The photographs that scikit-image and scikit-learn carry in their wheels, uint8 RGB [H,W,3] each.
+
+    Raises:
+        InputError: one of the packages is missing.
+    """
+    try:
+        from skimage import data
+        from sklearn.datasets import load_sample_images
+    except ImportError:
+        raise InputError("--photos needs two more packages; run pip install scikit-image scikit-learn") from None
+    pictures = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), *data.stereo_motorcycle()[:2]]
+    pictures += [data.brick(), data.grass(), data.gravel(), data.camera(), data.coins()]
+    pictures += load_sample_images().images
+    return tuple(np.dstack([picture] * 3) if picture.ndim == 2 else picture for picture in pictures)
+
+
+def _axis(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Distance along a random direction, 0..1 over the picture, bent a little: float32 [H,W]."""
+    angle = pick(rng, [0, np.pi / 2, rng.uniform(0, np.pi)])
+    x = np.linspace(0, width / max(height, width), width, dtype=np.float32)[None] * np.float32(np.cos(angle))
+    y = np.linspace(0, height / max(height, width), height, dtype=np.float32)[:, None] * np.float32(np.sin(angle))
+    bend = cv2.resize(rng.standard_normal((4, 4), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    return x + y + bend * np.float32(pick(rng, [0, 0.01, 0.05]))
+
+
+def _stripes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    waves = np.sin(_axis(rng, height, width) * np.float32(2 * np.pi * log_uniform(rng, 2, 24)))
+    return soft_step(waves + np.float32(rng.uniform(-0.7, 0.7)), log_uniform(rng, 0.7, 6))
+
+
+def _checks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    first, second = _stripes(rng, height, width), _stripes(rng, height, width)
+    return np.abs(first - second) if rng.random() < 0.5 else (first + second) / 2
+
+
+def _patches(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    field = noise(rng, height, width, log_uniform(rng, 2, 16), rng.uniform(0.2, 0.7), log_uniform(rng, 0.4, 2.5))
+    return soft_step(field + np.float32(rng.uniform(-1, 0.6)), log_uniform(rng, 1, 10))
+
+
+def _veins(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    field = noise(rng, height, width, log_uniform(rng, 2, 8), rng.uniform(0.3, 0.7))
+    return np.clip(1 - np.abs(field) * np.float32(log_uniform(rng, 1.5, 8)), 0, 1)
+
+
+def _bricks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    rows = log_uniform(rng, 4, 24)
+    y = np.linspace(0, rows, height, dtype=np.float32)[:, None]
+    x = np.linspace(0, rows * rng.uniform(0.4, 0.8) * width / height, width, dtype=np.float32)[None]
+    x = x + np.floor(y) % 2 * np.float32(pick(rng, [0, 0.5]))
+    edge = np.minimum(np.abs(y - np.round(y)), np.abs(x - np.round(x)))
+    return soft_step(np.float32(rng.uniform(0.03, 0.12)) - edge, 15)
+
+
+def _leaves(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Many small overlapping strokes, each with its own brightness: leaves, feathers, pebbles, crowds."""
+    canvas = np.zeros((height, width), np.uint8)
+    size = max(height, width) * log_uniform(rng, 0.012, 0.06)
+    shape = rng.uniform(0.2, 1)
+    count = int(min(900, 1.6 * height * width / (size * size * shape * 3)))
+    turn, spread = rng.uniform(0, 180), pick(rng, [15, 180])
+    centres = (rng.random((count, 2)) * (width, height)).astype(int).tolist()
+    sizes = np.maximum(1, size * rng.uniform(0.5, 1.3, count)).astype(int).tolist()
+    turns = (turn + rng.uniform(-spread, spread, count)).tolist()
+    shades = rng.integers(0, 256, count).tolist()
+    for centre, length, angle, shade in zip(centres, sizes, turns, shades, strict=True):
+        cv2.ellipse(canvas, centre, (length, max(1, int(length * shape))), angle, 0, 360, shade, -1, cv2.LINE_AA)
+    return canvas.astype(np.float32) / 255
+
+
+def _gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    return np.clip(_axis(rng, height, width) * np.float32(rng.uniform(0.6, 1.5)), 0, 1)
+
+
+def _dots(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    count = log_uniform(rng, 4, 20) * np.pi
+    x, y = _axis(rng, height, width) * count, _axis(rng, height, width) * count
+    return soft_step(np.sin(x) * np.sin(y) - np.float32(rng.uniform(0.1, 0.6)), log_uniform(rng, 2, 8))
+
+
+_PATTERNS = (None, None, _stripes, _checks, _patches, _patches, _veins, _bricks, _leaves, _leaves, _gradient, _dots)
