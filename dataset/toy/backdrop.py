@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataset.toy.figures import over
+from dataset.toy.figures import crop, draw, dress, measure, over
 from dataset.toy.motion import Camera, scaling, translation
+from dataset.toy.plans import draw_plan
 from dataset.toy.shapes import blob, box, polygon
 from dataset.toy.textures import colour, log_uniform, mix, noise, paint, photo_crop, pick, ramp, soft_step, texture
 
@@ -44,14 +45,17 @@ class Layer:
         if high - low < 1:
             return
         inverse = np.linalg.inv(translation(0, -low) @ place)[:2]
-        # Mirrored sideways only: a transparent border above and below comes with the picture.
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         size = (width, high - low)
         drawn = cv2.warpAffine(self.picture, inverse, size, flags=flags, borderMode=cv2.BORDER_REFLECT)
         if opaque:
             frame[:] = drawn
-        else:
-            over(frame[low:high], drawn)
+            return
+        mask = np.zeros(drawn.shape[:2], np.uint8)
+        band = np.array([[-9 * width, 9 * width, 9 * width, -9 * width], [0, 0, rows, rows], [1] * 4])
+        corners = np.round((translation(0, -low) @ place @ band)[:2].T * 16).astype(np.int32)
+        cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_8, 4)
+        over(frame[low:high], cv2.bitwise_and(drawn, drawn, mask=mask))
 
 
 @dataclass
@@ -99,6 +103,11 @@ class Backdrop:
     front: list[Layer]
     colours: list[np.ndarray]  # mean colours (RGB) that objects may share
 
+    @property
+    def floor(self) -> float | None:
+        """Where the ground's far edge is, in frame heights; None where there is no ground."""
+        return self.ground.edge if self.ground else None
+
     def draw(self, frame: np.ndarray, t: float, camera: Camera) -> None:
         """Draw everything that is behind the objects on a frame, uint8 RGBA [H,W,4], in place."""
         for layer in self.far:
@@ -122,11 +131,12 @@ def draw_backdrop(rng: np.random.Generator, height: int, width: int, photos: Seq
         far, near = [wall], []
     else:
         far, colours = [_sky(rng, height, width, photos)], []
-        kinds = [_hills, _houses, _trees] if kind == "land" else [_houses, _houses, _trees]
+        kinds = [_hills, _trees, _trees, _houses] if kind == "land" else [_houses, _houses, _trees]
         for step in range(int(rng.integers(1, 3))):
             far.append(pick(rng, kinds)(rng, height, width, edge, 0.1 + 0.2 * step))
-        near = [pick(rng, [_trees, _fence, _houses])(rng, height, width, edge + 0.02, 0.45)] * (rng.random() < 0.6)
-    base = colour(rng)
+        near = [pick(rng, [_trees, _fence, _houses])(rng, height, width, edge + 0.02, 0.45)] * (rng.random() < 0.5)
+        near += [_bystanders(rng, height, width, edge + rng.uniform(0.02, 0.15), 0.5)] * (rng.random() < 0.5)
+    base = colour(rng, 0.05)
     ground = _ground(rng, height, base, photos)
     plane = Ground(ground, edge - gap, edge, rng.uniform(0.8, 2.5))
     return Backdrop(far, plane, near, _front(rng, height, width), [*colours, base])
@@ -168,7 +178,7 @@ def _surface(
     blur = rng.random() < 0.4
     detail = 0.4 if blur else 1.0
     rows, columns = int(1.6 * height * detail), int(_REACH * width * detail)
-    base = colour(rng)
+    base = colour(rng, 0.1)
     if photos and rng.random() < 0.5:
         picture = photo_crop(rng, rows, columns, photos)
     else:
@@ -176,7 +186,7 @@ def _surface(
     colours = [base]
     materials = []
     for _ in range(int(rng.integers(1, 5))):
-        colours.append(colour(rng))
+        colours.append(colour(rng, 0.15))
         materials.append(texture(rng, rows // 2, columns // 2, colours[-1], photos))
     for _ in range(int(log_uniform(rng, 1, 60) * things)):
         _sticker(rng, picture, pick(rng, materials), height * detail)
@@ -252,7 +262,7 @@ def _houses(rng: np.random.Generator, height: int, width: int, foot: float, dept
         end, top = min(columns, x + wide), rows - high
         if rng.random() < 0.85 and end - x > 4:
             wall = picture[top:, x:end]
-            tint = np.full((1, 1, 3), colour(rng), np.float32)
+            tint = np.full((1, 1, 3), colour(rng, 0.05), np.float32)
             wall[:] = cv2.addWeighted(wall, 0.35, np.broadcast_to(tint, wall.shape).astype(np.uint8), 0.65, 0)
             alpha[top:, x:end] = 1
             _windows(rng, wall, unit * log_uniform(rng, 0.03, 0.12))
@@ -262,7 +272,7 @@ def _houses(rng: np.random.Generator, height: int, width: int, foot: float, dept
 
 def _windows(rng: np.random.Generator, wall: np.ndarray, pitch: float) -> None:
     """Rows of panes on a house's wall, uint8 [h,w,3], in place."""
-    pane, sill = colour(rng), colour(rng)
+    pane, sill = colour(rng, 0) * 0.7, colour(rng, 0.1)
     wide, high = pitch * rng.uniform(0.3, 0.8), pitch * rng.uniform(0.4, 0.8)
     for y in np.arange(pitch * 0.4, wall.shape[0] - high, pitch * rng.uniform(1, 1.5)):
         for x in np.arange(pitch * 0.3, wall.shape[1] - wide, pitch):
@@ -281,7 +291,9 @@ def _trees(rng: np.random.Generator, height: int, width: int, foot: float, depth
     alpha = soft_step(crest[None] + ragged - above, height * 0.25)
     alpha *= soft_step(above + ragged * np.float32(0.4) - np.float32(0.02), height * 0.25)
     green = np.float32([rng.uniform(30, 130), rng.uniform(60, 140), rng.uniform(20, 80)]) * log_uniform(rng, 0.5, 1.2)
-    return _stand(rng, texture(rng, rows, columns, green), alpha, height, width, foot + 0.03, depth)
+    gaps = soft_step(noise(rng, rows, columns, columns / rows * 8, 0.95) - np.float32(rng.uniform(-0.5, 1)), 2)
+    picture = mix(texture(rng, rows, columns, green), texture(rng, rows, columns, green * 0.3), gaps)
+    return _stand(rng, picture, alpha, height, width, foot + 0.03, depth)
 
 
 def _fence(rng: np.random.Generator, height: int, width: int, foot: float, depth: float) -> Layer:
@@ -296,13 +308,33 @@ def _fence(rng: np.random.Generator, height: int, width: int, foot: float, depth
     return _stand(rng, texture(rng, rows, columns), alpha, height, width, foot + 0.03, depth)
 
 
+def _bystanders(rng: np.random.Generator, height: int, width: int, foot: float, depth: float) -> Layer:
+    """A row of things like those that are annotated, which stand still far away."""
+    rows, columns = int(0.4 * height), int(_REACH * width)
+    canvas = np.zeros((rows, columns, 4), np.uint8)
+    for _ in range(int(rng.integers(2, 8))):
+        parts, _ = draw_plan(rng, unseen=False)
+        outline = measure(parts)
+        size = height * log_uniform(rng, 0.06, 0.3) / max(outline.height, 0.6 * outline.width)
+        figure = dress(rng, parts, size, 0)
+        x, y = rng.uniform(0.02, 0.98) * columns, rows - 3 - size * outline.height / 2
+        drawn = draw(figure, rng.uniform(0, 50), translation(x, y) @ scaling(size, size), rows, columns)
+        if drawn:
+            down, across, seen = crop(drawn, rows, columns)
+            over(canvas[down, across], seen)
+    red, green, blue, opacity = cv2.split(canvas)
+    picture = cv2.merge([cv2.divide(channel, opacity, scale=255) for channel in (red, green, blue)])
+    return _stand(rng, picture, opacity.astype(np.float32) / 255, height, width, foot, depth)
+
+
 def _ground(rng: np.random.Generator, height: int, base: np.ndarray, photos: Sequence[np.ndarray]) -> np.ndarray:
     """A square of soil, grass, water, floor or road, with patches and lines: opaque uint8 RGBA."""
     side = int(height * 1.8)
     picture = texture(rng, side, side, base, photos)
     if rng.random() < 0.5:
         patches = noise(rng, side, side, log_uniform(rng, 2, 8), 0.6) + np.float32(rng.uniform(-1, 0.5))
-        picture = mix(picture, texture(rng, side, side), soft_step(patches, log_uniform(rng, 0.7, 8)))
+        other = base * log_uniform(rng, 0.5, 1.8) if rng.random() < 0.6 else colour(rng, 0.05)
+        picture = mix(picture, texture(rng, side, side, other, photos), soft_step(patches, log_uniform(rng, 0.7, 8)))
     for _ in range(int(rng.integers(0, 4)) if rng.random() < 0.5 else 0):
         place, thick, along = int(rng.uniform(0, side)), max(1, int(side * log_uniform(rng, 0.004, 0.06))), rng.random()
         start, end = ((place, 0), (place, side)) if along < 0.5 else ((0, place), (side, place))

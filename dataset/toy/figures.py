@@ -117,7 +117,7 @@ def dress(
     palette = [*palette, *(colour(rng) for _ in range(count))]
     materials = [texture(rng, side, side, palette[index], photos) for index in range(count)]
     light = rng.uniform(-math.pi, 0)
-    look = (light, rng.uniform(0, 0.6), rng.random() < 0.35, rng.random() < 0.3)
+    look = (light, rng.uniform(0, 0.8), rng.uniform(-0.05, 0.3), rng.random() < 0.35, rng.random() < 0.3)
     sprites = [_sprite(rng, part, pixels, materials, *look) for part in parts]
     mirror = scaling(pick(rng, [-1, 1]), 1)
     period = log_uniform(rng, 8, 60)
@@ -139,6 +139,7 @@ def _sprite(
     materials: list[np.ndarray],
     light: float,
     relief: float,
+    skylight: float,
     glossy: bool,
     rimmed: bool,
 ) -> _Sprite:
@@ -168,7 +169,8 @@ def _sprite(
         weight = fill([outline]).astype(np.float32) / 255
         picture = cv2.blendLinear(picture, cover(materials[material]), 1 - weight, weight)
     shade = _relief(alpha, light - part.angle) * np.float32(relief)
-    gain = 1 + shade
+    # The sky lights what faces up, the ground takes light from what faces down.
+    gain = 1 + shade + np.linspace(skylight, -skylight, height, dtype=np.float32)[:, None]
     if rimmed:
         gain *= 0.55 + 0.45 * soft_step(cv2.boxFilter(alpha, cv2.CV_32F, (5, 5)) / 255 - np.float32(0.8), 3)
     lit = picture.astype(np.float32) * gain[..., None]
@@ -201,6 +203,15 @@ def over(below: np.ndarray, above: np.ndarray) -> None:
     rest = cv2.merge([cv2.bitwise_not(cv2.extractChannel(above, 3))] * 4)
     cv2.multiply(below, rest, dst=below, scale=1 / 255)
     cv2.add(below, above, dst=below)
+
+
+def crop(drawn: tuple[int, int, np.ndarray], height: int, width: int) -> tuple[slice, slice, np.ndarray]:
+    """What of a picture at (top, left) lies within a frame: (rows, columns, picture), empty where nothing does."""
+    top, left, picture = drawn
+    rows = slice(min(max(top, 0), height), max(min(top + picture.shape[0], height), 0))
+    columns = slice(min(max(left, 0), width), max(min(left + picture.shape[1], width), 0))
+    seen = picture[rows.start - top : max(rows.stop - top, 0), columns.start - left : max(columns.stop - left, 0)]
+    return rows, columns, np.ascontiguousarray(seen)
 
 
 def draw(figure: Figure, t: float, matrix: np.ndarray, height: int, width: int) -> tuple[int, int, np.ndarray] | None:

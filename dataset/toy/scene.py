@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from dataset.toy.backdrop import Backdrop, draw_backdrop
-from dataset.toy.figures import Figure, draw, dress, measure, over, smear
+from dataset.toy.figures import Figure, crop, draw, dress, measure, over, smear
 from dataset.toy.motion import Camera, Track, Wander, draw_camera, wander_at_speed
 from dataset.toy.plans import draw_plan
 from dataset.toy.textures import colour, log_uniform, noise, pick
@@ -25,6 +25,8 @@ class Actor:
     label: int
     category: str
     area: float  # share of the frame, unoccluded, at its usual size
+    height: float  # in object units
+    clock: float  # its own motion runs this far ahead, so that things that look alike do not move alike
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Scene:
     ) -> None:
         self.height, self.width = height, width
         self.actors = actors  # from the farthest to the nearest
-        self.camera, self._backdrop, self._light = camera, backdrop, light
+        self.camera, self.backdrop, self._light = camera, backdrop, light
 
     def frame(self, t: float) -> tuple[np.ndarray, np.ndarray]:
         """The frame at time t: uint8 BGR [H,W,3], as OpenCV writes it, and its object ids, uint8 [H,W].
@@ -60,7 +62,7 @@ class Scene:
         An id stands where the topmost thing that covers at least half of the pixel is that object.
         """
         frame = np.empty((self.height, self.width, 4), np.uint8)
-        self._backdrop.draw(frame, t, self.camera)
+        self.backdrop.draw(frame, t, self.camera)
         before, after = self._centre(t - 0.5), self._centre(t + 0.5)
         way = [(end - start) * self._light.shutter for start, end in zip(before, after, strict=True)]
         if math.hypot(*way) > 2:
@@ -87,18 +89,15 @@ class Scene:
             drawn = self._draw(actor, t)
             if drawn is None:
                 continue
-            top, left, picture = drawn
             if frame is not None and self._light.sun is not None:
-                self._cast_shadow(frame, top, left, picture)
-            rows, columns = picture.shape[:2]
-            y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + rows, self.height), min(left + columns, self.width)
-            if y0 >= y1 or x0 >= x1:
+                self._cast_shadow(frame, *drawn)
+            rows, columns, seen = crop(drawn, self.height, self.width)
+            if not seen.size:
                 continue
-            seen = np.ascontiguousarray(picture[y0 - top : y1 - top, x0 - left : x1 - left])
             if frame is not None:
-                over(frame[y0:y1, x0:x1], seen)
-            ids[y0:y1, x0:x1][seen[..., 3] >= 128] = actor.label
-        for layer in self._backdrop.front:
+                over(frame[rows, columns], seen)
+            ids[rows, columns][seen[..., 3] >= 128] = actor.label
+        for layer in self.backdrop.front:
             cover = np.zeros((self.height, self.width, 4), np.uint8)
             layer.draw(cover, t, self.camera)
             ids[cover[..., 3] >= 128] = 0
@@ -112,7 +111,7 @@ class Scene:
             @ actor.track.matrix(time, self.camera, self.height, self.width)
             for time in (t, t - 0.5, t + 0.5)
         ]
-        drawn = draw(actor.figure, t, matrices[0], self.height, self.width)
+        drawn = draw(actor.figure, t + actor.clock, matrices[0], self.height, self.width)
         if drawn is None:
             return None
         x, y = (matrices[2] - matrices[1])[:2, 2] * self._light.shutter
@@ -209,18 +208,34 @@ def draw_light(rng: np.random.Generator, height: int, width: int) -> Light:
 
 
 def draw_track(
-    rng: np.random.Generator, height: int, width: int, size: float, span: float, camera: Camera, annotated: bool
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    size: float,
+    tall: float,
+    span: float,
+    camera: Camera,
+    floor: float | None,
+    annotated: bool,
 ) -> Track:
-    """A random path for an object of ``size`` pixels a unit in a video that lasts ``span``.
+    """A random path for an object of ``size`` pixels a unit, ``tall`` units high, in a video that lasts ``span``.
 
-    Annotated objects stay with the camera, more or less; others stand or pass by.
+    Where there is a ``floor`` (its far edge, in frame heights), most things stand on it. Annotated objects stay with
+    the camera, more or less; others stand or pass by.
     """
-    tall = height / width
+    aspect = height / width
+    grounded = floor is not None and rng.random() < 0.7
+    if grounded:
+        foot = rng.uniform(floor + 0.03, max(floor + 0.1, 1.05))
+        centre_y = foot * aspect - size * tall / 2 / width
+    else:
+        centre_y = rng.uniform(0.2, 0.85) * aspect
     speed = log_uniform(rng, 0.0004, 0.02) if rng.random() < 0.8 else log_uniform(rng, 0.02, 0.09)
     reach = min(log_uniform(rng, 0.01, 0.5), 12 * speed * pick(rng, [1, 3, 10]))
     anchors = [0, 1, 1] if not annotated else [0] if camera.speed else [0, 0.5, 1]
     grows = pick(rng, [0.03, 0.15, 0.5])
-    tumbles = pick(rng, [0.03, 0.1, 0.4])
+    tumbles = pick(rng, [0.03, 0.06, 0.15] if grounded else [0.05, 0.2, 0.6])
+    climb = 0.15 if grounded else rng.uniform(0.2, 0.8)
     absences = []
     if rng.random() < 0.15:
         start = rng.uniform(0.2, 0.7) * span
@@ -228,8 +243,8 @@ def draw_track(
         absences.append((start, start + gone, direction, min(8, gone / 2)))
     slant = 0.12 / max(size / 100, 1)
     return Track(
-        centre=(rng.uniform(0.12, 0.88), rng.uniform(0.2, 0.85) * tall),
-        drift=(wander_at_speed(rng, reach, speed), wander_at_speed(rng, reach * tall * 0.5, speed * 0.5)),
+        centre=(rng.uniform(0.12, 0.88), centre_y),
+        drift=(wander_at_speed(rng, reach, speed), wander_at_speed(rng, reach * aspect * climb, speed * climb)),
         scale=size,
         log_scale=Wander(rng, grows, rng.uniform(25, 150)),
         angle=Wander(rng, tumbles, rng.uniform(15, 90)),
@@ -278,11 +293,12 @@ def draw_scene(
         area = log_uniform(rng, 0.012, largest) if label else log_uniform(rng, 0.004, 0.12)
         if twins and rng.random() < (0.25 if label else 0.5):  # looks just like another one
             twin = pick(rng, twins)
-            figure, category, area = twin.figure, twin.category, twin.area * rng.uniform(0.6, 1)
+            figure, category, area, tall = twin.figure, twin.category, twin.area * rng.uniform(0.6, 1), twin.height
             size = twin.track.scale * math.sqrt(area / twin.area)
         else:
             parts, category = draw_plan(rng, unseen)
             outline = measure(parts)
+            tall = outline.height
             size = math.sqrt(area * height * width / outline.area)
             size = min(size, 1.2 * width / outline.width, 1.1 * height / outline.height)
             softness = log_uniform(rng, 0.004, 0.08) if rng.random() < 0.6 else 0.0
@@ -290,10 +306,10 @@ def draw_scene(
             palette = [*near, *(colour(rng) for _ in range(5))]
             rng.shuffle(palette)
             figure = dress(rng, parts, size * 1.2, softness, palette, photos)
-        track = draw_track(rng, height, width, size, span, camera, bool(label))
-        actors.append(Actor(figure, track, label, category, area))
-    # Near things are large and low more often than not.
-    actors.sort(key=lambda actor: -actor.area + 0.05 * rng.normal() if rng.random() < 0.3 else actor.track.centre[1])
+        track = draw_track(rng, height, width, size, tall, span, camera, backdrop.floor, bool(label))
+        actors.append(Actor(figure, track, label, category, area, tall, rng.uniform(0, 100)))
+    # What stands lower in the frame is nearer.
+    actors.sort(key=lambda actor: actor.track.centre[1] * width + actor.track.scale * actor.height / 2)
     scene = Scene(height, width, backdrop, camera, actors, light)
     _bring_into_sight(rng, scene, span, late)
     return scene
@@ -313,8 +329,10 @@ def _bring_into_sight(rng: np.random.Generator, scene: Scene, span: float, late:
             if (scene.ids(start) == actor.label).mean() < LEAST_AREA:
                 missing.append(actor)
         for actor in missing:
-            size = actor.track.scale
-            actor.track = draw_track(rng, scene.height, scene.width, size, span, scene.camera, annotated=True)
+            size, tall, floor = actor.track.scale, actor.height, scene.backdrop.floor
+            actor.track = draw_track(
+                rng, scene.height, scene.width, size, tall, span, scene.camera, floor, annotated=True
+            )
             if attempt > 6:  # near the middle, nearly still, on top of the others
                 actor.track.drift = (Wander(rng, 0.02, 60), Wander(rng, 0.02, 60))
                 actor.track.centre = (rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7) * scene.height / scene.width)

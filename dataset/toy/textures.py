@@ -51,12 +51,12 @@ def noise(
     return (total - float(mean[0, 0])) / (float(deviation[0, 0]) + 1e-6)
 
 
-def colour(rng: np.random.Generator) -> np.ndarray:
-    """A surface colour, float32 RGB within 8..248: mostly muted, now and then saturated."""
-    mean = pick(rng, _SURFACES) * log_uniform(rng, 0.6, 1.5)
+def colour(rng: np.random.Generator, vivid: float = 0.2) -> np.ndarray:
+    """A surface colour, float32 RGB within 8..248: mostly muted, a share ``vivid`` of them saturated."""
+    mean = pick(rng, _SURFACES) * log_uniform(rng, 0.5, 1.5)
     grey = mean.mean()
-    tint = rng.normal(0, 14, 3)
-    saturation = rng.uniform(0.4, 1.1) if rng.random() < 0.75 else rng.uniform(1.3, 2.6)
+    tint = rng.normal(0, 7, 3)
+    saturation = rng.uniform(1.2, 2.4) if rng.random() < vivid else rng.uniform(0.2, 1)
     return np.clip(grey + (mean - grey) * saturation + tint, 8, 248).astype(np.float32)
 
 
@@ -66,7 +66,7 @@ def ramp(rng: np.random.Generator, base: np.ndarray, contrast: float) -> np.ndar
     Brightness does most of the change and hue drifts a little along, as it does on one lit material.
     """
     steps = np.linspace(-1, 1, 5, dtype=np.float32)[:, None]
-    drift = rng.normal(0, 7, (5, 3)).astype(np.float32) + steps * rng.normal(0, 12, 3).astype(np.float32)
+    drift = rng.normal(0, 4, (5, 3)).astype(np.float32) + steps * rng.normal(0, 8, 3).astype(np.float32)
     knots = base * (1 + contrast * steps) + drift
     return cv2.resize(np.clip(knots, 0, 255)[None], (256, 1), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
 
@@ -109,7 +109,7 @@ def texture(
     pattern = pick(rng, _PATTERNS)
     if pattern is None:
         return picture
-    other = colour(rng) if rng.random() < 0.5 else np.clip(base * log_uniform(rng, 0.45, 2.0), 5, 250)
+    other = colour(rng, 0.1) if rng.random() < 0.35 else np.clip(base * log_uniform(rng, 0.4, 2.2), 5, 250)
     second = paint(field if rng.random() < 0.5 else field[::-1], ramp(rng, other, contrast))
     weight = pattern(rng, height, width) * np.float32(rng.uniform(0.4, 1))
     return mix(picture, second, np.ascontiguousarray(weight, np.float32))
