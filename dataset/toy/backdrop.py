@@ -176,7 +176,7 @@ def _surface(
 ) -> tuple[Layer, list[np.ndarray]]:
     """A wall or a floor that fills the frame, with flat shapes in other materials on it, sharp or out of focus."""
     blur = rng.random() < 0.4
-    detail = 0.4 if blur else 1.0
+    detail = 0.4 if blur else 0.75
     rows, columns = int(1.6 * height * detail), int(_REACH * width * detail)
     base = colour(rng, 0.1)
     if photos and rng.random() < 0.5:
@@ -187,7 +187,7 @@ def _surface(
     materials = []
     for _ in range(int(rng.integers(1, 5))):
         colours.append(colour(rng, 0.15))
-        materials.append(texture(rng, rows // 2, columns // 2, colours[-1], photos))
+        materials.append(texture(rng, rows // 3, columns // 3, colours[-1], photos))
     for _ in range(int(log_uniform(rng, 1, 60) * things)):
         _sticker(rng, picture, pick(rng, materials), height * detail)
     light = noise(rng, 8, 8, 2)
@@ -329,7 +329,7 @@ def _bystanders(rng: np.random.Generator, height: int, width: int, foot: float, 
 
 def _ground(rng: np.random.Generator, height: int, base: np.ndarray, photos: Sequence[np.ndarray]) -> np.ndarray:
     """A square of soil, grass, water, floor or road, with patches and lines: opaque uint8 RGBA."""
-    side = int(height * 1.8)
+    side = int(height * 1.5)
     picture = texture(rng, side, side, base, photos)
     if rng.random() < 0.5:
         patches = noise(rng, side, side, log_uniform(rng, 2, 8), 0.6) + np.float32(rng.uniform(-1, 0.5))

@@ -62,9 +62,9 @@ def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, pro
     """
     root = Path(root)
     _check(settings)
-    _claim(root, settings)
     if settings.photos:
         load_photos()
+    _claim(root, settings)
     jobs = [(kind, index) for kind in _KINDS for index in range(_jobs(settings, kind))]
     waiting = [job for job in jobs if not _finished(root, *job)]
     done = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), unit="video", disable=not progress)

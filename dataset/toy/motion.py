@@ -121,7 +121,7 @@ class Track:
         for start, end, direction, ease in self.absences:
             share = min(1.0, max(0.0, min((t - start) / ease, (end - t) / ease)))
             share = share * share * (3 - 2 * share)
-            x, y = x + share * 1.6 * math.cos(direction), y + share * 1.6 * math.sin(direction)
+            x, y = x + share * 1.3 * math.cos(direction), y + share * 1.3 * math.sin(direction)
         return x, y
 
     def matrix(self, t: float, camera: Camera, height: int, width: int) -> np.ndarray:

@@ -230,7 +230,7 @@ def draw_track(
         centre_y = foot * aspect - size * tall / 2 / width
     else:
         centre_y = rng.uniform(0.2, 0.85) * aspect
-    speed = log_uniform(rng, 0.0004, 0.02) if rng.random() < 0.8 else log_uniform(rng, 0.02, 0.09)
+    speed = log_uniform(rng, 0.0004, 0.015) if rng.random() < 0.85 else log_uniform(rng, 0.015, 0.08)
     reach = min(log_uniform(rng, 0.01, 0.5), 12 * speed * pick(rng, [1, 3, 10]))
     anchors = [0, 1, 1] if not annotated else [0] if camera.speed else [0, 0.5, 1]
     grows = pick(rng, [0.03, 0.15, 0.5])
@@ -239,8 +239,8 @@ def draw_track(
     absences = []
     if rng.random() < 0.15:
         start = rng.uniform(0.2, 0.7) * span
-        gone, direction = rng.uniform(10, 30), pick(rng, [0.0, math.pi]) + rng.normal(0, 0.3)
-        absences.append((start, start + gone, direction, min(8, gone / 2)))
+        gone, direction = rng.uniform(20, 50), pick(rng, [0.0, math.pi]) + rng.normal(0, 0.3)
+        absences.append((start, start + gone, direction, min(18, gone / 2)))
     slant = 0.12 / max(size / 100, 1)
     return Track(
         centre=(rng.uniform(0.12, 0.88), centre_y),
@@ -270,7 +270,7 @@ def draw_scene(
     unseen: bool = False,
     photos: Sequence[np.ndarray] = (),
 ) -> Scene:
-    """A random video.
+    """A random video of frames of height×width.
 
     Args:
         span: how long it lasts; object and camera speeds are per unit of it.
@@ -287,10 +287,10 @@ def draw_scene(
     backdrop = draw_backdrop(rng, height, width, photos)
     light = draw_light(rng, height, width)
     actors: list[Actor] = []
-    largest = 0.4 / max(1, len(labels)) ** 0.6
+    largest = 0.5 / len(labels) ** 0.5
     for label in [*labels, *[0] * int(rng.choice(5, p=[0.3, 0.3, 0.2, 0.1, 0.1]))]:
         twins = [actor for actor in actors if actor.label]
-        area = log_uniform(rng, 0.012, largest) if label else log_uniform(rng, 0.004, 0.12)
+        area = log_uniform(rng, 0.015, largest) if label else log_uniform(rng, 0.004, 0.12)
         if twins and rng.random() < (0.25 if label else 0.5):  # looks just like another one
             twin = pick(rng, twins)
             figure, category, area, tall = twin.figure, twin.category, twin.area * rng.uniform(0.6, 1), twin.height
@@ -300,7 +300,7 @@ def draw_scene(
             outline = measure(parts)
             tall = outline.height
             size = math.sqrt(area * height * width / outline.area)
-            size = min(size, 1.2 * width / outline.width, 1.1 * height / outline.height)
+            size = min(size, 1.4 * width / outline.width, 1.3 * height / outline.height)
             softness = log_uniform(rng, 0.004, 0.08) if rng.random() < 0.6 else 0.0
             near = [pick(rng, backdrop.colours) * log_uniform(rng, 0.8, 1.25)] if rng.random() < 0.25 else []
             palette = [*near, *(colour(rng) for _ in range(5))]
@@ -325,7 +325,7 @@ def _bring_into_sight(rng: np.random.Generator, scene: Scene, span: float, late:
             start = late.get(actor.label, 0.0)
             if start:
                 direction = pick(rng, [0.0, math.pi]) + rng.normal(0, 0.3)
-                actor.track.absences = [(-1e9, start, direction, min(8.0, 0.7 * start))]
+                actor.track.absences = [(-1e9, start, direction, min(18.0, 0.7 * start))]
             if (scene.ids(start) == actor.label).mean() < LEAST_AREA:
                 missing.append(actor)
         for actor in missing:
@@ -333,7 +333,8 @@ def _bring_into_sight(rng: np.random.Generator, scene: Scene, span: float, late:
             actor.track = draw_track(
                 rng, scene.height, scene.width, size, tall, span, scene.camera, floor, annotated=True
             )
-            if attempt > 6:  # near the middle, nearly still, on top of the others
+            if attempt > 6:  # near the middle, nearly still, on top of the others, and larger from time to time
+                actor.track.scale *= 1.2
                 actor.track.drift = (Wander(rng, 0.02, 60), Wander(rng, 0.02, 60))
                 actor.track.centre = (rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7) * scene.height / scene.width)
                 actor.track.anchor, actor.track.absences, actor.track.bounce = 0.0, [], 0.0

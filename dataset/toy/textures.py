@@ -39,14 +39,16 @@ def noise(
         roughness: amplitude of an octave relative to the one before; 1 gives natural images' 1/f spectrum.
         stretch: cells are this many times as wide as high (grain, water, hair).
     """
-    total = np.zeros((height, width), np.float32)
+    total = np.zeros((1, 1), np.float32)
     cell, amplitude = max(height, width) / coarse, 1.0
     while cell >= 1.5:
-        rows = int(height / cell * max(stretch, 1)) + 2
-        columns = int(width / cell * max(1 / stretch, 1)) + 2
-        octave = rng.standard_normal((min(rows, height), min(columns, width)), dtype=np.float32)
-        total += cv2.resize(octave, (width, height), interpolation=cv2.INTER_CUBIC) * amplitude
+        rows = min(height, int(height / cell * max(stretch, 1)) + 2)
+        columns = min(width, int(width / cell * max(1 / stretch, 1)) + 2)
+        # Each octave is added at its own resolution, so that all of them cost little more than the finest.
+        total = cv2.resize(total, (columns, rows), interpolation=cv2.INTER_CUBIC)
+        total += rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(amplitude)
         cell, amplitude = cell / 2, amplitude * roughness
+    total = cv2.resize(total, (width, height), interpolation=cv2.INTER_CUBIC)
     mean, deviation = cv2.meanStdDev(total)
     return (total - float(mean[0, 0])) / (float(deviation[0, 0]) + 1e-6)
 

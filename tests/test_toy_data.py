@@ -1,0 +1,195 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.images import davis_palette, read_image, read_mask, read_palette
+from dataset.toy import ToySettings, make_toy_data
+from dataset.toy.scene import draw_scene
+from util.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = {
+    "height": 64, "width": 96, "frames": 11, "static": 12, "bl": 2, "youtube_train": 1, "youtube_valid": 2,
+    "davis_train": 2, "davis_val": 1, "davis_test": 1,
+}  # fmt: skip
+SMALL = [str(word) for name, value in TINY.items() for word in (f"--{name}", value)]
+
+
+def run(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "scripts/make_toy_data.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("toy") / "set"
+    done = run("--output", root, *SMALL, "--workers", "2", "--preview")
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def ids_of(path: Path) -> set[int]:
+    return set(np.unique(read_mask(path)).tolist()) - {0}
+
+
+def check_pairs(images: Path, masks: Path, count: int) -> None:
+    frames, annotated = sorted(images.glob("*.jpg")), sorted(masks.glob("*.png"))
+    assert len(frames) == count and [path.stem for path in frames] == [path.stem for path in annotated]
+    for frame, mask in zip(frames, annotated, strict=True):
+        assert read_image(frame).shape == (64, 96, 3) and read_mask(mask).shape == (64, 96)
+        assert read_palette(mask)[:30] == davis_palette()[:30]
+
+
+def test_static_has_both_folder_styles_and_grey_masks(toy):
+    assert {path.name for path in (toy / "static").iterdir()} == {"fss", "DUTS-TR", "DUTS-TE", "ECSSD", "BIG", "HRSOD"}
+    images = sorted((toy / "static").rglob("*.jpg"))
+    assert len(images) == 12
+    for image in images:
+        assert len(image.relative_to(toy / "static").parts) == (3 if "fss" in image.parts else 2)
+        mask = Image.open(image.with_suffix(".png"))
+        assert mask.mode == "L" and set(np.unique(np.array(mask)).tolist()) == {0, 255}
+
+
+def test_bl30k_is_annotated_densely(toy):
+    videos = sorted((toy / "BL30K" / "JPEGImages").iterdir())
+    assert len(videos) == 2
+    for video in videos:
+        check_pairs(video, toy / "BL30K" / "Annotations" / video.name, 11)
+
+
+@pytest.mark.parametrize("folder", ["train", "train_480p"])
+def test_youtube_train_has_every_fifth_frame_and_true_meta(toy, folder):
+    base = toy / "YouTube" / folder
+    videos = json.loads((base / "meta.json").read_text())["videos"]
+    assert set(videos) == {path.name for path in (base / "JPEGImages").iterdir()} and len(videos) == 1
+    for name, video in videos.items():
+        masks = base / "Annotations" / name
+        check_pairs(base / "JPEGImages" / name, masks, 11)
+        assert sorted(path.stem for path in masks.iterdir()) == [f"{t:05d}" for t in range(0, 55, 5)]
+        for label, entry in video["objects"].items():
+            shown = [path.stem for path in sorted(masks.iterdir()) if int(label) in ids_of(path)]
+            assert entry["frames"] == shown and entry["category"]
+
+
+def test_youtube_valid_introduces_objects_where_they_first_appear(toy):
+    base = toy / "YouTube"
+    videos = json.loads((base / "valid" / "meta.json").read_text())["videos"]
+    starts, gaps = [], 0
+    for name, video in videos.items():
+        frames = [path.stem for path in sorted((base / "valid" / "JPEGImages" / name).iterdir())]
+        assert frames == ["00000", "00005", "00010"]
+        every = base / "all_frames" / "valid_all_frames" / "JPEGImages" / name
+        assert len(list(every.iterdir())) == 11
+        assert (every / "00005.jpg").read_bytes() == (base / "valid" / "JPEGImages" / name / "00005.jpg").read_bytes()
+        introduced: dict[str, set[int]] = {}
+        for label, entry in video["objects"].items():
+            introduced.setdefault(entry["frames"][0], set()).add(int(label))
+            assert entry["frames"] == [frame for frame in frames if frame >= entry["frames"][0]]
+        given = {path.stem: ids_of(path) for path in (base / "valid" / "Annotations" / name).iterdir()}
+        assert given == introduced
+        known: set[int] = set()
+        for frame in frames:
+            known |= introduced.get(frame, set())
+            truth = base / "valid_gt" / "Annotations" / name / f"{frame}.png"
+            assert truth.is_file() == bool(known)
+            if known:
+                assert ids_of(truth) <= known and introduced.get(frame, set()) <= ids_of(truth)
+        starts.append(sorted(introduced))
+        labels = sorted(map(int, video["objects"]))
+        gaps += labels != list(range(1, len(labels) + 1))
+    assert any(len(frames) > 1 for frames in starts), "no object comes late"
+    assert any(frames[0] != "00000" for frames in starts), "every video starts at its first frame"
+    assert gaps, "all ids are contiguous"
+
+
+def test_davis_lists_and_first_frames(toy):
+    base = toy / "DAVIS" / "2017"
+    sets = base / "trainval" / "ImageSets"
+    for split, count in (("train", 2), ("val", 1)):
+        names = (sets / "2017" / f"{split}.txt").read_text().split()
+        assert len(names) == count and set((sets / "2016" / f"{split}.txt").read_text().split()) <= set(names)
+        for name in names:
+            masks = base / "trainval" / "Annotations" / "480p" / name
+            check_pairs(base / "trainval" / "JPEGImages" / "480p" / name, masks, 11)
+            first = read_mask(masks / "00000.png")
+            labels = set().union(*(ids_of(path) for path in masks.iterdir()))
+            assert labels == set(range(1, len(labels) + 1))
+            assert all((first == label).mean() >= 0.003 for label in labels)
+    (name,) = (base / "test-dev" / "ImageSets" / "2017" / "test-dev.txt").read_text().split()
+    assert len(list((base / "test-dev" / "JPEGImages" / "480p" / name).iterdir())) == 11
+    assert [path.name for path in (base / "test-dev" / "Annotations" / "480p" / name).iterdir()] == ["00000.png"]
+
+
+def test_same_bytes_from_one_process_and_after_losing_a_video(toy, tmp_path):
+    before = contents(toy)
+    assert "preview.jpg" in before
+    copy = tmp_path / "copy"
+    shutil.copytree(toy, copy)
+    shutil.rmtree(copy / "BL30K" / "JPEGImages" / "bl-00001")
+    next((copy / "static" / "BIG").glob("*.png")).unlink()
+    kept = copy / "BL30K" / "JPEGImages" / "bl-00000" / "00000.jpg"
+    changed = kept.stat().st_mtime_ns
+    make_toy_data(copy, ToySettings(**TINY))
+    assert contents(copy) == before
+    assert kept.stat().st_mtime_ns == changed, "a finished video was drawn again"
+
+    alone = tmp_path / "alone"
+    make_toy_data(alone, ToySettings(**TINY))
+    del before["preview.jpg"]
+    assert contents(alone) == before
+
+
+def test_splits_and_seeds_differ(toy):
+    first = [path / "00000.jpg" for path in (toy / "DAVIS/2017/trainval/JPEGImages/480p").iterdir()]
+    first += [path / "00000.jpg" for path in (toy / "BL30K/JPEGImages").iterdir()]
+    assert len({path.read_bytes() for path in first}) == len(first)
+
+
+def refuse(*arguments) -> str:
+    done = run(*arguments)
+    assert done.returncode == 2, done.stderr
+    message = done.stderr.strip().splitlines()
+    assert len(message) == 1 and message[0].startswith("error: "), done.stderr
+    return message[0]
+
+
+def test_refuses_other_settings_in_the_same_folder(toy):
+    assert "seed" in refuse("--output", toy, *SMALL, "--seed", "1")
+
+
+def test_refuses_impossible_settings_and_foreign_folders(tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    for changes, hint in (({"frames": 2}, "--frames"), ({"height": 0}, "--height"), ({"bl": -1}, "--bl")):
+        with pytest.raises(InputError, match=hint):
+            make_toy_data(tmp_path / "new", ToySettings(**changes))
+    assert not (tmp_path / "new").exists()
+    assert "new folder" in refuse("--output", tmp_path, *SMALL)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_photos_without_the_packages_is_a_clear_error(tmp_path, monkeypatch):
+    from dataset.toy.textures import load_photos
+
+    load_photos.cache_clear()
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(InputError, match="pip install scikit-image scikit-learn"):
+        make_toy_data(tmp_path / "new", ToySettings(photos=True))
+    assert not (tmp_path / "new").exists()
+
+
+def test_ids_and_appearance_are_drawn_together():
+    scene = draw_scene(np.random.default_rng(5), 72, 128, 20, [2, 5])
+    for t in (0, 7.5, 19):
+        frame, ids = scene.frame(t)
+        assert frame.shape == (72, 128, 3) and frame.dtype == np.uint8
+        assert np.array_equal(ids, scene.ids(t)) and set(np.unique(ids).tolist()) <= {0, 2, 5}
