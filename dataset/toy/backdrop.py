@@ -175,7 +175,7 @@ def _surface(
     rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray], things: float = 1
 ) -> tuple[Layer, list[np.ndarray]]:
     """A wall or a floor that fills the frame, with flat shapes in other materials on it, sharp or out of focus."""
-    blur = rng.random() < 0.4
+    blur = rng.random() < 0.3
     detail = 0.4 if blur else 0.75
     rows, columns = int(1.6 * height * detail), int(_REACH * width * detail)
     base = colour(rng, 0.1)

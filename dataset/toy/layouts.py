@@ -1,6 +1,7 @@
 """Toy data sets on disk, in the layouts of static images, BL30K, YouTube-VOS and DAVIS."""
 
 import json
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -139,13 +140,18 @@ def _draw_all(root: Path, settings: ToySettings, jobs: list[tuple[str, int]], wo
         finally:
             cv2.setNumThreads(threads)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), initializer=_start_worker) as pool:
         try:
             for future in as_completed([pool.submit(_run, root, settings, *job) for job in jobs]):
                 yield future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    cv2.setNumThreads(1)
 
 
 def _run(root: Path, settings: ToySettings, kind: str, index: int) -> None:

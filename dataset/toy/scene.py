@@ -35,8 +35,7 @@ class Light:
 
     exposure: Wander
     warmth: Wander
-    contrast: float
-    gamma: float
+    tone: tuple[float, float]  # brightness and deviation (0..255) that the camera's exposure aims at
     shade: np.ndarray | None  # uint8 [h,w], 128 is neutral
     drift: tuple[float, float]
     grain: np.ndarray | None  # int8-like noise around 128, uint8 [h,w,4]
@@ -55,6 +54,7 @@ class Scene:
         self.height, self.width = height, width
         self.actors = actors  # from the farthest to the nearest
         self.camera, self.backdrop, self._light = camera, backdrop, light
+        self._measured: tuple[float, float] | None = None  # brightness and deviation of the scene itself
 
     def frame(self, t: float) -> tuple[np.ndarray, np.ndarray]:
         """The frame at time t: uint8 BGR [H,W,3], as OpenCV writes it, and its object ids, uint8 [H,W].
@@ -74,6 +74,15 @@ class Scene:
     def ids(self, t: float) -> np.ndarray:
         """Only the object ids of the frame at time t, uint8 [H,W]."""
         return self._actors(t, None)
+
+    def _exposure(self) -> tuple[float, float]:
+        """Mean and deviation of the backdrop's brightness at time 0, which the camera sets its exposure by."""
+        if self._measured is None:
+            frame = np.empty((self.height, self.width, 4), np.uint8)
+            self.backdrop.draw(frame, 0, self.camera)
+            mean, deviation = cv2.meanStdDev(cv2.cvtColor(frame[::4, ::4], cv2.COLOR_RGBA2GRAY))
+            self._measured = float(mean[0, 0]), float(deviation[0, 0]) + 4
+        return self._measured
 
     def _centre(self, t: float) -> tuple[float, float]:
         """Where the camera's motion carries something far away, in pixels."""
@@ -164,11 +173,12 @@ class Scene:
             frame = cv2.multiply(frame, cv2.merge([shade] * 4), scale=1 / 128)
         if light.blur > 0.3:
             frame = cv2.GaussianBlur(frame, (5, 5), light.blur)
-        values = np.linspace(0, 1, 256)[:, None] ** light.gamma
-        values = 0.5 + (values - 0.5) * light.contrast
+        brightness, deviation = self._exposure()
+        values = (np.arange(256)[:, None] - brightness) * np.clip(light.tone[1] / deviation, 0.6, 2) + light.tone[0]
         warmth = light.warmth(t)
         gain = math.exp(light.exposure(t)) * np.array([1 + warmth, 1, 1 - warmth, 1])
-        frame = cv2.LUT(frame, np.clip(values * gain * 255, 0, 255).astype(np.uint8)[None])
+        curve = np.tanh(1.1 * (values * gain / 127.5 - 1))  # lights and shadows saturate softly, as on film
+        frame = cv2.LUT(frame, (curve * 127 + 127.5).astype(np.uint8)[None])
         if light.grain is not None:
             # The noise is one picture, seen from another corner in every frame.
             rows, columns = light.grain.shape[0] - self.height, light.grain.shape[1] - self.width
@@ -183,7 +193,7 @@ def draw_light(rng: np.random.Generator, height: int, width: int) -> Light:
     shade = None
     if rng.random() < 0.6:
         field = noise(rng, 64, 96, log_uniform(rng, 1.5, 14), rng.uniform(0.3, 0.7))
-        shade = cv2.convertScaleAbs(np.clip(field, -2, 2), alpha=log_uniform(rng, 6, 28), beta=118)
+        shade = cv2.convertScaleAbs(np.clip(field, -2, 2), alpha=log_uniform(rng, 6, 28), beta=126)
     grain = None
     if rng.random() < 0.7:
         size = (height + 61, width + 83, 4)
@@ -195,12 +205,11 @@ def draw_light(rng: np.random.Generator, height: int, width: int) -> Light:
     return Light(
         exposure=Wander(rng, log_uniform(rng, 0.01, 0.3), rng.uniform(20, 150)),
         warmth=Wander(rng, rng.uniform(0, 0.08), rng.uniform(40, 200)),
-        contrast=rng.uniform(0.75, 1.2),
-        gamma=log_uniform(rng, 0.8, 1.3),
+        tone=(rng.uniform(75, 150), rng.uniform(30, 72)),
         shade=shade,
         drift=tuple(rng.normal(0, 0.4, 2)),
         grain=grain,
-        blur=rng.uniform(-0.3, 1) * height / 480,
+        blur=rng.uniform(-0.8, 0.8) * height / 480,
         sun=(rng.uniform(-1.2, 1.2), flat) if rng.random() < 0.7 else None,
         shadow=rng.uniform(0.2, 0.65),
         shutter=pick(rng, [0, 0.2, 0.5, 0.8]),
@@ -291,7 +300,7 @@ def draw_scene(
     for label in [*labels, *[0] * int(rng.choice(5, p=[0.3, 0.3, 0.2, 0.1, 0.1]))]:
         twins = [actor for actor in actors if actor.label]
         area = log_uniform(rng, 0.015, largest) if label else log_uniform(rng, 0.004, 0.12)
-        if twins and rng.random() < (0.25 if label else 0.5):  # looks just like another one
+        if twins and rng.random() < (0.2 if label else 0.35):  # looks just like another one
             twin = pick(rng, twins)
             figure, category, area, tall = twin.figure, twin.category, twin.area * rng.uniform(0.6, 1), twin.height
             size = twin.track.scale * math.sqrt(area / twin.area)

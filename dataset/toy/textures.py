@@ -53,12 +53,12 @@ def noise(
     return (total - float(mean[0, 0])) / (float(deviation[0, 0]) + 1e-6)
 
 
-def colour(rng: np.random.Generator, vivid: float = 0.2) -> np.ndarray:
+def colour(rng: np.random.Generator, vivid: float = 0.12) -> np.ndarray:
     """A surface colour, float32 RGB within 8..248: mostly muted, a share ``vivid`` of them saturated."""
-    mean = pick(rng, _SURFACES) * log_uniform(rng, 0.5, 1.5)
+    mean = pick(rng, _SURFACES) * log_uniform(rng, 0.5, 1.6)
     grey = mean.mean()
     tint = rng.normal(0, 7, 3)
-    saturation = rng.uniform(1.2, 2.4) if rng.random() < vivid else rng.uniform(0.2, 1)
+    saturation = rng.uniform(1.1, 2.2) if rng.random() < vivid else rng.uniform(0.15, 0.8)
     return np.clip(grey + (mean - grey) * saturation + tint, 8, 248).astype(np.float32)
 
 
@@ -105,8 +105,8 @@ def texture(
     if photos and rng.random() < 0.35:
         return photo_crop(rng, height, width, photos)
     base = colour(rng) if base is None else base
-    field = noise(rng, height, width, log_uniform(rng, 1.5, 10), rng.uniform(0.5, 1.0), log_uniform(rng, 0.3, 3))
-    contrast = log_uniform(rng, 0.05, 0.5)
+    field = noise(rng, height, width, log_uniform(rng, 1.5, 10), rng.uniform(0.55, 1.15), log_uniform(rng, 0.3, 3))
+    contrast = log_uniform(rng, 0.06, 0.6)
     picture = paint(field, ramp(rng, base, contrast))
     pattern = pick(rng, _PATTERNS)
     if pattern is None:
