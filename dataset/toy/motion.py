@@ -104,7 +104,7 @@ class Track:
     scale: float
     log_scale: Wander
     angle: Wander
-    squeeze: Wander  # foreshortening: log of the width's share
+    yaw: Wander  # turn about the vertical: foreshortens the object and, past a quarter turn, shows it mirrored
     keystone: tuple[Wander, Wander]
     anchor: float  # share of the camera's motion that the object's place in the frame takes part in
     depth: float  # parallax: 0 moves like the horizon, 1 like things that are close
@@ -137,5 +137,7 @@ class Track:
         size = self.scale * math.exp(self.log_scale(t))
         slant = np.eye(3)
         slant[2, :2] = self.keystone[0](t), self.keystone[1](t)
-        turn = rotation(self.angle(t) + self.spin * t) @ scaling(size * math.exp(-abs(self.squeeze(t))), size)
+        facing = math.cos(self.yaw(t))
+        facing = math.copysign(max(abs(facing), 0.3), facing)  # no object is as thin as the flat ones drawn here
+        turn = rotation(self.angle(t) + self.spin * t) @ scaling(size * facing, size)
         return translation(x * width, y * width) @ turn @ slant

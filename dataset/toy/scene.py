@@ -257,7 +257,7 @@ def draw_track(
         scale=size,
         log_scale=Wander(rng, grows, rng.uniform(25, 150)),
         angle=Wander(rng, tumbles, rng.uniform(15, 90)),
-        squeeze=Wander(rng, pick(rng, [0, 0.3, 0.8]), rng.uniform(20, 100)),
+        yaw=Wander(rng, pick(rng, [0, 0.4, 0.9, 0.9, 2.2]), rng.uniform(30, 120)),
         keystone=(Wander(rng, slant, rng.uniform(20, 80)), Wander(rng, slant, rng.uniform(20, 80))),
         anchor=pick(rng, anchors),
         depth=rng.uniform(0.5, 1.1),
