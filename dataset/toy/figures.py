@@ -12,6 +12,8 @@ from dataset.toy.shapes import blob, ellipse
 from dataset.toy.textures import colour, log_uniform, pick, soft_step, texture
 
 _LEVELS = 4  # each sprite and its halves, quarters and eighths, so that far objects do not flicker
+# from a sprite's pixels to those of one of its smaller versions
+_TO_LEVEL = [translation(-0.5, -0.5) @ scaling(0.5**n, 0.5**n) @ translation(0.5, 0.5) for n in range(_LEVELS)]
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Figure:
     period: float
     ripple: list[tuple[np.ndarray, np.ndarray, float, float]]  # (wave vector, displacement, rate, phase)
     radius: float  # of the rest pose
+    order: list[int]  # parts from the rearmost to the foremost
 
     def pose(self, t: float) -> list[np.ndarray]:
         """[3,3] from each part's units to the figure's at time t."""
@@ -129,7 +132,8 @@ def dress(
         size = extent * softness * rng.uniform(0.3, 1)
         ripple.append((wave, size * np.array([np.cos(way), np.sin(way)]), 6.28 / log_uniform(rng, 10, 60), way))
     root = mirror @ translation(-outline.centre[0], -outline.centre[1])
-    return Figure(parts, sprites, root, period, ripple, math.hypot(outline.height, outline.width) / 2)
+    order = sorted(range(len(parts)), key=lambda index: parts[index].layer)
+    return Figure(parts, sprites, root, period, ripple, math.hypot(outline.height, outline.width) / 2, order)
 
 
 def _sprite(
@@ -224,10 +228,10 @@ def draw(figure: Figure, t: float, matrix: np.ndarray, height: int, width: int) 
         (top, left, picture): premultiplied RGBA uint8 [h,w,4] and where its corner lies in the frame, up to a few
         pixels outside of it; None where the figure is out of sight.
     """
-    poses = figure.pose(t)
-    boxes = np.stack(
-        [_bounds(matrix @ pose @ sprite.corners) for pose, sprite in zip(poses, figure.sprites, strict=True)]
-    )
+    poses = np.stack(figure.pose(t))
+    corners = matrix @ poses @ np.stack([sprite.corners for sprite in figure.sprites])
+    corners = corners[:, :2] / np.maximum(corners[:, 2:], 0.05)
+    boxes = np.concatenate([corners.min(2), corners.max(2)], 1)
     scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
     slack = 2 + scale * sum(float(np.abs(way).max()) for _, way, _, _ in figure.ripple)
     step = 8 if scale * figure.radius > 48 else 4
@@ -249,28 +253,23 @@ def draw(figure: Figure, t: float, matrix: np.ndarray, height: int, width: int) 
         bent = bent + np.sin(place @ wave + rate * t + phase)[..., None] * way
 
     picture = np.zeros((rows * step, columns * step, 4), np.uint8)
-    for index in sorted(range(len(poses)), key=lambda part: figure.parts[part].layer):
-        sprite = figure.sprites[index]
-        box = (boxes[index] + (-slack, -slack, slack, slack) - (left, top, left, top)) / step
-        j0, i0 = (max(0, int(edge) - 1) for edge in box[:2])
-        j1, i1 = min(columns, int(box[2]) + 2), min(rows, int(box[3]) + 2)
+    first = np.floor((boxes[:, :2] - slack - (left, top)) / step).astype(int) - 1
+    last = np.ceil((boxes[:, 2:] + slack - (left, top)) / step).astype(int) + 1
+    cells = np.hstack([np.maximum(first, 0), np.minimum(last, (columns, rows))]).tolist()
+    to_sprites = np.stack([sprite.to_pixels for sprite in figure.sprites]) @ np.linalg.inv(poses)
+    shrink = np.sqrt(np.abs(np.linalg.det(to_sprites[:, :2, :2]))) / scale
+    levels = np.round(np.log2(shrink)).clip(0, _LEVELS - 1).astype(int).tolist()
+    for index in figure.order:
+        j0, i0, j1, i1 = cells[index]
         if j1 - j0 < 2 or i1 - i0 < 2:
             continue
-        to_sprite = sprite.to_pixels @ np.linalg.inv(poses[index])
-        shrink = abs(np.linalg.det(to_sprite[:2, :2])) ** 0.5 / scale
-        level = int(np.clip(round(math.log2(max(shrink, 1e-6))), 0, _LEVELS - 1))
-        places = bent[i0:i1, j0:j1] @ to_sprite[:2, :2].T + to_sprite[:2, 2]
-        places = ((places + 0.5) / 2**level - 0.5).astype(np.float32)
+        sprite, level = figure.sprites[index], levels[index]
+        to_level = _TO_LEVEL[level] @ to_sprites[index]
+        places = (bent[i0:i1, j0:j1] @ to_level[:2, :2].T + to_level[:2, 2]).astype(np.float32)
         places = cv2.resize(places, ((j1 - j0) * step, (i1 - i0) * step), interpolation=cv2.INTER_LINEAR)
         drawn = cv2.remap(sprite.levels[level], places, None, cv2.INTER_LINEAR)
         over(picture[i0 * step : i1 * step, j0 * step : j1 * step], drawn)
     return top, left, picture
-
-
-def _bounds(points: np.ndarray) -> np.ndarray:
-    """(x low, y low, x high, y high) of homogeneous points [3,N]."""
-    flat = points[:2] / np.maximum(points[2:], 0.05)
-    return np.concatenate([flat.min(1), flat.max(1)])
 
 
 def smear(picture: np.ndarray, x: float, y: float) -> np.ndarray:

@@ -94,8 +94,9 @@ class Scene:
     def _actors(self, t: float, frame: np.ndarray | None) -> np.ndarray:
         """Draw everything in front of the backdrop on ``frame``, in place where there is one; return the ids."""
         ids = np.zeros((self.height, self.width), np.uint8)
+        views = [(time, self.camera.view(time, self.height, self.width)) for time in (t, t - 0.5, t + 0.5)]
         for actor in self.actors:
-            drawn = self._draw(actor, t)
+            drawn = self._draw(actor, t, views)
             if drawn is None:
                 continue
             if frame is not None and self._light.sun is not None:
@@ -114,12 +115,11 @@ class Scene:
                 over(frame, cover)
         return ids
 
-    def _draw(self, actor: Actor, t: float) -> tuple[int, int, np.ndarray] | None:
-        matrices = [
-            self.camera.view(time, self.height, self.width)
-            @ actor.track.matrix(time, self.camera, self.height, self.width)
-            for time in (t, t - 0.5, t + 0.5)
-        ]
+    def _draw(
+        self, actor: Actor, t: float, views: list[tuple[float, np.ndarray]]
+    ) -> tuple[int, int, np.ndarray] | None:
+        """An actor with its motion blur, as `figures.draw` returns it; ``views`` of the frame's time and around it."""
+        matrices = [view @ actor.track.matrix(time, self.camera, self.height, self.width) for time, view in views]
         drawn = draw(actor.figure, t + actor.clock, matrices[0], self.height, self.width)
         if drawn is None:
             return None
