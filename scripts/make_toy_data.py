@@ -31,7 +31,9 @@ _HELP = {
 @command_line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to; run again to go on")
+    parser.add_argument(
+        "--output", type=Path, required=True, default=argparse.SUPPRESS, help="folder to write to; run again to go on"
+    )
     for setting in fields(ToySettings):
         if setting.type is bool:
             parser.add_argument(f"--{setting.name}", action="store_true", help=_HELP[setting.name])
