@@ -1,6 +1,8 @@
 """Frames and masks on disk: JPEG or PNG frames in, 8-bit palette PNG masks in and out."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,35 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
-def read_image(path: Path | str) -> np.ndarray:
+def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray:
     """Read a frame as uint8 RGB [H,W,3].
+
+    With ``least_side``, a JPEG whose sides are at least twice that may come at a half, a quarter or an eighth of its
+    size (no side below ``least_side``), which is much faster than to decode all of it.
 
     Raises:
         InputError: the file is missing, truncated or no image.
     """
-    return np.array(_decode(path, "RGB"))
+    return np.array(_decode(path, "RGB", least_side))
+
+
+def read_grey(path: Path | str) -> np.ndarray:
+    """Read an image of any mode as uint8 luminance [H,W]; 1-bit ones give 0 and 255.
+
+    Raises:
+        InputError: the file is missing, truncated or no image.
+    """
+    return np.array(_decode(path, "L"))
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Height and width of an image, without decoding it.
+
+    Raises:
+        InputError: the file is missing or no image.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
 
 
 def read_mask(path: Path | str) -> np.ndarray:
@@ -77,11 +101,19 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
     return image.sub_(mean).div_(std)
 
 
-def _decode(path: Path | str, mode: str | None = None) -> Image.Image:
+def _decode(path: Path | str, mode: str | None = None, least_side: int | None = None) -> Image.Image:
+    with _opened(path) as image:
+        if least_side:
+            image.draft(None, (least_side, least_side))
+        image.load()
+        return image.convert(mode) if mode else image
+
+
+@contextlib.contextmanager
+def _opened(path: Path | str) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            image.load()
-            return image.convert(mode) if mode else image
+            yield image
     except FileNotFoundError:
         raise InputError(f"{path} is missing; check the data set's folder") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
