@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as torchvision
+
+from dataset.augmentation import (
+    Warp,
+    affine,
+    plain_transforms,
+    recolour,
+    static_transforms,
+    thin_plate_displacement,
+    video_transforms,
+)
+
+
+def smooth_image(height: int, width: int) -> np.ndarray:
+    """A colourful image without edges, so that interpolation methods agree, and far from black and white."""
+    y, x = np.mgrid[:height, :width]
+    channels = [np.sin(x / 17 + y / 29), np.cos(x / 23 - y / 19), np.sin(x / 31) * np.cos(y / 13)]
+    return np.stack([128 + 60 * channel for channel in channels], axis=-1).round().astype(np.uint8)
+
+
+def chw(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+def test_warp_of_whole_pixels_is_exact():
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    shift = np.array([[1.0, 0, 2], [0, 1, -1], [0, 0, 1]])
+    warped = Warp(shift, 6).image(image)
+    np.testing.assert_array_equal(warped[:5, 2:], image[1:, :4])
+    assert (warped[:, :2] == (124, 116, 104)).all(), "outside of the image is its mean colour"
+    ids = Warp(shift, 6).mask(image[..., 0])
+    np.testing.assert_array_equal(ids[:5, 2:], image[1:, :4, 0])
+    assert not ids[:, :2].any() and not ids[5].any(), "outside of the mask is background"
+
+
+def test_warp_reduces_without_aliasing():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    reduced = Warp(np.diag([0.5, 0.5, 1]), 32).image(stripes)
+    assert np.abs(reduced[4:-4, 4:-4].astype(int) - 128).max() < 20
+
+
+def test_affine_is_torchvisions():
+    image = smooth_image(96, 128)
+    warped = Warp(affine(96, 128, degrees=13, scale=1.1, shear=-8) @ np.eye(3), 128).image(image)[:96]
+    reference = torchvision.affine(
+        chw(image), 13, [0, 0], 1.1, [-8.0, 0.0], interpolation=torchvision.InterpolationMode.BILINEAR
+    )
+    difference = np.abs(warped[24:-24, 32:-32].astype(int) - reference.permute(1, 2, 0).numpy()[24:-24, 32:-32])
+    assert difference.max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("step", "reference"),
+    [
+        (("brightness", 1.1), lambda image: torchvision.adjust_brightness(image, 1.1)),
+        (("contrast", 0.9), lambda image: torchvision.adjust_contrast(image, 0.9)),
+        (("saturation", 1.2), lambda image: torchvision.adjust_saturation(image, 1.2)),
+        (("saturation", 0.0), lambda image: torchvision.rgb_to_grayscale(image, num_output_channels=3)),
+        (("hue", -0.05), lambda image: torchvision.adjust_hue(image, -0.05)),
+    ],
+)
+def test_colour_steps_are_torchvisions(step, reference):
+    image = smooth_image(40, 50)
+    expected = reference(chw(image)).permute(1, 2, 0).numpy().astype(int)
+    # Hue goes through 8-bit HSV, as PIL's does.
+    assert np.abs(recolour(image, [step]) - expected).max() <= (5 if step[0] == "hue" else 1)
+
+
+def test_colour_steps_follow_each_other():
+    image = smooth_image(40, 50)
+    steps = [("contrast", 0.9), ("hue", 0.04), ("brightness", 1.05), ("contrast", 1.1), ("saturation", 0.9)]
+    one_by_one = image
+    for step in steps:
+        one_by_one = recolour(one_by_one, [step])
+    assert np.abs(recolour(image, steps).astype(int) - one_by_one).max() <= 3
+
+
+def test_thin_plate_warp_is_evaluated_finely_enough():
+    for seed in range(4):
+        every_8th, exact = (thin_plate_displacement(np.random.default_rng(seed), 384, spacing=s) for s in (8, 1))
+        error = np.abs(every_8th - exact)
+        # Only where control points nearly meet does the spline bend within a few pixels.
+        assert np.quantile(error, 0.99) < 0.25 and error.max() < 2
+        assert 1 < np.abs(exact).mean() < 40
+
+
+def test_video_crops_keep_their_share_and_aspect_ratio():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        transforms = video_transforms(rng, 48, 85, size=32, frames=5, crop_area=(0.36, 1))
+        matrices = [transform.warp.matrix for transform in transforms]
+        # Rotation and shear keep areas: what a crop covers is in the determinant.
+        shares = [32 * 32 / abs(np.linalg.det(matrix)) / (48 * 85) for matrix in matrices]
+        np.testing.assert_allclose(shares, shares[0])
+        assert 0.36 <= shares[0] <= 1
+        assert len({np.linalg.det(matrix) > 0 for matrix in matrices}) == 1, "a flip is the whole clip's"
+
+
+def test_static_clips_move_and_stay_within_their_zoom():
+    rng = np.random.default_rng(0)
+    warps = 0
+    for _ in range(100):
+        transforms = static_transforms(rng, 40, 60, size=32, frames=3)
+        assert not np.allclose(transforms[0].warp.matrix, transforms[1].warp.matrix)
+        warps += sum(transform.warp.displacement is not None for transform in transforms)
+        for transform in transforms:
+            zoom = abs(np.linalg.det(transform.warp.matrix)) ** 0.5 / (32 / 40)
+            assert 0.8 * 0.9 <= zoom <= 1.5 * 1.1
+    assert 70 < warps < 130, "a third of the frames are bent"
+
+
+def test_plain_transforms_show_everything():
+    image = smooth_image(30, 60)
+    transform = plain_transforms(30, 60, size=60, frames=1)[0]
+    np.testing.assert_array_equal(transform.warp.mask(image[..., 0])[::2][:, 1:-1], image[:, 1:-1, 0])
