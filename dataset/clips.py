@@ -1,0 +1,171 @@
+"""Clips from annotated videos: BL30K, YouTube-VOS and DAVIS."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dataset.augmentation import FrameTransform, plain_transforms, video_transforms
+from dataset.images import read_image, read_mask
+from dataset.sample import MAX_TRIES, make_sample, visible_objects
+from util.errors import InputError
+
+FRAMES = 5
+MAX_OBJECTS = 2
+
+
+class VideoClips:
+    """Clips of 5 frames and up to 2 objects; one from each video in an epoch.
+
+    Args:
+        name: of the data set, for messages.
+        images: holds ``<video>/<frame>.jpg``.
+        masks: holds ``<video>/<frame>.png``, object ids.
+        videos: the videos' names; all in ``masks`` by default.
+        crop_size: side of the crops in pixels.
+        crop_area: the least share of a frame's area that a crop covers.
+        annotation_step: how many frames of the video lie between annotations. Only annotated frames are used; where
+            it is 1, every frame must be.
+        last_change: the training progress at which the curriculum of gaps goes back to its start.
+
+    Raises:
+        InputError: a folder is missing or there are no videos.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: Path,
+        masks: Path,
+        videos: Sequence[str] | None = None,
+        *,
+        crop_size: int,
+        crop_area: float = 0.36,
+        annotation_step: int = 1,
+        last_change: float = 0.9,
+    ) -> None:
+        self.name = name
+        self.image_root, self.mask_root = images, masks
+        with_images, with_masks = _folders(images), _folders(masks)
+        self.videos = sorted(with_masks | with_images if videos is None else videos)
+        if not self.videos:
+            raise InputError(f"{masks} holds no videos; check how {name} was unpacked")
+        for root, present in ((images, with_images), (masks, with_masks)):
+            missing = [video for video in self.videos if video not in present]
+            if missing:
+                raise InputError(f"{root / missing[0]} is missing ({len(missing)} such videos); copy {name} again")
+        self.crop_size = crop_size
+        self.crop_area = (crop_area, 1.0)
+        self.annotation_step = annotation_step
+        self.last_change = last_change
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
+        """A clip of 5 frames and 2 object slots (`make_sample` has the format) at this share of training (0 to 1).
+
+        Its first frame shows every object that it has. Objects of a reasonable size are preferred; of more than two,
+        two are drawn.
+
+        Raises:
+            InputError: a file cannot be read, a frame and its mask differ in size, a frame lacks its mask, or the
+                video has no object.
+        """
+        video = self.videos[index]
+        stems = self._annotated(video)
+        max_gap = max(1, largest_gap(progress, self.last_change) // self.annotation_step)
+        clip, transforms, visible = self._draw(video, stems, max_gap, rng)
+        objects = rng.permutation(visible)[:MAX_OBJECTS]
+        frames = [stems[place] for place in clip]
+        pairs = (self._read(video, frame) for frame in frames)
+        name = f"{self.name}: {video} {' '.join(frames)}"
+        return make_sample(pairs, transforms, objects, slots=MAX_OBJECTS, rng=rng, name=name)
+
+    def _draw(
+        self, video: str, stems: Sequence[str], max_gap: int, rng: np.random.Generator
+    ) -> tuple[Sequence[int], list[FrameTransform], np.ndarray]:
+        """A clip (places in ``stems``), its augmentation, and the objects seen in its first frame."""
+        shape = {"size": self.crop_size, "frames": FRAMES}
+        for _ in range(MAX_TRIES):
+            clip = draw_clip(rng, len(stems), frames=FRAMES, max_gap=max_gap)
+            ids = read_mask(self.mask_root / video / f"{stems[clip[0]]}.png")
+            transforms = video_transforms(rng, *ids.shape, **shape, crop_area=self.crop_area)
+            visible = visible_objects(transforms[0].warp.mask(ids))
+            if len(visible):
+                return clip, transforms, visible
+        # Objects that are small, rare or near the border: the whole of any frame that shows one, and what follows it.
+        for first in rng.permutation(len(stems)):
+            ids = read_mask(self.mask_root / video / f"{stems[first]}.png")
+            transforms = plain_transforms(*ids.shape, **shape)
+            visible = visible_objects(transforms[0].warp.mask(ids), any_size=True)
+            if len(visible):
+                return _bounce(first + np.arange(FRAMES), len(stems)), transforms, visible
+        raise InputError(f"{self.mask_root / video} shows no object in any frame; remove the video from both folders")
+
+    def _read(self, video: str, frame: str) -> tuple[np.ndarray, np.ndarray]:
+        image_path, mask_path = self.image_root / video / f"{frame}.jpg", self.mask_root / video / f"{frame}.png"
+        image, ids = read_image(image_path), read_mask(mask_path)
+        if image.shape[:2] != ids.shape:
+            raise InputError(f"{image_path} and {mask_path} differ in size; make or copy both again at the same size")
+        return image, ids
+
+    def _annotated(self, video: str) -> list[str]:
+        """The names of the video's annotated frames in order, listed when needed: BL30K has five million."""
+        annotated = _stems(self.mask_root / video, ".png")
+        if self.annotation_step == 1 and (lonely := annotated ^ _stems(self.image_root / video, ".jpg")):
+            frame = min(lonely)
+            missing = (self.image_root if frame in annotated else self.mask_root) / video / frame
+            raise InputError(f"{missing}{'.jpg' if frame in annotated else '.png'} is missing; copy {self.name} again")
+        if not annotated:
+            raise InputError(f"{self.mask_root / video} holds no masks (<frame>.png); copy {self.name} again")
+        return sorted(annotated)
+
+
+def largest_gap(progress: float, last_change: float = 0.9) -> int:
+    """The largest gap between neighbouring frames of a clip after this share of training (0 to 1).
+
+    5, growing to 25 while training still learns, and 5 again at the end, where clips should be like test videos.
+    """
+    if progress >= last_change:
+        return 5
+    return 5 + 5 * sum(progress >= change for change in (0.1, 0.2, 0.3, 0.4))
+
+
+def draw_clip(rng: np.random.Generator, length: int, *, frames: int, max_gap: int) -> Sequence[int]:
+    """Draw ``frames`` places in a video of ``length``, neighbours 1 to ``max_gap`` apart; backwards half of the time.
+
+    Where the video is too short for its gaps they shrink; with fewer than ``frames`` frames, the clip goes from one
+    frame to the next and turns round at the ends.
+    """
+    if length < frames:
+        clip = _bounce(rng.integers(length) + np.arange(frames), length)
+    else:
+        room = length - 1
+        gaps = []
+        for gaps_left in range(frames - 2, -1, -1):
+            gaps.append(rng.integers(1, min(max_gap, room - gaps_left), endpoint=True))
+            room -= gaps[-1]
+        rng.shuffle(gaps)  # in a short video the first drawn are the largest
+        clip = rng.integers(room, endpoint=True) + np.cumsum([0, *gaps])
+    return clip[::-1] if rng.random() < 0.5 else clip
+
+
+def _bounce(places: np.ndarray, length: int) -> np.ndarray:
+    """Fold places 0, 1, 2, ... into a video that is played forwards and backwards over and over."""
+    places = places % max(1, 2 * (length - 1))
+    return np.minimum(places, 2 * (length - 1) - places)
+
+
+def _folders(root: Path) -> set[str]:
+    try:
+        with os.scandir(root) as entries:
+            return {entry.name for entry in entries if entry.is_dir()}
+    except OSError:
+        raise InputError(f"{root} is missing or cannot be read; check the data set's folder") from None
+
+
+def _stems(folder: Path, suffix: str) -> set[str]:
+    return {name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix)}
