@@ -162,10 +162,11 @@ def _bounce(places: np.ndarray, length: int) -> np.ndarray:
 def _folders(root: Path) -> set[str]:
     try:
         with os.scandir(root) as entries:
-            return {entry.name for entry in entries if entry.is_dir()}
+            return {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
     except OSError:
         raise InputError(f"{root} is missing or cannot be read; check the data set's folder") from None
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:
-    return {name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix)}
+    names = os.listdir(folder)
+    return {name.removesuffix(suffix) for name in names if name.endswith(suffix) and not name.startswith(".")}

@@ -31,7 +31,7 @@ class StaticImages:
     def __init__(self, folder: Path, *, crop_size: int, nested: bool = False) -> None:
         self.name = folder.name
         self.crop_size = crop_size
-        self.images = _paired_images(folder, "*/*" if nested else "*")
+        self.images = _paired_images(folder, "*/[!.]*" if nested else "[!.]*")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -75,7 +75,7 @@ def _paired_images(folder: Path, pattern: str) -> list[Path]:
     images = sorted(folder.glob(f"{pattern}.jpg"))
     masks = set(folder.glob(f"{pattern}.png"))
     if not images:
-        raise InputError(f"{folder} holds no images ({pattern}.jpg); check how the data set was unpacked")
+        raise InputError(f"{folder} holds no images (<name>.jpg); check how the data set was unpacked")
     lonely = sorted(masks.symmetric_difference(image.with_suffix(".png") for image in images))
     if lonely:
         image = lonely[0].with_suffix(".jpg")

@@ -334,6 +334,16 @@ def test_videos_must_be_complete(tmp_path):
         samples(sparse, 1)
 
 
+def test_hidden_files_are_no_data(tmp_path):
+    draw_video(tmp_path, "a", moving(5))
+    draw_frame(tmp_path / "static", "a", ellipses((48, 30)))
+    for hidden in ("Annotations/a/._00000.png", "JPEGImages/.DS_Store", "static/._a.jpg"):
+        (tmp_path / hidden).write_bytes(b"")
+    (tmp_path / "Annotations/.cache").mkdir()
+    assert samples(clips(tmp_path), 1)
+    assert len(StaticImages(tmp_path / "static", crop_size=SIZE)) == 1
+
+
 def test_videos_must_fit_and_show_something(tmp_path):
     draw_video(tmp_path, "a", [np.zeros((HEIGHT, WIDTH), np.uint8)] * 5)
     with pytest.raises(InputError, match="Annotations/a shows no object"):
