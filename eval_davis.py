@@ -41,7 +41,7 @@ def main() -> None:
     videos = davis.videos()
     settings = engine_settings(arguments)
     processes = Processes()
-    device = choose_device(arguments.device, processes.local_rank)
+    device = choose_device(arguments.device, processes.local_rank())
     network = load_network(arguments.model, device)
     settings.check(network)
     output = arguments.output

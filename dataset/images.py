@@ -101,6 +101,12 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
     return image.sub_(mean).div_(std)
 
 
+def to_image(tensor: torch.Tensor) -> np.ndarray:
+    """Undo `to_tensor`: [3,H,W] on the CPU to a uint8 RGB frame [H,W,3]."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    return (tensor * std + mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+
+
 def _decode(path: Path | str, mode: str | None = None, least_side: int | None = None) -> Image.Image:
     with _opened(path) as image:
         if least_side:

@@ -12,6 +12,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor
 
 from model.encoders import extend_input_channels
@@ -76,6 +77,37 @@ def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> N
     content = {"config": asdict(network.config), "network": network.state_dict(), **training_state}
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
+
+
+def load_imagenet_weights(network: RDE_VOS) -> None:
+    """Start both backbones from torchvision's ImageNet weights (IMAGENET1K_V1), downloading them where needed.
+
+    The mask encoder's first convolution takes them for the image; its mask channels keep their initialisation.
+
+    Raises:
+        InputError: the weights are neither at hand nor to be downloaded, or there are none for these backbones.
+    """
+    config = network.config
+    for encoder, name, width in (
+        (network.key_encoder, config.key_backbone, config.key_width),
+        (network.mask_encoder, config.mask_backbone, config.mask_width),
+    ):
+        if name == "resnet10" or width != 64:
+            raise InputError(f"there are no ImageNet weights for {name} of width {width}; start with --from_scratch")
+        weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+        try:
+            state = weights.get_state_dict(check_hash=True)
+        except (OSError, RuntimeError) as error:
+            file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+            raise InputError(
+                f"{file} is missing and cannot be downloaded from {weights.url} ({error}); place it there, or start "
+                "without ImageNet weights with --from_scratch"
+            ) from None
+        backbone = encoder.backbone.state_dict()
+        state = {key: tensor for key, tensor in state.items() if key in backbone}
+        first = backbone["conv1.weight"].clone()
+        first[:, :3] = state["conv1.weight"]
+        encoder.backbone.load_state_dict(state | {"conv1.weight": first})
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -190,7 +222,9 @@ def _config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
 
     return NetworkConfig(
         key_backbone=_backbone_of(state, "key_encoder"),
+        key_width=width("key_encoder.backbone.conv1.weight"),
         mask_backbone=_backbone_of(state, "mask_encoder"),
+        mask_width=width("mask_encoder.backbone.conv1.weight"),
         key_channels=width("key_encoder.key_projection.weight"),
         value_channels=width("key_encoder.value_projection.weight"),
         decoder_channels=(
@@ -203,9 +237,8 @@ def _config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
 
 
 def _backbone_of(state: Mapping[str, Tensor], encoder: str) -> str:
-    if f"{encoder}.backbone.layer1.0.conv3.weight" in state:
-        return "resnet50"
-    return "resnet34" if f"{encoder}.backbone.layer3.2.conv1.weight" in state else "resnet18"
+    """The published networks' backbones are ResNet-18 and ResNet-50, which differ in their blocks."""
+    return "resnet50" if f"{encoder}.backbone.layer1.0.conv3.weight" in state else "resnet18"
 
 
 def _empty_network(config: NetworkConfig) -> RDE_VOS:

@@ -15,7 +15,9 @@ class NetworkConfig:
     """Everything that decides the shapes of the weights; the defaults are the paper's network."""
 
     key_backbone: str = "resnet50"
+    key_width: int = 64  # of the backbone's first convolution; the standard ResNets have 64
     mask_backbone: str = "resnet50"
+    mask_width: int = 64
     key_channels: int = 64  # Ck
     value_channels: int = 512  # Cv
     decoder_channels: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8 and 4
@@ -31,9 +33,9 @@ class RDE_VOS(nn.Module):
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
-        self.key_encoder = KeyEncoder(config.key_backbone, config.key_channels, config.value_channels)
+        self.key_encoder = KeyEncoder(config.key_backbone, config.key_width, config.key_channels, config.value_channels)
         c4, c8, c16 = self.key_encoder.backbone.channels
-        self.mask_encoder = MaskEncoder(config.mask_backbone, c16, config.value_channels)
+        self.mask_encoder = MaskEncoder(config.mask_backbone, config.mask_width, c16, config.value_channels)
         self.decoder = Decoder(config.value_channels, c8, c4, config.decoder_channels)
         if config.aggregation:
             self.key_aggregation = SpatioTemporalAggregation(config.key_channels)

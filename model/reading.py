@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -18,9 +19,10 @@ def similarity(memory_key: Tensor, query_key: Tensor) -> Tensor:
     Returns:
         [B,M,Q].
     """
-    memory_key, query_key = memory_key.float(), query_key.float()
-    norm = memory_key.square().sum(1).unsqueeze(2)
-    return (2 * memory_key.transpose(1, 2) @ query_key - norm) / math.sqrt(memory_key.shape[1])
+    with torch.autocast(memory_key.device.type, enabled=False):
+        memory_key, query_key = memory_key.float(), query_key.float()
+        norm = memory_key.square().sum(1).unsqueeze(2)
+        return (2 * memory_key.transpose(1, 2) @ query_key - norm) / math.sqrt(memory_key.shape[1])
 
 
 def affinity(similarity: Tensor, top_k: int | None = None) -> Tensor:

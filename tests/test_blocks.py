@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from plain import read
 from torch import nn
 from torch.nn import functional as F
@@ -108,3 +109,21 @@ def test_objects_of_a_batch_are_independent(small_network):
         )
         swapped = small_network.encode_value(images[b : b + 1], alone.f16, masks[b : b + 1].flip(1))
         torch.testing.assert_close(swapped.flip(1)[0], values[b], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_backbones_are_torchvisions(name):
+    """Same names, same shapes, same features."""
+    torch.manual_seed(0)
+    resnet = getattr(torchvision.models, name)(weights=None).eval()
+    backbone = Backbone(name).eval()
+    backbone.load_state_dict(
+        {key: tensor for key, tensor in resnet.state_dict().items() if key in backbone.state_dict()}
+    )
+    with torch.no_grad():
+        x = torch.randn(1, 3, 64, 48)
+        f4 = resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x)))))
+        f8 = resnet.layer2(f4)
+        for ours, theirs in zip(backbone(x), (f4, f8, resnet.layer3(f8)), strict=True):
+            assert torch.equal(ours, theirs)
+    assert tuple(feature.shape[1] for feature in backbone(x)) == backbone.channels

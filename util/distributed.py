@@ -16,10 +16,14 @@ class Processes:
     def __init__(self, backend: str = "gloo") -> None:
         self.rank = int(os.environ.get("RANK", 0))
         self.count = int(os.environ.get("WORLD_SIZE", 1))
-        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
         if self.count > 1 and not torch.distributed.is_initialized():
             # A process that has finished its share waits here for the others', which may take hours.
             torch.distributed.init_process_group(backend, timeout=datetime.timedelta(days=1))
+
+    @staticmethod
+    def local_rank() -> int:
+        """This process's number on its machine, which says which GPU is its own; known before any group is formed."""
+        return int(os.environ.get("LOCAL_RANK", 0))
 
     @property
     def is_main(self) -> bool:

@@ -1,0 +1,155 @@
+"""The forward pass of training and its losses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDENS, SMALL, tensors
+
+from model import RDE_VOS
+from model.losses import bootstrapped_cross_entropy, channel_divergence, hard_pixel_share
+from model.training import ClipTrainer, LossTerms
+
+
+def golden_batch(golden) -> tuple[torch.Tensor, ...]:
+    """Frames, masks, perturbed first masks and selector of the golden's two clips."""
+    frames = torch.stack([torch.stack(tensors(clip)) for clip in golden["frames"]])
+    masks = torch.from_numpy(np.concatenate([golden["mask"], golden["second_mask"]], axis=2))
+    names = ("perturbed_mask", "perturbed_second_mask")
+    perturbed = torch.from_numpy(np.concatenate([golden[name] for name in names], axis=2))[:, 0]
+    return frames, masks, perturbed, torch.from_numpy(golden["selector"]).float()
+
+
+@pytest.fixture(scope="module")
+def small_batch() -> tuple[torch.Tensor, ...]:
+    """The golden's clips, cropped to 64×64."""
+    frames, masks, perturbed, selector = golden_batch(np.load(GOLDENS / "losses.npz"))
+    return frames[..., :64, 20:84], masks[..., :64, 20:84], perturbed[..., :64, 20:84], selector
+
+
+def test_golden(published_network):
+    golden = np.load(GOLDENS / "losses.npz")
+    with torch.no_grad():
+        result = ClipTrainer(published_network)(*golden_batch(golden), share=1.0)
+    assert set(result.terms) == {"ce_1", "ce_2", "ce_3", "ce_4", "mc", "ug_2", "ug_4"}
+    for name, term in result.terms.items():
+        assert float(term) == pytest.approx(float(golden[name]), rel=1e-4), name
+    for t in range(1, 5):
+        np.testing.assert_allclose(result.masks[t].numpy(), golden[f"mask_{t}"], atol=1e-4)
+    ce, ug = (
+        sum(float(golden[f"{kind}_{t}"]) for t in frames) for kind, frames in (("ce", (1, 2, 3, 4)), ("ug", (2, 4)))
+    )
+    assert float(result.loss) == pytest.approx(ce / 2 + 10 * ug + 10 * float(golden["mc"]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flag", "off"),
+    [
+        ("mask_consistency", {"mc"}),
+        ("unbiased_guidance", {"ug_2", "ug_4"}),
+        ("stm_segmentation", {"ce_1", "ce_3"}),
+    ],
+)
+def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_batch, flag, off):
+    with torch.no_grad():
+        full = ClipTrainer(small_network)(*small_batch, share=1.0)
+        less = ClipTrainer(small_network, LossTerms(**{flag: False}))(*small_batch, share=1.0)
+        flag
+    ]
+    assert set(full.terms) - set(less.terms) == off
+    for name, term in less.terms.items():
+        torch.testing.assert_close(term, full.terms[name])
+    weight = {"mc": 10, "ug_2": 10, "ug_4": 10, "ce_1": 0.5, "ce_3": 0.5}
+    torch.testing.assert_close(full.loss - less.loss, sum(weight[name] * full.terms[name] for name in off))
+
+
+def test_nothing_is_encoded_or_decoded_that_no_loss_needs(small_batch):
+    """5 keys in one pass; values of frames 0 (twice, for L_MC) to 3; decodings of frames 1, 2 (from both banks), 3, 4."""
+    calls = {"encode_key": 0, "encode_value": 0, "decode": 0, "aggregate": 0}
+    network = RDE_VOS(SMALL)
+
+    def count(name: str) -> None:
+        plain = getattr(network, name)
+
+        def counted(*arguments):
+            images = arguments[0] if isinstance(arguments[0], torch.Tensor) else arguments[0][0]
+            calls[name] += len(images) // 2  # in clips of the batch of two
+            return plain(*arguments)
+
+        setattr(network, name, counted)
+
+    for name in calls:
+        count(name)
+    with torch.no_grad():
+        ClipTrainer(network)(*small_batch, share=1.0)
+        assert calls == {"encode_key": 5, "encode_value": 5, "decode": 5, "aggregate": 3}
+        calls |= dict.fromkeys(calls, 0)
+        ClipTrainer(network, LossTerms(mask_consistency=False))(*small_batch, share=1.0)
+        assert calls["encode_value"] == 4
+        calls |= dict.fromkeys(calls, 0)
+        static = [small_batch[0][:, :3], small_batch[1][:, :3, :1], small_batch[2][:, :1], torch.ones(2, 1)]
+        result = ClipTrainer(network)(*static, share=1.0)
+        assert calls == {"encode_key": 3, "encode_value": 3, "decode": 2, "aggregate": 0}
+        assert set(result.terms) == {"ce_1", "ce_2", "mc"}
+
+
+def test_every_parameter_is_trained(small_batch):
+    """Gradients reach all of the network, SAM included, and through both sides of L_UG."""
+    torch.manual_seed(0)
+    network = RDE_VOS(SMALL).train()
+    ClipTrainer(network)(*small_batch, share=0.5).loss.backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    teacher, student = torch.randn(2, 1, 2, 8, 3, 3, requires_grad=True)
+    gradients = torch.autograd.grad(channel_divergence(teacher, student), (teacher, student))
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_an_empty_slot_is_no_class(small_network, small_batch):
+    """A clip with one object has the losses on its frames that it has with one slot alone."""
+    frames, masks, perturbed, _ = (tensor[1:] for tensor in small_batch)
+    with torch.no_grad():
+        two = ClipTrainer(small_network)(frames, masks, perturbed, torch.tensor([[1.0, 0.0]]), share=1.0)
+        one = ClipTrainer(small_network)(frames, masks[:, :, :1], perturbed[:, :1], torch.ones(1, 1), share=1.0)
+    for t in range(1, 5):
+        torch.testing.assert_close(two.terms[f"ce_{t}"], one.terms[f"ce_{t}"], rtol=1e-4, atol=1e-5)
+        assert two.masks[t][:, 1].max() < 1e-6
+
+
+def test_mixed_precision_agrees(small_network, small_batch):
+    with torch.no_grad():
+        exact = ClipTrainer(small_network)(*small_batch, share=1.0)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = ClipTrainer(small_network)(*small_batch, share=1.0)
+    assert float(mixed.loss) == pytest.approx(float(exact.loss), rel=0.05)
+    assert mixed.loss.dtype == torch.float32
+
+
+def test_bootstrapping_keeps_the_hardest_pixels_of_each_clip():
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+    pixel = -logits.log_softmax(1).gather(1, target[:, None]).flatten(1)
+    torch.testing.assert_close(bootstrapped_cross_entropy(logits, target, 1.0), pixel.mean())
+    hardest = pixel.sort(descending=True).values[:, :5]
+    torch.testing.assert_close(bootstrapped_cross_entropy(logits, target, 0.25), hardest.mean())
+
+
+def test_the_share_of_hard_pixels_falls_linearly():
+    shares = [hard_pixel_share(i, (20_000, 70_000)) for i in (0, 20_000, 45_000, 70_000, 500_000)]
+    assert shares == pytest.approx([1, 1, 0.575, 0.15, 0.15])
+
+
+def test_divergence_is_the_sum_over_objects_of_kl_means():
+    torch.manual_seed(0)
+    teacher, student = torch.randn(2, 3, 2, 8, 4, 5)
+    expected = 0
+    for k in range(2):
+        p, q = teacher[:, k].softmax(1), student[:, k].softmax(1)
+        expected += (p * (p / q).log()).sum() / p.numel()
+    torch.testing.assert_close(channel_divergence(teacher, student), expected)
+
+
+def test_a_network_with_a_deeper_mask_encoder_trains_too(small_batch):
+    network = RDE_VOS(replace(SMALL, mask_backbone="resnet50", mask_width=16)).train()
+    ClipTrainer(network)(*small_batch, share=1.0).loss.backward()
