@@ -108,7 +108,11 @@ def parse_arguments() -> argparse.Namespace:
         "--accumulation", type=int, default=1, help="passes to split a process's share into (default: 1)"
     )
     recipe.add_argument("--lr", type=float, help="learning rate")
-    recipe.add_argument("--steps", type=int, nargs="*", help="iterations at which it falls to a tenth")
+    recipe.add_argument("--steps", type=int, nargs="+", help="iterations at which it falls to a tenth")
+    recipe.add_argument(
+        "--warm_up", type=int, nargs=2, metavar=("START", "END"),
+        help="iterations between which the share of hard pixels falls",
+    )  # fmt: skip
     recipe.add_argument("--without_mc", action="store_true", help="leave out L_MC (Table 6)")
     recipe.add_argument("--without_ug", action="store_true", help="leave out L_UG (Table 6)")
     recipe.add_argument("--without_stm", action="store_true", help="leave out L_Seg's STM pattern items (Table 6)")
@@ -132,8 +136,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     if arguments.iterations is not None:
         recipe = recipe.scaled(arguments.iterations)
     changes = {name: getattr(arguments, name) for name in ("batch_size", "lr") if getattr(arguments, name) is not None}
-    if arguments.steps is not None:
-        changes["steps"] = tuple(arguments.steps)
+    changes |= {name: tuple(getattr(arguments, name)) for name in ("steps", "warm_up") if getattr(arguments, name)}
     recipe = replace(recipe, **changes)
     if min(recipe.iterations, recipe.batch_size, arguments.accumulation) < 1:
         raise InputError("--iterations, --batch_size and --accumulation are at least 1")
@@ -189,10 +192,24 @@ def main() -> None:
         seed=arguments.seed,
     )
 
-    # The network, new or from the run's last checkpoint, and what trains it.
     run = RunFolder(arguments.runs, arguments.id)
     checkpoint = run.latest() if arguments.resume else None
     content = read_checkpoint(checkpoint) if checkpoint else None
+
+    # The batches follow from the seed and the iteration alone, however they are split.
+    sampler = GlobalBatchSampler(
+        len(data),
+        batch_size=recipe.batch_size,
+        iterations=recipe.iterations,
+        start_iteration=content["iteration"] if content else 0,
+        rank=processes.rank,
+        world_size=processes.count,
+        accumulation=arguments.accumulation,
+        seed=arguments.seed,
+    )
+    batches = training_batches(data, sampler, workers=arguments.workers, pin_memory=device.type == "cuda")
+
+    # The network, new or from the run's last checkpoint, and what trains it.
     torch.manual_seed(arguments.seed)
     network = network_from_checkpoint(content, checkpoint) if content else first_network(arguments)
     terms = LossTerms(
@@ -218,18 +235,6 @@ def main() -> None:
     if content:
         state.restore(content)
 
-    # The batches follow from the seed and the iteration alone, however they are split.
-    sampler = GlobalBatchSampler(
-        len(data),
-        batch_size=recipe.batch_size,
-        iterations=recipe.iterations,
-        start_iteration=state.iteration,
-        rank=processes.rank,
-        world_size=processes.count,
-        accumulation=arguments.accumulation,
-        seed=arguments.seed,
-    )
-    batches = training_batches(data, sampler, workers=arguments.workers, pin_memory=device.type == "cuda")
     model = ClipTrainer(network, terms)
     if processes.count > 1:
         device_ids = [device.index] if device.type == "cuda" else None
@@ -269,17 +274,18 @@ def main() -> None:
         state.step()
 
         progress.update()
+        stopped = stop.received()
+        saves = stopped or done % arguments.save_every == 0 or done == recipe.iterations
+        if saves or done % arguments.log_every == 0:
+            check_finite(unchecked)
         if done % arguments.log_every == 0:
             means = log.write(done, **{"learning rate": schedule.get_last_lr()[0], "share of hard pixels": share})
             progress.set_postfix(loss=f"{means['loss/total']:.3f}")
         if done % arguments.draw_every == 0:
             inputs = latest[-1].inputs
             log.draw(done, inputs["frames"], inputs["masks"], latest[-1].result.masks)
-        stopped = stop.received()
-        if stopped or done % arguments.save_every == 0 or done == recipe.iterations:
-            check_finite(unchecked)
-            if processes.is_main:
-                run.save(state)
+        if saves and processes.is_main:
+            run.save(state)
         if stopped:
             break
     progress.close()

@@ -45,5 +45,6 @@ def hard_pixel_share(iteration: int, warm_up: tuple[int, int], least: float = 0.
         warm_up: the iterations at which the share starts to fall and reaches ``least``.
     """
     start, end = warm_up
-    remaining = (end - iteration) / (end - start)
-    return least + (1 - least) * min(1.0, max(0.0, remaining))
+    if iteration >= end:
+        return least
+    return least + (1 - least) * min(1.0, (end - iteration) / (end - start))

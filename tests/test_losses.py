@@ -55,8 +55,6 @@ def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_ba
     with torch.no_grad():
         full = ClipTrainer(small_network)(*small_batch, share=1.0)
         less = ClipTrainer(small_network, LossTerms(**{flag: False}))(*small_batch, share=1.0)
-        flag
-    ]
     assert set(full.terms) - set(less.terms) == off
     for name, term in less.terms.items():
         torch.testing.assert_close(term, full.terms[name])
@@ -65,7 +63,7 @@ def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_ba
 
 
 def test_nothing_is_encoded_or_decoded_that_no_loss_needs(small_batch):
-    """5 keys in one pass; values of frames 0 (twice, for L_MC) to 3; decodings of frames 1, 2 (from both banks), 3, 4."""
+    """5 keys in one pass; values of frames 0 (twice, for L_MC) to 3; decodings of frames 1, 2 (both banks), 3, 4."""
     calls = {"encode_key": 0, "encode_value": 0, "decode": 0, "aggregate": 0}
     network = RDE_VOS(SMALL)
 

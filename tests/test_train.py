@@ -1,0 +1,237 @@
+"""train.py as its users run it: every stage on toy data, split, stopped, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, assert_refused
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dataset.toy import ToySettings, make_toy_data
+from model import load_network
+
+SMALL = (
+    *("--key_backbone", "resnet10", "--key_width", 16, "--mask_backbone", "resnet10", "--mask_width", 16),
+    *("--key_channels", 16, "--value_channels", 32, "--decoder_channels", 32, 16, 16),
+)
+FAST = ("--crop_size", 64, "--workers", 1, "--lr", 1e-3, "--device", "cpu", "--log_every", 1, "--draw_every", 10)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Path:
+    """A little of each kind of data."""
+    root = tmp_path_factory.mktemp("toy")
+    settings = ToySettings(
+        height=72, width=108, frames=8, static=12, bl=2, youtube_train=2, davis_train=2, youtube_valid=0, davis_val=0,
+        davis_test=0,
+    )  # fmt: skip
+    make_toy_data(root, settings, workers=1)
+    return root
+
+
+@pytest.fixture
+def train(command, toy, tmp_path):
+    """Run train.py with runs in tmp_path; the stage chooses the data."""
+
+    def run(stage: int, name: str, *flags: object, processes: int = 1) -> subprocess.CompletedProcess:
+        return command("train.py", *arguments(toy, tmp_path, stage, name), *flags, processes=processes)
+
+    return run
+
+
+def arguments(toy: Path, runs: Path, stage: int, name: str) -> list[object]:
+    davis = ("--davis_root", toy / "DAVIS" / "2017", "--yv_root", toy / "YouTube")
+    data = {0: ("--static_root", toy / "static"), 1: ("--bl_root", toy / "BL30K"), 2: davis, 3: davis}
+    return ["--stage", stage, "--id", name, "--runs", runs, *data[stage], *FAST]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_network(path / "network.pth").state_dict()
+
+
+def scalars(run: Path) -> dict[str, list[float]]:
+    log = EventAccumulator(str(run / "log")).Reload()
+    return {name: [event.value for event in log.Scalars(name)] for name in log.Tags()["scalars"]}
+
+
+def test_each_stage_goes_on_from_the_one_before(train, tmp_path):
+    # The loss is comparable while all pixels count, which they do until the last iterations here.
+    flags = ("--batch_size", 4, "--iterations", 40, "--warm_up", 36, 39)
+    result = train(0, "s0", "--from_scratch", *SMALL, *flags)
+    assert result.returncode == 0, result.stderr
+    log = scalars(tmp_path / "s0")
+    assert np.mean(log["loss/total"][26:36]) < 0.7 * np.mean(log["loss/total"][:5])
+    assert set(log) >= {
+        *("loss/total", "loss/ce_1", "loss/ce_2", "loss/mc", "IoU/object 1", "learning rate"),
+        *("share of hard pixels", "samples per second", "gradient norm"),
+    }
+    assert log["learning rate"][0] == pytest.approx(1e-3) and log["learning rate"][-1] == pytest.approx(1e-4)
+    assert log["share of hard pixels"][0] == 1 and log["share of hard pixels"][-1] == pytest.approx(0.15)
+    panels = EventAccumulator(str(tmp_path / "s0" / "log")).Reload().Images("predicted (above) and true masks")
+    assert len(panels) == 4 and (panels[0].height, panels[0].width) == (128, 192)
+    config = json.loads((tmp_path / "s0" / "config.json").read_text())
+    assert config["recipe"]["batch_size"] == 4 and config["network"]["value_channels"] == 32
+
+    previous = "s0"
+    for stage, iterations in ((1, 24), (2, 24), (3, 24)):
+        start = ("--load_network", tmp_path / previous / "network.pth")
+        flags = ("--batch_size", 2, "--iterations", iterations, "--warm_up", 100, 200)
+        result = train(stage, f"s{stage}", *start, *flags)
+        assert result.returncode == 0, result.stderr
+        log = scalars(tmp_path / f"s{stage}")
+        assert {"loss/ce_1", "loss/ce_2", "loss/ce_3", "loss/ce_4", "loss/ug_2", "loss/ug_4", "loss/mc"} <= set(log)
+        assert np.mean(log["loss/total"][-8:]) < np.mean(log["loss/total"][:8])
+        before, after = weights(tmp_path / previous), weights(tmp_path / f"s{stage}")
+        changed = {name for name in after if not torch.equal(before[name], after[name])}
+        assert any(name.startswith("value_aggregation") for name in changed)
+        assert not any("running_" in name for name in changed)
+        previous = f"s{stage}"
+
+
+def test_however_a_batch_is_split_the_weights_are_the_same(train, tmp_path):
+    """One process of batch 2, two of batch 1, and two accumulation steps."""
+    recipe = ("--from_scratch", *SMALL, "--batch_size", 2, "--iterations", 4)
+    for name, flags, processes in (
+        ("whole", (), 1),
+        ("processes", (), 2),
+        ("accumulated", ("--accumulation", 2), 1),
+    ):
+        result = train(2, name, *recipe, *flags, processes=processes)
+        assert result.returncode == 0, result.stderr
+    whole = weights(tmp_path / "whole")
+    for name in ("processes", "accumulated"):
+        for key, tensor in weights(tmp_path / name).items():
+            # Adam's first steps turn rounding in tiny gradients into steps; 4 steps of 1e-3 bound the difference.
+            torch.testing.assert_close(tensor, whole[key], atol=4e-4, rtol=1e-3, msg=lambda m, k=key: f"{k}: {m}")
+        log, reference = scalars(tmp_path / name), scalars(tmp_path / "whole")
+        np.testing.assert_allclose(log["loss/total"], reference["loss/total"], rtol=1e-3)
+
+
+def start(toy: Path, runs: Path, *flags: object) -> subprocess.Popen:
+    command = [sys.executable, ROOT / "train.py", *arguments(toy, runs, 2, "run"), *flags]
+    return subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+
+
+def test_a_killed_run_resumes_to_bit_identical_weights(train, toy, tmp_path):
+    recipe = ("--from_scratch", *SMALL, "--batch_size", 2, "--iterations", 12, "--save_every", 3)
+    assert train(2, "whole", *recipe).returncode == 0
+    process = start(toy, tmp_path, *recipe)
+    wait_for(tmp_path / "run" / "checkpoint_6.pth", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "network.pth").exists()
+    result = train(2, "run", *recipe, "--resume")
+    assert result.returncode == 0, result.stderr
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    assert [path.name for path in sorted((tmp_path / "run").glob("checkpoint*"))] == [
+        "checkpoint_12.pth",
+        "checkpoint_6.pth",
+        "checkpoint_9.pth",
+    ]
+
+
+def test_sigterm_stops_cleanly_after_saving(train, toy, tmp_path):
+    recipe = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 500, "--save_every", 2)
+    process = start(toy, tmp_path, *recipe)
+    wait_for(tmp_path / "run" / "checkpoint_2.pth", process)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "--resume" in output and "Traceback" not in errors
+    done = int(output.split("iteration ")[1].split(";")[0])
+    assert (tmp_path / "run" / f"checkpoint_{done}.pth").is_file()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(train, tmp_path):
+    recipe = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 4)
+    assert train(0, "good", *recipe).returncode == 0
+    content = torch.load(tmp_path / "good" / "network.pth", weights_only=True)
+    content["network"]["decoder.predict.bias"][0] = float("nan")
+    torch.save(content, tmp_path / "bad.pth")
+    result = train(0, "bad", "--load_network", tmp_path / "bad.pth", "--batch_size", 1, "--iterations", 4)
+    assert_refused(result, "the loss became nan on the batch of", ": ", "--load_network")
+    assert not list((tmp_path / "bad").glob("*.pth"))
+
+
+def test_mixed_precision_and_table_6(train, tmp_path):
+    flags = ("--precision", "bf16", "--without_mc", "--without_ug", "--without_stm")
+    result = train(2, "run", "--from_scratch", *SMALL, "--batch_size", 2, "--iterations", 2, *flags)
+    assert result.returncode == 0, result.stderr
+    assert {name for name in scalars(tmp_path / "run") if name.startswith("loss")} == {
+        *("loss/total", "loss/ce_2", "loss/ce_4")
+    }
+
+
+def test_wrong_input_is_refused(train, command, toy, tmp_path):
+    scratch = ("--from_scratch", *SMALL, "--iterations", 1, "--batch_size", 1)
+    assert train(0, "run", *scratch).returncode == 0
+    assert_refused(train(0, "run", *scratch), tmp_path / "run", "--resume", "--id")
+    assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed")
+    assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
+    assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
+    assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "--batch_size")
+    assert_refused(command("train.py", "--stage", 1, "--id", "x", *scratch), "--bl_root")
+    assert not (tmp_path / "other").exists()
+
+
+def test_missing_imagenet_weights_name_the_file_to_place(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+    result = train(0, "run", "--iterations", 1)
+    assert_refused(result, tmp_path / "torch" / "hub" / "checkpoints" / "resnet50-", "--from_scratch")
+    narrow = train(0, "run", "--iterations", 1, "--key_width", 32)
+    assert_refused(narrow, "width 32", "--from_scratch")
+
+
+def test_imagenet_weights_start_both_encoders(monkeypatch):
+    import torchvision
+
+    from model import RDE_VOS, NetworkConfig
+    from model.checkpoint import load_imagenet_weights
+
+    torch.manual_seed(0)
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    entry = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    monkeypatch.setattr(type(entry), "get_state_dict", lambda self, **_: state)
+    network = RDE_VOS(NetworkConfig(key_backbone="resnet18", mask_backbone="resnet18"))
+    extra = network.mask_encoder.backbone.conv1.weight[:, 3:].clone()
+    load_imagenet_weights(network)
+    for encoder in (network.key_encoder, network.mask_encoder):
+        assert torch.equal(encoder.backbone.layer3[1].conv2.weight, state["layer3.1.conv2.weight"])
+        assert torch.equal(encoder.backbone.conv1.weight[:, :3], state["conv1.weight"])
+    assert torch.equal(network.mask_encoder.backbone.conv1.weight[:, 3:], extra)
+
+
+def test_the_recipes_are_the_papers():
+    from train import RECIPES
+
+    rows = {stage: (r.iterations, r.batch_size, r.lr, r.steps, r.warm_up) for stage, r in RECIPES.items()}
+    assert rows == {
+        0: (75_000, 64, 2e-5, (37_500,), (5_000, 17_500)),
+        1: (500_000, 8, 1e-5, (400_000,), (20_000, 70_000)),
+        2: (75_000, 16, 2e-5, (62_500,), (5_000, 17_500)),
+        3: (150_000, 8, 2e-5, (125_000,), (20_000, 70_000)),
+    }
+    assert RECIPES[0].scaled(150).steps == (75,)
