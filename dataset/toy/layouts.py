@@ -1,9 +1,8 @@
 """Toy data sets on disk, in the layouts of static images, BL30K, YouTube-VOS and DAVIS."""
 
+import functools
 import json
-import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from dataset.toy.scene import LEAST_AREA, draw_scene
 from dataset.toy.textures import load_photos
 from util.errors import InputError
 from util.files import atomic_path
+from util.parallel import in_processes
 
 STATIC_FOLDERS = ("fss", "DUTS-TR", "DUTS-TE", "ECSSD", "BIG", "HRSOD")
 ANNOTATED_EVERY = 5  # in YouTube-VOS
@@ -136,26 +136,16 @@ def _draw_all(root: Path, settings: ToySettings, jobs: list[tuple[str, int]], wo
         cv2.setNumThreads(1)  # the pictures are too small for more to pay
         try:
             for job in jobs:
-                yield _run(root, settings, *job)
+                yield _run(root, settings, job)
         finally:
             cv2.setNumThreads(threads)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), initializer=_start_worker) as pool:
-        try:
-            for future in as_completed([pool.submit(_run, root, settings, *job) for job in jobs]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    yield from in_processes(functools.partial(_run, root, settings), jobs, workers)
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    cv2.setNumThreads(1)
-
-
-def _run(root: Path, settings: ToySettings, kind: str, index: int) -> None:
+def _run(root: Path, settings: ToySettings, job: tuple[str, int]) -> None:
     """Draw one video (or one batch of images) and note what was written."""
+    kind, index = job
     files, objects = _KINDS[kind][1](root, settings, index)
     record = {"files": sorted(path.relative_to(root).as_posix() for path in files), "objects": objects}
     with atomic_path(_record(root, kind, index)) as temporary:
