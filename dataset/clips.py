@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,42 @@ from util.errors import InputError
 
 FRAMES = 5
 MAX_OBJECTS = 2
+
+
+@dataclass(frozen=True)
+class VideoFolders:
+    """Where the videos of a training stage lie, whether or not they are there.
+
+    Attributes:
+        name: of the data set, for messages.
+        images, masks, annotation_step: as in `VideoClips`.
+        remedy: what to do where something is missing.
+        split: lists the videos' names; without one, all are meant.
+        repeats: how often a video counts in an epoch.
+    """
+
+    name: str
+    images: Path
+    masks: Path
+    remedy: str
+    split: Path | None = None
+    annotation_step: int = 1
+    repeats: int = 1
+
+    def listed(self) -> list[str] | None:
+        """The videos that the split names, or None without a split.
+
+        Raises:
+            InputError: the split cannot be read.
+        """
+        if self.split is None:
+            return None
+        try:
+            return self.split.read_text().split()
+        except FileNotFoundError:
+            raise InputError(f"{self.split} is missing; {self.remedy}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.split} cannot be read ({error}); {self.remedy}") from None
 
 
 class VideoClips:
@@ -48,14 +85,11 @@ class VideoClips:
     ) -> None:
         self.name = name
         self.image_root, self.mask_root = images, masks
-        with_images, with_masks = _folders(images), _folders(masks)
-        self.videos = sorted(with_masks | with_images if videos is None else videos)
+        self.videos, missing = find_videos(images, masks, videos)
         if not self.videos:
             raise InputError(f"{masks} holds no videos; check how {name} was unpacked")
-        for root, present in ((images, with_images), (masks, with_masks)):
-            missing = [video for video in self.videos if video not in present]
-            if missing:
-                raise InputError(f"{root / missing[0]} is missing ({len(missing)} such videos); copy {name} again")
+        if missing:
+            raise InputError(f"{missing[0]} is missing ({len(missing)} such folders); copy {name} again")
         self.crop_size = crop_size
         self.crop_area = (crop_area, 1.0)
         self.annotation_step = annotation_step
@@ -114,14 +148,44 @@ class VideoClips:
 
     def _annotated(self, video: str) -> list[str]:
         """The names of the video's annotated frames in order, listed when needed: BL30K has five million."""
-        annotated = _stems(self.mask_root / video, ".png")
-        if self.annotation_step == 1 and (lonely := annotated ^ _stems(self.image_root / video, ".jpg")):
-            frame = min(lonely)
-            missing = (self.image_root if frame in annotated else self.mask_root) / video / frame
-            raise InputError(f"{missing}{'.jpg' if frame in annotated else '.png'} is missing; copy {self.name} again")
-        if not annotated:
+        frames, missing = find_frames(
+            self.image_root / video, self.mask_root / video, annotation_step=self.annotation_step
+        )
+        if missing:
+            raise InputError(f"{missing[0]} is missing; copy {self.name} again")
+        if not frames:
             raise InputError(f"{self.mask_root / video} holds no masks (<frame>.png); copy {self.name} again")
-        return sorted(annotated)
+        return frames
+
+
+def find_videos(images: Path, masks: Path, videos: Sequence[str] | None = None) -> tuple[list[str], list[Path]]:
+    """These videos (by default all that have a folder in either root), and which of their folders are missing.
+
+    Raises:
+        InputError: a root is missing.
+    """
+    with_images, with_masks = _folders(images), _folders(masks)
+    videos = sorted(with_images | with_masks if videos is None else videos)
+    missing = [images / video for video in videos if video not in with_images]
+    return videos, missing + [masks / video for video in videos if video not in with_masks]
+
+
+def find_frames(images: Path, masks: Path, *, annotation_step: int = 1) -> tuple[list[str], list[Path]]:
+    """The names of a video's frames that have image and mask, in order, and the files that lack a counterpart.
+
+    Args:
+        images: the video's frames, ``<frame>.jpg``.
+        masks: the video's masks, ``<frame>.png``.
+        annotation_step: images need a mask where it is 1; masks always need their image.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+    shown, annotated = _stems(images, ".jpg"), _stems(masks, ".png")
+    missing = [images / f"{frame}.jpg" for frame in sorted(annotated - shown)]
+    if annotation_step == 1:
+        missing += [masks / f"{frame}.png" for frame in sorted(shown - annotated)]
+    return sorted(annotated & shown), missing
 
 
 def largest_gap(progress: float, last_change: float = 0.9) -> int:
@@ -168,5 +232,8 @@ def _folders(root: Path) -> set[str]:
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:
-    names = os.listdir(folder)
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        raise InputError(f"{folder} is missing or cannot be read; check the data set's folder") from None
     return {name.removesuffix(suffix) for name in names if name.endswith(suffix) and not name.startswith(".")}

@@ -4,14 +4,14 @@ import bisect
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from dataset.clips import VideoClips
+from dataset.clips import VideoClips, VideoFolders
 from dataset.sampling import GlobalBatchSampler, SampleKey, sample_rng
 from dataset.static import StaticImages
 from util.errors import InputError
@@ -92,29 +92,101 @@ def stage_dataset(
     Raises:
         InputError: a folder that the stage needs is not given, missing or incomplete.
     """
+    parts: list[tuple[Source, int]] = []
     if stage == 0:
-        parts = _static_parts(_required(static_root, "--static_root", stage), crop_size)
-    elif stage == 1:
-        root = _required(bl_root, "--bl_root", stage)
-        bl30k = VideoClips(
-            "BL30K",
-            root / "JPEGImages",
-            root / "Annotations",
-            crop_size=crop_size,
-            crop_area=0.25,
-            last_change=0.8,
-        )
-        parts = [(bl30k, 1)]
-    elif stage in (2, 3):
-        davis = _davis(_required(davis_root, "--davis_root", stage), crop_size)
-        yv = _required(yv_root, "--yv_root", stage) / "train_480p"
-        youtube = VideoClips(
-            "YouTube-VOS", yv / "JPEGImages", yv / "Annotations", crop_size=crop_size, annotation_step=5
-        )
-        parts = [(davis, _DAVIS_REPEATS), (youtube, 1)]
+        for folder in static_folders(static_root):
+            if folder.path is None:
+                raise InputError(f"{static_root} has no folder {folder.names}; add it, or check --static_root")
+            parts.append((StaticImages(folder.path, crop_size=crop_size, nested=folder.nested), folder.repeats))
     else:
-        raise ValueError(f"stages are 0 to 3, not {stage}")
+        settings = {"crop_area": 0.25, "last_change": 0.8} if stage == 1 else {}
+        for folders in video_folders(stage, bl_root=bl_root, yv_root=yv_root, davis_root=davis_root):
+            listed = folders.listed()
+            for root in (folders.images, folders.masks):
+                if not root.is_dir():
+                    raise InputError(f"{root} is missing; {folders.remedy}")
+            clips = VideoClips(
+                folders.name,
+                folders.images,
+                folders.masks,
+                listed,
+                crop_size=crop_size,
+                annotation_step=folders.annotation_step,
+                **settings,
+            )
+            parts.append((clips, folders.repeats))
     return TrainingData(parts, iterations=iterations, seed=seed)
+
+
+class StaticFolder(NamedTuple):
+    """A folder of stage 0.
+
+    Attributes:
+        names: that it may go by, for messages.
+        path: None where it is missing.
+        nested: as in `StaticImages`.
+        repeats: how often an image counts in an epoch.
+    """
+
+    names: str
+    path: Path | None
+    nested: bool
+    repeats: int
+
+
+def static_folders(root: Path | str | None) -> list[StaticFolder]:
+    """The data sets of stage 0 in ``root``, found or not.
+
+    Raises:
+        InputError: ``root`` is not given or no folder.
+    """
+    root = _required(root, "--static_root", 0)
+    present = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
+    folders = []
+    for names, repeats in _STATIC_FOLDERS:
+        found = next((present[name.lower()] for name in names if name.lower() in present), None)
+        folders.append(StaticFolder(" or ".join(names), found, names == ("fss",), repeats))
+    return folders
+
+
+def video_folders(
+    stage: int,
+    *,
+    bl_root: Path | str | None = None,
+    yv_root: Path | str | None = None,
+    davis_root: Path | str | None = None,
+) -> list[VideoFolders]:
+    """The data sets of stages 1 to 3; whether their folders are there is not looked at.
+
+    Raises:
+        InputError: a root that the stage needs is not given or no folder.
+    """
+    if stage == 1:
+        root = _required(bl_root, "--bl_root", stage)
+        return [VideoFolders("BL30K", root / "JPEGImages", root / "Annotations", "copy it again, or check --bl_root")]
+    if stage not in (2, 3):
+        raise ValueError(f"stages are 0 to 3, not {stage}")
+    davis = _required(davis_root, "--davis_root", stage)
+    if (davis / "trainval").is_dir():
+        davis = davis / "trainval"
+    youtube = _required(yv_root, "--yv_root", stage) / "train_480p"
+    return [
+        VideoFolders(
+            "DAVIS 2017",
+            davis / "JPEGImages" / "480p",
+            davis / "Annotations" / "480p",
+            "check --davis_root, or copy it again",
+            split=davis / "ImageSets" / "2017" / "train.txt",
+            repeats=_DAVIS_REPEATS,
+        ),
+        VideoFolders(
+            "YouTube-VOS",
+            youtube / "JPEGImages",
+            youtube / "Annotations",
+            "make it with scripts/resize_youtube.py",
+            annotation_step=5,
+        ),
+    ]
 
 
 def training_batches(
@@ -147,27 +219,3 @@ def _required(root: Path | str | None, flag: str, stage: int) -> Path:
     if not root.is_dir():
         raise InputError(f"{root} is no folder; check {flag}")
     return root
-
-
-def _static_parts(root: Path, crop_size: int) -> list[tuple[StaticImages, int]]:
-    folders = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()}
-    parts = []
-    for names, repeats in _STATIC_FOLDERS:
-        found = next((folders[name.lower()] for name in names if name.lower() in folders), None)
-        if found is None:
-            raise InputError(f"{root} has no folder {' or '.join(names)}; add it, or check --static_root")
-        parts.append((StaticImages(found, crop_size=crop_size, nested=names == ("fss",)), repeats))
-    return parts
-
-
-def _davis(root: Path, crop_size: int) -> VideoClips:
-    if (root / "trainval").is_dir():
-        root = root / "trainval"
-    split = root / "ImageSets" / "2017" / "train.txt"
-    try:
-        videos = split.read_text().split()
-    except OSError:
-        raise InputError(f"{split} is missing; check --davis_root") from None
-    return VideoClips(
-        "DAVIS 2017", root / "JPEGImages" / "480p", root / "Annotations" / "480p", videos, crop_size=crop_size
-    )

@@ -13,6 +13,7 @@ from dataset.sample import MAX_TRIES, make_sample, visible_objects
 from util.errors import InputError
 
 FRAMES = 3
+OBJECT_FROM = 128  # the grey value from which a mask's pixel belongs to the object
 # The augmentation enlarges by at most 1.5 × 1.1: a short side of that many crops has all the detail that can be seen.
 _MOST_DETAIL = 1.5 * 1.1
 
@@ -31,7 +32,14 @@ class StaticImages:
     def __init__(self, folder: Path, *, crop_size: int, nested: bool = False) -> None:
         self.name = folder.name
         self.crop_size = crop_size
-        self.images = _paired_images(folder, "*/[!.]*" if nested else "[!.]*")
+        self.images, missing = find_images(folder, nested=nested)
+        if missing:
+            present = missing[0].with_suffix(".png" if missing[0].suffix == ".jpg" else ".jpg")
+            raise InputError(
+                f"{missing[0]} is missing, {present.name} needs it ({len(missing)} such files in {folder})"
+            )
+        if not self.images:
+            raise InputError(f"{folder} holds no images (<name>.jpg); check how the data set was unpacked")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,7 +60,8 @@ class StaticImages:
             transforms = plain_transforms(*mask.shape, size=self.crop_size, frames=FRAMES)
             if not len(visible_objects(transforms[0].warp.mask(mask), any_size=True)):
                 raise InputError(
-                    f"{path.with_suffix('.png')} shows no object (no value of 128 or more); remove it and its image"
+                    f"{path.with_suffix('.png')} shows no object (no value of {OBJECT_FROM} or more); "
+                    "remove it and its image"
                 )
         name = f"{self.name}: {path.stem}"
         return make_sample([(image, mask)] * FRAMES, transforms, [1], slots=1, rng=rng, name=name)
@@ -68,17 +77,16 @@ class StaticImages:
         if min(mask.shape) > short:
             height, width = (round(side * short / min(mask.shape)) for side in mask.shape)
             image, mask = (cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA) for array in (image, mask))
-        return image, (mask >= 128).astype(np.uint8)
+        return image, (mask >= OBJECT_FROM).astype(np.uint8)
 
 
-def _paired_images(folder: Path, pattern: str) -> list[Path]:
-    images = sorted(folder.glob(f"{pattern}.jpg"))
-    masks = set(folder.glob(f"{pattern}.png"))
-    if not images:
-        raise InputError(f"{folder} holds no images (<name>.jpg); check how the data set was unpacked")
-    lonely = sorted(masks.symmetric_difference(image.with_suffix(".png") for image in images))
-    if lonely:
-        image = lonely[0].with_suffix(".jpg")
-        missing, present = (image, lonely[0]) if lonely[0] in masks else (lonely[0], image)
-        raise InputError(f"{missing} is missing, {present.name} needs it ({len(lonely)} such files in {folder})")
-    return images
+def find_images(folder: Path, *, nested: bool = False) -> tuple[list[Path], list[Path]]:
+    """The images ``<name>.jpg`` with a mask ``<name>.png``, and the files that are missing beside one of the two.
+
+    With ``nested`` they lie in folders of ``folder``.
+    """
+    pattern = "*/[!.]*" if nested else "[!.]*"
+    images, masks = (set(folder.glob(f"{pattern}{suffix}")) for suffix in (".jpg", ".png"))
+    expected = {mask.with_suffix(".jpg") for mask in masks}
+    missing = sorted([*(expected - images), *(image.with_suffix(".png") for image in images - expected)])
+    return sorted(images & expected), missing
