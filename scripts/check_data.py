@@ -1,0 +1,240 @@
+"""Check all that a training stage reads, before a GPU waits for it.
+
+    python scripts/check_data.py --stage 2 --davis_root DAVIS --yv_root YV
+
+Decodes every file, prints one line for each problem (path: what: remedy) and a table of what was found. Ends with exit
+code 0 where all is well, 1 where there are problems. Takes the data flags of train.py, which stops at the first one.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataset.clips import VideoFolders, find_frames, find_videos
+from dataset.images import read_grey, read_image, read_mask
+from dataset.stages import StaticFolder, static_folders, video_folders
+from dataset.static import OBJECT_FROM, find_images
+from util.errors import InputError, command_line
+from util.parallel import in_processes
+
+
+class Problem(NamedTuple):
+    """Something that training would stumble over."""
+
+    path: Path
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}: {self.remedy}"
+
+
+@dataclass
+class Findings:
+    """What a piece of a data set holds: frames with a mask, objects, and problems."""
+
+    frames: int = 0
+    objects: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """A data set to check: the problems that listing it shows, and a job for each of its images or videos."""
+
+    name: str
+    problems: list[Problem]
+    jobs: list[Callable[[], Findings]]
+
+
+@dataclass(frozen=True)
+class CheckImage:
+    """Job: decode an image of stage 0 and its mask."""
+
+    path: Path
+
+    def __call__(self) -> Findings:
+        findings = Findings(frames=1)
+        mask_path = self.path.with_suffix(".png")
+        image, mask = _read(read_image, self.path, findings), _read(read_grey, mask_path, findings)
+        _compare(self.path, image, mask_path, mask, findings)
+        if mask is not None and mask.max() >= OBJECT_FROM:
+            findings.objects = 1
+        elif mask is not None:
+            what = f"no object (no value of {OBJECT_FROM} or more)"
+            findings.problems.append(Problem(mask_path, what, "remove it and its image"))
+        return findings
+
+
+@dataclass(frozen=True)
+class CheckVideo:
+    """Job: decode all of a video's frames and masks."""
+
+    folders: VideoFolders
+    video: str
+
+    def __call__(self) -> Findings:
+        images, masks = self.folders.images / self.video, self.folders.masks / self.video
+        if problems := _closed(images, masks):
+            return Findings(problems=problems)
+        frames, missing = find_frames(images, masks, annotation_step=self.folders.annotation_step)
+        findings = Findings(len(frames), problems=[Problem(path, "missing", self.folders.remedy) for path in missing])
+        # Also files without a counterpart: what is wrong with them should not come up only when it is there.
+        shown = {path.stem for path in images.glob("[!.]*.jpg")}
+        annotated = {path.stem for path in masks.glob("[!.]*.png")}
+        objects: set[int] = set()
+        unread = 0
+        for frame in sorted(shown | annotated):
+            image_path, mask_path = images / f"{frame}.jpg", masks / f"{frame}.png"
+            image = _read(read_image, image_path, findings) if frame in shown else None
+            mask = _read(read_mask, mask_path, findings) if frame in annotated else None
+            _compare(image_path, image, mask_path, mask, findings)
+            if mask is not None:
+                objects |= set(np.unique(mask).tolist()) - {0}
+            elif frame in annotated:
+                unread += 1
+        findings.objects = len(objects)
+        if not annotated:
+            findings.problems.append(Problem(masks, "no masks (<frame>.png)", self.folders.remedy))
+        elif not objects and not unread:
+            findings.problems.append(Problem(masks, "no object in any frame", "remove the video from both folders"))
+        return findings
+
+
+def _closed(*folders: Path) -> list[Problem]:
+    return [
+        Problem(folder, "cannot be read", "get the right to read it")
+        for folder in folders
+        if not os.access(folder, os.R_OK | os.X_OK)
+    ]
+
+
+def _read(reader: Callable[[Path], np.ndarray], path: Path, findings: Findings) -> np.ndarray | None:
+    """What ``reader`` makes of a file; None where it cannot, which becomes one of the problems."""
+    try:
+        return reader(path)
+    except InputError as error:
+        findings.problems.append(_problem(path, error))
+        return None
+
+
+def _problem(path: Path, error: InputError) -> Problem:
+    """Take the sentence of an error, "<path> [is] <what>; <remedy>", apart."""
+    what, _, remedy = str(error).removeprefix(f"{path} ").rpartition("; ")
+    return Problem(path, what.removeprefix("is "), remedy)
+
+
+def _compare(
+    image_path: Path, image: np.ndarray | None, mask_path: Path, mask: np.ndarray | None, findings: Findings
+) -> None:
+    if image is None or mask is None or image.shape[:2] == mask.shape:
+        return
+    (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
+    what = f"{mask_width}×{mask_height}, but {image_path} is {width}×{height}"
+    findings.problems.append(Problem(mask_path, what, "make or copy both again at the same size"))
+
+
+def plan_static(root: Path, folder: StaticFolder) -> Plan:
+    """What to check in a folder of stage 0."""
+    if folder.path is None:
+        return Plan(folder.names, [Problem(root, f"no folder {folder.names}", "add it, or check --static_root")], [])
+    images, missing = find_images(folder.path, nested=folder.nested)
+    problems = [Problem(path, "missing", "copy the pair again, or remove its other half") for path in missing]
+    if not images and not missing:
+        problems = [Problem(folder.path, "no images (<name>.jpg)", "check how the data set was unpacked")]
+    return Plan(folder.path.name, problems, [CheckImage(path) for path in images])
+
+
+def plan_videos(folders: VideoFolders) -> Plan:
+    """What to check in a data set of videos."""
+    roots = (folders.images, folders.masks)
+    problems = [Problem(root, "missing", folders.remedy) for root in roots if not root.is_dir()]
+    problems = problems or _closed(*roots)
+    try:
+        listed = folders.listed()
+    except InputError as error:
+        problems.append(_problem(folders.split, error))
+    if problems:
+        return Plan(folders.name, problems, [])
+    videos, missing = find_videos(folders.images, folders.masks, listed)
+    if not videos:
+        problems.append(Problem(folders.split or folders.masks, "no videos", folders.remedy))
+    problems += [Problem(path, "missing", folders.remedy) for path in missing]
+    lacking = {path.name for path in missing}
+    return Plan(folders.name, problems, [CheckVideo(folders, video) for video in videos if video not in lacking])
+
+
+def check(plans: list[Plan]) -> list[Findings]:
+    """Carry the plans out on all cores, printing every problem; returns what each data set holds."""
+    totals = [Findings(problems=list(plan.problems)) for plan in plans]
+    for plan in plans:
+        _report(plan.problems)
+    jobs = [job for plan in plans for job in plan.jobs]
+    owners = [total for plan, total in zip(plans, totals, strict=True) for _ in plan.jobs]
+    unit = "image" if all(isinstance(job, CheckImage) for job in jobs) else "video"
+    done = tqdm(in_processes(_run, jobs), total=len(jobs), desc="checking", unit=unit, disable=None)
+    for total, findings in zip(owners, done, strict=True):
+        _report(findings.problems)
+        total.frames += findings.frames
+        total.objects += findings.objects
+        total.problems += findings.problems
+    return totals
+
+
+def _run(job: Callable[[], Findings]) -> Findings:
+    return job()
+
+
+def _report(problems: list[Problem]) -> None:
+    for problem in problems:
+        tqdm.write(str(problem))
+
+
+def format_table(plans: list[Plan], totals: list[Findings], unit: str) -> str:
+    """The table of what was found, a line for each data set."""
+    rows = [("", f"{unit}s", "frames", "objects", "problems")]
+    for plan, total in zip(plans, totals, strict=True):
+        rows.append((plan.name, *map(str, (len(plan.jobs), total.frames, total.objects, len(total.problems)))))
+    first = max(len(row[0]) for row in rows)
+    return "\n".join(f"{row[0]:<{first}}" + "".join(f"{cell:>11}" for cell in row[1:]) for row in rows)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--stage", type=int, choices=range(4), required=True, help="0 static, 1 BL30K, 2 main, 3 main without BL30K"
+    )
+    parser.add_argument("--static_root", type=Path, help="stage 0: holds fss, DUTS-TR, DUTS-TE, ecssd, BIG, HRSOD")
+    parser.add_argument("--bl_root", type=Path, help="stage 1: holds JPEGImages and Annotations")
+    parser.add_argument("--davis_root", type=Path, help="stages 2, 3: holds trainval, or is it")
+    parser.add_argument("--yv_root", type=Path, help="stages 2, 3: holds train_480p")
+    return parser.parse_args()
+
+
+@command_line
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.stage == 0:
+        plans = [plan_static(arguments.static_root, folder) for folder in static_folders(arguments.static_root)]
+    else:
+        roots = {name: getattr(arguments, name) for name in ("bl_root", "davis_root", "yv_root")}
+        plans = [plan_videos(folders) for folders in video_folders(arguments.stage, **roots)]
+    totals = check(plans)
+    print(format_table(plans, totals, "image" if arguments.stage == 0 else "video"))
+    if any(total.problems for total in totals):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
