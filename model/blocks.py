@@ -1,4 +1,4 @@
-"""The two blocks that the mask encoder and the decoder are built of."""
+"""The blocks that the mask encoder and the decoder are built of."""
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,40 @@ class ResidualBlock(nn.Module):
         return self.conv2(F.relu(self.conv1(F.relu(x)))) + self.shortcut(x)
 
 
+class SharedConv2d(nn.Module):
+    """A 3×3 convolution of cat([own, shared]) where ``shared`` is a frame's and ``own`` each of its objects'.
+
+    A convolution of a concatenation is a sum of convolutions, so the shared half is computed once for all objects.
+    """
+
+    def __init__(self, own_channels: int, shared_channels: int, out_channels: int) -> None:
+        super().__init__()
+        whole = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)  # for its initialisation
+        self.own = nn.Conv2d(own_channels, out_channels, 3, padding=1, bias=False)
+        self.shared = nn.Conv2d(shared_channels, out_channels, 3, padding=1)
+        self.own.weight = nn.Parameter(whole.weight[:, :own_channels].detach().clone())
+        self.shared.weight = nn.Parameter(whole.weight[:, own_channels:].detach().clone())
+        self.shared.bias = whole.bias
+
+    def forward(self, own: Tensor, shared: Tensor) -> Tensor:
+        """own [B·K,own,h,w], shared [B,shared,h,w] -> [B·K,out,h,w]."""
+        return self.own(own) + per_object(self.shared(shared), own.shape[0] // shared.shape[0])
+
+
+class FusionBlock(nn.Module):
+    """The `ResidualBlock` of cat([own, shared]); see `SharedConv2d`."""
+
+    def __init__(self, own_channels: int, shared_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = SharedConv2d(own_channels, shared_channels, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = SharedConv2d(own_channels, shared_channels, out_channels)
+
+    def forward(self, own: Tensor, shared: Tensor) -> Tensor:
+        """own [B·K,own,h,w], shared [B,shared,h,w] -> [B·K,out,h,w]."""
+        return self.conv2(F.relu(self.conv1(F.relu(own), F.relu(shared)))) + self.shortcut(own, shared)
+
+
 class CBAM(nn.Module):
     """Convolutional block attention (Woo et al., ECCV 2018): a gate per channel, then a gate per position."""
 
@@ -37,3 +71,8 @@ class CBAM(nn.Module):
         x = x * channel_gate[:, :, None, None]
         pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
         return x * torch.sigmoid(self.spatial_conv(pooled))
+
+
+def per_object(x: Tensor, objects: int) -> Tensor:
+    """Repeat features of a frame for each of its objects: [B,C,h,w] -> [B·K,C,h,w]."""
+    return x if objects == 1 else x.repeat_interleave(objects, dim=0)

@@ -171,7 +171,7 @@ def translate_published(published: Mapping[str, Tensor], path: Path | str) -> di
             unexpected.append(name)
     if unexpected:
         raise InputError(_refusal(path, [], unexpected))
-    return _fold_biases(state)
+    return _split_shared(_fold_biases(state))
 
 
 def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
@@ -198,6 +198,27 @@ def _fold_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
         norm = re.sub(r"conv(\d)\.bias$", r"bn\1.", re.sub(r"downsample\.0\.bias$", "downsample.1.", name))
         if norm != name and norm + "running_mean" in state:
             state[norm + "running_mean"] = state[norm + "running_mean"] - state.pop(name)
+    return state
+
+
+def _split_shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Split the kernels of concatenations into their halves (`model.blocks.SharedConv2d`)."""
+    for block, feature in (
+        ("decoder.compress", "value_projection.weight"),
+        ("mask_encoder.fuse", "key_projection.weight"),
+    ):
+        projection = state.get(f"key_encoder.{feature}")
+        for conv in ("conv1", "shortcut"):
+            name = f"{block}.{conv}"
+            if projection is None or f"{name}.weight" not in state:
+                continue
+            # The decoder's shared half is the query value, that of the mask encoder is f16.
+            shared = projection.shape[0 if block == "decoder.compress" else 1]
+            weight = state.pop(f"{name}.weight")
+            state[f"{name}.own.weight"] = weight[:, :-shared]
+            state[f"{name}.shared.weight"] = weight[:, -shared:]
+            if f"{name}.bias" in state:
+                state[f"{name}.shared.bias"] = state.pop(f"{name}.bias")
     return state
 
 

@@ -1,11 +1,10 @@
 """The decoder: a readout and the query frame's features to the logit of each object's mask (Section 3.2)."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.blocks import ResidualBlock
-from model.encoders import KeyFeatures, per_object
+from model.blocks import FusionBlock, ResidualBlock, per_object
+from model.encoders import KeyFeatures
 
 
 class Decoder(nn.Module):
@@ -16,7 +15,7 @@ class Decoder(nn.Module):
     ) -> None:
         """``channels`` are the widths at strides 16, 8 and 4."""
         super().__init__()
-        self.compress = ResidualBlock(2 * value_channels, channels[0])
+        self.compress = FusionBlock(value_channels, value_channels, channels[0])
         self.up8 = UpBlock(f8_channels, channels[0], channels[1])
         self.up4 = UpBlock(f4_channels, channels[1], channels[2])
         self.predict = nn.Conv2d(channels[2], 1, 3, padding=1)
@@ -24,8 +23,7 @@ class Decoder(nn.Module):
     def forward(self, readout: Tensor, features: KeyFeatures) -> Tensor:
         """Decode the K objects of B frames: readout [B,K,Cv,h,w] -> logits [B,K,H,W]."""
         batch, objects = readout.shape[:2]
-        query_value = per_object(features.query_value, objects)
-        x = self.compress(torch.cat([readout.flatten(0, 1), query_value], dim=1))
+        x = self.compress(readout.flatten(0, 1), features.query_value)
         x = self.up8(x, features.f8)
         x = self.up4(x, features.f4)
         logit = self.predict(F.relu(x))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from model.blocks import CBAM, ResidualBlock
+from model.blocks import CBAM, FusionBlock, ResidualBlock, per_object
 
 # Name -> torchvision's block, and how many of them in each of the three stages.
 BACKBONES = {
@@ -108,7 +108,7 @@ class MaskEncoder(nn.Module):
         super().__init__()
         self.backbone = Backbone(backbone, width, in_channels=5)
         extend_input_channels(self.backbone.conv1.weight.data, image_channels=3)
-        self.fuse = ResidualBlock(self.backbone.channels[2] + f16_channels, value_channels)
+        self.fuse = FusionBlock(self.backbone.channels[2], f16_channels, value_channels)
         self.attention = CBAM(value_channels)
         self.refine = ResidualBlock(value_channels, value_channels)
 
@@ -127,7 +127,7 @@ class MaskEncoder(nn.Module):
         others = masks.sum(1, keepdim=True) - masks
         channels = (per_object(image, objects), masks.flatten(0, 1)[:, None], others.flatten(0, 1)[:, None])
         _, _, x = self.backbone(torch.cat(channels, dim=1))
-        x = self.fuse(torch.cat([x, per_object(f16, objects)], dim=1))
+        x = self.fuse(x, f16)
         x = self.refine(x + self.attention(x))
         return x.unflatten(0, (batch, objects))
 
@@ -135,8 +135,3 @@ class MaskEncoder(nn.Module):
 def extend_input_channels(weight: Tensor, image_channels: int) -> None:
     """Start the mask channels of a first convolution [C,in,7,7] orthogonal, in place, and leave the image's alone."""
     nn.init.orthogonal_(weight[:, image_channels:])
-
-
-def per_object(x: Tensor, objects: int) -> Tensor:
-    """Repeat features of a frame for each of its objects: [B,C,h,w] -> [B·K,C,h,w]."""
-    return x if objects == 1 else x.repeat_interleave(objects, dim=0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.reading import affinity, readout, similarity
+from model.reading import MemoryTable
 
 # The rows of Table 5, as they are written there, and the ever-growing bank of STM and STCN.
 BANKS = ("RDE", "F", "F+RDE", "L", "L+RDE", "F+L", "F+L+RDE", "2F+L", "F+2L", "2F+L+RDE", "STM")
@@ -60,18 +60,20 @@ class _Group:
     recurrent: Embedding
     latest: Embedding | None = None
     updates: list[Embedding] = field(default_factory=list)  # only in STM's growing bank
+    table: MemoryTable | None = None  # of what is read, until the next update
 
-    def contents(self, spec: BankSpec) -> list[Embedding]:
-        """The embeddings to read, repeated as often as the bank counts them.
+    def contents(self, spec: BankSpec) -> list[tuple[Embedding, int]]:
+        """The embeddings to read, and how often the bank counts each.
 
         Until the first update there is no latest frame, RDE is F and F counts once however often it is asked for; a
         bank that would be empty reads F.
         """
         if spec.growing:
-            return [self.first, *self.updates]
+            return [(embedding, 1) for embedding in (self.first, *self.updates)]
         if self.latest is None:
-            return [self.first] * (bool(spec.first) + bool(spec.recurrent)) or [self.first]
-        return [self.first] * spec.first + [self.latest] * spec.latest + [self.recurrent] * spec.recurrent
+            return [(self.first, max(1, bool(spec.first) + bool(spec.recurrent)))]
+        counted = [(self.first, spec.first), (self.latest, spec.latest), (self.recurrent, spec.recurrent)]
+        return [(embedding, count) for embedding, count in counted if count]
 
 
 class MemoryBank:
@@ -103,7 +105,7 @@ class MemoryBank:
             first = Embedding(key, value[:, known:])
             self._groups.append(_Group(first=first, recurrent=first))
 
-    def read(self, query_key: Tensor, top_k: int | None) -> Tensor:
+    def read(self, query_key: Tensor, top_k: int) -> Tensor:
         """Read every object's value for the positions of a query frame (Eq. 2 and 3).
 
         Args:
@@ -113,9 +115,17 @@ class MemoryBank:
         Returns:
             [1,K,Cv,h,w].
         """
-        return torch.cat([self._read_group(group, query_key, top_k) for group in self._groups], dim=1)
+        rows = _by_position(query_key)
+        read = []
+        for group in self._groups:
+            if group.table is None:
+                group.table = _table(group.contents(self.spec))
+            objects, channels = group.first.value.shape[1:3]
+            read.append(group.table.read(rows, top_k).view(-1, objects, channels))
+        return torch.cat(read, dim=1).permute(1, 2, 0).unflatten(2, query_key.shape[2:])[None]
 
     def _update_group(self, group: _Group, latest: Embedding) -> None:
+        group.table = None
         if self.spec.growing:
             group.updates.append(latest)
             return
@@ -123,9 +133,15 @@ class MemoryBank:
         if self.spec.recurrent:
             group.recurrent = Embedding(*self._aggregate(group.recurrent, latest))
 
-    def _read_group(self, group: _Group, query_key: Tensor, top_k: int | None) -> Tensor:
-        contents = group.contents(self.spec)
-        keys = torch.cat([embedding.key.flatten(2) for embedding in contents], dim=2)
-        values = torch.cat([embedding.value.flatten(3) for embedding in contents], dim=3)
-        weights = affinity(similarity(keys, query_key.flatten(2)), top_k)
-        return readout(weights, values).unflatten(3, query_key.shape[2:])
+
+def _table(contents: list[tuple[Embedding, int]]) -> MemoryTable:
+    keys = torch.cat([_by_position(embedding.key) for embedding, _ in contents])
+    values = torch.cat([_by_position(embedding.value.flatten(1, 2)) for embedding, _ in contents])
+    positions = len(keys) // len(contents)
+    counts = torch.tensor([count for _, count in contents], device=keys.device)
+    return MemoryTable(keys, values, counts.repeat_interleave(positions))
+
+
+def _by_position(x: Tensor) -> Tensor:
+    """[1,C,h,w] -> [h·w,C]."""
+    return x[0].flatten(1).T

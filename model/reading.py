@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def similarity(memory_key: Tensor, query_key: Tensor) -> Tensor:
@@ -25,20 +26,9 @@ def similarity(memory_key: Tensor, query_key: Tensor) -> Tensor:
         return (2 * memory_key.transpose(1, 2) @ query_key - norm) / math.sqrt(memory_key.shape[1])
 
 
-def affinity(similarity: Tensor, top_k: int | None = None) -> Tensor:
-    """W of Eq. 3: the softmax of S over the memory positions, or over the ``top_k`` most similar ones of each query.
-
-    Args:
-        similarity: [B,M,Q].
-        top_k: how many positions each query position reads; None or more than M reads all of them.
-
-    Returns:
-        [B,M,Q], columns summing to 1.
-    """
-    if top_k is None or top_k >= similarity.shape[1]:
-        return similarity.softmax(dim=1)
-    values, positions = similarity.topk(top_k, dim=1)
-    return similarity.new_zeros(similarity.shape).scatter_(1, positions, values.softmax(dim=1))
+def affinity(similarity: Tensor) -> Tensor:
+    """W of Eq. 3: the softmax of S [B,M,Q] over the memory positions; columns sum to 1."""
+    return similarity.softmax(dim=1)
 
 
 def readout(affinity: Tensor, memory_value: Tensor) -> Tensor:
@@ -52,3 +42,42 @@ def readout(affinity: Tensor, memory_value: Tensor) -> Tensor:
         [B,K,Cv,Q].
     """
     return (memory_value.flatten(1, 2) @ affinity.to(memory_value.dtype)).unflatten(1, memory_value.shape[1:3])
+
+
+class MemoryTable:
+    """A memory laid out for reading the top k: one row a position, everything that does not depend on the query done.
+
+    A position may count several times, as a bank with a doubled F wants it: it then takes as many of the k places and
+    as many times its share of the softmax, as if it stood there repeatedly.
+
+    Args:
+        key: [M,Ck].
+        value: [M,D]; a row holds the values of all objects.
+        count: how often each position counts [M], int64.
+    """
+
+    ROWS = 512  # query positions read at a time, which bounds the similarities in memory
+
+    def __init__(self, key: Tensor, value: Tensor, count: Tensor) -> None:
+        key = key.float()
+        scale = math.sqrt(key.shape[1])
+        self._key = 2 / scale * key
+        self._bias = -key.square().sum(1) / scale
+        self._value = value.contiguous()
+        self._count = count if bool((count != 1).any()) else None
+
+    def read(self, query_key: Tensor, top_k: int) -> Tensor:
+        """Eq. 2 and 3 over the ``top_k`` most similar positions: query [Q,Ck] -> [Q,D]."""
+        with torch.autocast(query_key.device.type, enabled=False):
+            return torch.cat([self._read(rows, top_k) for rows in query_key.float().split(self.ROWS)])
+
+    def _read(self, query_key: Tensor, top_k: int) -> Tensor:
+        similarity = torch.addmm(self._bias, query_key, self._key.T)
+        score, position = similarity.topk(min(top_k, similarity.shape[1]), dim=1)
+        if self._count is not None:
+            # The best positions first, each takes its places until all k are taken.
+            count = self._count[position]
+            taken_before = count.cumsum(1) - count
+            score = score + torch.minimum(count, top_k - taken_before).clamp(min=0).log()
+        weight = score.softmax(dim=1).to(self._value.dtype)
+        return F.embedding_bag(position, self._value, per_sample_weights=weight, mode="sum")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from model import RDE_VOS, NetworkConfig, soft_aggregation
 from model.aggregation import SpatioTemporalAggregation
 from model.encoders import Backbone
-from model.reading import affinity, readout, similarity
+from model.reading import MemoryTable, affinity, readout, similarity
 
 
 def plain_sam(module: SpatioTemporalAggregation, previous: torch.Tensor, latest: torch.Tensor) -> torch.Tensor:
@@ -42,21 +42,24 @@ def test_sam_is_the_papers_3d_module(size):
 
 
 @pytest.mark.parametrize("top_k", [1, 7, 24, 1000])
-def test_reading_is_the_softmax_of_distances_over_the_top_k(top_k):
+@pytest.mark.parametrize("counts", [[1], [1, 2, 3], [2]])
+def test_reading_the_top_k_of_counted_positions(top_k, counts):
+    """Positions that count several times are as good as repeated ones, in the softmax and in the top k."""
+    torch.manual_seed(0)
+    keys, values, query = torch.randn(24, 8), torch.randn(24, 10), torch.randn(MemoryTable.ROWS + 9, 8)
+    count = torch.tensor(counts).repeat(24 // len(counts))
+    repeated = torch.arange(24).repeat_interleave(count)
+    expected = read(keys[repeated].T, values[repeated].T, query.T, top_k).T
+    torch.testing.assert_close(MemoryTable(keys, values, count).read(query, top_k), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_reading_everything_is_the_softmax_of_distances():
     torch.manual_seed(0)
     keys, values, query = torch.randn(2, 8, 24), torch.randn(2, 3, 5, 24), torch.randn(2, 8, 9)
-    read_out = readout(affinity(similarity(keys, query), top_k), values)
+    read_out = readout(affinity(similarity(keys, query)), values)
     for b in range(2):
         for k in range(3):
-            torch.testing.assert_close(read_out[b, k], read(keys[b], values[b, k], query[b], top_k))
-
-
-def test_a_repeated_position_takes_two_of_the_top_k():
-    """With k=2 and every position twice, each query reads its nearest position alone."""
-    torch.manual_seed(0)
-    keys, query = torch.randn(1, 8, 10), torch.randn(1, 8, 6)
-    weights = affinity(similarity(torch.cat([keys, keys], dim=2), query), 2).view(1, 2, 10, 6).sum(1)
-    assert torch.equal(weights, F.one_hot(similarity(keys, query).argmax(1), 10).mT.float())
+            torch.testing.assert_close(read_out[b, k], read(keys[b], values[b, k], query[b], 24))
 
 
 def test_soft_aggregation_is_a_distribution_that_keeps_the_order_of_the_masks():
