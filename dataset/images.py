@@ -94,6 +94,33 @@ def davis_palette() -> bytes:
     return colours.astype(np.uint8).tobytes()
 
 
+def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Height and width after scaling to a short side, as torchvision's ``Resize`` rounds the long one."""
+    return tuple(short_side * side // min(size) for side in size)
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a uint8 RGB frame [H,W,3] to a height and width, bicubic with antialiasing."""
+    if image.shape[:2] == size:
+        return image
+    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def resize_mask(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize uint8 object ids [H,W] to a height and width by nearest neighbours.
+
+    An object too small to be hit by any of them keeps one pixel: it could not be followed otherwise.
+    """
+    if ids.shape == size:
+        return ids
+    resized = np.array(Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST))
+    for lost in np.setdiff1d(ids[ids > 0], resized):
+        pixels = np.argwhere(ids == lost)
+        y, x = pixels[len(pixels) // 2] * size // ids.shape
+        resized[y, x] = lost
+    return resized
+
+
 def to_tensor(image: np.ndarray) -> torch.Tensor:
     """Turn a uint8 RGB frame [H,W,3] into the network's input: float32 [3,H,W], ImageNet-normalised."""
     image = torch.from_numpy(image).permute(2, 0, 1).float().div_(255)

@@ -6,18 +6,38 @@ from pathlib import Path
 from util.evaluation import EngineSettings
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int) -> None:
-    """Add the flags that say how videos are segmented; ``mem_every`` is the data set's default θ."""
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which network is run, and how it reads its memory, whatever that holds."""
     parser.add_argument("--model", type=Path, required=True, help="checkpoint; its architecture is read from the file")
-    parser.add_argument(
-        "--bank", default="2F+L+RDE", help="what the memory holds, as Table 5 writes it (F, L, RDE, F+L, ...), or STM"
-    )
-    parser.add_argument("--mem_every", type=int, default=mem_every, metavar="θ", help="frames between memory updates")
     parser.add_argument("--top", type=int, default=40, metavar="K", help="memory positions that each position reads")
     parser.add_argument("--amp", action="store_true", help="compute in half precision")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
+def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, size: int | None = None) -> None:
+    """Add the flags that say how videos are segmented.
+
+    Args:
+        mem_every: the data set's default θ.
+        size: the default short side; where it is None there is no such flag, and frames keep their size.
+    """
+    add_network_arguments(parser)
+    parser.add_argument(
+        "--bank", default="2F+L+RDE", help="what the memory holds, as Table 5 writes it (F, L, RDE, F+L, ...), or STM"
+    )
+    parser.add_argument("--mem_every", type=int, default=mem_every, metavar="θ", help="frames between memory updates")
+    if size:
+        parser.add_argument(
+            "--size", type=int, default=size, help=f"short side at which frames are segmented; default {size}"
+        )
+
+
 def engine_settings(arguments: argparse.Namespace) -> EngineSettings:
     """The settings that the flags of `add_engine_arguments` were given."""
-    return EngineSettings(bank=arguments.bank, mem_every=arguments.mem_every, top_k=arguments.top, amp=arguments.amp)
+    return EngineSettings(
+        bank=arguments.bank,
+        mem_every=arguments.mem_every,
+        top_k=arguments.top,
+        amp=arguments.amp,
+        size=getattr(arguments, "size", None),
+    )

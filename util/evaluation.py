@@ -1,22 +1,26 @@
 """The one way in which every evaluation script runs the engine over videos and keeps the results."""
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from tqdm import tqdm
 
-from dataset.images import to_tensor, write_mask
+from dataset.images import resize_image, resize_mask, short_side_size, to_tensor, write_mask
 from dataset.video import Video, in_background
-from model.inference import InferenceCore
+from dataset.video_file import EndOfVideo, VideoFile
+from model.inference import STRIDE, InferenceCore, UpdateClock
 from model.network import RDE_VOS
 from util.device import synchronize
 from util.distributed import Processes
@@ -26,21 +30,31 @@ from util.files import atomic_path
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """How a video is segmented; see `model.inference.InferenceCore`."""
+    """How a video is segmented; see `model.inference.InferenceCore`.
+
+    ``size`` is the short side at which frames are segmented; None leaves them as they are.
+    """
 
     bank: str = "2F+L+RDE"
     mem_every: int = 3
     top_k: int = 40
     amp: bool = False
+    size: int | None = None
 
     def check(self, network: RDE_VOS) -> None:
-        """Refuse settings that cannot work, before any video is read.
+        """Refuse settings that cannot work, before any video is read; see `core`."""
+        self.core(network)
+
+    def core(self, network: RDE_VOS) -> InferenceCore:
+        """A fresh engine.
 
         Raises:
-            InputError: as `InferenceCore`'s ValueError.
+            InputError: the settings cannot work: as `InferenceCore`'s ValueError, or the size is too small.
         """
+        if self.size is not None and self.size < STRIDE:
+            raise InputError(f"--size is at least {STRIDE} pixels, not {self.size}; 480 is what the field uses")
         try:
-            InferenceCore(network, **asdict(self))
+            return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k, amp=self.amp)
         except ValueError as error:
             raise InputError(str(error)) from None
 
@@ -49,6 +63,7 @@ class Segmented(NamedTuple):
     """The result for one frame."""
 
     number: int  # of the frame in the video
+    image: np.ndarray  # the frame itself, uint8 RGB [H,W,3]
     ids: np.ndarray  # uint8 object ids [H,W]
     seconds: float  # the network's time since the result before this one
 
@@ -65,27 +80,57 @@ class Throughput(NamedTuple):
         return self.frames / self.seconds if self.seconds else float("nan")
 
 
-def segment(network: RDE_VOS, video: Video, settings: EngineSettings) -> Iterator[Segmented]:
+def segment(network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings) -> Iterator[Segmented]:
     """Segment a video as a stream: frames are decoded a few ahead, and nothing is kept.
 
+    Frames that are neither wanted nor update the memory are not even decoded, and nothing is after the last wanted
+    one. With a ``size`` the probabilities go back to the frame's own size before each pixel takes the likeliest id.
+
+    Yields:
+        the wanted frames, in order.
+
     Raises:
-        InputError: a frame or mask is missing, corrupt or of the wrong size.
+        InputError: a frame or mask is missing, corrupt or of the wrong size, or the settings cannot work.
     """
-    core = InferenceCore(network, **asdict(settings))
+    core = settings.core(network)
     device = next(network.parameters()).device
+    full_size = video.size
+    size = short_side_size(full_size, settings.size) if settings.size else full_size
 
-    def load(number: int) -> tuple[int, torch.Tensor, torch.Tensor | None]:
-        mask = torch.from_numpy(video.read_given_mask(number)) if number in video.masks else None
-        return number, to_tensor(video.read_frame(number)), mask
+    def load(number: int) -> tuple[int, np.ndarray, torch.Tensor, torch.Tensor | None]:
+        image, mask = video.read_frame(number), None
+        if number in video.masks:
+            mask = torch.from_numpy(resize_mask(video.read_given_mask(number), size))
+        return number, image, to_tensor(resize_image(image, size)), mask
 
-    last = len(video.frames) - 1
-    for number, image, mask in in_background(range(len(video.frames)), load):
-        started = time.perf_counter()
-        probability = core.step(image, mask, last=number == last)
-        labels = torch.tensor([0, *core.object_ids], dtype=torch.uint8, device=device)
-        ids = labels[probability.argmax(0)].cpu().numpy()
-        synchronize(device)
-        yield Segmented(number, ids, time.perf_counter() - started)
+    passed, seconds = 0, 0.0
+    with contextlib.suppress(EndOfVideo):
+        for number, image, pixels, mask in in_background(planned_frames(video, settings.mem_every), load):
+            started = time.perf_counter()
+            for _ in range(passed, number):
+                core.skip()
+            passed = number + 1
+            probability = core.step(pixels, mask, last=number == video.last)
+            wanted = video.wanted is None or number in video.wanted
+            if wanted:
+                if size != full_size:
+                    probability = F.interpolate(probability[None], full_size, mode="bilinear", align_corners=False)[0]
+                labels = torch.tensor([0, *core.object_ids], dtype=torch.uint8, device=device)
+                ids = labels[probability.argmax(0)].cpu().numpy()
+            synchronize(device)
+            seconds += time.perf_counter() - started
+            if wanted:
+                yield Segmented(number, image, ids, seconds)
+                seconds = 0.0
+
+
+def planned_frames(video: Video | VideoFile, mem_every: int) -> Iterator[int]:
+    """The numbers of the frames that have to be looked at: those that are wanted, and those that update the memory."""
+    clock = UpdateClock(mem_every)
+    for number in itertools.count() if video.last is None else range(video.last + 1):
+        update = clock.tick(annotated=number in video.masks)
+        if update or video.wanted is None or number in video.wanted:
+            yield number
 
 
 def evaluate(
@@ -94,8 +139,12 @@ def evaluate(
     output: Path,
     settings: EngineSettings,
     processes: Processes,
+    *,
+    masks: str = "",
 ) -> Throughput:
     """Segment videos into ``output/<video>/<frame>.png``, sharing them out over the processes.
+
+    ``masks`` names a folder in ``output`` for the videos' folders.
 
     A video's folder appears when the video is finished. Finished videos are left alone, so an interrupted run goes on
     where it stopped.
@@ -106,16 +155,16 @@ def evaluate(
     Raises:
         InputError: a video cannot be read.
     """
-    todo = [video for video in videos if not _is_finished(video, output)]
+    todo = [video for video in videos if not _is_finished(video, output, masks)]
     processes.wait()  # until every process has seen the same unfinished videos
     # Longest first, dealt out in turn: the processes finish at about the same time.
-    mine = sorted(todo, key=lambda video: -len(video.frames))[processes.rank :: processes.count]
+    mine = sorted(todo, key=lambda video: -video.last)[processes.rank :: processes.count]
     with tqdm(
-        total=sum(len(video.frames) for video in mine), unit="frame", disable=None, position=processes.rank
+        total=sum(len(video.results) for video in mine), unit="frame", disable=None, position=processes.rank
     ) as progress:
         for number, video in enumerate(mine, start=1):
             progress.set_description(f"video {number}/{len(mine)} {video.name}")
-            _segment_to_disk(network, video, output, settings, progress.update)
+            _segment_to_disk(network, video, output, masks, settings, progress.update)
     processes.wait()
     records = [json.loads(_record(video, output).read_text()) for video in videos]
     return Throughput(sum(record["frames"] for record in records), sum(record["seconds"] for record in records))
@@ -142,7 +191,7 @@ def claim_output(output: Path, model: Path, processes: Processes, **settings: ob
 
 
 def _segment_to_disk(
-    network: RDE_VOS, video: Video, output: Path, settings: EngineSettings, advance: Callable[[], object]
+    network: RDE_VOS, video: Video, output: Path, masks: str, settings: EngineSettings, advance: Callable[[], object]
 ) -> None:
     unfinished = output / ".records" / f"{video.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -157,21 +206,23 @@ def _segment_to_disk(
     for frame_seconds in in_background(segment(network, video, settings), write):
         seconds += frame_seconds
         advance()
-    shutil.rmtree(output / video.name, ignore_errors=True)
-    os.replace(unfinished, output / video.name)
+    folder = output / masks / video.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(exist_ok=True)
+    os.replace(unfinished, folder)
     with atomic_path(_record(video, output)) as temporary:
-        temporary.write_text(json.dumps({"frames": len(video.frames), "seconds": seconds}))
+        temporary.write_text(json.dumps({"frames": len(video.results), "seconds": seconds}))
 
 
-def mask_name(video: Video, number: int) -> str:
+def mask_name(video: Video | VideoFile, number: int) -> str:
     """The file name of the mask of a frame."""
-    return f"{video.frames[number].stem}.png"
+    return f"{video.frame_name(number)}.png"
 
 
-def _is_finished(video: Video, output: Path) -> bool:
-    folder = output / video.name
+def _is_finished(video: Video, output: Path, masks: str) -> bool:
+    folder = output / masks / video.name
     return _record(video, output).is_file() and all(
-        (folder / mask_name(video, number)).is_file() for number in range(len(video.frames))
+        (folder / mask_name(video, number)).is_file() for number in video.results
     )
 
 

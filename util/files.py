@@ -1,9 +1,12 @@
 """Files that are either complete or not there."""
 
 import contextlib
+import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from util.errors import InputError
 
 
 @contextlib.contextmanager
@@ -21,3 +24,17 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, floats with six digits after the point.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); choose another output folder") from None

@@ -8,7 +8,6 @@ Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation" (arXi
 All figures lie in 0..1 (decay in -1..1).
 """
 
-import csv
 import functools
 import math
 import os
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from dataset.images import read_mask
 from util.errors import InputError
-from util.files import atomic_path
+from util.files import write_csv
 
 CONTOUR_TOLERANCE = 0.008  # of the image diagonal
 VOID = 255  # DAVIS ground truth marks pixels of no object so
@@ -201,8 +200,8 @@ def write_results(scores: Sequence[VideoScore], output_folder: Path | str, split
     """
     overall = global_results(scores)
     rows = [[name, *figures] for name, figures in object_results(scores).items()]
-    _write_csv(Path(output_folder) / f"global_results-{split}.csv", [list(overall), list(overall.values())])
-    _write_csv(Path(output_folder) / f"per-sequence_results-{split}.csv", [["Sequence", "J-Mean", "F-Mean"], *rows])
+    write_csv(Path(output_folder) / f"global_results-{split}.csv", [list(overall), list(overall.values())])
+    write_csv(Path(output_folder) / f"per-sequence_results-{split}.csv", [["Sequence", "J-Mean", "F-Mean"], *rows])
 
 
 def _score(folders: list[tuple[Path, Path]], merge_objects: bool, progress: bool) -> list[VideoScore]:
@@ -345,12 +344,3 @@ def _nanmean(values: np.ndarray) -> float:
     """`numpy.nanmean`, but without its warning where there is nothing to average."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else math.nan
-
-
-def _write_csv(path: Path, rows: list[list]) -> None:
-    try:
-        with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); choose another output folder") from None

@@ -1,0 +1,91 @@
+"""A video file, decoded frame by frame as a stream."""
+
+import functools
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dataset.video import GivenMasks
+from util.errors import InputError
+
+
+class EndOfVideo(Exception):
+    """A video file has no further frame."""
+
+
+class VideoFile(GivenMasks):
+    """A video file and the masks that are given for some of its frames, which are named by their numbers.
+
+    Only the end of the stream tells how long the file is, so ``last`` is None; every frame is wanted.
+
+    Args:
+        path: a file in any format that OpenCV reads.
+        masks: annotation files by frame number.
+
+    Raises:
+        InputError: the file is missing or no video.
+    """
+
+    wanted = None
+    last = None
+
+    def __init__(self, path: Path, masks: dict[int, Path]) -> None:
+        self.name = path.name
+        self.path = path
+        self.masks = masks
+        self.decoded = 0  # frames so far
+        self._capture = _open(path)
+
+    @functools.cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames, from the first one: a file's header may give them before its rotation."""
+        found, image = _open(self.path).read()
+        if not found:
+            raise InputError(f"{self.path} holds no frame that can be decoded; convert it, for example with ffmpeg")
+        return image.shape[:2]
+
+    @property
+    def announced(self) -> int:
+        """The number of frames that the file's header announces, which need not be true; 0 if none."""
+        return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    @property
+    def fps(self) -> float:
+        """Frames per second to be shown, or NaN where the file does not say."""
+        return self._capture.get(cv2.CAP_PROP_FPS) or math.nan
+
+    def frame_name(self, number: int) -> str:
+        """What a frame's result is called, without suffix."""
+        return f"{number:05d}"
+
+    def read_frame(self, number: int) -> np.ndarray:
+        """Decode the next frame: uint8 RGB [H,W,3]. Frames come in order, ``number`` being the one that is next.
+
+        Raises:
+            EndOfVideo: there is no such frame.
+            InputError: the frame is of another size than the first one.
+        """
+        if number != self.decoded:
+            raise ValueError(f"frame {self.decoded} of {self.path} comes next, not {number}")
+        found, image = self._capture.read()
+        if not found:
+            raise EndOfVideo
+        if image.shape[:2] != self.size:
+            height, width = self.size
+            raise InputError(
+                f"frame {number} of {self.path} is {image.shape[1]}×{image.shape[0]}, but the first is "
+                f"{width}×{height}; convert the video to one size"
+            )
+        self.decoded += 1
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _open(path: Path) -> cv2.VideoCapture:
+    if not path.is_file():
+        raise InputError(f"{path} is missing; give a video file or a folder of images")
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise InputError(f"{path} cannot be read as a video; convert it, for example with ffmpeg, or give its frames")
+    return capture
