@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,6 +131,22 @@ def command() -> Command:
             timeout=timeout,
             env=environment,
         )
+
+    return run
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Command:
+    """As `command`, but in this process, without the seconds that a new one takes to import everything."""
+
+    def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        return subprocess.CompletedProcess([script, *arguments], status, *capsys.readouterr())
 
     return run
 

@@ -1,0 +1,340 @@
+"""eval_youtube.py on clips in YouTube-VOS's layout: late objects, gaps, odd starts, and only what is asked for."""
+
+import csv
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import plain
+import pytest
+import torch
+from conftest import assert_refused, draw_clip
+from PIL import Image
+from torch.nn import functional as F
+
+from dataset.images import read_image, read_mask, resize_mask, to_tensor, write_mask
+from dataset.youtube import YouTubeVOS
+from util.evaluation import planned_frames
+from util.metrics import contour_accuracy
+
+SIZE = (60, 100)  # of the frames
+SMALL_SIZE = (48, 80)  # at which they are segmented
+EVERY_FIFTH = ["00000", "00005", "00010"]
+# By video: its length; the category of each object, and the frames that it is asked for in.
+VIDEOS = {
+    "late": (12, {3: ("dog", EVERY_FIFTH), 7: ("crab", EVERY_FIFTH[1:])}),
+    "gaps": (11, {2: ("dog", ["00003", "00010"]), 9: ("cat", ["00003", "00008", "00010"])}),
+    "covered": (9, {1: ("crab", ["00000", "00008"]), 2: ("dog", ["00004", "00008"])}),
+    "speck": (6, {1: ("dog", ["00000", "00005"]), 4: ("dog", ["00000", "00005"])}),
+    "single": (1, {5: ("crab", ["00000"])}),
+}
+
+
+def draw_ids(name: str, ids: np.ndarray) -> np.ndarray:
+    """The ground truth of a video from the discs of a drawn one."""
+    if name == "covered":  # from frame 4 on the second object is everywhere
+        truth = (ids == 1).astype(np.uint8)
+        truth[4:] = 2
+        return truth
+    if name == "speck":
+        truth = (ids == 1).astype(np.uint8)
+        truth[:, 2, 2] = 4  # nearest neighbours miss it at the small size
+        return truth
+    return np.array([0, *VIDEOS[name][1], *[0] * 3], np.uint8)[ids]
+
+
+@pytest.fixture(scope="module")
+def youtube(tmp_path_factory) -> Path:
+    """`VIDEOS`, drawn; frames that nothing needs are no images."""
+    root = tmp_path_factory.mktemp("youtube")
+    for name, (length, objects) in VIDEOS.items():
+        frames, ids = draw_clip(length, *SIZE, 2)
+        truth = draw_ids(name, ids)
+        asked = {int(frame) for _, listed in objects.values() for frame in listed}
+        given = {int(listed[0]) for _, listed in objects.values()}
+        for t in range(length):
+            for folder in ("all_frames/valid_all_frames", *(["valid"] if t in asked else [])):
+                path = root / folder / "JPEGImages" / name / f"{t:05d}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(frames[t]).save(path, quality=95)
+            if t in given:  # known objects are in it, too, and must be left alone
+                write_mask(root / "valid/Annotations" / name / f"{t:05d}.png", truth[t])
+            write_mask(root / "gt" / name / f"{t:05d}.png", truth[t])
+    write_meta(root / "valid", {name: objects for name, (_, objects) in VIDEOS.items()})
+    write_meta(root / "train", {"training": {1: ("dog", ["00000"]), 2: ("cat", ["00000"])}})
+    return root
+
+
+def write_meta(folder: Path, videos: dict) -> None:
+    listed = {
+        name: {"objects": {str(i): {"category": what, "frames": frames} for i, (what, frames) in objects.items()}}
+        for name, objects in videos.items()
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "meta.json").write_text(json.dumps({"videos": listed}))
+
+
+@pytest.fixture
+def arguments(youtube, small_checkpoint, tmp_path):
+    """The command line for the small network on the drawn videos."""
+
+    def build(*flags: object, path: Path = youtube, output: Path = tmp_path / "output") -> tuple:
+        model = ("--model", small_checkpoint, "--device", "cpu", "--size", min(SMALL_SIZE))
+        return ("eval_youtube.py", *model, "--yv_path", path, "--output", output, *flags)
+
+    return build
+
+
+def expected_masks(network, root: Path, name: str) -> dict[int, np.ndarray]:
+    """Every frame's ids by the plain formulas, with the resizing that YouTube-VOS wants around them."""
+    length, objects = VIDEOS[name]
+    images, masks = [], {}
+    for t in range(length):
+        image = Image.fromarray(read_image(root / f"all_frames/valid_all_frames/JPEGImages/{name}/{t:05d}.jpg"))
+        images.append(to_tensor(np.array(image.resize(SMALL_SIZE[::-1], Image.Resampling.BICUBIC))))
+    order = []
+    for t in sorted({int(frames[0]) for _, frames in objects.values()}):
+        new = [i for i, (_, frames) in objects.items() if int(frames[0]) == t]
+        mask = read_mask(root / f"valid/Annotations/{name}/{t:05d}.png")
+        mask = np.where(np.isin(mask, new), mask, np.uint8(0))
+        masks[t] = torch.from_numpy(resize_mask(mask, SMALL_SIZE))
+        order += new
+    results = {}
+    for t, probability in enumerate(plain.segment(network, images, masks, "2F+L+RDE", 4, 40)):
+        full = F.interpolate(probability[None], SIZE, mode="bilinear", align_corners=False)[0]
+        results[t] = np.array([0, *order], np.uint8)[full.argmax(0)]
+    return results
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_zip_holds_what_meta_json_asks_for(arguments, command, youtube, small_network, tmp_path):
+    expected = {name: expected_masks(small_network, youtube, name) for name in VIDEOS}
+    # What is neither asked for nor updates the memory is not even decoded, nor is anything after the last.
+    root = shutil.copytree(youtube, tmp_path / "youtube")
+    for frame in ("00001", "00003", "00006", "00008", "00011"):
+        (root / f"all_frames/valid_all_frames/JPEGImages/late/{frame}.jpg").write_text("no image")
+    result = command(*arguments("--gt", root / "gt", path=root))
+    assert result.returncode == 0, result.stderr
+    assert "note" not in result.stdout and "12 masks" in result.stdout
+
+    meta = json.loads((root / "valid/meta.json").read_text())["videos"]
+    asked = {
+        f"Annotations/{name}/{frame}.png"
+        for name, video in meta.items()
+        for listed in video["objects"].values()
+        for frame in listed["frames"]
+    }
+    with zipfile.ZipFile(tmp_path / "output.zip") as archive:
+        assert sorted(archive.namelist()) == sorted(asked) and len(asked) == 12
+        archive.extractall(tmp_path / "unzipped")
+    output = tmp_path / "output"
+    assert {str(path.relative_to(output)) for path in output.rglob("*.png")} == asked
+    for name in VIDEOS:
+        for path in (tmp_path / "unzipped/Annotations" / name).iterdir():
+            with Image.open(path) as image, Image.open(root / "valid/Annotations/late/00000.png") as given:
+                assert image.mode == "P" and image.size == SIZE[::-1] and image.getpalette() == given.getpalette()
+            difference = read_mask(path) != expected[name][int(path.stem)]
+            assert difference.mean() < 1e-3, f"{name} {path.name}"  # rounding may decide a pixel
+    # The cases that the videos are there for do occur.
+    assert 7 not in expected["late"][4] and 7 in expected["late"][5]
+    assert set(np.unique(expected["covered"][4])) <= {0, 2}
+    speck = read_mask(root / "valid/Annotations/speck/00000.png")
+    assert 4 not in np.array(Image.fromarray(speck).resize(SMALL_SIZE[::-1], Image.Resampling.NEAREST))
+    assert 4 in resize_mask(speck, SMALL_SIZE)
+
+    # The scores, worked out again from the masks.
+    rows = read_table(output / "per-object_results-valid.csv")
+    assert [(row["Video"], row["Object"]) for row in rows] == [
+        (name, str(i)) for name in sorted(VIDEOS) for i in VIDEOS[name][1]
+    ]
+    figures = {"seen": [], "unseen": []}
+    for row in rows:
+        category, frames = VIDEOS[row["Video"]][1][int(row["Object"])]
+        assert row["Kind"] == ("unseen" if category == "crab" else "seen") and row["Frames"] == str(len(frames) - 1)
+        pairs = []
+        for frame in frames[1:]:
+            paths = (root / "gt" / row["Video"], output / "Annotations" / row["Video"])
+            pairs.append([read_mask(path / f"{frame}.png") == int(row["Object"]) for path in paths])
+        if not pairs:
+            assert row["J"] == "nan"
+            continue
+        j = np.mean(
+            [(one & other).sum() / max((one | other).sum(), 1) if (one | other).any() else 1 for one, other in pairs]
+        )
+        f = np.mean([contour_accuracy(*pair) for pair in pairs])
+        assert float(row["J"]) == pytest.approx(j, abs=1e-5) and float(row["F"]) == pytest.approx(f, abs=1e-5)
+        figures[row["Kind"]].append((j, f))
+    (overall,) = read_table(output / "global_results-valid.csv")
+    seen, unseen = np.mean(figures["seen"], axis=0), np.mean(figures["unseen"], axis=0)
+    assert list(overall) == ["Overall", "J_seen", "F_seen", "J_unseen", "F_unseen"]
+    expected_row = [np.mean([seen, unseen]), *seen, *unseen]
+    assert [float(value) for value in overall.values()] == pytest.approx(expected_row, abs=1e-5)
+
+
+def test_only_needed_frames_are_planned(youtube):
+    planned = {video.name: list(planned_frames(video, 4)) for video in YouTubeVOS(youtube).videos()}
+    assert planned == {
+        "covered": [0, 4, 8],
+        "gaps": [3, 7, 8, 10],
+        "late": [0, 4, 5, 9, 10],
+        "single": [0],
+        "speck": [0, 4, 5],
+    }
+
+
+def test_all_masks_two_processes_and_a_rerun(arguments, command, inline, youtube, small_network, tmp_path):
+    result = command(*arguments("--output_all"), processes=2)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("FPS") == 1 and "39 masks" in result.stdout
+    folder = tmp_path / "output/Annotations"
+    for name, (length, _) in VIDEOS.items():
+        expected = expected_masks(small_network, youtube, name)
+        assert sorted(path.name for path in (folder / name).iterdir()) == [f"{t:05d}.png" for t in range(length)]
+        for t in range(length):
+            assert (read_mask(folder / name / f"{t:05d}.png") != expected[t]).mean() < 1e-3, f"{name} {t}"
+    assert not read_mask(folder / "gaps/00002.png").any()  # before the first object
+    with zipfile.ZipFile(tmp_path / "output.zip") as archive:
+        assert len(archive.namelist()) == 12
+
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    (folder / "gaps/00004.png").unlink()
+    (tmp_path / "output.zip").unlink()
+    assert inline(*arguments("--output_all")).returncode == 0
+    changed = {path.parent.name for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert changed == {"gaps"} and (tmp_path / "output.zip").is_file()
+    assert_refused(inline(*arguments()), tmp_path / "output", "output_all")
+
+
+def test_without_all_frames_and_with_a_lost_object(arguments, inline, youtube, tmp_path):
+    root = shutil.copytree(youtube, tmp_path / "youtube", ignore=shutil.ignore_patterns("all_frames"))
+    write_mask(root / "valid/Annotations/single/00000.png", np.zeros(SIZE, np.uint8))
+    result = inline(*arguments(path=root))
+    assert result.returncode == 0, result.stderr
+    notes = [line for line in result.stdout.splitlines() if line.startswith("note")]
+    assert len(notes) == 2
+    assert str(root / "valid/JPEGImages") in notes[0] and str(root / "valid/Annotations/single/00000.png") in notes[1]
+    assert not read_mask(tmp_path / "output/Annotations/single/00000.png").any()
+    with zipfile.ZipFile(tmp_path / "output.zip") as archive:
+        assert len(archive.namelist()) == 12
+
+    # The other place for all frames; the results of every fifth are not mixed with those of all.
+    shutil.copytree(youtube / "all_frames/valid_all_frames", root / "valid_all_frames")
+    assert_refused(inline(*arguments(path=root)), tmp_path / "output", "all_frames")
+    result = inline(*arguments(path=root, output=tmp_path / "other"))
+    assert result.returncode == 0 and result.stdout.count("note") == 1
+
+
+# Each damages a fresh data set and says what the refusal must mention.
+def _no_meta(root):
+    (root / "valid/meta.json").unlink()
+    return root / "valid/meta.json", "missing"
+
+
+def _broken_meta(root):
+    (root / "valid/meta.json").write_text('{"videos": [1]}')
+    return root / "valid/meta.json", "download"
+
+
+def _empty_meta(root):
+    write_meta(root / "valid", {})
+    return root / "valid/meta.json", "no video"
+
+
+def _no_frames_asked_for(root):
+    write_meta(root / "valid", {"late": {1: ("dog", [])}})
+    return root / "valid/meta.json", "late"
+
+
+def _no_images(root):
+    for folder in ("all_frames", "valid/JPEGImages"):
+        shutil.rmtree(root / folder)
+    return root / "all_frames/valid_all_frames/JPEGImages", root / "valid/JPEGImages", "missing"
+
+
+def _no_video(root):
+    shutil.rmtree(root / "all_frames/valid_all_frames/JPEGImages/gaps")
+    return root / "all_frames/valid_all_frames/JPEGImages/gaps", "missing"
+
+
+def _no_frame(root):
+    path = root / "all_frames/valid_all_frames/JPEGImages/late/00010.jpg"
+    path.unlink()
+    return path, "meta.json"
+
+
+def _corrupt_frame(root):
+    path = root / "all_frames/valid_all_frames/JPEGImages/late/00004.jpg"
+    path.write_text("no image")
+    return path, "decoded"
+
+
+def _two_frames_in_one(root):
+    folder = root / "all_frames/valid_all_frames/JPEGImages/late"
+    shutil.copy(root / "gt/late/00002.png", folder)
+    return folder / "00002.jpg", "00002.png"
+
+
+def _no_mask(root):
+    (root / "valid/Annotations/late/00005.png").unlink()
+    return root / "valid/Annotations/late/00005.png", "missing"
+
+
+def _mask_of_another_size(root):
+    write_mask(root / "valid/Annotations/late/00005.png", np.full((20, 30), 7, np.uint8))
+    return root / "valid/Annotations/late/00005.png", "30×20", "100×60"
+
+
+def _no_ground_truth(root):
+    (root / "gt/late/00010.png").unlink()
+    return root / "gt/late/00010.png", "--gt"
+
+
+def _no_categories(root):
+    path = root / "valid/meta.json"
+    path.write_text(path.read_text().replace('"category"', '"kind"'))
+    return "category", "covered", "--gt"
+
+
+def _no_training_meta(root):
+    (root / "train/meta.json").unlink()
+    return root / "train/meta.json", "missing"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _no_meta,
+        _broken_meta,
+        _empty_meta,
+        _no_frames_asked_for,
+        _no_images,
+        _no_video,
+        _no_frame,
+        _corrupt_frame,
+        _two_frames_in_one,
+        _no_mask,
+        _mask_of_another_size,
+        _no_ground_truth,
+        _no_categories,
+        _no_training_meta,
+    ],
+)
+def test_a_damaged_data_set_is_refused(arguments, inline, youtube, tmp_path, damage):
+    root = shutil.copytree(youtube, tmp_path / "youtube")
+    mentioned = damage(root)
+    assert_refused(inline(*arguments("--gt", root / "gt", path=root)), *mentioned)
+    assert not (tmp_path / "output.zip").exists()
+
+
+def test_ground_truth_of_another_size_and_wrong_flags_are_refused(arguments, inline, youtube, tmp_path):
+    truth = shutil.copytree(youtube / "gt", tmp_path / "gt")
+    write_mask(truth / "late/00010.png", np.zeros((30, 50), np.uint8))
+    assert_refused(inline(*arguments("--gt", truth)), truth / "late/00010.png", "50×30")
+    assert_refused(inline(*arguments("--size", 8)), "--size", "480")
+    assert_refused(inline(*arguments("--split", "test")), youtube / "test/meta.json", "missing")
