@@ -75,13 +75,15 @@ def write_mask(path: Path | str, ids: np.ndarray, palette: bytes | None = None) 
 
 
 def read_palette(path: Path | str) -> bytes | None:
-    """The palette (RGB triples) of a palette PNG, or None where the image has none.
+    """The palette (256 RGB triples) of a palette PNG, or None where the image has none.
+
+    A shorter one goes on in DAVIS's colours.
 
     Raises:
         InputError: the file is missing or no image.
     """
     palette = _decode(path).getpalette()
-    return None if palette is None else bytes(palette)
+    return None if palette is None else bytes(palette) + davis_palette()[len(palette) :]
 
 
 @functools.cache

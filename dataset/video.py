@@ -86,6 +86,10 @@ class Video(GivenMasks):
         """What a frame's result is called, without suffix."""
         return self.frames[number].stem
 
+    def frame_number(self, name: str) -> int | None:
+        """The frame that a mask of this name belongs to; None where there is none."""
+        return next((number for number, frame in enumerate(self.frames) if frame.stem == name), None)
+
     def read_frame(self, number: int) -> np.ndarray:
         """Decode a frame: uint8 RGB [H,W,3].
 

@@ -1,7 +1,9 @@
-"""A video file, decoded frame by frame as a stream."""
+"""Video files, decoded and encoded frame by frame as a stream."""
 
+import contextlib
 import functools
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -9,6 +11,7 @@ import numpy as np
 
 from dataset.video import GivenMasks
 from util.errors import InputError
+from util.files import atomic_path
 
 
 class EndOfVideo(Exception):
@@ -22,7 +25,6 @@ class VideoFile(GivenMasks):
 
     Args:
         path: a file in any format that OpenCV reads.
-        masks: annotation files by frame number.
 
     Raises:
         InputError: the file is missing or no video.
@@ -31,10 +33,10 @@ class VideoFile(GivenMasks):
     wanted = None
     last = None
 
-    def __init__(self, path: Path, masks: dict[int, Path]) -> None:
+    def __init__(self, path: Path) -> None:
         self.name = path.name
         self.path = path
-        self.masks = masks
+        self.masks: dict[int, Path] = {}
         self.decoded = 0  # frames so far
         self._capture = _open(path)
 
@@ -60,6 +62,12 @@ class VideoFile(GivenMasks):
         """What a frame's result is called, without suffix."""
         return f"{number:05d}"
 
+    def frame_number(self, name: str) -> int | None:
+        """The frame that a mask of this name belongs to; None where the header announces no such frame."""
+        if not name.isdecimal() or (self.announced and int(name) >= self.announced):
+            return None
+        return int(name)
+
     def read_frame(self, number: int) -> np.ndarray:
         """Decode the next frame: uint8 RGB [H,W,3]. Frames come in order, ``number`` being the one that is next.
 
@@ -80,6 +88,40 @@ class VideoFile(GivenMasks):
             )
         self.decoded += 1
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@contextlib.contextmanager
+def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield a function that appends a uint8 RGB frame [H,W,3] to an MP4 file, which appears when it is complete.
+
+    MPEG-4 takes even sizes only: an odd last row or column is left out.
+
+    Args:
+        size: height and width of the frames.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    height, width = (side // 2 * 2 for side in size)
+    refusal = InputError(f"{path} cannot be written as an MP4 video; free some disk space, or use --format masks")
+    written = 0
+
+    def write(image: np.ndarray) -> None:
+        nonlocal written
+        writer.write(cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2BGR))
+        written += 1
+
+    with atomic_path(path) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
+        if not writer.isOpened():
+            raise refusal
+        try:
+            yield write
+        finally:
+            writer.release()
+        # The writer itself reports nothing.
+        if int(cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT)) != written:
+            raise refusal
 
 
 def _open(path: Path) -> cv2.VideoCapture:
