@@ -57,9 +57,14 @@ class DAVIS:
         names = self.image_set.read_text().split()
         if not names:
             raise InputError(f"{self.image_set} lists no video; copy or download it again")
-        return [self._video(name) for name in names]
+        return [self.video(name) for name in names]
 
-    def _video(self, name: str) -> Video:
+    def video(self, name: str) -> Video:
+        """One video, whether or not the split lists it; its frames and masks must be there.
+
+        Raises:
+            InputError: as `videos`.
+        """
         frames = list_frames(self._base / "JPEGImages" / "480p" / name)
         masks = [self.annotations / name / f"{frame.stem}.png" for frame in frames]
         for mask in masks if self.has_ground_truth else masks[:1]:

@@ -1,0 +1,183 @@
+"""Figure 3: how J&F, speed and memory change with the length of a video, for RDE's constant bank and STM's growing one.
+
+A clip in DAVIS's layout, played forward and backward, is repeated 1, 10, 15 and 20 times. Every run is a process of
+its own, so that its peak memory is its own. As in the paper, STM's bank takes only every 60th frame.
+
+Writes OUTPUT/figure3.csv and figure3.png. Run again to go on: finished runs are not done again.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import sys
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from dataset.davis import DAVIS
+from dataset.images import read_mask
+from dataset.video import Video, in_background
+from model import load_network
+from util.arguments import add_network_arguments
+from util.device import choose_device, peak_memory
+from util.distributed import Processes
+from util.errors import InputError, command_line
+from util.evaluation import EngineSettings, Segmented, claim_output, segment
+from util.files import atomic_path, write_csv
+from util.metrics import contour_accuracy, region_similarity
+
+HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "FPS", "ms per frame", "Peak memory (GiB)"]
+PUBLISHED = (
+    "The paper's Figure 3 has no numbers: RDE's J&F and FPS are 'almost unchanged' with length, "
+    "STCN's 'have an obvious reduction'."
+)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the table and the picture")
+    parser.add_argument("--video", default="cows", help="the clip; default cows, as in the paper")
+    parser.add_argument(
+        "--times", type=int, nargs="+", default=[1, 10, 15, 20], help="how often to play it; default 1 10 15 20"
+    )
+    parser.add_argument("--mem_every", type=int, default=3, metavar="θ", help="for 2F+L+RDE; default 3")
+    parser.add_argument("--stm_mem_every", type=int, default=60, metavar="θ", help="for STM; default 60")
+    add_network_arguments(parser)
+    return parser.parse_args()
+
+
+def forward_and_backward(clip: Video, times: int) -> Video:
+    """A video that plays a clip forward and backward ``times`` times; its frames are the clip's own files."""
+    return Video(f"{clip.name} ×{times}", [*clip.frames, *reversed(clip.frames)] * times, clip.masks)
+
+
+def measure(model: Path, davis: DAVIS, name: str, times: int, settings: EngineSettings, device_name: str) -> dict:
+    """Segment the long video and score each frame as it comes; nothing is kept but sums.
+
+    As on DAVIS, the first and the last frame are not scored.
+
+    Returns:
+        ``frames``, ``seconds``, ``peak_memory`` in bytes of this process or its GPU, and the mean ``j`` and ``f``.
+
+    Raises:
+        InputError: the clip cannot be read, or the memory does not suffice.
+    """
+    device = choose_device(device_name)
+    network = load_network(model, device)
+    clip = davis.video(name)
+    video = forward_and_backward(clip, times)
+    ids = np.unique(clip.read_given_mask(0))[1:, None, None]
+
+    def score(result: Segmented) -> tuple[np.ndarray, float]:
+        if result.number in (0, video.last):
+            return np.zeros(2), result.seconds
+        truth = read_mask(davis.annotations / name / f"{video.frame_name(result.number)}.png") == ids
+        predicted = result.ids == ids
+        measured = region_similarity(truth, predicted), contour_accuracy(truth, predicted)
+        return np.mean(measured, axis=1), result.seconds
+
+    total, seconds = np.zeros(2), 0.0
+    try:
+        # What a device does at its first frames only, such as choosing algorithms, is not part of the speed.
+        deque(itertools.islice(segment(network, clip, settings), 2 * settings.mem_every), maxlen=0)
+        scored = in_background(segment(network, video, settings), score)
+        for figures, frame_seconds in tqdm(scored, total=len(video.frames), desc=settings.bank, disable=None):
+            total += figures
+            seconds += frame_seconds
+    except torch.OutOfMemoryError:
+        raise _too_long(settings, times) from None
+    j, f = (total / max(1, len(video.frames) - 2)).tolist()
+    return {"frames": len(video.frames), "seconds": seconds, "peak_memory": peak_memory(device), "j": j, "f": f}
+
+
+def run(path: Path, model: Path, davis: DAVIS, name: str, times: int, settings: EngineSettings, device: str) -> dict:
+    """`measure` in a process of its own, or what it found in an earlier run, from ``path``."""
+    if not path.is_file():
+        try:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                record = pool.submit(measure, model, davis, name, times, settings, device).result()
+        except BrokenProcessPool:  # a system that is short of memory ends the process
+            raise _too_long(settings, times) from None
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(record))
+    return json.loads(path.read_text())
+
+
+def _too_long(settings: EngineSettings, times: int) -> InputError:
+    return InputError(
+        f"the memory does not suffice for {times} times the clip with bank {settings.bank} and θ = "
+        f"{settings.mem_every}; raise --stm_mem_every, or leave that length out of --times"
+    )
+
+
+def draw(rows: list[list], path: Path) -> None:
+    """Draw J&F, FPS, time and memory over the length, a line for each bank."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 4), ("J&F", "FPS", "ms per frame", "Peak memory (GiB)"), strict=True):
+        column = HEADER.index(name)
+        for bank, theta in dict.fromkeys((row[0], row[1]) for row in rows):
+            points = sorted((row[2], row[column]) for row in rows if row[:2] == [bank, theta])
+            axes.plot(*zip(*points, strict=True), "o-", label=f"{bank}, θ = {theta}")
+        axes.set_title(f"{name} (%)" if name == "J&F" else name)
+        axes.set_xlabel("times forward and backward")
+        axes.set_xticks(sorted({row[2] for row in rows}))
+        axes.set_ylim(0, 1.1 * max(row[column] for row in rows))
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure.supxlabel(PUBLISHED, fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    if min(arguments.times) < 1:
+        raise InputError(f"--times {min(arguments.times)} is no length; play the clip at least once")
+    davis = DAVIS(arguments.davis_path)
+    davis.video(arguments.video).read_given_mask(0)
+    device = choose_device(arguments.device)
+    network = load_network(arguments.model)
+    banks = {"2F+L+RDE": arguments.mem_every, "STM": arguments.stm_mem_every}
+    settings = [
+        EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top, amp=arguments.amp)
+        for bank, theta in banks.items()
+    ]
+    for each in settings:
+        each.check(network)
+    output = arguments.output
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    claimed = {each.bank: asdict(each) for each in settings}
+    claim_output(output, arguments.model, Processes(), video=arguments.video, device=where, **claimed)
+
+    rows = []
+    for each, times in itertools.product(settings, arguments.times):
+        path = output / ".records" / f"{each.bank}-{times}.json"
+        record = run(path, arguments.model, davis, arguments.video, times, each, arguments.device)
+        frames, seconds, memory = record["frames"], record["seconds"], record["peak_memory"] / 2**30
+        j, f = 100 * record["j"], 100 * record["f"]
+        figures = [(j + f) / 2, j, f, frames / seconds, 1000 * seconds / frames, memory]
+        rows.append([each.bank, each.mem_every, times, frames, *figures])
+        shown = zip(HEADER[4:], figures, strict=True)
+        print(f"{each.bank:9} ×{times:<3}", *(f"{name} {figure:.3g}" for name, figure in shown), sep="  ", flush=True)
+    write_csv(output / "figure3.csv", [HEADER, *rows])
+    draw(rows, output / "figure3.png")
+    print(PUBLISHED)
+    print(f"{output / 'figure3.csv'}\n{output / 'figure3.png'}")
+
+
+if __name__ == "__main__":
+    main()
