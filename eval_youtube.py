@@ -1,8 +1,11 @@
 """Segment YouTube-VOS 2018 or 2019, zip the masks as the server takes them and, given ground truth, score them.
 
-Writes OUTPUT/Annotations/<video>/<frame>.png and OUTPUT.zip; with --gt also OUTPUT/global_results-<split>.csv (Table
-4's figures) and OUTPUT/per-object_results-<split>.csv. Finished videos are not segmented again. Under torchrun the
-videos are shared out over the processes.
+Writes OUTPUT/Annotations/<video>/<frame>.png and OUTPUT.zip. Finished videos are not segmented again. Under torchrun
+the videos are shared out over the processes.
+
+With --gt also OUTPUT/per-object_results-<split>.csv, each object's J and F as means over the frames that it is asked
+for in, without the first, and OUTPUT/global_results-<split>.csv, Table 4's figures: the means over the objects of seen
+and of unseen categories, and Overall, the mean of those four.
 """
 
 import argparse
@@ -53,7 +56,7 @@ def main() -> None:
     device = choose_device(arguments.device, processes.local_rank)
     network = load_network(arguments.model, device)
     settings.check(network)
-    output = arguments.output.resolve()
+    output = arguments.output.absolute()
     described = {"split": youtube.split, "output_all": youtube.output_all, "all_frames": youtube.has_all_frames}
     claim_output(output, arguments.model, processes, **described, **asdict(settings))
     if processes.is_main:

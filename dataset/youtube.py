@@ -70,9 +70,14 @@ class YouTubeVOS:
         """What the server asks for in every video.
 
         Raises:
-            InputError: as `read_meta`.
+            InputError: as `read_meta`, or a video has no object, or an object no frame.
         """
-        return read_meta(self.root / self.split / "meta.json")
+        path = self.root / self.split / "meta.json"
+        videos = read_meta(path)
+        for name, objects in videos.items():
+            if not objects or not all(asked.frames for asked in objects):
+                raise InputError(f"{path} asks for no object or no frame of {name}; take that entry out of the file")
+        return videos
 
     def videos(self) -> list[Video]:
         """The videos of the split, each with its given masks, limited to the objects that start there.
@@ -110,8 +115,7 @@ def read_meta(path: Path) -> dict[str, list[AskedObject]]:
     """Read a split's ``meta.json``: the objects of every video, by the video's name, each list by id.
 
     Raises:
-        InputError: the file is missing, no such list, or names no video; or a video has no object, or an object no
-            frame.
+        InputError: the file is missing, no such list, or names no video.
     """
     try:
         videos = {
@@ -127,7 +131,4 @@ def read_meta(path: Path) -> dict[str, list[AskedObject]]:
         raise InputError(f"{path} is not YouTube-VOS's list of objects ({error!r}); download it again") from None
     if not videos:
         raise InputError(f"{path} lists no video; copy or download it again")
-    for name, objects in videos.items():
-        if not objects or not all(asked.frames for asked in objects):
-            raise InputError(f"{path} asks for no object or no frame of {name}; take that entry out of the file")
     return videos
