@@ -18,7 +18,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,out,h,w]."""
-        return self.conv2(F.relu(self.conv1(F.relu(x)))) + self.shortcut(x)
+        return self.conv2(F.relu_(self.conv1(F.relu(x)))).add_(self.shortcut(x))
 
 
 class SharedConv2d(nn.Module):
@@ -37,8 +37,8 @@ class SharedConv2d(nn.Module):
         self.shared.bias = whole.bias
 
     def forward(self, own: Tensor, shared: Tensor) -> Tensor:
-        """own [B·K,own,h,w], shared [B,shared,h,w] -> [B·K,out,h,w]."""
-        return self.own(own) + per_object(self.shared(shared), own.shape[0] // shared.shape[0])
+        """own [B·K,own,h,w], and what ``self.shared`` made of the frame's features [B,out,h,w] -> [B·K,out,h,w]."""
+        return self.own(own).add_(per_object(shared, own.shape[0] // shared.shape[0]))
 
 
 class FusionBlock(nn.Module):
@@ -50,9 +50,14 @@ class FusionBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = SharedConv2d(own_channels, shared_channels, out_channels)
 
-    def forward(self, own: Tensor, shared: Tensor) -> Tensor:
-        """own [B·K,own,h,w], shared [B,shared,h,w] -> [B·K,out,h,w]."""
-        return self.conv2(F.relu(self.conv1(F.relu(own), F.relu(shared)))) + self.shortcut(own, shared)
+    def of_frame(self, shared: Tensor) -> tuple[Tensor, Tensor]:
+        """The part that all objects share, from the frame's features [B,shared,h,w]; two of [B,out,h,w]."""
+        return self.conv1.shared(F.relu(shared)), self.shortcut.shared(shared)
+
+    def forward(self, own: Tensor, of_frame: tuple[Tensor, Tensor]) -> Tensor:
+        """own [B·K,own,h,w] and the result of `of_frame` -> [B·K,out,h,w]."""
+        x = F.relu_(self.conv1(F.relu(own), of_frame[0]))
+        return self.conv2(x).add_(self.shortcut(own, of_frame[1]))
 
 
 class CBAM(nn.Module):

@@ -1,5 +1,6 @@
 """The decoder: a readout and the query frame's features to the logit of each object's mask (Section 3.2)."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -8,7 +9,12 @@ from model.encoders import KeyFeatures
 
 
 class Decoder(nn.Module):
-    """Residual block at stride 16, two up blocks, and a 1-channel prediction at stride 4."""
+    """Residual block at stride 16, two up blocks, and a 1-channel prediction at stride 4.
+
+    ``objects_at_once`` bounds how many objects pass together, and so memory; None for no bound.
+    """
+
+    objects_at_once: int | None = None
 
     def __init__(
         self, value_channels: int, f8_channels: int, f4_channels: int, channels: tuple[int, int, int] = (512, 256, 256)
@@ -22,13 +28,21 @@ class Decoder(nn.Module):
 
     def forward(self, readout: Tensor, features: KeyFeatures) -> Tensor:
         """Decode the K objects of B frames: readout [B,K,Cv,h,w] -> logits [B,K,H,W]."""
-        batch, objects = readout.shape[:2]
-        x = self.compress(readout.flatten(0, 1), features.query_value)
-        x = self.up8(x, features.f8)
-        x = self.up4(x, features.f4)
-        logit = self.predict(F.relu(x))
+        of_frame = (
+            self.compress.of_frame(features.query_value),
+            self.up8.skip(features.f8),
+            self.up4.skip(features.f4),
+        )
+        parts = readout.split(self.objects_at_once or readout.shape[1], dim=1)
+        return torch.cat([self._decode(part, *of_frame) for part in parts], dim=1)
+
+    def _decode(self, readout: Tensor, compressed: tuple[Tensor, Tensor], skip8: Tensor, skip4: Tensor) -> Tensor:
+        x = self.compress(readout.flatten(0, 1), compressed)
+        x = self.up8(x, skip8)
+        x = self.up4(x, skip4)
+        logit = self.predict(F.relu_(x))
         logit = F.interpolate(logit, scale_factor=4, mode="bilinear", align_corners=False)
-        return logit.view(batch, objects, *logit.shape[2:])
+        return logit.view(*readout.shape[:2], *logit.shape[2:])
 
 
 class UpBlock(nn.Module):
@@ -40,6 +54,6 @@ class UpBlock(nn.Module):
         self.block = ResidualBlock(in_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """x [B·K,in,h,w] and the frames' features [B,skip,2h,2w], shared by their objects -> [B·K,out,2h,2w]."""
+        """x [B·K,in,h,w], and what ``self.skip`` made of the frame's features [B,in,2h,2w] -> [B·K,out,2h,2w]."""
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        return self.block(x + per_object(self.skip(skip), x.shape[0] // skip.shape[0]))
+        return self.block(x.add_(per_object(skip, x.shape[0] // skip.shape[0])))

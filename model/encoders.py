@@ -102,7 +102,12 @@ class KeyEncoder(nn.Module):
 
 
 class MaskEncoder(nn.Module):
-    """MaskE: the value of each object of a frame, from the frame, the objects' masks and the key encoder's f16."""
+    """MaskE: the value of each object of a frame, from the frame, the objects' masks and the key encoder's f16.
+
+    ``objects_at_once`` bounds how many objects pass together, and so memory; None for no bound.
+    """
+
+    objects_at_once: int | None = None
 
     def __init__(self, backbone: str, width: int, f16_channels: int, value_channels: int) -> None:
         super().__init__()
@@ -123,11 +128,17 @@ class MaskEncoder(nn.Module):
         Returns:
             values [B,K,Cv,h,w].
         """
-        batch, objects = masks.shape[:2]
         others = masks.sum(1, keepdim=True) - masks
+        of_frame = self.fuse.of_frame(f16)
+        at_once = self.objects_at_once or masks.shape[1]
+        pairs = zip(masks.split(at_once, dim=1), others.split(at_once, dim=1), strict=True)
+        return torch.cat([self._encode(image, of_frame, *pair) for pair in pairs], dim=1)
+
+    def _encode(self, image: Tensor, of_frame: tuple[Tensor, Tensor], masks: Tensor, others: Tensor) -> Tensor:
+        batch, objects = masks.shape[:2]
         channels = (per_object(image, objects), masks.flatten(0, 1)[:, None], others.flatten(0, 1)[:, None])
         _, _, x = self.backbone(torch.cat(channels, dim=1))
-        x = self.fuse(x, f16)
+        x = self.fuse(x, of_frame)
         x = self.refine(x + self.attention(x))
         return x.unflatten(0, (batch, objects))
 

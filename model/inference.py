@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.fast import fast_network
 from model.memory import BankSpec, MemoryBank
 from model.network import RDE_VOS, soft_aggregation
 
@@ -66,12 +67,13 @@ class InferenceCore:
             raise ValueError(f"bank {bank} reads RDE, but these weights have no SAM; use F, L, F+L, 2F+L, F+2L or STM")
         if mem_every < 1 or top_k < 1:
             raise ValueError(f"mem_every and top_k are at least 1, not {mem_every} and {top_k}")
-        self.network = network
+        device = next(network.parameters()).device
+        self.dtype = half_precision(device) if amp else torch.float32
+        self.network = fast_network(network, self.dtype)
         self.top_k = top_k
-        self.amp = amp
         self.object_ids: list[int] = []  # in the order of the probabilities' channels
         self._clock = UpdateClock(mem_every)
-        self._memory = MemoryBank(spec, network.aggregate)
+        self._memory = MemoryBank(spec, self.network.aggregate)
         self._size: tuple[int, int] | None = None
 
     @property
@@ -116,20 +118,19 @@ class InferenceCore:
         update = self._clock.tick(annotated=mask is not None)
         device = next(self.network.parameters()).device
         image, padding = pad_to_stride(image[None].to(device))
-        with torch.autocast(device.type, half_precision(device), enabled=self.amp):
-            # An annotated frame with nothing after it is its own answer, without the network.
-            features = self.network.encode_key(image) if self.object_ids or not last else None
-            if self.object_ids:
-                readout = self._memory.read(features.key, self.top_k)
-                logit = self.network.decode(readout, features)
-                probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
-            else:
-                probability = image.new_ones(1, 1, *image.shape[2:])
-            if mask is not None:
-                probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0])
-            if update and not last:
-                value = self.network.encode_value(image, features.f16, probability[:, 1:])
-                self._memory.update(features.key, value)
+        # An annotated frame with nothing after it is its own answer, without the network.
+        features = self.network.encode_key(image.to(self.dtype)) if self.object_ids or not last else None
+        if self.object_ids:
+            readout = self._memory.read(features.key, self.top_k)
+            logit = self.network.decode(readout.to(self.dtype), features)
+            probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
+        else:
+            probability = image.new_ones(1, 1, *image.shape[2:])
+        if mask is not None:
+            probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0])
+        if update and not last:
+            value = self.network.encode_value(image.to(self.dtype), features.f16, probability[:, 1:].to(self.dtype))
+            self._memory.update(features.key, value)
         return unpad(probability, padding)[0]
 
     def _annotate(self, probability: Tensor, mask: Tensor) -> Tensor:

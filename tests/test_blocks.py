@@ -3,9 +3,8 @@
 import pytest
 import torch
 import torchvision
-from plain import read
+from plain import read, sam
 from torch import nn
-from torch.nn import functional as F
 
 from model import RDE_VOS, NetworkConfig, soft_aggregation
 from model.aggregation import SpatioTemporalAggregation
@@ -13,32 +12,12 @@ from model.encoders import Backbone
 from model.reading import MemoryTable, affinity, readout, similarity
 
 
-def plain_sam(module: SpatioTemporalAggregation, previous: torch.Tensor, latest: torch.Tensor) -> torch.Tensor:
-    """SAM as the paper writes it, with convolutions over (time, height, width)."""
-
-    def conv3d(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-        padding, dilation = ((0, *pair) for pair in (conv.padding, conv.dilation))
-        return F.conv3d(x, conv.weight[:, :, None], conv.bias, padding=padding, dilation=(1, *dilation[1:]))
-
-    x = torch.stack([previous, latest], dim=2)
-    extract, enhance, squeeze = module.extract, module.enhance, module.squeeze
-    theta = conv3d(extract.theta, x).flatten(2)
-    phi, g = (F.max_pool3d(conv3d(conv, x), (1, 2, 2)).flatten(2) for conv in (extract.phi, extract.g))
-    y = (theta.transpose(1, 2) @ phi / phi.shape[2]) @ g.transpose(1, 2)
-    x = x + conv3d(extract.out, y.transpose(1, 2).unflatten(2, x.shape[2:]))
-    pyramid = torch.cat([conv3d(branch, x) for branch in enhance.branches], dim=1).relu()
-    x = x + conv3d(enhance.merge, pyramid).relu()
-    channels = x.shape[1]
-    kernel = squeeze.weight.unflatten(1, (2, channels)).transpose(1, 2)  # [C,C,2,3,3]
-    return F.conv3d(x, kernel, squeeze.bias, padding=(0, 1, 1))[:, :, 0]
-
-
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (2, 3)])
 def test_sam_is_the_papers_3d_module(size):
     torch.manual_seed(0)
     module = SpatioTemporalAggregation(16)
     previous, latest = torch.randn(2, 3, 16, *size)
-    torch.testing.assert_close(module(previous, latest), plain_sam(module, previous, latest), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(module(previous, latest), sam(module, previous, latest), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("top_k", [1, 7, 24, 1000])

@@ -93,15 +93,16 @@ def test_the_last_frame_owes_no_work(small_network, monkeypatch):
     frames, ids = draw_clip(3, 48, 48, 1)
     images, mask = tensors(frames), torch.from_numpy(ids[0])
     encoded = []
-    encode_value = small_network.encode_value
-    monkeypatch.setattr(small_network, "encode_value", lambda *a: encoded.append(a) or encode_value(*a))
     core = InferenceCore(small_network, mem_every=1)
+    encode_value = core.network.encode_value
+    monkeypatch.setattr(core.network, "encode_value", lambda *a: encoded.append(a) or encode_value(*a))
     core.step(images[0], mask)
     core.step(images[1])
     core.step(images[2], last=True)
     assert len(encoded) == 2
-    monkeypatch.setattr(small_network, "encode_key", None)
-    probability = InferenceCore(small_network).step(images[0], mask, last=True)
+    core = InferenceCore(small_network)
+    monkeypatch.setattr(core.network, "encode_key", None)
+    probability = core.step(images[0], mask, last=True)
     assert torch.equal(probability.argmax(0), mask.long())
 
 
