@@ -155,7 +155,7 @@ def evaluate(
     Raises:
         InputError: a video cannot be read.
     """
-    todo = [video for video in videos if not _is_finished(video, output, masks)]
+    todo = [video for video in videos if not is_finished(video, output, masks)]
     processes.wait()  # until every process has seen the same unfinished videos
     # Longest first, dealt out in turn: the processes finish at about the same time.
     mine = sorted(todo, key=lambda video: -video.last)[processes.rank :: processes.count]
@@ -166,7 +166,16 @@ def evaluate(
             progress.set_description(f"video {number}/{len(mine)} {video.name}")
             _segment_to_disk(network, video, output, masks, settings, progress.update)
     processes.wait()
-    records = [json.loads(_record(video, output).read_text()) for video in videos]
+    return throughput(videos, output)
+
+
+def throughput(videos: Sequence[Video], output: Path) -> Throughput:
+    """What finished videos took together.
+
+    Raises:
+        InputError: a video's record in ``output`` cannot be read.
+    """
+    records = [_read_json(_record(video, output)) for video in videos]
     return Throughput(sum(record["frames"] for record in records), sum(record["seconds"] for record in records))
 
 
@@ -177,17 +186,26 @@ def claim_output(output: Path, model: Path, processes: Processes, **settings: ob
         InputError: it holds results of another model or other settings, which must not be mixed.
     """
     settings = {"model": _fingerprint(model), **settings}
-    path = output / ".records" / "settings.json"
+    path = _settings(output)
     if processes.is_main and not path.is_file():
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=1))
     processes.wait()
-    kept = json.loads(path.read_text())
+    kept = read_settings(output)
     different = [name for name in settings if settings[name] != kept.get(name)]
     if different:
         raise InputError(
             f"{output} holds results made with another {' and '.join(different)}; choose another --output or delete it"
         )
+
+
+def read_settings(output: Path) -> dict:
+    """The settings that the results in ``output`` were made with, as `claim_output` wrote them.
+
+    Raises:
+        InputError: ``output`` holds no settings, or they cannot be read.
+    """
+    return _read_json(_settings(output))
 
 
 def _segment_to_disk(
@@ -219,7 +237,8 @@ def mask_name(video: Video | VideoFile, number: int) -> str:
     return f"{video.frame_name(number)}.png"
 
 
-def _is_finished(video: Video, output: Path, masks: str) -> bool:
+def is_finished(video: Video, output: Path, masks: str = "") -> bool:
+    """Whether ``output`` holds all masks of a video, in the folder ``masks``, and the record of what they took."""
     folder = output / masks / video.name
     return _record(video, output).is_file() and all(
         (folder / mask_name(video, number)).is_file() for number in video.results
@@ -228,6 +247,19 @@ def _is_finished(video: Video, output: Path, masks: str) -> bool:
 
 def _record(video: Video, output: Path) -> Path:
     return output / ".records" / f"{video.name}.json"
+
+
+def _settings(output: Path) -> Path:
+    return output / ".records" / "settings.json"
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; point at the folder that the evaluation wrote") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); delete it and run the evaluation again") from None
 
 
 def _fingerprint(path: Path) -> str:

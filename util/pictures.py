@@ -30,12 +30,23 @@ def overlay(frame: np.ndarray, ids: np.ndarray, palette: bytes | None = None) ->
     colours = np.frombuffer(palette or davis_palette(), np.uint8).reshape(-1, 3)[ids]
     inside = ids > 0
     drawn = np.where(inside[:, :, None], cv2.addWeighted(frame, 0.5, colours, 0.5, 0), frame)
-    # A pixel is on the outline where its neighbourhood, about 1/240 of the frame's height wide, holds another id.
+    edge = outline(ids)
+    drawn[edge] = colours[edge]
+    return drawn
+
+
+def outline(ids: np.ndarray) -> np.ndarray:
+    """The objects' pixels whose neighbourhood, about 1/240 of the picture's height wide, holds another id.
+
+    Args:
+        ids: uint8 object ids [H,W].
+
+    Returns:
+        bool [H,W].
+    """
     width = max(3, ids.shape[0] // 240 | 1)
     neighbourhood = np.ones((width, width), np.uint8)
-    outline = inside & (cv2.dilate(ids, neighbourhood) != cv2.erode(ids, neighbourhood))
-    drawn[outline] = colours[outline]
-    return drawn
+    return (ids > 0) & (cv2.dilate(ids, neighbourhood) != cv2.erode(ids, neighbourhood))
 
 
 def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str, output: Path) -> None:
