@@ -1,0 +1,321 @@
+"""The page that scripts/report.py writes, taken apart without a browser."""
+
+import base64
+import html.parser
+import io
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import assert_refused, write_davis, write_evaluation
+from PIL import Image
+
+from dataset.images import read_mask
+from util.errors import InputError
+from util.metrics import global_results, score_videos, statistics, write_results
+from util.report import COLOURS, EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
+
+ODD = """<!--<script>&"'{{1}}"""  # legal as a folder's name
+LENGTHS = {"clip": 25, ODD: 6}
+VOID_TAGS = {"meta", "input", "image", "use", "path", "br", "link", "img"}
+
+
+class Page(html.parser.HTMLParser):
+    """A page's elements, each as its tag, attributes and the text in it, its children's included."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.elements: list[dict] = []
+        self._open: list[dict] = []
+        self.feed(self.source)
+        self.close()
+        assert not self._open, "an element is not closed"
+
+    def handle_starttag(self, tag, attributes):
+        element = {"tag": tag, "text": "", **dict(attributes)}
+        self.elements.append(element)
+        if tag not in VOID_TAGS:
+            self._open.append(element)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append({"tag": tag, "text": "", **dict(attributes)})
+
+    def handle_endtag(self, tag):
+        if tag not in VOID_TAGS:
+            assert self._open.pop()["tag"] == tag
+
+    def handle_data(self, data):
+        for element in self._open:
+            element["text"] += data
+
+    def all(self, tag: str, **attributes: str) -> list[dict]:
+        return [e for e in self.elements if e["tag"] == tag and attributes.items() <= e.items()]
+
+    def texts(self, tag: str, **attributes: str) -> list[str]:
+        return [" ".join(e["text"].split()) for e in self.all(tag, **attributes)]
+
+    @property
+    def players(self) -> list[list[dict]]:
+        """The pictures of each video's player."""
+        return [json.loads(element["text"]) for element in self.all("script", type="application/json")]
+
+
+def decode(picture: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(picture)))
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+@pytest.fixture(scope="module")
+def davis(tmp_path_factory) -> Path:
+    return write_davis(tmp_path_factory.mktemp("davis"), LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def scores(davis, evaluated):
+    return score_videos(davis / "trainval/Annotations/480p", evaluated, LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def evaluated(davis, tmp_path_factory) -> Path:
+    """A finished evaluation."""
+    output = write_evaluation(davis, tmp_path_factory.mktemp("evaluation") / "output", LENGTHS)
+    write_results(score_videos(davis / "trainval/Annotations/480p", output, LENGTHS), output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def page(davis, evaluated, tmp_path_factory) -> Page:
+    """Its report."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    assert write_report(evaluated, davis, path) == []
+    return Page(path)
+
+
+@pytest.fixture
+def copy(evaluated, tmp_path) -> Path:
+    """A copy of the evaluation, to be damaged."""
+    return shutil.copytree(evaluated, tmp_path / "copy")
+
+
+def test_the_page_needs_nothing_but_itself(page):
+    assert not re.search(r"https?://|file:|@import", page.source)
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)", page.source))
+    for element in page.elements:
+        assert element["tag"] not in ("link", "iframe", "object", "base")
+        for name in ("src", "href", "xlink:href", "srcset", "poster", "action"):
+            assert element.get(name, "#").startswith(("#", "data:image/")), element
+    (policy,) = (e["content"] for e in page.all("meta") if "http-equiv" in e)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_ids_are_unique_and_links_lead_somewhere(page):
+    ids = Counter(element["id"] for element in page.elements if "id" in element)
+    assert max(ids.values()) == 1
+    for element in page.elements:
+        for target in (element.get("href", ""), element.get("xlink:href", ""), element.get("clip-path", "")):
+            if "#" in target and not target.startswith("data:"):
+                assert re.sub(r".*#|\)", "", target) in ids, target
+        for name in element.get("aria-labelledby", "").split():
+            assert name in ids
+
+
+def test_headline_figures_and_settings(page, scores):
+    overall = global_results(scores)
+    figures = page.texts("dd")
+    assert figures[0] == percent(overall["J&F-Mean"])
+    for measure in ("J", "F"):
+        assert percent(overall[f"{measure}-Mean"]) in figures
+        assert f"recall {percent(overall[f'{measure}-Recall'])}" in figures
+        assert f"decay {percent(overall[f'{measure}-Decay'])}" in figures
+    assert {"31.0 FPS", "31 frames", "2 videos", "2F+L+RDE", "θ = 3 frames", "40", "0123456789ab"} <= set(figures)
+    assert page.texts("title") == ["RDE-VOS on DAVIS 2017 val"]
+
+
+def test_the_table_has_every_object(page, scores):
+    headings = page.texts("button")[:11]
+    assert headings[:4] == ["Video", "Object", "J&F", "J mean"] and headings[-2:] == ["Frames", "FPS"]
+    cells = iter(page.texts("td"))
+    for score, fps in zip(scores, (50, 12), strict=True):
+        for object_id, (j, f) in enumerate(zip(map(statistics, score.j), map(statistics, score.f), strict=True), 1):
+            expected = [str(object_id), percent((j.mean + f.mean) / 2), *map(percent, (*j, *f))]
+            assert [next(cells) for _ in range(10)] == [*expected, str(len(score.frames) + 2), f"{fps:.1f}"]
+    assert next(cells, None) is None
+    assert page.texts("th", scope="row") == [score.name for score in scores for _ in score.j]
+
+
+def test_odd_names_stay_text(page):
+    assert page.texts("th", scope="row")[-1] == ODD
+    assert any(text.startswith(ODD) for text in page.texts("h3"))
+    assert ODD not in page.source and len(page.all("script")) == 3
+    assert [len(pictures) for pictures in page.players] == [25, 6]
+
+
+def test_the_worst_moments_come_first(page, scores):
+    every = [
+        ((j + f) / 2, score.name, object_id, int(name))
+        for score in scores
+        for object_id, rows in enumerate(zip(score.j, score.f, strict=True), 1)
+        for name, j, f in zip(score.frames, *rows, strict=True)
+    ]
+    shown = [float(text) for text in page.texts("b")]
+    assert shown == sorted(shown) and shown[0] == round(100 * min(every)[0], 1)
+    moments = [
+        re.fullmatch(r"(.*), object (\d+), frame (\d+)", text).groups()
+        for text in page.texts("span")
+        if ", object " in text
+    ]
+    assert moments[0] == (min(every)[1], str(min(every)[2]), f"{min(every)[3]:05d}")
+    for number, (name, object_id, frame) in enumerate(moments):
+        for other in moments[:number]:
+            assert other[:2] != (name, object_id) or abs(int(other[2]) - int(frame)) >= MOMENT_DISTANCE
+    assert page.texts("figcaption")[: 3 * len(moments)] == ["frame", "prediction", "truth"] * len(moments)
+
+
+def test_a_player_shows_masks_over_frames_and_their_scores(page, davis, evaluated, scores):
+    for score, pictures in zip(scores, page.players, strict=True):
+        assert [picture["number"] for picture in pictures] == list(range(len(pictures)))
+        assert "j" not in pictures[0] and "j" not in pictures[-1]
+        for at, picture in enumerate(pictures[1:-1]):
+            assert picture["j"] == pytest.approx(score.j[:, at], abs=1e-4)
+            assert picture["f"] == pytest.approx(score.f[:, at], abs=1e-4)
+        picture = pictures[3]
+        assert decode(picture["frame"]).format == "WEBP" and decode(picture["frame"]).size == (80, 48)
+        folders = {"prediction": evaluated, "truth": davis / "trainval/Annotations/480p"}
+        for kind, folder in folders.items():
+            ids = read_mask(folder / score.name / "00003.png")
+            drawn = np.array(decode(picture[kind]).convert("RGBA"))
+            assert set(np.unique(drawn[ids > 0][:, 3])) == {TINT, EDGE} and not drawn[ids == 0][:, 3].any()
+            for object_id in (1, 2):
+                assert (drawn[ids == object_id][:, :3] == tuple(bytes.fromhex(COLOURS[object_id - 1][1:]))).all()
+
+
+def test_plots_have_a_line_for_each_object_and_the_text_colour_of_the_page(page):
+    plots = page.source.split('class="area"')[1:]
+    assert len(plots) == 4
+    for plot in plots:
+        svg = plot[: plot.index("</svg>")]
+        assert [svg.count(f"stroke: {colour}") for colour in COLOURS[:3]] == [1, 1, 0]
+        assert "currentColor" in svg and "#000000" not in svg and "<metadata" not in svg
+
+
+def test_long_and_wide_videos_are_thinned_out(tmp_path):
+    davis = write_davis(tmp_path / "davis", {"long": 130}, size=(24, 600), objects=1)
+    output = write_evaluation(davis, tmp_path / "output", ["long"])
+    write_report(output, davis, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    (pictures,) = page.players
+    numbers = [picture["number"] for picture in pictures]
+    assert len(numbers) == FRAMES_PER_VIDEO and numbers[0] == 0 and numbers[-1] == 129
+    assert set(np.diff(numbers)) <= {2, 3}
+    assert decode(pictures[5]["frame"]).size == decode(pictures[5]["truth"]).size == (PICTURE_WIDTH, 19)
+    assert f"Up to {FRAMES_PER_VIDEO} evenly spaced frames" in page.source and "60 of 130 frames" in page.source
+
+
+def test_merged_objects(davis, tmp_path):
+    output = write_evaluation(davis, tmp_path / "output", LENGTHS, year=2016)
+    for path in output.glob("*/*.png"):
+        Image.fromarray(np.where(read_mask(path) > 0, np.uint8(255), np.uint8(0))).save(path)
+    write_report(output, davis, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    merged = score_videos(davis / "trainval/Annotations/480p", output, LENGTHS, merge_objects=True)
+    assert page.texts("dd")[0] == percent(global_results(merged)["J&F-Mean"])
+    assert page.texts("title") == ["RDE-VOS on DAVIS 2016 val"] and len(page.texts("th", scope="row")) == 2
+    assert "all objects" in page.source and "object 1" not in page.source
+    colours = np.array(decode(page.players[0][0]["prediction"]).convert("RGBA"))
+    assert {tuple(c) for c in colours[colours[:, :, 3] > 0][:, :3]} == {tuple(bytes.fromhex(COLOURS[0][1:]))}
+
+
+def test_a_split_without_ground_truth_has_speed_and_player_only(davis, tmp_path):
+    root = tmp_path / "davis"
+    shutil.copytree(davis / "trainval", root / "test-dev")
+    (root / "test-dev/ImageSets/2017/val.txt").rename(root / "test-dev/ImageSets/2017/test-dev.txt")
+    for mask in root.glob("test-dev/Annotations/480p/*/*.png"):
+        if mask.stem != "00000":
+            mask.unlink()
+    output = write_evaluation(davis, tmp_path / "output", LENGTHS, split="testdev")
+    assert write_report(output, root, tmp_path / "report.html") == []
+    page = Page(tmp_path / "report.html")
+    assert page.texts("title") == ["RDE-VOS on DAVIS 2017 test-dev"]
+    assert page.texts("td") == ["2", "25", "50.0", "2", "6", "12.0"]
+    assert "31.0 FPS" in page.texts("dd") and not any("J" in text for text in page.texts("dt"))
+    assert not page.all("ol") and "truth" not in page.players[0][0] and "prediction" in page.players[0][0]
+    assert [radio["value"] for radio in page.all("input", type="radio")] == ["prediction", "none"] * 2
+    assert "without ground truth" in page.source
+
+
+def test_an_unfinished_output_says_what_is_missing(davis, copy, scores, tmp_path):
+    (copy / "clip" / "00004.png").unlink()
+    (copy / "global_results-val.csv").unlink()
+    notes = write_report(copy, davis, tmp_path / "report.html")
+    assert len(notes) == 2 and "clip (1 of 2 videos)" in notes[0] and "global_results-val.csv is missing" in notes[1]
+    page = Page(tmp_path / "report.html")
+    assert page.texts("li")[:2] == notes
+    assert page.texts("dd")[0] == percent(global_results(scores[1:])["J&F-Mean"])
+    assert set(page.texts("th", scope="row")) == {ODD}
+
+
+def test_scores_of_other_masks_are_pointed_out(davis, copy, tmp_path):
+    shutil.copy(copy / "clip" / "00001.png", copy / "clip" / "00012.png")
+    (note,) = write_report(copy, davis, tmp_path / "report.html")
+    assert "global_results-val.csv has other figures" in note
+    for text in ("", "J&F-Mean\n0.5\n", "J&F-Mean\n\xff\n"):
+        (copy / "global_results-val.csv").write_text(text, encoding="latin-1")
+        (note,) = write_report(copy, davis, tmp_path / "report.html")
+        assert "cannot be read" in note
+
+
+def test_videos_too_short_to_be_scored(tmp_path):
+    davis = write_davis(tmp_path / "davis", {"one": 1, "two": 2, "three": 3})
+    output = write_evaluation(davis, tmp_path / "output", ["one", "two", "three"])
+    write_report(output, davis, tmp_path / "report.html")
+    cells = Page(tmp_path / "report.html").texts("td")
+    assert cells[1:8] == ["–"] * 7 and "nan" not in cells and cells[41] != "–"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda output: shutil.rmtree(output),
+            "settings.json is missing; point at the folder that",
+        ),
+        (lambda output: (output / ".records/settings.json").write_text("{"), "settings.json cannot be read"),
+        (lambda output: (output / ".records/settings.json").write_text("{}"), "was not written by eval_davis.py"),
+        (lambda output: (output / ".records/clip.json").write_text(""), "clip.json cannot be read"),
+        (lambda output: [path.unlink() for path in output.glob("*/00003.png")], "holds no finished video"),
+        (lambda output: (output / "clip/00003.png").write_text("no image"), "00003.png cannot be decoded"),
+        (lambda output: Image.new("L", (9, 9)).save(output / "clip/00000.png"), "00000.png is 9×9, but the frames are"),
+    ],
+)
+def test_an_output_that_cannot_be_reported_is_refused(davis, copy, tmp_path, damage, message):
+    damage(copy)
+    with pytest.raises(InputError, match=re.escape(message)):
+        write_report(copy, davis, tmp_path / "report.html")
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_what_eval_davis_wrote_becomes_a_page(command, small_checkpoint, tmp_path):
+    davis = write_davis(tmp_path / "davis", {"clip": 4})
+    output = tmp_path / "output"
+    flags = ("--davis_path", davis, "--output", output, "--device", "cpu", "--mem_every", 2)
+    assert command("eval_davis.py", "--model", small_checkpoint, *flags).returncode == 0
+    result = command("scripts/report.py", output, "--davis_path", davis)
+    assert result.returncode == 0, result.stderr
+    assert re.search(rf"^{re.escape(str(output))}/report.html \([\d.]+ MiB\)$", result.stdout)
+    page = Page(output / "report.html")
+    assert "θ = 2 frames" in page.texts("dd") and len(page.texts("th", scope="row")) == 2
+
+
+def test_bad_input_ends_with_one_sentence(command, davis, evaluated, tmp_path):
+    with pytest.raises(InputError, match="trainval/"):
+        write_report(evaluated, tmp_path / "nowhere", tmp_path / "report.html")
+    refused = command("scripts/report.py", evaluated, "--davis_path", davis, "--output", davis)
+    assert_refused(refused, davis, "cannot be written", "--output")
