@@ -1,0 +1,220 @@
+"""The report in a real browser, by mouse and by keyboard, wide and narrow, light and dark."""
+
+import re
+import shutil
+
+import pytest
+from conftest import write_davis, write_evaluation
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+
+from util.report import write_report
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium and chromium-driver)"
+)
+
+LENGTHS = {"alpha": 14, "beta-10": 9, "beta-9": 80}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> str:
+    """A report's address on disk."""
+    folder = tmp_path_factory.mktemp("report")
+    davis = write_davis(folder / "davis", LENGTHS, size=(90, 160))
+    output = write_evaluation(davis, folder / "output", LENGTHS)
+    write_report(output, davis, folder / "report.html")
+    return (folder / "report.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (
+        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"),
+        *("disable-component-update", "disable-sync", f"user-data-dir={tmp_path_factory.mktemp('profile')}"),
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium, address):
+    """A browser with the report freshly loaded, 1280 pixels wide; it must have nothing to complain of in the end."""
+    view(chromium, 1280, "light")
+    chromium.get(address)
+    yield chromium
+    assert chromium.get_log("browser") == []
+    assert chromium.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
+
+
+def view(browser, width: int, scheme: str) -> None:
+    """Make the window as wide as that and the system's preference light or dark."""
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+
+def one(browser, selector: str):
+    return browser.find_element(By.CSS_SELECTOR, selector)
+
+
+def column(browser, number: int) -> list[str]:
+    return [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, f"tbody tr > :nth-child({number})")]
+
+
+def heading(browser, text: str):
+    (button,) = (b for b in browser.find_elements(By.CSS_SELECTOR, "thead button") if b.text.startswith(text))
+    return button
+
+
+def open_player(browser, number: int):
+    """Scroll to a player and wait until it shows a frame; returns the video's element."""
+    video = one(browser, f"#video-{number}")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", video)
+    wait(browser, lambda: painted(browser, video))
+    return video
+
+
+def wait(browser, condition) -> None:
+    WebDriverWait(browser, 10, poll_frequency=0.05).until(lambda _: condition())
+
+
+def shown(video) -> str:
+    return video.find_element(By.TAG_NAME, "output").get_property("value")
+
+
+def slider(video):
+    return video.find_element(By.CSS_SELECTOR, "[type=range]")
+
+
+def painted(browser, video) -> str:
+    """The player's picture as a data URL; empty while there is none."""
+    return browser.execute_script(
+        "const canvas = arguments[0].querySelector('canvas');"
+        "const blank = Object.assign(document.createElement('canvas'), {width: canvas.width, height: canvas.height});"
+        "return canvas.toDataURL() === blank.toDataURL() ? '' : canvas.toDataURL()",
+        video,
+    )
+
+
+def lightness(browser, selector: str, name: str) -> float:
+    """How light a colour in an element's style is, 0 to 1."""
+    colour = one(browser, selector).value_of_css_property(name)
+    return sum(map(int, re.findall(r"\d+", colour)[:3])) / 765
+
+
+def test_headings_sort_by_mouse_and_keyboard(browser):
+    button = heading(browser, "J&F")
+    button.click()
+    values = [float(text) for text in column(browser, 3)]
+    assert values == sorted(values) and len(set(values)) > 1
+    assert button.find_element(By.XPATH, "..").get_attribute("aria-sort") == "ascending"
+    button.send_keys(Keys.ENTER)
+    assert [float(text) for text in column(browser, 3)] == sorted(values, reverse=True)
+    assert button.find_element(By.XPATH, "..").get_attribute("aria-sort") == "descending"
+    heading(browser, "Video").send_keys(Keys.SPACE)
+    assert column(browser, 1) == ["alpha"] * 2 + ["beta-9"] * 2 + ["beta-10"] * 2  # numbers count as numbers
+    assert button.find_element(By.XPATH, "..").get_attribute("aria-sort") == "none"
+
+
+def test_the_player_scrubs_by_keyboard(browser):
+    video = open_player(browser, 2)
+    first = painted(browser, video)
+    slider(video).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert shown(video) == "00004"  # 60 frames of 80 are shown
+    wait(browser, lambda: painted(browser, video) != first)
+    assert slider(video).get_attribute("aria-valuetext").startswith("frame 00004, object 1 J ")
+    assert "J " in video.find_element(By.CSS_SELECTOR, ".objects li").text
+    slider(video).send_keys(Keys.END)
+    assert shown(video) == "00079"
+    slider(video).send_keys(Keys.HOME)
+    assert shown(video) == "00000" and "J " not in video.find_element(By.CSS_SELECTOR, ".objects li").text
+    wait(browser, lambda: painted(browser, video) == first)
+
+
+def test_the_player_scrubs_by_mouse(browser):
+    video = open_player(browser, 0)
+    webdriver.ActionChains(browser).click(slider(video)).perform()  # at its middle
+    assert shown(video) in ("00006", "00007")
+    area = video.find_element(By.CSS_SELECTOR, ".area")
+    head = video.find_element(By.CSS_SELECTOR, ".head")
+    chain = webdriver.ActionChains(browser)
+    chain.move_to_element_with_offset(area, -area.size["width"] // 4, 0).click_and_hold()
+    chain.move_by_offset(-area.size["width"] // 8, 0).release().perform()
+    assert shown(video) in ("00001", "00002")
+    # The playhead stands where the mouse was let go, but for the way to the nearest frame.
+    pitch = area.size["width"] / 13
+    assert abs(head.rect["x"] - (area.rect["x"] + area.size["width"] / 8)) < pitch
+
+
+def test_masks_can_be_switched_and_the_video_played(browser):
+    video = open_player(browser, 1)
+    slider(video).send_keys(*[Keys.ARROW_RIGHT] * 5)
+    wait(browser, lambda: shown(video) == "00005")
+    prediction = painted(browser, video)
+    radios = video.find_elements(By.CSS_SELECTOR, "[type=radio]")
+    radios[0].send_keys(Keys.ARROW_RIGHT)
+    wait(browser, lambda: painted(browser, video) != prediction)
+    truth = painted(browser, video)
+    radios[2].click()
+    wait(browser, lambda: painted(browser, video) not in (prediction, truth))
+    assert slider(open_player(browser, 0)).get_property("value") == "0"  # the other players stay as they are
+    play = video.find_element(By.CSS_SELECTOR, ".play")
+    play.send_keys(Keys.SPACE)
+    assert play.text == "Pause"
+    wait(browser, lambda: shown(video) == "00008" and play.text == "Play")
+
+
+def test_a_worst_moment_leads_to_its_frame(browser):
+    link = one(browser, ".moments a")
+    video = one(browser, link.get_attribute("hash"))
+    link.click()
+    wait(browser, lambda: painted(browser, video))
+    assert abs(int(shown(video)) - int(link.get_attribute("data-frame"))) <= 1
+    assert browser.switch_to.active_element == slider(video)
+    wait(browser, lambda: 0 <= browser.execute_script("return arguments[0].getBoundingClientRect().top", video) < 800)
+
+
+def test_the_focus_goes_through_the_page_in_reading_order(browser):
+    visited, outlines = [], set()
+    while not visited or visited[-1].get_attribute("name") != "video-0-layer":
+        webdriver.ActionChains(browser).send_keys(Keys.TAB).perform()
+        visited.append(browser.switch_to.active_element)
+        outlines.add(visited[-1].value_of_css_property("outline-style"))
+        assert len(visited) < 60
+    assert browser.execute_script(
+        "return arguments[0].slice(1).every((e, i) => arguments[0][i].compareDocumentPosition(e) & 4)", visited
+    )
+    assert visited[0].get_attribute("class") == "skip" and visited[-3].text == "Play"
+    assert visited[-2] == slider(one(browser, "#video-0"))
+    assert outlines == {"solid"}  # one sees where one is
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_readable_on_every_screen(browser, width, scheme):
+    view(browser, width, scheme)
+    for number in range(len(LENGTHS)):
+        open_player(browser, number)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+    background = lightness(browser, "body", "background-color")
+    texts = [lightness(browser, "h1", "color"), lightness(browser, ".area text", "fill")]
+    assert (background < 0.2 and min(texts) > 0.8) if scheme == "dark" else (background > 0.8 and max(texts) < 0.2)
+    assert one(browser, ".area text").rect["height"] >= 9
+
+    prediction = browser.find_elements(By.CSS_SELECTOR, ".pictures svg")[1].size
+    assert prediction["width"] > 120 and prediction["height"] == pytest.approx(prediction["width"] * 9 / 16, abs=2)
+    plots, screen = one(browser, ".plots").rect, one(browser, ".screen").rect
+    beside, below = plots["x"] > screen["x"] + screen["width"], plots["y"] > screen["y"] + screen["height"]
+    assert (beside, below) == ((True, False) if width == 1280 else (False, True))
