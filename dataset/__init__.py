@@ -1,0 +1,3 @@
+"""Videos, masks and training samples on disk."""
+
+import util  # noqa: F401  before torch, see there

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model.encoders import KeyFeatures
 from model.network import RDE_VOS
 
 # The fast copies of the networks in use, and the state of the weights they were made of.
@@ -19,9 +20,10 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
     """The network for inference, in a precision; made once for each, and again when the weights have changed.
 
     - Frozen batch norms are folded into the convolutions before them.
-    - On CPUs, fp32: the 3×3 convolutions that gain from it run as Winograd convolutions (NNPACK), and objects pass one
-      by one, which is faster than a batch there and takes less memory.
-    - In half precision: weights are cast once, and tensors have their channels last.
+    - Half precision weights are cast once, and the backbones' and all half precision tensors have their channels last.
+    - On CPUs objects pass one by one, which is faster than a batch there and takes less memory, and outside the
+      backbones the 3×3 convolutions that gain from it run as Winograd convolutions (NNPACK). Those know fp32 only and
+      still outrun bf16 in the decoder, which is nothing but such convolutions.
 
     Weights that stay as they are share their memory with ``network``.
     """
@@ -39,13 +41,20 @@ def _make(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
     copy.load_state_dict(network.state_dict(), assign=True)
     copy.eval().requires_grad_(False)
     _fold_norms(copy)
-    device = next(copy.parameters()).device
-    if device.type == "cpu":
-        copy.mask_encoder.objects_at_once = copy.decoder.objects_at_once = 1
-    if dtype != torch.float32:
-        return copy.to(dtype=dtype, memory_format=torch.channels_last)
-    if device.type == "cpu" and torch.backends.nnpack.is_available():
-        _use_winograd(copy)
+    copy.to(dtype)
+    backbones = (copy.key_encoder.backbone, copy.mask_encoder.backbone)
+    for module in backbones if dtype == torch.float32 else [copy]:
+        module.to(memory_format=torch.channels_last)
+    if next(copy.parameters()).device.type != "cpu":
+        return copy
+    copy.mask_encoder.objects_at_once = copy.decoder.objects_at_once = 1
+    if torch.backends.nnpack.is_available():
+        if dtype == torch.float32:
+            _use_winograd(copy, leave=backbones)
+        else:
+            copy.decoder.load_state_dict(network.decoder.state_dict(), assign=True)
+            _use_winograd(copy.decoder.requires_grad_(False))
+            copy.decoder = SinglePrecisionDecoder(copy.decoder)
     return copy
 
 
@@ -61,12 +70,24 @@ def _fold_norms(module: nn.Module) -> None:
             _fold_norms(child)
 
 
-def _use_winograd(module: nn.Module) -> None:
+def _use_winograd(module: nn.Module, leave: tuple[nn.Module, ...] = ()) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d) and WinogradConv2d.suits(child):
             setattr(module, name, WinogradConv2d(child))
-        else:
-            _use_winograd(child)
+        elif child not in leave:
+            _use_winograd(child, leave)
+
+
+class SinglePrecisionDecoder(nn.Module):
+    """Decodes in fp32 what was encoded in half precision."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, readout: Tensor, features: KeyFeatures) -> Tensor:
+        """As `model.decoder.Decoder`."""
+        return self.decoder(readout.float(), KeyFeatures(*(feature.float() for feature in features)))
 
 
 class WinogradConv2d(nn.Module):

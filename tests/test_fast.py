@@ -1,0 +1,97 @@
+"""The fast copy of the network against the network it is made of."""
+
+import pytest
+import torch
+from conftest import SMALL, draw_clip, tensors
+from plain import PlainCore
+from torch import nn
+
+from model import RDE_VOS
+from model.fast import WinogradConv2d, fast_network
+from model.inference import InferenceCore
+
+
+@pytest.fixture
+def network() -> RDE_VOS:
+    """A network whose norms do something, as those of trained networks do."""
+    torch.manual_seed(0)
+    network = RDE_VOS(SMALL)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.normal_(0, 0.1)
+    return network.eval()
+
+
+@torch.inference_mode()
+def test_every_part_computes_the_same(network):
+    fast = fast_network(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    image, masks = torch.randn(1, 3, 64, 96), torch.rand(1, 3, 64, 96)
+    features, fast_features = network.encode_key(image), fast.encode_key(image)
+    for plain, quick in zip(features, fast_features, strict=True):
+        torch.testing.assert_close(quick, plain, atol=1e-4, rtol=1e-4)
+    value, fast_value = (n.encode_value(image, features.f16, masks) for n in (network, fast))
+    torch.testing.assert_close(fast_value, value, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fast.decode(value, features), network.decode(value, features), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="this PyTorch has no NNPACK")
+@pytest.mark.parametrize(("channels", "size"), [((64, 64), (40, 41)), ((96, 72), (30, 54)), ((64, 128), (8, 8))])
+@torch.inference_mode()
+def test_winograd_is_the_convolution(channels, size):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(*channels, 3, padding=1)
+    assert WinogradConv2d.suits(conv)
+    x = torch.randn(2, channels[0], *size)
+    torch.testing.assert_close(WinogradConv2d(conv)(x), conv(x), atol=1e-4, rtol=1e-4)
+    # Channels-last tensors come out of the backbones.
+    x = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(WinogradConv2d(conv)(x), conv(x), atol=1e-4, rtol=1e-4)
+
+
+def test_winograd_leaves_alone_what_it_cannot_run():
+    def suits(*arguments: int, **settings: int) -> bool:
+        return WinogradConv2d.suits(nn.Conv2d(*arguments, **settings))
+
+    assert suits(64, 64, 3, padding=1)
+    for arguments, settings in (
+        ((64, 64, 1), {}),
+        ((64, 64, 3), {"padding": 1, "stride": 2}),
+        ((64, 64, 3), {"padding": 2, "dilation": 2}),
+        ((64, 64, 3), {"padding": 0}),
+        ((64, 1, 3), {"padding": 1}),
+    ):
+        assert not suits(*arguments, **settings)
+
+
+@pytest.mark.parametrize("objects", [1, 3])
+def test_the_engine_agrees_with_the_plain_one(network, objects):
+    """Large enough a frame for Winograd convolutions to run."""
+    frames, ids = draw_clip(7, 160, 192, objects)
+    images, mask = tensors(frames), torch.from_numpy(ids[0])
+    plain, fast, half = PlainCore(network), InferenceCore(network), InferenceCore(network, amp=True)
+    for t, image in enumerate(images):
+        expected, quick, mixed = (core.step(image, mask if t == 0 else None) for core in (plain, fast, half))
+        torch.testing.assert_close(quick, expected, atol=1e-3, rtol=0)
+        assert mixed.dtype == torch.float32 and (mixed - expected).abs().mean() < 0.01
+
+
+def test_one_copy_serves_until_the_weights_change(network):
+    first = fast_network(network)
+    assert fast_network(network) is first and fast_network(network, torch.bfloat16) is not first
+    with torch.no_grad():
+        network.decoder.predict.bias += 1
+    second = fast_network(network)
+    assert second is not first
+    assert torch.equal(second.decoder.predict.bias, network.decoder.predict.bias)
+
+
+def test_weights_that_stay_as_they_are_share_their_memory(network):
+    fast = fast_network(network)
+    shared = {tensor.data_ptr() for tensor in network.state_dict().values()}
+    own = [tensor for tensor in fast.state_dict().values() if tensor.data_ptr() not in shared]
+    backbones = sum(p.numel() for m in (network.key_encoder, network.mask_encoder) for p in m.backbone.parameters())
+    assert sum(tensor.numel() for tensor in own) <= backbones
