@@ -1,21 +1,23 @@
 """The plain formulas, which the fast code must match.
 
-`segment` goes by the letter of the paper, one object and one position at a time. `PlainCore` is the engine as one would
-first write it in PyTorch, batches and all: what speed is measured against.
+`segment` goes by the letter of the paper, one object and one position at a time. `PlainCore` and `train_pass` are the
+engine and the forward pass of training as one would first write them in PyTorch: what speed is measured against.
 """
 
 import math
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model import RDE_VOS
+from model import RDE_VOS, inference
 from model.aggregation import SpatioTemporalAggregation
 from model.blocks import FusionBlock, SharedConv2d, per_object
 from model.encoders import KeyFeatures
 from model.inference import InferenceCore
 from model.memory import MemoryBank
+from model.network import soft_aggregation
 from model.reading import readout, similarity
 
 # Table 5's rows as the embeddings that are read once there has been an update.
@@ -157,12 +159,16 @@ class PlainNetwork(nn.Module):
         return self.network.encode_key(image)
 
     def encode_value(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
-        encoder, objects = self.network.mask_encoder, masks.shape[1]
-        others = masks.sum(1, keepdim=True) - masks
-        channels = (per_object(image, objects), masks.flatten(0, 1)[:, None], others.flatten(0, 1)[:, None])
-        _, _, x = encoder.backbone(torch.cat(channels, dim=1))
-        x = self.fuse(torch.cat([x, per_object(f16, objects)], dim=1))
-        return encoder.refine(x + encoder.attention(x)).unflatten(0, masks.shape[:2])
+        objects, others = masks.shape[1], masks.sum(1, keepdim=True) - masks
+        frame = per_object(image, objects), per_object(f16, objects)
+        return self.encode_object(*frame, masks.flatten(0, 1), others.flatten(0, 1)).unflatten(0, masks.shape[:2])
+
+    def encode_object(self, image: Tensor, f16: Tensor, mask: Tensor, others: Tensor) -> Tensor:
+        """The value [N,Cv,h,w] of one object of each frame, from its mask and the sum of the others' [N,H,W]."""
+        encoder = self.network.mask_encoder
+        _, _, x = encoder.backbone(torch.cat([image, mask[:, None], others[:, None]], dim=1))
+        x = self.fuse(torch.cat([x, f16], dim=1))
+        return encoder.refine(x + encoder.attention(x))
 
     def aggregate(self, previous: tuple[Tensor, Tensor], latest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         key = sam(self.network.key_aggregation, previous[0], latest[0])
@@ -218,6 +224,75 @@ class PlainCore(InferenceCore):
     """The engine on the plain network and the plain memory, in fp32."""
 
     def __init__(self, network: RDE_VOS, **settings: object) -> None:
-        super().__init__(network, **settings)
+        # Nothing of the fast copy is made: it would count as the plain engine's memory.
+        with mock.patch.object(inference, "fast_network", lambda network, dtype: network):
+            super().__init__(network, **settings)
         self.network = PlainNetwork(network)
         self._memory = PlainMemory(self._memory.spec, self.network.aggregate)
+
+
+def train_pass(
+    network: PlainNetwork, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The forward pass of training on clips of five frames, with L_Seg over all pixels.
+
+    Frames are encoded one by one, and so are the objects of each; the STM bank segments every frame from 1 on, the SAM
+    bank frames 2 and 4. The arguments are `model.training.ClipTrainer`'s.
+
+    Returns:
+        the loss (Eq. 10), and its unweighted terms by their names there.
+    """
+    masks, perturbed = masks.to(frames), perturbed.to(frames)
+    features = [network.encode_key(frames[:, t]) for t in range(5)]
+    keys = [feature.key for feature in features]
+
+    def encode(t: int, objects: Tensor) -> Tensor:
+        everything = objects.sum(1)
+        values = [
+            network.encode_object(frames[:, t], features[t].f16, mask, everything - mask) for mask in objects.unbind(1)
+        ]
+        return torch.stack(values, dim=1)
+
+    def read_frame(memory: list[tuple[Tensor, Tensor]], t: int) -> Tensor:
+        memory_keys = torch.cat([key.flatten(2) for key, _ in memory], dim=2)
+        memory_values = torch.cat([value.flatten(3) for _, value in memory], dim=3)
+        weights = similarity(memory_keys, keys[t].flatten(2)).softmax(1)
+        return readout(weights, memory_values).unflatten(3, keys[t].shape[2:])
+
+    def logits(read: Tensor, t: int) -> Tensor:
+        objects = network.decode(read, features[t]).sigmoid()
+        return soft_aggregation(objects * selector[:, :, None, None])
+
+    def cross_entropy(aggregated: Tensor, t: int) -> Tensor:
+        target = torch.cat([masks.new_full(masks[:, t, :1].shape, 0.5), masks[:, t]], dim=1).argmax(1)
+        present = torch.cat([torch.ones_like(selector[:, :1]), selector], dim=1) > 0
+        return F.cross_entropy(torch.where(present[:, :, None, None], aggregated, -torch.inf), target)
+
+    def divergence(teacher: Tensor, student: Tensor) -> Tensor:
+        """The sum over objects of the mean of p·log(p/q), p and q being distributions over channels."""
+        log_p, log_q = teacher.log_softmax(2), student.log_softmax(2)
+        return sum((log_p.exp() * (log_p - log_q))[:, k].mean() for k in range(teacher.shape[1]))
+
+    values = [encode(0, perturbed)]
+    terms = {"mc": divergence(teacher=encode(0, masks[:, 0]), student=values[0])}
+
+    # The STM bank remembers every frame, with the masks that it predicted.
+    stm_reads, stm_logits = {}, {}
+    for t in range(1, 5):
+        stm_reads[t] = read_frame(list(zip(keys, values, strict=False)), t)
+        stm_logits[t] = logits(stm_reads[t], t)
+        if t < 4:
+            values.append(encode(t, stm_logits[t].softmax(1)[:, 1:]))
+    terms |= {f"ce_{t}": cross_entropy(stm_logits[t], t) for t in (1, 3)}
+
+    # The SAM bank is the RDE, and remembers those same frames.
+    rde = keys[0], values[0]
+    for t in range(1, 4):
+        rde = network.aggregate(rde, (keys[t], values[t]))
+        if t in (1, 3):
+            read_next = read_frame([rde], t + 1)
+            terms[f"ce_{t + 1}"] = cross_entropy(logits(read_next, t + 1), t + 1)
+            terms[f"ug_{t + 1}"] = divergence(teacher=stm_reads[t + 1], student=read_next)
+
+    segmentation = sum(terms[f"ce_{t}"] for t in range(1, 5)) / 2
+    return segmentation + 10 * (terms["ug_2"] + terms["ug_4"]) + 10 * terms["mc"], terms

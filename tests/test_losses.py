@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDENS, SMALL, tensors
+from plain import PlainNetwork, train_pass
 
 from model import RDE_VOS
 from model.losses import bootstrapped_cross_entropy, channel_divergence, hard_pixel_share
@@ -41,6 +42,25 @@ def test_golden(published_network):
         sum(float(golden[f"{kind}_{t}"]) for t in frames) for kind, frames in (("ce", (1, 2, 3, 4)), ("ug", (2, 4)))
     )
     assert float(result.loss) == pytest.approx(ce / 2 + 10 * ug + 10 * float(golden["mc"]), rel=1e-4)
+
+
+def test_the_plain_pass_gives_the_same_losses(small_network, small_batch):
+    """Of both clips, one of which has an empty slot; and the same gradients of what both passes run as it is."""
+    result = ClipTrainer(small_network)(*small_batch, share=1.0)
+    loss, terms = train_pass(PlainNetwork(small_network), *small_batch)
+    torch.testing.assert_close(loss, result.loss)
+    assert set(terms) == set(result.terms)
+    for name, term in terms.items():
+        torch.testing.assert_close(term.detach(), result.terms[name], msg=lambda m, name=name: f"{name}: {m}")
+    parameters = [
+        small_network.key_encoder.key_projection.weight,
+        small_network.mask_encoder.refine.conv1.weight,
+        small_network.value_aggregation.squeeze.weight,
+        small_network.decoder.predict.weight,
+    ]
+    gradients = (torch.autograd.grad(each, parameters) for each in (loss, result.loss))
+    for plain, ours in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, ours, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(
