@@ -22,6 +22,8 @@ sys.path.insert(0, str(GOLDENS))
 
 import weights  # noqa: E402
 
+torch.set_num_threads(1)  # as many tests run at a time as there are cores
+
 # Big enough to have every part, small enough to run hundreds of frames in a test.
 SMALL = NetworkConfig(
     key_backbone="resnet18",
