@@ -176,15 +176,11 @@ def prepare(arguments: argparse.Namespace) -> torch.device:
 def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
     """Call a function of this file in a new process, so that its peak memory is its own.
 
-    It is forked off one that has imported the large packages and done nothing else, which saves the seconds of that.
-
     Raises:
         InputError: as ``work`` does, or the system ended the process.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torchvision"])
     try:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             return pool.submit(work, *arguments).result()
     except (BrokenProcessPool, torch.OutOfMemoryError):
         raise InputError("the memory does not suffice; choose a smaller size, fewer objects or fewer times") from None

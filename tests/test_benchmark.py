@@ -71,9 +71,8 @@ def test_engines_on_a_folder(benchmark, tmp_path):
 
 
 def test_lengths(benchmark):
-    rows = benchmark("length", "--size", "64x48", "--frames", 4, "--times", 1, 2)
-    expected = [(bank, times, str(4 * int(times))) for bank in ("2F+L+RDE", "STM") for times in "12"]
-    assert [(row["bank"], row["times"], row["frames"]) for row in rows] == expected
+    rows = benchmark("length", "--size", "64x48", "--frames", 4, "--times", 2)
+    assert [(row["bank"], row["times"], row["frames"]) for row in rows] == [("2F+L+RDE", "2", "8"), ("STM", "2", "8")]
     check_memory(rows)
     for row in rows:
         assert number(row, "FPS") == pytest.approx(1000 / number(row, "ms per frame"), rel=1e-3)
