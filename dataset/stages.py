@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -198,7 +199,7 @@ def training_batches(
         InputError: a sample cannot be made; the message names its file.
     """
     loader = DataLoader(
-        data, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, worker_init_fn=_use_one_thread
+        data, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, worker_init_fn=_start_worker
     )
     try:
         yield from loader
@@ -208,8 +209,11 @@ def training_batches(
         raise InputError(message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from None
 
 
-def _use_one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # there is a worker for each core already
+    # Terminals and job schedulers signal every process of a job; it is the training loop that decides when to stop.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _required(root: Path | str | None, flag: str, stage: int) -> Path:

@@ -122,6 +122,7 @@ def start(toy: Path, runs: Path, *flags: object) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
 
 
@@ -155,7 +156,7 @@ def test_sigterm_stops_cleanly_after_saving(train, toy, tmp_path):
     recipe = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 500, "--save_every", 2)
     process = start(toy, tmp_path, *recipe)
     wait_for(tmp_path / "run" / "checkpoint_2.pth", process)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as a job scheduler does: the loading processes get it too
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert "--resume" in output and "Traceback" not in errors
