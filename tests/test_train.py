@@ -61,10 +61,11 @@ def scalars(run: Path) -> dict[str, list[float]]:
     return {name: [event.value for event in log.Scalars(name)] for name in log.Tags()["scalars"]}
 
 
-def test_each_stage_goes_on_from_the_one_before(train, tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes):
     # The loss is comparable while all pixels count, which they do until the last iterations here.
     flags = ("--batch_size", 4, "--iterations", 40, "--warm_up", 36, 39)
-    result = train(0, "s0", "--from_scratch", *SMALL, *flags)
+    result = train(0, "s0", "--from_scratch", *SMALL, *flags, processes=processes)
     assert result.returncode == 0, result.stderr
     log = scalars(tmp_path / "s0")
     assert np.mean(log["loss/total"][26:36]) < 0.7 * np.mean(log["loss/total"][:5])
@@ -83,7 +84,7 @@ def test_each_stage_goes_on_from_the_one_before(train, tmp_path):
     for stage, iterations in ((1, 24), (2, 24), (3, 24)):
         start = ("--load_network", tmp_path / previous / "network.pth")
         flags = ("--batch_size", 2, "--iterations", iterations, "--warm_up", 100, 200)
-        result = train(stage, f"s{stage}", *start, *flags)
+        result = train(stage, f"s{stage}", *start, *flags, processes=processes)
         assert result.returncode == 0, result.stderr
         log = scalars(tmp_path / f"s{stage}")
         assert {"loss/ce_1", "loss/ce_2", "loss/ce_3", "loss/ce_4", "loss/ug_2", "loss/ug_4", "loss/mc"} <= set(log)
