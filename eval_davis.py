@@ -11,8 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset.davis import DAVIS
-from model import load_network
-from util.arguments import add_engine_arguments, engine_settings
+from util.arguments import add_engine_arguments, chosen_network, engine_settings
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import command_line
@@ -42,7 +41,7 @@ def main() -> None:
     settings = engine_settings(arguments)
     processes = Processes()
     device = choose_device(arguments.device, processes.local_rank())
-    network = load_network(arguments.model, device)
+    network = chosen_network(arguments, device)
     settings.check(network)
     output = arguments.output
     claim_output(output, arguments.model, processes, year=davis.year, split=davis.split, **asdict(settings))

@@ -14,8 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from dataset.youtube import YouTubeVOS, read_meta
-from model import load_network
-from util.arguments import add_engine_arguments, engine_settings
+from util.arguments import add_engine_arguments, chosen_network, engine_settings
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import command_line
@@ -54,7 +53,7 @@ def main() -> None:
     settings = engine_settings(arguments)
     processes = Processes()
     device = choose_device(arguments.device, processes.local_rank)
-    network = load_network(arguments.model, device)
+    network = chosen_network(arguments, device)
     settings.check(network)
     output = arguments.output.absolute()
     described = {"split": youtube.split, "output_all": youtube.output_all, "all_frames": youtube.has_all_frames}

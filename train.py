@@ -88,7 +88,10 @@ def parse_arguments() -> argparse.Namespace:
 
     start = parser.add_argument_group("start")
     start.add_argument("--load_network", type=Path, help="weights to start from, of any known form")
-    start.add_argument("--from_scratch", action="store_true", help="start from random weights, not ImageNet's")
+    start.add_argument(
+        "--from_scratch", action="store_true",
+        help="start from random weights, not ImageNet's; batch norms, frozen otherwise, are trained then",
+    )  # fmt: skip
     network = NetworkConfig()
     for side in ("key", "mask"):
         flag, default = f"--{side}_backbone", getattr(network, f"{side}_backbone")
@@ -212,6 +215,7 @@ def main() -> None:
     # The network, new or from the run's last checkpoint, and what trains it.
     torch.manual_seed(arguments.seed)
     network = network_from_checkpoint(content, checkpoint) if content else first_network(arguments)
+    network.frozen_norms = not arguments.from_scratch
     terms = LossTerms(
         mask_consistency=not arguments.without_mc,
         unbiased_guidance=not arguments.without_ug,
@@ -219,10 +223,12 @@ def main() -> None:
     )
     if processes.is_main:
         config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "seed", "precision")}
+        config["frozen_norms"] = network.frozen_norms
         config |= {"recipe": asdict(recipe), "losses": asdict(terms), "network": asdict(network.config)}
         run.claim(config, arguments.resume)
     processes.wait()
-    network.to(device).train()
+    # What convolutions in 16 bits work on, on GPUs and CPUs; max pooling of bf16 is slow in any other order.
+    network.to(device, memory_format=torch.channels_last).train()
     if arguments.stage == 0 and network.config.aggregation:
         # The STM bank has no use for SAM.
         network.key_aggregation.requires_grad_(False)

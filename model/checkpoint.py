@@ -20,6 +20,9 @@ from model.network import RDE_VOS, NetworkConfig
 from util.errors import InputError
 from util.files import atomic_path
 
+# The small network that comes with the project; its README says how it was trained, and what it reaches.
+SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "toy.pth"
+
 # Published name -> ours, first match wins. Both released code bases share the names of everything but SAM.
 _PUBLISHED_NAMES = [
     (r"key_encoder\.res2\.", "key_encoder.backbone.layer1."),

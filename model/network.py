@@ -28,11 +28,16 @@ class RDE_VOS(nn.Module):
     """Key encoder, mask encoder, twin SAM and decoder; what is remembered is up to the caller.
 
     Frames are ImageNet-normalised [B,3,H,W] with H and W multiples of 16; h=H/16 and w=W/16; K objects a frame.
+
+    Attributes:
+        frozen_norms: whether training leaves batch norms with their stored statistics, as the paper's every stage
+            does. A network of random weights has none worth keeping: set it to False before ``train()``.
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
+        self.frozen_norms = True
         self.key_encoder = KeyEncoder(config.key_backbone, config.key_width, config.key_channels, config.value_channels)
         c4, c8, c16 = self.key_encoder.backbone.channels
         self.mask_encoder = MaskEncoder(config.mask_backbone, config.mask_width, c16, config.value_channels)
@@ -42,11 +47,12 @@ class RDE_VOS(nn.Module):
             self.value_aggregation = SpatioTemporalAggregation(config.value_channels)
 
     def train(self, mode: bool = True) -> "RDE_VOS":
-        """Switch to training, but keep batch norms on their stored statistics: they are frozen in every stage."""
+        """Switch to training or inference; batch norms stay on their stored statistics where these are frozen."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        if self.frozen_norms:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
     def encode_key(self, image: Tensor) -> KeyFeatures:

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 from dataset.davis import DAVIS
 from dataset.video import Video
-from model import RDE_VOS, load_network
+from model import RDE_VOS
 from model.memory import BANKS
-from util.arguments import add_network_arguments
+from util.arguments import add_network_arguments, chosen_network
 from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
@@ -137,7 +137,7 @@ def main() -> None:
     videos = davis.videos()
     processes = Processes()
     device = choose_device(arguments.device, processes.local_rank)
-    network = load_network(arguments.model, device)
+    network = chosen_network(arguments, device)
     settings = {
         (bank, theta): EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top, amp=arguments.amp)
         for bank, theta in wanted

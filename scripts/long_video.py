@@ -28,7 +28,7 @@ from dataset.davis import DAVIS
 from dataset.images import read_mask
 from dataset.video import Video, in_background
 from model import load_network
-from util.arguments import add_network_arguments
+from util.arguments import add_network_arguments, chosen_network
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
@@ -150,7 +150,7 @@ def main() -> None:
     davis = DAVIS(arguments.davis_path)
     davis.video(arguments.video).read_given_mask(0)
     device = choose_device(arguments.device)
-    network = load_network(arguments.model)
+    network = chosen_network(arguments)
     banks = {"2F+L+RDE": arguments.mem_every, "STM": arguments.stm_mem_every}
     settings = [
         EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top, amp=arguments.amp)

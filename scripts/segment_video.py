@@ -25,8 +25,7 @@ from tqdm import tqdm
 from dataset.images import write_mask
 from dataset.video import Video, in_background, list_frames
 from dataset.video_file import VideoFile, video_writer
-from model import load_network
-from util.arguments import add_engine_arguments, engine_settings
+from util.arguments import add_engine_arguments, chosen_network, engine_settings
 from util.device import choose_device, peak_memory
 from util.errors import InputError, command_line
 from util.evaluation import Segmented, Throughput, mask_name, segment
@@ -108,7 +107,7 @@ def main() -> None:
             raise InputError(f"{target} is there already; choose another --output or delete it")
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
-    network = load_network(arguments.model, device)
+    network = chosen_network(arguments, device)
     settings.check(network)
     for number in sorted(video.masks):
         print(f"frame {video.frame_name(number)} has the mask {video.masks[number]}")

@@ -58,6 +58,17 @@ def test_batch_norms_stay_frozen_in_training(small_network):
     assert all(norm.num_batches_tracked == 0 and (norm.running_mean == 0).all() for norm in norms)
 
 
+def test_batch_norms_that_are_not_frozen_learn_in_training_and_only_there(small_network):
+    network = RDE_VOS(small_network.config)
+    network.frozen_norms = False
+    norm = network.train().key_encoder.backbone.bn1
+    network.encode_key(torch.randn(2, 3, 32, 32))
+    learnt = norm.running_mean.clone()
+    assert norm.num_batches_tracked == 1 and (learnt != 0).all()
+    network.eval().encode_key(torch.randn(2, 3, 32, 32))
+    assert norm.num_batches_tracked == 1 and torch.equal(norm.running_mean, learnt)
+
+
 def test_initialisation_and_defaults_are_the_papers():
     config = NetworkConfig()
     assert (config.key_backbone, config.mask_backbone, config.key_channels, config.value_channels) == (

@@ -3,15 +3,34 @@
 import argparse
 from pathlib import Path
 
+import torch
+
+from model import RDE_VOS, load_network
+from model.checkpoint import SHIPPED_WEIGHTS
+from util.distributed import Processes
 from util.evaluation import EngineSettings
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say which network is run, and how it reads its memory, whatever that holds."""
-    parser.add_argument("--model", type=Path, required=True, help="checkpoint; its architecture is read from the file")
+    parser.add_argument(
+        "--model", type=Path, default=SHIPPED_WEIGHTS,
+        help="checkpoint; its architecture is read from the file (default: the small network shipped with the project)",
+    )  # fmt: skip
     parser.add_argument("--top", type=int, default=40, metavar="K", help="memory positions that each position reads")
     parser.add_argument("--amp", action="store_true", help="compute in half precision")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def chosen_network(arguments: argparse.Namespace, device: torch.device | str = "cpu") -> RDE_VOS:
+    """The network that the flags of `add_network_arguments` name; says so where nobody named one.
+
+    Raises:
+        InputError: as `model.checkpoint.load_network`.
+    """
+    if arguments.model == SHIPPED_WEIGHTS and Processes().is_main:
+        print("using the small network shipped with the project, trained on drawn data; --model chooses another")
+    return load_network(arguments.model, device)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, size: int | None = None) -> None:

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Train the small network in model/weights: draw the data, then stages 0, 1 and 2, from random weights.
+# Everything goes to FOLDER (default runs/toy); run again to go on. PROCESSES (default 2) share the work, a core each.
+#
+#   [PROCESSES=2] bash scripts/train_toy.sh [FOLDER]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/setup.sh
+folder=${1:-runs/toy}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+python scripts/make_toy_data.py --output "$folder/data" --seed 1 --height 320 --width 568 --frames 16 --max_objects 4 \
+  --static 2400 --bl 120 --youtube_train 200 --youtube_valid 10 --davis_train 60 --davis_val 10 --davis_test 2 --photos
+
+stage() {
+  [ -f "$folder/s$1/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" train.py \
+    --stage "$1" --id "s$1" --runs "$folder" --resume --precision bf16 --batch_size 8 --workers 1 \
+    --save_every 200 --log_every 20 --draw_every 200 "${@:2}"
+}
+# Mining hard pixels keeps a network that knows nothing at p = 0.5, so stage 0 begins with it late.
+stage 0 --static_root "$folder/data/static" --from_scratch \
+  --key_backbone resnet18 --key_width 32 --mask_backbone resnet10 --mask_width 32 \
+  --key_channels 64 --value_channels 128 --decoder_channels 128 64 32 \
+  --crop_size 160 --iterations 4000 --lr 1e-3 --steps 3400 --warm_up 2000 3200
+stage 1 --bl_root "$folder/data/BL30K" --load_network "$folder/s0/network.pth" \
+  --crop_size 160 --iterations 800 --lr 5e-4
+stage 2 --davis_root "$folder/data/DAVIS/2017" --yv_root "$folder/data/YouTube" --load_network "$folder/s1/network.pth" \
+  --crop_size 192 --iterations 1500 --lr 5e-4
+
+python - "$folder/s2/network.pth" "$folder/toy.pth" <<'PYTHON'
+import sys
+
+from model import load_network, save_network
+
+save_network(load_network(sys.argv[1]).half(), sys.argv[2])  # loaded as single precision, half the size on disk
+PYTHON
+echo "the weights are in $folder/toy.pth"
