@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.convolution import Conv2d
+
 
 class SpatioTemporalAggregation(nn.Module):
     """SAM for embeddings of C channels: squeeze(enhance(extract(previous RDE, latest))), Eq. 4 to 6."""
@@ -69,8 +71,8 @@ class Enhance(nn.Module):
             [nn.Conv2d(channels, width, 1, bias=False)]
             + [nn.Conv2d(channels, width, 3, padding=d, dilation=d, bias=False) for d in self.DILATIONS]
         )
-        self.merge = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.merge = Conv2d(channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,C,h,w] -> [N,C,h,w]."""
-        return x + F.relu(self.merge(F.relu(torch.cat([branch(x) for branch in self.branches], dim=1))))
+        return x + self.merge(F.relu(torch.cat([branch(x) for branch in self.branches], dim=1)), relu=True)

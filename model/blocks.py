@@ -4,21 +4,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.convolution import Conv2d
+
 
 class ResidualBlock(nn.Module):
     """conv3×3(ReLU(conv3×3(ReLU(x)))) + shortcut; the shortcut is a 3×3 convolution where the channels change."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = (
-            nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 3, padding=1)
+            nn.Identity() if in_channels == out_channels else Conv2d(in_channels, out_channels, 3, padding=1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,out,h,w]."""
-        return self.conv2(F.relu_(self.conv1(F.relu(x)))).add_(self.shortcut(x))
+        return self.conv2(self.conv1(F.relu(x), relu=True), self.shortcut(x))
 
 
 class SharedConv2d(nn.Module):
@@ -30,15 +32,15 @@ class SharedConv2d(nn.Module):
     def __init__(self, own_channels: int, shared_channels: int, out_channels: int) -> None:
         super().__init__()
         whole = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)  # for its initialisation
-        self.own = nn.Conv2d(own_channels, out_channels, 3, padding=1, bias=False)
-        self.shared = nn.Conv2d(shared_channels, out_channels, 3, padding=1)
+        self.own = Conv2d(own_channels, out_channels, 3, padding=1, bias=False)
+        self.shared = Conv2d(shared_channels, out_channels, 3, padding=1)
         self.own.weight = nn.Parameter(whole.weight[:, :own_channels].detach().clone())
         self.shared.weight = nn.Parameter(whole.weight[:, own_channels:].detach().clone())
         self.shared.bias = whole.bias
 
-    def forward(self, own: Tensor, shared: Tensor) -> Tensor:
+    def forward(self, own: Tensor, shared: Tensor, *, relu: bool = False) -> Tensor:
         """own [B·K,own,h,w], and what ``self.shared`` made of the frame's features [B,out,h,w] -> [B·K,out,h,w]."""
-        return self.own(own).add_(per_object(shared, own.shape[0] // shared.shape[0]))
+        return self.own(own, per_object(shared, own.shape[0] // shared.shape[0]), relu=relu)
 
 
 class FusionBlock(nn.Module):
@@ -47,7 +49,7 @@ class FusionBlock(nn.Module):
     def __init__(self, own_channels: int, shared_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = SharedConv2d(own_channels, shared_channels, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = SharedConv2d(own_channels, shared_channels, out_channels)
 
     def of_frame(self, shared: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,8 +58,8 @@ class FusionBlock(nn.Module):
 
     def forward(self, own: Tensor, of_frame: tuple[Tensor, Tensor]) -> Tensor:
         """own [B·K,own,h,w] and the result of `of_frame` -> [B·K,out,h,w]."""
-        x = F.relu_(self.conv1(F.relu(own), of_frame[0]))
-        return self.conv2(x).add_(self.shortcut(own, of_frame[1]))
+        x = self.conv1(F.relu(own), of_frame[0], relu=True)
+        return self.conv2(x, self.shortcut(own, of_frame[1]))
 
 
 class CBAM(nn.Module):

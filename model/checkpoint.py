@@ -218,8 +218,8 @@ def _split_shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
             # The decoder's shared half is the query value, that of the mask encoder is f16.
             shared = projection.shape[0 if block == "decoder.compress" else 1]
             weight = state.pop(f"{name}.weight")
-            state[f"{name}.own.weight"] = weight[:, :-shared]
-            state[f"{name}.shared.weight"] = weight[:, -shared:]
+            state[f"{name}.own.weight"] = weight[:, :-shared].contiguous()
+            state[f"{name}.shared.weight"] = weight[:, -shared:].contiguous()
             if f"{name}.bias" in state:
                 state[f"{name}.shared.bias"] = state.pop(f"{name}.bias")
     return state

@@ -8,8 +8,9 @@ import weakref
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from model.encoders import KeyFeatures
+from model.convolution import OneChannelConv2d, PackedConv2d, WinogradConv2d
 from model.network import RDE_VOS
 
 # The fast copies of the networks in use, and the state of the weights they were made of.
@@ -20,13 +21,22 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
     """The network for inference, in a precision; made once for each, and again when the weights have changed.
 
     - Frozen batch norms are folded into the convolutions before them.
-    - Half precision weights are cast once, and the backbones' and all half precision tensors have their channels last.
-    - On CPUs objects pass one by one, which is faster than a batch there and takes less memory, and outside the
-      backbones the 3×3 convolutions that gain from it run as Winograd convolutions (NNPACK). Those know fp32 only and
-      still outrun bf16 in the decoder, which is nothing but such convolutions.
+    - On CPUs objects pass one by one, which is faster than a batch there and takes less memory. Convolutions run in
+      oneDNN's own layout, with the additions and ReLUs that follow (`PackedConv2d`); in fp32 and outside the backbones
+      the 3×3 ones that gain from it run as Winograd convolutions (`WinogradConv2d`).
+    - On GPUs half precision tensors have their channels last.
 
-    Weights that stay as they are share their memory with ``network``.
+    Weights that stay as they are share their memory with ``network``. Where nobody needs ``network`` itself any more,
+    let go of it: a fast network may be given again, and is returned as it is.
+
+    Raises:
+        ValueError: ``network`` is a fast network in another precision.
     """
+    made_for = getattr(network, "made_for", None)
+    if made_for is not None:
+        if made_for != dtype:
+            raise ValueError(f"this network was made for {made_for}; start from the plain one to run in {dtype}")
+        return network
     tensors = network.state_dict().values()
     state = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
     copies = _copies.setdefault(network, {})
@@ -40,21 +50,18 @@ def _make(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
         copy = RDE_VOS(network.config)
     copy.load_state_dict(network.state_dict(), assign=True)
     copy.eval().requires_grad_(False)
+    copy.made_for = dtype
     _fold_norms(copy)
     copy.to(dtype)
-    backbones = (copy.key_encoder.backbone, copy.mask_encoder.backbone)
-    for module in backbones if dtype == torch.float32 else [copy]:
-        module.to(memory_format=torch.channels_last)
     if next(copy.parameters()).device.type != "cpu":
-        return copy
+        return copy.to(memory_format=torch.channels_last) if dtype != torch.float32 else copy
     copy.mask_encoder.objects_at_once = copy.decoder.objects_at_once = 1
-    if torch.backends.nnpack.is_available():
-        if dtype == torch.float32:
-            _use_winograd(copy, leave=backbones)
-        else:
-            copy.decoder.load_state_dict(network.decoder.state_dict(), assign=True)
-            _use_winograd(copy.decoder.requires_grad_(False))
-            copy.decoder = SinglePrecisionDecoder(copy.decoder)
+    copy.decoder.predict = OneChannelConv2d(copy.decoder.predict)
+    if PackedConv2d.available():
+        for encoder in (copy.key_encoder, copy.mask_encoder):
+            _fuse_backbone(encoder.backbone)
+    winograd = dtype == torch.float32 and torch.backends.nnpack.is_available()
+    _replace_convolutions(copy, winograd)
     return copy
 
 
@@ -70,50 +77,48 @@ def _fold_norms(module: nn.Module) -> None:
             _fold_norms(child)
 
 
-def _use_winograd(module: nn.Module, leave: tuple[nn.Module, ...] = ()) -> None:
+def _fuse_backbone(backbone: nn.Module) -> None:
+    """Let the convolutions of a backbone with folded norms do what follows them, too."""
+    backbone.conv1, backbone.relu = WithReLU(PackedConv2d(backbone.conv1)), nn.Identity()
+    for stage in (backbone.layer1, backbone.layer2, backbone.layer3):
+        for name, block in stage.named_children():
+            setattr(stage, name, FusedBlock(block))
+
+
+def _replace_convolutions(module: nn.Module, winograd: bool) -> None:
     for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d) and WinogradConv2d.suits(child):
+        if not isinstance(child, nn.Conv2d):
+            _replace_convolutions(child, winograd)
+        elif winograd and WinogradConv2d.suits(child):
             setattr(module, name, WinogradConv2d(child))
-        elif child not in leave:
-            _use_winograd(child, leave)
+        elif PackedConv2d.available():
+            setattr(module, name, PackedConv2d(child))
 
 
-class SinglePrecisionDecoder(nn.Module):
-    """Decodes in fp32 what was encoded in half precision."""
+class WithReLU(nn.Module):
+    """A convolution and the ReLU after it."""
 
-    def __init__(self, decoder: nn.Module) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, readout: Tensor, features: KeyFeatures) -> Tensor:
-        """As `model.decoder.Decoder`."""
-        return self.decoder(readout.float(), KeyFeatures(*(feature.float() for feature in features)))
-
-
-class WinogradConv2d(nn.Module):
-    """A 3×3 convolution of stride 1 by NNPACK, where the frame is large enough for it to be the faster one."""
-
-    # NNPACK transforms the kernel at every call, which pays from about this many positions on; measured against
-    # oneDNN with AVX-512, where from 30×54 positions on it takes 0.3 to 0.9 of the time.
-    LEAST_POSITIONS = 1500
-
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Module) -> None:
         super().__init__()
         self.conv = conv
 
-    @staticmethod
-    def suits(conv: nn.Conv2d) -> bool:
-        """Whether NNPACK can run it, and has enough channels to gain from."""
-        plain = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-        if plain != ((3, 3), (1, 1), (1, 1), (1, 1), 1):
-            return False
-        return min(conv.in_channels, conv.out_channels) >= 64 and conv.in_channels <= 8 * conv.out_channels
+    def forward(self, x: Tensor) -> Tensor:
+        """ReLU(conv(x))."""
+        return self.conv(x, relu=True)
+
+
+class FusedBlock(nn.Module):
+    """torchvision's residual block with folded norms, its additions and ReLUs done by its convolutions."""
+
+    def __init__(self, block: BasicBlock | Bottleneck) -> None:
+        super().__init__()
+        convs = [block.conv1, block.conv2] + ([block.conv3] if isinstance(block, Bottleneck) else [])
+        self.convs = nn.ModuleList(PackedConv2d(conv) for conv in convs)
+        self.shortcut = nn.Identity() if block.downsample is None else PackedConv2d(block.downsample[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,in,h,w] -> [N,out,h,w]."""
-        if x.shape[2] * x.shape[3] < self.LEAST_POSITIONS:
-            return self.conv(x)
-        weight, bias = self.conv.weight, self.conv.bias
-        # With a batch above one it is no faster than oneDNN.
-        results = [torch._nnpack_spatial_convolution(one, weight, bias, [1, 1], [1, 1]) for one in x.split(1)]
-        return results[0] if len(results) == 1 else torch.cat(results)
+        """As torchvision's block."""
+        shortcut = self.shortcut(x)
+        for conv in self.convs[:-1]:
+            x = conv(x, relu=True)
+        return self.convs[-1](x, shortcut, relu=True)

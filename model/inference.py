@@ -68,7 +68,7 @@ class InferenceCore:
         if mem_every < 1 or top_k < 1:
             raise ValueError(f"mem_every and top_k are at least 1, not {mem_every} and {top_k}")
         device = next(network.parameters()).device
-        self.dtype = half_precision(device) if amp else torch.float32
+        self.dtype = engine_dtype(device, amp)
         self.network = fast_network(network, self.dtype)
         self.top_k = top_k
         self.object_ids: list[int] = []  # in the order of the probabilities' channels
@@ -128,7 +128,7 @@ class InferenceCore:
             probability = image.new_ones(1, 1, *image.shape[2:])
         if mask is not None:
             probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0])
-        if update and not last:
+        if update and not last and (mask is not None or self._memory.spec.changes):
             value = self.network.encode_value(image.to(self.dtype), features.f16, probability[:, 1:].to(self.dtype))
             self._memory.update(features.key, value)
         return unpad(probability, padding)[0]
@@ -170,6 +170,11 @@ def unpad(x: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
     """Undo `pad_to_stride`."""
     left, right, top, bottom = padding
     return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
+def engine_dtype(device: torch.device, amp: bool) -> torch.dtype:
+    """What the engine computes in on a device."""
+    return half_precision(device) if amp else torch.float32
 
 
 def half_precision(device: torch.device) -> torch.dtype:

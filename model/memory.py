@@ -34,6 +34,11 @@ class BankSpec:
     recurrent: int = 0
     growing: bool = False
 
+    @property
+    def changes(self) -> bool:
+        """Whether updates change what is read; the first frame alone never does."""
+        return self != BankSpec(first=1)
+
     @staticmethod
     def parse(text: str) -> "BankSpec":
         """Parse Table 5's notation, such as ``2F+L+RDE``, or ``STM``.

@@ -27,12 +27,11 @@ from tqdm import tqdm
 from dataset.davis import DAVIS
 from dataset.images import read_mask
 from dataset.video import Video, in_background
-from model import load_network
 from util.arguments import add_network_arguments, chosen_network
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.evaluation import EngineSettings, Segmented, claim_output, segment
+from util.evaluation import EngineSettings, Segmented, claim_output, engine_network, segment
 from util.files import atomic_path, write_csv
 from util.metrics import contour_accuracy, region_similarity
 
@@ -75,7 +74,7 @@ def measure(model: Path, davis: DAVIS, name: str, times: int, settings: EngineSe
         InputError: the clip cannot be read, or the memory does not suffice.
     """
     device = choose_device(device_name)
-    network = load_network(model, device)
+    network = engine_network(model, device, settings.amp)
     clip = davis.video(name)
     video = forward_and_backward(clip, times)
     ids = np.unique(clip.read_given_mask(0))[1:, None, None]
@@ -150,7 +149,7 @@ def main() -> None:
     davis = DAVIS(arguments.davis_path)
     davis.video(arguments.video).read_given_mask(0)
     device = choose_device(arguments.device)
-    network = chosen_network(arguments)
+    network = chosen_network(arguments, torch.device("cpu"))  # only to see that it suits
     banks = {"2F+L+RDE": arguments.mem_every, "STM": arguments.stm_mem_every}
     settings = [
         EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top, amp=arguments.amp)

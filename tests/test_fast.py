@@ -1,4 +1,4 @@
-"""The fast copy of the network against the network it is made of."""
+"""The fast copy of the network, and the convolutions that it is made of, against the plain ones."""
 
 import pytest
 import torch
@@ -7,7 +7,8 @@ from plain import PlainCore
 from torch import nn
 
 from model import RDE_VOS
-from model.fast import WinogradConv2d, fast_network
+from model.convolution import Conv2d, OneChannelConv2d, PackedConv2d, WinogradConv2d, finish
+from model.fast import fast_network
 from model.inference import InferenceCore
 
 
@@ -52,6 +53,53 @@ def test_winograd_is_the_convolution(channels, size):
     torch.testing.assert_close(WinogradConv2d(conv)(x), conv(x), atol=1e-4, rtol=1e-4)
 
 
+@torch.inference_mode()
+def test_a_convolution_does_what_follows_it_and_leaves_the_other_tensor_alone():
+    torch.manual_seed(0)
+    plain = nn.Conv2d(64, 96, 3, padding=1)
+    conv = Conv2d(64, 96, 3, padding=1)
+    conv.load_state_dict(plain.state_dict())
+    x, other = torch.randn(1, 64, 40, 41), torch.randn(1, 96, 40, 41)
+    kept = other.clone()
+    kinds = [conv, WinogradConv2d(plain)] + [PackedConv2d(plain)] * PackedConv2d.available()
+    for kind in kinds:
+        for relu in (False, True):
+            for summand in (None, other):
+                expected = finish(plain(x), summand, relu)
+                torch.testing.assert_close(kind(x, summand, relu=relu), expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(other, kept)
+
+
+@pytest.mark.skipif(not PackedConv2d.available(), reason="this PyTorch has no oneDNN")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 1},
+        {"kernel_size": 1, "stride": 2, "bias": False},
+        {"kernel_size": 3, "padding": 1, "stride": 2},
+        {"kernel_size": 3, "padding": 4, "dilation": 4, "bias": False},
+        {"kernel_size": 7, "padding": 3, "stride": 2},
+    ],
+)
+@torch.inference_mode()
+def test_packed_weights_are_the_convolution_at_every_size(settings):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(5, 24, **settings)
+    packed = PackedConv2d(conv)
+    for batch, height, width in ((1, 40, 56), (2, 25, 31), (1, 40, 56)):
+        x = torch.randn(batch, 5, height, width)
+        torch.testing.assert_close(packed(x), conv(x), atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_one_channel_is_the_convolution():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(24, 1, 3, padding=1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 24, 17, 30).contiguous(memory_format=layout)
+        torch.testing.assert_close(OneChannelConv2d(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
+
+
 def test_winograd_leaves_alone_what_it_cannot_run():
     def suits(*arguments: int, **settings: int) -> bool:
         return WinogradConv2d.suits(nn.Conv2d(*arguments, **settings))
@@ -89,9 +137,17 @@ def test_one_copy_serves_until_the_weights_change(network):
     assert torch.equal(second.decoder.predict.bias, network.decoder.predict.bias)
 
 
-def test_weights_that_stay_as_they_are_share_their_memory(network):
+def test_a_fast_network_is_returned_as_it_is(network):
     fast = fast_network(network)
-    shared = {tensor.data_ptr() for tensor in network.state_dict().values()}
-    own = [tensor for tensor in fast.state_dict().values() if tensor.data_ptr() not in shared]
-    backbones = sum(p.numel() for m in (network.key_encoder, network.mask_encoder) for p in m.backbone.parameters())
-    assert sum(tensor.numel() for tensor in own) <= backbones
+    assert fast_network(fast) is fast
+    with pytest.raises(ValueError, match="bfloat16"):
+        fast_network(fast, torch.bfloat16)
+
+
+def test_bank_f_encodes_no_updates(network):
+    frames, ids = draw_clip(7, 64, 80, 1)
+    core = InferenceCore(network, bank="F", mem_every=2)
+    core.step(tensors(frames)[0], torch.from_numpy(ids[0]))
+    core.network.encode_value = None  # would fail if it was called
+    for image in tensors(frames)[1:]:
+        core.step(image)

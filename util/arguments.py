@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from model import RDE_VOS, load_network
+from model import RDE_VOS
 from model.checkpoint import SHIPPED_WEIGHTS
 from util.distributed import Processes
-from util.evaluation import EngineSettings
+from util.evaluation import EngineSettings, engine_network
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,15 +22,15 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
-def chosen_network(arguments: argparse.Namespace, device: torch.device | str = "cpu") -> RDE_VOS:
-    """The network that the flags of `add_network_arguments` name; says so where nobody named one.
+def chosen_network(arguments: argparse.Namespace, device: torch.device) -> RDE_VOS:
+    """The network that the flags of `add_network_arguments` name, as the engine runs it; says so where no one is named.
 
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
     if arguments.model == SHIPPED_WEIGHTS and Processes().is_main:
         print("using the small network shipped with the project, trained on drawn data; --model chooses another")
-    return load_network(arguments.model, device)
+    return engine_network(arguments.model, device, arguments.amp)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, size: int | None = None) -> None:

@@ -20,7 +20,9 @@ from tqdm import tqdm
 from dataset.images import resize_image, resize_mask, short_side_size, to_tensor, write_mask
 from dataset.video import Video, in_background
 from dataset.video_file import EndOfVideo, VideoFile
-from model.inference import STRIDE, InferenceCore, UpdateClock
+from model.checkpoint import load_network
+from model.fast import fast_network
+from model.inference import STRIDE, InferenceCore, UpdateClock, engine_dtype
 from model.network import RDE_VOS
 from util.device import synchronize
 from util.distributed import Processes
@@ -57,6 +59,17 @@ class EngineSettings:
             return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k, amp=self.amp)
         except ValueError as error:
             raise InputError(str(error)) from None
+
+
+def engine_network(path: Path, device: torch.device, amp: bool) -> RDE_VOS:
+    """The network of a checkpoint in the form in which engines run it.
+
+    They would make the same of a plain network, but that would stay in memory, too.
+
+    Raises:
+        InputError: as `model.checkpoint.load_network`.
+    """
+    return fast_network(load_network(path, device), engine_dtype(device, amp))
 
 
 class Segmented(NamedTuple):
