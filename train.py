@@ -127,6 +127,9 @@ def parse_arguments() -> argparse.Namespace:
         "--precision", choices=("auto", "fp32", "fp16", "bf16"), default="auto",
         help="auto: on GPUs bf16 where they have it and fp16 with loss scaling elsewhere; fp32 on CPUs",
     )  # fmt: skip
+    machine.add_argument(
+        "--recompute", action="store_true", help="activations on the way back: less memory, more time, the same result"
+    )
     machine.add_argument("--save_every", type=int, default=5000, help="iterations between checkpoints (default: 5000)")
     machine.add_argument("--log_every", type=int, default=100, help="iterations between log entries (default: 100)")
     machine.add_argument("--draw_every", type=int, default=1000, help="iterations between panels (default: 1000)")
@@ -241,7 +244,7 @@ def main() -> None:
     if content:
         state.restore(content)
 
-    model = ClipTrainer(network, terms)
+    model = ClipTrainer(network, terms, recompute=arguments.recompute)
     if processes.count > 1:
         device_ids = [device.index] if device.type == "cuda" else None
         model = DistributedDataParallel(model, device_ids=device_ids)

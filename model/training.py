@@ -1,15 +1,19 @@
 """The forward pass of training (Section 3, Figure 2a): one clip, both memory banks, every loss term."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.encoders import KeyFeatures
 from model.losses import bootstrapped_cross_entropy, channel_divergence
 from model.network import RDE_VOS, soft_aggregation
 from model.reading import affinity, readout, similarity
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +51,16 @@ class ClipTrainer(nn.Module):
     Clips of five frames train everything (stages 1 to 3): the STM bank, which keeps every frame, segments frames 1 and
     3; the SAM bank, which is the RDE alone, segments frames 2 and 4. Clips of three frames (stage 0) train the STM bank
     on frames 1 and 2. It is a module so that data-parallel training can wrap the whole pass.
+
+    With ``recompute``, encoders and decoder forget their activations and compute them again on the way back: the same
+    gradients for less memory and more time. Norms that learn then count each batch twice in their running averages.
     """
 
-    def __init__(self, network: RDE_VOS, terms: LossTerms | None = None) -> None:
+    def __init__(self, network: RDE_VOS, terms: LossTerms | None = None, *, recompute: bool = False) -> None:
         super().__init__()
         self.network = network
         self.terms = terms or LossTerms()
+        self.recompute = recompute
 
     def forward(self, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor, share: float) -> ClipResult:
         """Segment a batch of clips and compare.
@@ -64,7 +72,7 @@ class ClipTrainer(nn.Module):
             selector: [B,K], 1 where a clip has an object in the slot, 0 where it has none.
             share: of the pixels that L_Seg counts; see `model.losses.hard_pixel_share`.
         """
-        clip = _Clip(self.network, self.terms, frames, masks, perturbed, selector, share)
+        clip = _Clip(self, frames, masks, perturbed, selector, share)
         if frames.shape[1] == 3:
             clip.train_static()
         else:
@@ -77,15 +85,15 @@ class _Clip:
 
     def __init__(
         self,
-        network: RDE_VOS,
-        settings: LossTerms,
+        trainer: ClipTrainer,
         frames: Tensor,
         masks: Tensor,
         perturbed: Tensor,
         selector: Tensor,
         share: float,
     ) -> None:
-        self.network, self.settings, self.share = network, settings, share
+        self.network, self.settings, self.share = trainer.network, trainer.terms, share
+        self.recompute = trainer.recompute and torch.is_grad_enabled()
         self.frames, self.perturbed, self.selector = frames, perturbed.to(frames), selector.to(frames)
         self.first_masks = masks[:, 0].to(frames)
         # Class of each pixel: 0 where no object is, i where object i is.
@@ -96,7 +104,7 @@ class _Clip:
 
         # One pass for the keys of all frames; they do not depend on any mask.
         batch, length = frames.shape[:2]
-        features = self.network.encode_key(frames.flatten(0, 1))
+        features = self.run(self.network.encode_key, frames.flatten(0, 1))
         by_frame = zip(*(f.unflatten(0, (batch, length)).unbind(1) for f in features), strict=True)
         self.features = [KeyFeatures(*frame) for frame in by_frame]
 
@@ -140,9 +148,10 @@ class _Clip:
         """The value of frame 0 with its perturbed masks; L_MC draws it to that of the true masks (Eq. 8)."""
         image, f16 = self.frames[:, 0], self.features[0].f16
         if not self.settings.mask_consistency:
-            return self.network.encode_value(image, f16, self.perturbed)
+            return self.run(self.network.encode_value, image, f16, self.perturbed)
         both = torch.cat([self.perturbed, self.first_masks])
-        perturbed, true = self.network.encode_value(image.repeat(2, 1, 1, 1), f16.repeat(2, 1, 1, 1), both).chunk(2)
+        values = self.run(self.network.encode_value, image.repeat(2, 1, 1, 1), f16.repeat(2, 1, 1, 1), both)
+        perturbed, true = values.chunk(2)
         divergence = channel_divergence(teacher=true, student=perturbed)
         self.add("mc", divergence, self.settings.gamma)
         return perturbed
@@ -163,12 +172,17 @@ class _Clip:
 
     def decode(self, t: int, read: Tensor) -> Tensor:
         """Aggregated logits of frame t [B,K+1,H,W]; slots without an object stay empty."""
-        logits = self.network.decode(read, self.features[t])
+        logits = self.run(self.network.decode, read, self.features[t])
         return soft_aggregation(logits.float().sigmoid() * self.selector[:, :, None, None])
 
     def encode(self, t: int, logits: Tensor) -> Tensor:
         """The value of frame t with its predicted masks [B,K,Cv,h,w]."""
-        return self.network.encode_value(self.frames[:, t], self.features[t].f16, logits.softmax(1)[:, 1:])
+        masks = logits.softmax(1)[:, 1:]
+        return self.run(self.network.encode_value, self.frames[:, t], self.features[t].f16, masks)
+
+    def run(self, part: Callable[..., Result], *inputs: Tensor | KeyFeatures) -> Result:
+        """Run a part of the network, and keep what the way back needs, or only the inputs."""
+        return checkpoint(part, *inputs, use_reentrant=False) if self.recompute else part(*inputs)
 
     def segment(self, t: int, logits: Tensor, counts: bool = True) -> None:
         """Compare the prediction for frame t with the truth (Eq. 9)."""

@@ -62,7 +62,7 @@ Result = TypeVar("Result")
 
 ENGINES = {"plain": (PlainCore, False), "fast": (InferenceCore, False), "fast --amp": (InferenceCore, True)}
 PARTS = ("key encoder", "reading", "decoder", "mask encoder", "SAM", "rest")
-PASSES = ("plain", "ours")
+PASSES = ("plain", "ours", "ours --recompute")
 PASS_PARTS = ("forward", "backward", "step")
 SLOTS = 2  # objects of a training clip, as in the real data
 LOADER_BATCH = 4
@@ -516,7 +516,11 @@ class Trainer:
     def __init__(self, name: str, arguments: argparse.Namespace, device: torch.device) -> None:
         self._device = device
         network = make_network(arguments, device).train()
-        self._pass = PlainNetwork(network).train() if name == "plain" else ClipTrainer(network)
+        if name == "plain":
+            self._pass = PlainNetwork(network).train()
+        else:
+            network.to(memory_format=torch.channels_last)  # as train.py does
+            self._pass = ClipTrainer(network, recompute=name.endswith("--recompute"))
         self._optimizer = torch.optim.Adam(self._pass.parameters(), lr=1e-5, weight_decay=1e-7)
 
     def step(self, batch: tuple[Tensor, ...]) -> tuple[dict[str, float], Losses]:

@@ -1,5 +1,6 @@
 """The forward pass of training and its losses."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -171,3 +172,16 @@ def test_divergence_is_the_sum_over_objects_of_kl_means():
 def test_a_network_with_a_deeper_mask_encoder_trains_too(small_batch):
     network = RDE_VOS(replace(SMALL, mask_backbone="resnet50", mask_width=16)).train()
     ClipTrainer(network)(*small_batch, share=1.0).loss.backward()
+
+
+def test_recomputed_activations_give_the_same_gradients(small_network, small_batch):
+    def gradients(**settings: bool) -> dict[str, torch.Tensor]:
+        network = copy.deepcopy(small_network).train()
+        ClipTrainer(network, **settings)(*small_batch, share=0.5).loss.backward()
+        return {name: parameter.grad for name, parameter in network.named_parameters()}
+
+    kept, recomputed = gradients(), gradients(recompute=True)
+    assert all(torch.equal(gradient, recomputed[name]) for name, gradient in kept.items())
+    frames, *others = small_batch
+    with torch.no_grad():
+        assert not ClipTrainer(small_network, recompute=True)(frames, *others, share=0.5).loss.requires_grad
