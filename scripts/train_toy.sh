@@ -23,9 +23,9 @@ stage 0 --static_root "$folder/data/static" --from_scratch \
   --key_channels 64 --value_channels 128 --decoder_channels 128 64 32 \
   --crop_size 160 --iterations 4000 --lr 1e-3 --steps 3400 --warm_up 2000 3200
 stage 1 --bl_root "$folder/data/BL30K" --load_network "$folder/s0/network.pth" \
-  --crop_size 160 --iterations 600 --lr 5e-4
+  --crop_size 160 --iterations 400 --lr 5e-4
 stage 2 --davis_root "$folder/data/DAVIS/2017" --yv_root "$folder/data/YouTube" --load_network "$folder/s1/network.pth" \
-  --crop_size 192 --iterations 1000 --lr 5e-4
+  --crop_size 176 --iterations 800 --lr 5e-4
 
 python - "$folder/s2/network.pth" "$folder/toy.pth" <<'PYTHON'
 import sys
