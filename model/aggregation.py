@@ -13,13 +13,20 @@ from model.convolution import Conv2d
 
 
 class SpatioTemporalAggregation(nn.Module):
-    """SAM for embeddings of C channels: squeeze(enhance(extract(previous RDE, latest))), Eq. 4 to 6."""
+    """SAM for embeddings of C channels: squeeze(enhance(extract(previous RDE, latest))), Eq. 4 to 6.
+
+    It starts close to the mean of the two embeddings. Its non-local product is cubic in its input, and SAM is applied
+    to its own results: from a random start they would reach 1e6 in training's three rounds.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.extract = Extract(channels)
         self.enhance = Enhance(channels)
         self.squeeze = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        for half in self.squeeze.weight.data.chunk(2, dim=1):
+            nn.init.dirac_(half).mul_(0.5)
+        nn.init.zeros_(self.squeeze.bias)
 
     def forward(self, previous: Tensor, latest: Tensor) -> Tensor:
         """Fold the embedding of the latest frame into the recurrent one: both [N,C,h,w], result [N,C,h,w]."""
@@ -38,6 +45,9 @@ class Extract(nn.Module):
         self.phi = nn.Conv2d(channels, channels // 2, 1)
         self.g = nn.Conv2d(channels, channels // 2, 1)
         self.out = nn.Conv2d(channels // 2, channels, 1)
+        # As non-local blocks start (Wang et al., CVPR 2018): as nothing but their residual connection.
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,2,C,h,w] -> [N,2,C,h,w].
