@@ -1,8 +1,11 @@
 """Parts of the network against the formulas they abbreviate."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
+from conftest import SMALL
 from plain import read, sam
 from torch import nn
 
@@ -86,6 +89,18 @@ def test_initialisation_and_defaults_are_the_papers():
     torch.testing.assert_close(extra @ extra.T, torch.eye(64), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="unknown backbone"):
         Backbone("resnet7")
+
+
+def test_sam_starts_where_its_recurrence_stays_in_range():
+    torch.manual_seed(0)
+    network = RDE_VOS(replace(SMALL, value_channels=64))
+    latest = torch.randn(1, SMALL.key_channels, 8, 8), 10 * torch.randn(1, 1, 64, 8, 8)
+    rde = latest
+    with torch.no_grad():
+        for _ in range(20):
+            rde = network.aggregate(rde, latest)
+    for start, end in zip(latest, rde, strict=True):
+        assert 0.5 * start.std() < end.std() < 2 * start.std()
 
 
 def test_objects_of_a_batch_are_independent(small_network):

@@ -1,4 +1,4 @@
-"""The scripts that regenerate the paper's Table 5 and Figure 3, on tiny clips."""
+"""The scripts that regenerate the paper's Tables 5 and 6 and Figure 3, on tiny clips, and those beside them."""
 
 import csv
 import json
@@ -131,3 +131,79 @@ def test_a_clip_need_not_be_listed(tmp_path):
     root = write_davis(tmp_path, {"listed": 2, "other": 2})
     (root / "trainval/ImageSets/2017/val.txt").write_text("listed\n")
     assert len(DAVIS(root).video("other").frames) == 2
+
+
+def test_copying_the_first_mask(inline, davis, tmp_path):
+    result = inline("scripts/copy_first_mask.py", "--davis_path", davis, "--output", tmp_path)
+    assert result.returncode == 0, result.stderr
+    truth = davis / "trainval" / "Annotations" / "480p"
+    first, last = (read_mask(tmp_path / "cows" / f"{t:05}.png") for t in (0, CLIPS["cows"] - 1))
+    assert np.array_equal(first, read_mask(truth / "cows" / "00000.png")) and np.array_equal(first, last)
+    # DAVIS leaves the first and the last frame out.
+    names = [path.name for path in sorted((truth / "cows").glob("*.png"))][1:-1]
+    measured = [
+        np.mean([region_similarity(read_mask(truth / "cows" / name) == i, first == i) for name in names])
+        for i in np.unique(first)[1:]
+    ]
+    (row, *_) = (row for row in read_table(tmp_path / "per-sequence_results-val.csv") if row["Sequence"] == "cows_1")
+    assert float(row["J-Mean"]) == pytest.approx(measured[0], abs=1e-3)
+
+
+@pytest.fixture
+def fake_runs(monkeypatch, tmp_path):
+    """Instead of training and segmenting, write what train.py and eval_davis.py leave; returns what was called."""
+    import subprocess
+
+    calls = []
+
+    def run(command: list[str]) -> subprocess.CompletedProcess:
+        calls.append(command[1:])
+        if command[1].endswith("train.py"):
+            folder = Path(command[command.index("--runs") + 1]) / command[command.index("--id") + 1]
+            folder.mkdir(parents=True)
+            (folder / "network.pth").touch()
+            return subprocess.CompletedProcess(command, 0)
+        output = Path(command[command.index("--output") + 1])
+        output.mkdir()
+        score = 0.5 - 0.1 * ("wo_L_MC" in str(output)) + 0.02 * str(output.parent).endswith("1")
+        header = "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay"
+        (output / "global_results-val.csv").write_text(f"{header}\n{score},{score},0,0,{score},0,0\n")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return calls
+
+
+def test_table_6_of_every_loss_and_seed(inline, fake_runs, tmp_path):
+    where = ("--davis_path", "D", "--output", tmp_path)
+    command = ("scripts/ablate_losses.py", *where, "--seeds", 0, 1, "--", "--stage", 3)
+    result = inline(*command)
+    assert result.returncode == 0, result.stderr
+    rows = read_table(tmp_path / "table6.csv")
+    assert [row["Losses"] for row in rows] == ["w/o L_MC", "w/o L_UG", "w/o L_MC & L_UG", "L_Seg w/o STM", "full"]
+    assert (rows[0]["J&F"], rows[0]["J&F, seed 1"], rows[-1]["J&F"]) == ("41.0", "42.0", "51.0")
+    assert rows[-1]["Published J&F"] == "84.2"
+    assert (tmp_path / "table6.png").stat().st_size > 10_000
+    trained = [call for call in fake_runs if call[0].endswith("train.py")]
+    assert len(trained) == 10 and all("--stage" in call and "--resume" in call for call in trained)
+    assert [sum(flag in call for call in trained) for flag in ("--without_mc", "--without_ug", "--without_stm")] == [
+        *(4, 4, 2)
+    ]
+    # Nothing is done twice.
+    fake_runs.clear()
+    assert inline(*command).returncode == 0 and not fake_runs
+
+
+def test_training_curves(inline, tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    for run in ("s0", "s1"):
+        with SummaryWriter(tmp_path / run / "log") as log:
+            for step in range(1, 60):
+                log.add_scalar("loss/ce_1", 1 / step, step)
+                log.add_scalar("learning rate", 1e-3, step)
+    runs = (tmp_path / "s0", tmp_path / "s1")
+    result = inline("scripts/plot_training.py", *runs, "--output", tmp_path / "curves.png")
+    assert result.returncode == 0, result.stderr
+    assert read_image(tmp_path / "curves.png").std() > 1
+    assert_refused(inline("scripts/plot_training.py", tmp_path, "--output", tmp_path / "no.png"), tmp_path, "train.py")

@@ -1,0 +1,42 @@
+"""The least that a method has to beat: every frame of a DAVIS video gets the first frame's mask, and is scored.
+
+    python scripts/copy_first_mask.py --davis_path DAVIS --output OUTPUT
+
+Writes OUTPUT as eval_davis.py does.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tqdm import tqdm
+
+from dataset.davis import DAVIS
+from dataset.images import write_mask
+from util.errors import command_line
+from util.evaluation import mask_name
+from util.metrics import format_results, score_videos, write_results
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the masks and scores")
+    arguments = parser.parse_args()
+    davis = DAVIS(arguments.davis_path)
+    videos = davis.videos()
+    for video in tqdm(videos, unit="video", disable=None):
+        first = video.read_given_mask(0)
+        for number in range(len(video.frames)):
+            write_mask(arguments.output / video.name / mask_name(video, number), first, video.palette)
+    scores = score_videos(davis.annotations, arguments.output, [video.name for video in videos], progress=True)
+    write_results(scores, arguments.output)
+    print(format_results(scores))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Draw the curves of training runs: losses, IoU, and learning rate with the share of hard pixels.
+
+    python scripts/plot_training.py runs/s0 runs/s1 runs/s2 --output curves.png
+
+Runs of several stages stand behind each other, as they were trained.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from util.errors import InputError, command_line
+from util.files import atomic_path
+
+PANELS = {
+    "losses, unweighted": ("loss/ce_1", "loss/ce_2", "loss/ce_3", "loss/ce_4", "loss/ug_2", "loss/ug_4", "loss/mc"),
+    "IoU in training": ("IoU/object 1", "IoU/object 2"),
+    "schedules": ("learning rate", "share of hard pixels"),
+}
+
+
+def read_scalars(run: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """The iterations and values of everything that a run has logged.
+
+    Raises:
+        InputError: it has logged nothing.
+    """
+    log = EventAccumulator(str(run / "log"), {"scalars": 0})
+    names = log.Reload().Tags()["scalars"] if (run / "log").is_dir() else []
+    if not names:
+        raise InputError(f"{run} has no log of train.py; give the folders of runs, RUNS/ID")
+    return {name: tuple(zip(*((e.step, e.value) for e in log.Scalars(name)), strict=True)) for name in names}
+
+
+def smooth(values: list[float], width: int) -> np.ndarray:
+    """The mean of each value and those up to ``width`` before and behind it."""
+    weights = np.ones(2 * width + 1)
+    return np.convolve(values, weights, "same") / np.convolve(np.ones(len(values)), weights, "same")
+
+
+def draw(runs: list[Path], path: Path) -> None:
+    """Draw all runs, one behind the other."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    panels = figure.subplots(1, len(PANELS))
+    start = 0
+    for run in runs:
+        scalars = read_scalars(run)
+        for axes, (title, names) in zip(panels, PANELS.items(), strict=True):
+            for number, name in enumerate(names):
+                if name in scalars:
+                    steps, values = scalars[name]
+                    label = name.removeprefix("loss/").removeprefix("IoU/")
+                    axes.plot(start + np.array(steps), smooth(values, len(values) // 50), f"C{number}", label=label)
+            axes.axvline(start, color="grey", lw=0.8)
+            axes.annotate(run.name, (start, 1), (3, 3), xycoords=("data", "axes fraction"), textcoords="offset points")
+            axes.set_title(title, pad=18)
+            axes.set_xlabel("iterations")
+            axes.grid(alpha=0.3)
+        start += max(steps[-1] for steps, _ in scalars.values())
+    panels[0].set_yscale("log")
+    panels[-1].set_yscale("log")
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))  # a label for each run otherwise
+        axes.legend(once.values(), once.keys(), fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, in their order")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.png", help="the picture")
+    arguments = parser.parse_args()
+    draw(arguments.runs, arguments.output)
+    print(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
