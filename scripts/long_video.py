@@ -19,6 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import util  # noqa: F401  before torch, see there
+
+# isort: split
 import numpy as np
 import torch
 from matplotlib.figure import Figure

@@ -1,0 +1,129 @@
+"""What every measurement of scripts/benchmark.py is made of."""
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import math
+import multiprocessing
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from model import RDE_VOS, NetworkConfig, load_network
+from util.device import choose_device, peak_memory
+from util.errors import InputError
+from util.files import write_csv
+
+Result = TypeVar("Result")
+
+MEMORY_COLUMNS = ("peak (MiB)", "growth (MiB)")
+
+
+class Memory(NamedTuple):
+    """Peak memory in MiB, and how much of it had not been there before."""
+
+    peak: float
+    growth: float
+
+
+def make_network(arguments: argparse.Namespace, device: torch.device) -> RDE_VOS:
+    """The network of the command line; a new one has the same weights every time.
+
+    Raises:
+        InputError: the checkpoint cannot be used, or has no SAM.
+    """
+    if arguments.model is None:
+        torch.manual_seed(0)
+        return RDE_VOS(NetworkConfig(mask_backbone="resnet18")).eval().to(device)
+    network = load_network(arguments.model, device)
+    if not network.config.aggregation:
+        raise InputError(f"{arguments.model} has no SAM, which is measured here; give weights of RDE-VOS")
+    return network
+
+
+def prepare(arguments: argparse.Namespace) -> torch.device:
+    """Set this process up as the command line wants it; returns where to compute."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return choose_device(arguments.device)
+
+
+def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
+    """Call a function of this file in a new process, so that its peak memory is its own.
+
+    Raises:
+        InputError: as ``work`` does, or the system ended the process.
+    """
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(work, *arguments).result()
+    except (BrokenProcessPool, torch.OutOfMemoryError):
+        raise InputError("the memory does not suffice; choose a smaller size, fewer objects or fewer times") from None
+
+
+class MemoryMeter:
+    """Peak memory from now on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            # What loading has freed goes back to the system; kept at hand, it would hide as much of the growth.
+            with contextlib.suppress(AttributeError, OSError):  # glibc's alone
+                ctypes.CDLL(None).malloc_trim(0)
+            # Linux forgets the peak so far, which came from loading; elsewhere it stays, and growth begins at it.
+            reset = Path("/proc/self/clear_refs")
+            if reset.exists():
+                reset.write_text("5")
+        self._start = peak_memory(device)
+
+    def read(self) -> Memory:
+        peak = peak_memory(self._device)
+        return Memory(peak / 2**20, (peak - self._start) / 2**20)
+
+
+def draw(t: int, size: tuple[int, int], objects: int) -> tuple[np.ndarray, np.ndarray]:
+    """Discs that circle over a noisy gradient, at time t: uint8 RGB [H,W,3] and ids uint8 [H,W]."""
+    height, width = size
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    image = np.stack([255 * x / width, 255 * y / height, np.full_like(x, 90)], axis=2)
+    ids = np.zeros(size, np.uint8)
+    for number in range(1, objects + 1):
+        angle = 2 * math.pi * number / objects + t / 20
+        centre_x, centre_y = width * (0.5 + 0.3 * math.cos(angle)), height * (0.5 + 0.3 * math.sin(angle))
+        inside = (x - centre_x) ** 2 + (y - centre_y) ** 2 < (min(size) / 8) ** 2
+        image[inside] = (47 * number % 256, 255 - 83 * number % 256, 60)
+        ids[inside] = number
+    image += np.random.default_rng(t).normal(0, 8, (height, width, 1))
+    return image.clip(0, 255).astype(np.uint8), ids
+
+
+def median_ratio(values: Iterable[float], references: Iterable[float]) -> float:
+    """The median of the ratios, taken repetition by repetition."""
+    return statistics.median(value / reference for value, reference in zip(values, references, strict=True))
+
+
+def write_table(arguments: argparse.Namespace, header: Sequence[str], rows: list[list]) -> None:
+    """Print a table with aligned columns and write it as CSV."""
+    shown = [list(header)] + [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for line in shown:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    write_csv(arguments.output, [header, *rows])
+    print(arguments.output)
+
+
+def machine(device: torch.device) -> str:
+    """What is measured, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, threads: {torch.get_num_threads()}"

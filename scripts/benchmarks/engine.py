@@ -1,0 +1,283 @@
+"""The commands ``engine`` and ``length``."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from plain import PlainCore
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.common import (
+    MEMORY_COLUMNS,
+    Memory,
+    MemoryMeter,
+    Result,
+    draw,
+    in_own_process,
+    machine,
+    make_network,
+    median_ratio,
+    prepare,
+    write_table,
+)
+from dataset.images import resize_image, resize_mask, to_tensor
+from dataset.video import Video, list_frames
+from model import RDE_VOS
+from model.inference import InferenceCore
+from util.device import synchronize
+from util.errors import InputError
+
+ENGINES = {"plain": (PlainCore, False), "fast": (InferenceCore, False), "fast --amp": (InferenceCore, True)}
+PARTS = ("key encoder", "reading", "decoder", "mask encoder", "SAM", "rest")
+
+
+class PartTimes:
+    """Times calls from outside, without waiting for a GPU: its events note when it comes by."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._calls: list[tuple[str, float | torch.cuda.Event, float | torch.cuda.Event]] = []
+
+    def timed(self, part: str, function: Callable[..., Result]) -> Callable[..., Result]:
+        """The function, with its calls counted as time of a part."""
+
+        def call(*arguments: object) -> Result:
+            start = self._now()
+            result = function(*arguments)
+            self._calls.append((part, start, self._now()))
+            return result
+
+        return call
+
+    def take(self) -> dict[str, float]:
+        """Seconds by part since this was last asked; a GPU must have finished."""
+        total: dict[str, float] = {}
+        for part, start, end in self._calls:
+            seconds = end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
+            total[part] = total.get(part, 0.0) + seconds
+        self._calls.clear()
+        return total
+
+    def _now(self) -> float | torch.cuda.Event:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+class Player:
+    """An engine that is timed while it plays a video whose first frame has a mask.
+
+    Args:
+        engine: one of `ENGINES`.
+    """
+
+    def __init__(self, engine: str, network: RDE_VOS, mask: Tensor, *, mem_every: int, bank: str = "2F+L+RDE") -> None:
+        core_class, amp = ENGINES[engine]
+        self._core = core = core_class(network, bank=bank, mem_every=mem_every, amp=amp)
+        self._device = next(network.parameters()).device
+        self._mask: Tensor | None = mask
+        self._seconds = 0.0
+        self._parts = PartTimes(self._device)
+        timed, inner = self._parts.timed, core.network
+        core.network = SimpleNamespace(
+            parameters=inner.parameters,
+            encode_key=timed("key encoder", inner.encode_key),
+            decode=timed("decoder", inner.decode),
+            encode_value=timed("mask encoder", inner.encode_value),
+        )
+        core._memory.read = timed("reading", core._memory.read)
+        core._memory._aggregate = timed("SAM", core._memory._aggregate)
+
+    def step(self, image: np.ndarray) -> Tensor:
+        """Play a frame, uint8 RGB [H,W,3], to its ids on the CPU; returns the probabilities."""
+        pixels = to_tensor(image)
+        synchronize(self._device)
+        started = time.perf_counter()
+        probability = self._core.step(pixels, self._mask)
+        probability.argmax(0).to(torch.uint8).cpu()
+        synchronize(self._device)
+        self._seconds += time.perf_counter() - started
+        self._mask = None
+        return probability
+
+    def take_times(self) -> dict[str, float]:
+        """Seconds by part since this was last asked, and those of everything as ``total``."""
+        parts = dict.fromkeys(PARTS, 0.0) | self._parts.take()
+        parts["rest"] = self._seconds - sum(parts.values())
+        parts["total"], self._seconds = self._seconds, 0.0
+        return parts
+
+
+class Clip:
+    """The video of the command line: a folder's frames, over and over, or drawn ones.
+
+    Args:
+        objects: how many it must have.
+
+    Raises:
+        InputError: the mask has fewer objects, or what is given cannot be read.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, objects: int) -> None:
+        self._size, self._objects, self._video = arguments.size, objects, None
+        if (arguments.video is None) != (arguments.mask is None):
+            raise InputError("--video and --mask go together; give both, or none to draw a video")
+        if arguments.video is None:
+            self._first_ids = draw(0, self._size, objects)[1]
+        else:
+            self._video = Video(arguments.video.name, list_frames(arguments.video), {0: arguments.mask})
+            self._first_ids = resize_mask(self._video.read_given_mask(0), self._size)
+        self._ids = np.unique(self._first_ids[self._first_ids > 0])
+        if len(self._ids) < objects:
+            raise InputError(f"{arguments.mask} holds {len(self._ids)} objects; choose --objects up to that")
+
+    @property
+    def length(self) -> int | None:
+        """The number of different frames of a folder."""
+        return None if self._video is None else len(self._video.frames)
+
+    def frames(self, start: int, stop: int) -> list[np.ndarray]:
+        """Frames uint8 RGB [H,W,3]."""
+        if self._video is None:
+            return [draw(t, self._size, self._objects)[0] for t in range(start, stop)]
+        return [resize_image(self._video.read_frame(t % self.length), self._size) for t in range(start, stop)]
+
+    def mask(self, objects: int) -> Tensor:
+        """The first frame's mask with its first so many objects: uint8 [H,W]."""
+        kept = np.isin(self._first_ids, self._ids[:objects])
+        return torch.from_numpy(self._first_ids * kept)
+
+
+def warm_up_length(mem_every: int) -> int:
+    """Frames until an engine has been through everything that it does: the annotated one, and two updates."""
+    return 1 + 2 * mem_every
+
+
+class Agreement:
+    """How far the results of an engine are from those of the plain one."""
+
+    def __init__(self) -> None:
+        self.difference = 0.0
+        self._same = self._pixels = 0
+
+    def add(self, probability: Tensor, plain: Tensor) -> None:
+        """Compare a frame's probabilities [K+1,H,W]."""
+        self.difference = max(self.difference, float((probability - plain).abs().max()))
+        same = probability.argmax(0) == plain.argmax(0)
+        self._same += int(same.sum())
+        self._pixels += same.numel()
+
+    @property
+    def same(self) -> float:
+        """The share of pixels with the same id."""
+        return self._same / self._pixels
+
+
+def time_engines(
+    network: RDE_VOS, clip: Clip, objects: int, arguments: argparse.Namespace
+) -> tuple[dict[str, list[dict[str, float]]], dict[str, Agreement]]:
+    """Let the engines play the same video in turns.
+
+    Returns:
+        for each engine the milliseconds per frame by part, in each repetition; and how well it agrees with plain.
+    """
+    players = {name: Player(name, network, clip.mask(objects), mem_every=arguments.mem_every) for name in ENGINES}
+    agreement = {name: Agreement() for name in ENGINES}
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in ENGINES}
+    warm_up = warm_up_length(arguments.mem_every)
+    # Every repetition has the same number of updates, at the same places.
+    starts = [0, *range(warm_up, warm_up + arguments.frames * arguments.repetitions, arguments.frames)]
+    for start in tqdm(starts, desc=f"{objects} objects", unit="repetition", disable=None):
+        frames = clip.frames(start, start + (arguments.frames if start else warm_up))
+        plain: list[Tensor] = []
+        for name, player in players.items():
+            results = [player.step(frame) for frame in frames]
+            plain = plain or results
+            for pair in zip(results, plain, strict=True):
+                agreement[name].add(*pair)
+            taken = player.take_times()
+            if start:
+                times[name].append({part: 1000 * seconds / len(frames) for part, seconds in taken.items()})
+    return times, agreement
+
+
+def engine_memory(arguments: argparse.Namespace, engine: str, objects: int) -> Memory:
+    """The memory that an engine takes, in this process."""
+    device = prepare(arguments)
+    clip = Clip(arguments, max(arguments.objects))
+    player = Player(engine, make_network(arguments, device), clip.mask(objects), mem_every=arguments.mem_every)
+    frames = clip.frames(0, warm_up_length(arguments.mem_every) + arguments.frames)
+    meter = MemoryMeter(device)
+    for frame in frames:
+        player.step(frame)
+    return meter.read()
+
+
+def measure_engines(arguments: argparse.Namespace) -> None:
+    """The command ``engine``."""
+    if arguments.frames % arguments.mem_every:
+        raise InputError(f"--frames {arguments.frames} is no multiple of --mem_every {arguments.mem_every}")
+    device = prepare(arguments)
+    clip = Clip(arguments, max(arguments.objects))
+    network = make_network(arguments, device)
+    header = ["objects", "engine", *(f"{part} (ms)" for part in PARTS), "ms per frame", "FPS", "time / plain"]
+    header += [*MEMORY_COLUMNS, "growth / plain", "largest difference", "same ids (%)"]
+    rows = []
+    for objects in arguments.objects:
+        times, agreement = time_engines(network, clip, objects, arguments)
+        memories = {name: in_own_process(engine_memory, arguments, name, objects) for name in ENGINES}
+        totals = {name: [repetition["total"] for repetition in times[name]] for name in ENGINES}
+        for name in ENGINES:
+            parts = [statistics.median(repetition[part] for repetition in times[name]) for part in PARTS]
+            total = statistics.median(totals[name])
+            row = [objects, name, *parts, total, 1000 / total, median_ratio(totals[name], totals["plain"])]
+            row += [*memories[name], memories[name].growth / memories["plain"].growth]
+            # Six digits after the point would hide how small it is.
+            rows.append([*row, f"{agreement[name].difference:.2e}", 100 * agreement[name].same])
+    height, width = arguments.size
+    print(
+        f"{machine(device)}; {width}×{height}, θ = {arguments.mem_every}, "
+        f"{arguments.repetitions} repetitions of {arguments.frames} frames"
+    )
+    write_table(arguments, header, rows)
+
+
+def play(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, float, Memory]:
+    """Play the video so many times over, in this process; returns the frames, the seconds and the memory."""
+    device = prepare(arguments)
+    clip = Clip(arguments, arguments.objects)
+    network, mask = make_network(arguments, device), clip.mask(arguments.objects)
+    frames = clip.frames(0, clip.length or arguments.frames)
+    settings = {"bank": bank, "mem_every": arguments.mem_every}
+    warm_up = Player("fast", network, mask, **settings)
+    player = Player("fast", network, mask, **settings)
+    # Before the warm-up, whose memory the first frames of the run would otherwise find at hand.
+    meter = MemoryMeter(device)
+    for t in range(warm_up_length(arguments.mem_every)):
+        warm_up.step(frames[t % len(frames)])
+    del warm_up
+    count = times * len(frames)
+    for t in tqdm(range(count), desc=f"{bank} ×{times}", unit="frame", disable=None):
+        player.step(frames[t % len(frames)])
+    return count, player.take_times()["total"], meter.read()
+
+
+def measure_lengths(arguments: argparse.Namespace) -> None:
+    """The command ``length``."""
+    device = prepare(arguments)
+    Clip(arguments, arguments.objects)  # refuses what cannot be used
+    rows = []
+    for bank in ("2F+L+RDE", "STM"):
+        for times in arguments.times:
+            frames, seconds, memory = in_own_process(play, arguments, bank, times)
+            rows.append([bank, times, frames, 1000 * seconds / frames, frames / seconds, *memory])
+    height, width = arguments.size
+    print(f"{machine(device)}; {width}×{height}, θ = {arguments.mem_every}, objects: {arguments.objects}")
+    write_table(arguments, ["bank", "times", "frames", "ms per frame", "FPS", *MEMORY_COLUMNS], rows)
