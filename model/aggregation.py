@@ -16,7 +16,8 @@ class SpatioTemporalAggregation(nn.Module):
     """SAM for embeddings of C channels: squeeze(enhance(extract(previous RDE, latest))), Eq. 4 to 6.
 
     It starts close to the mean of the two embeddings. Its non-local product is cubic in its input, and SAM is applied
-    to its own results: from a random start they would reach 1e6 in training's three rounds.
+    to its own results: from torch's start they reach 1e6 in training's three rounds, and later, if the product grows
+    unchecked, in the rounds of inference that training never sees.
     """
 
     def __init__(self, channels: int) -> None:
@@ -45,9 +46,12 @@ class Extract(nn.Module):
         self.phi = nn.Conv2d(channels, channels // 2, 1)
         self.g = nn.Conv2d(channels, channels // 2, 1)
         self.out = nn.Conv2d(channels // 2, channels, 1)
-        # As non-local blocks start (Wang et al., CVPR 2018): as nothing but their residual connection.
+        # As non-local blocks start (Wang et al., CVPR 2018): as nothing but their residual connection. The product
+        # starts small, too: Adam moves all weights alike, and ``out`` would make much of a large one within few steps.
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        for factor in (self.theta, self.phi, self.g):
+            factor.weight.data.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,2,C,h,w] -> [N,2,C,h,w].

@@ -18,15 +18,15 @@ stage() {
     --save_every 200 --log_every 20 --draw_every 200 "${@:2}"
 }
 # Mining hard pixels keeps a network that knows nothing at p = 0.5, and brings one back there while the learning rate is
-# high: stage 0 ends before the share of pixels falls below a quarter, stage 1 does without, stage 2 goes all the way.
+# high: stage 0 ends before the share of pixels falls below a quarter, stage 1 does without, stage 2 goes half the way.
 stage 0 --static_root "$folder/data/static" --from_scratch \
   --key_backbone resnet18 --key_width 32 --mask_backbone resnet10 --mask_width 32 \
   --key_channels 64 --value_channels 128 --decoder_channels 128 64 32 \
   --crop_size 160 --iterations 3000 --lr 1e-3 --steps 3000 --warm_up 2000 3200
 stage 1 --bl_root "$folder/data/BL30K" --load_network "$folder/s0/network.pth" \
-  --crop_size 160 --iterations 400 --lr 3e-4 --steps 400 --warm_up 400 800
+  --crop_size 160 --iterations 250 --lr 1e-4 --steps 250 --warm_up 250 500
 stage 2 --davis_root "$folder/data/DAVIS/2017" --yv_root "$folder/data/YouTube" --load_network "$folder/s1/network.pth" \
-  --crop_size 176 --iterations 900 --lr 3e-4 --steps 750 --warm_up 250 750
+  --crop_size 176 --iterations 700 --lr 1e-4 --steps 600 --warm_up 100 1000
 
 python - "$folder/s2/network.pth" "$folder/toy.pth" <<'PYTHON'
 import sys
