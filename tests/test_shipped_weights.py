@@ -1,0 +1,75 @@
+"""The network that comes with the project, and the scripts that take it where nobody names another."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from plain import PlainCore
+
+from dataset.davis import DAVIS
+from dataset.images import to_tensor
+from dataset.toy import ToySettings, make_toy_data
+from model import load_network
+from model.checkpoint import SHIPPED_WEIGHTS
+from model.inference import InferenceCore
+
+SAYS_SO = "using the small network shipped with the project"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Two drawn clips that no training has seen, in DAVIS's layout."""
+    root = tmp_path_factory.mktemp("toy")
+    settings = ToySettings(
+        seed=11, height=192, width=320, frames=12, static=0, bl=0, youtube_train=0, youtube_valid=1, davis_train=0,
+        davis_val=2, davis_test=0,
+    )  # fmt: skip
+    make_toy_data(root, settings, workers=1)
+    return root
+
+
+def j_and_f(output) -> float:
+    with open(output / "global_results-val.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    return 100 * float(row["J&F-Mean"])
+
+
+def test_they_are_small_and_have_a_description():
+    assert SHIPPED_WEIGHTS.stat().st_size < 20e6
+    assert load_network(SHIPPED_WEIGHTS).config.aggregation
+    assert (SHIPPED_WEIGHTS.parent / "README.md").is_file()
+
+
+def test_davis_is_segmented_better_than_by_copying(command, inline, toy, tmp_path):
+    davis = ("--davis_path", toy / "DAVIS" / "2017")
+    result = command("eval_davis.py", *davis, "--output", tmp_path / "ours")
+    assert result.returncode == 0, result.stderr
+    assert SAYS_SO in result.stdout
+    assert inline("scripts/copy_first_mask.py", *davis, "--output", tmp_path / "copied").returncode == 0
+    assert j_and_f(tmp_path / "ours") > j_and_f(tmp_path / "copied") + 5
+
+
+def test_the_other_scripts_take_them_too(inline, toy, tmp_path):
+    result = inline("eval_youtube.py", "--yv_path", toy / "YouTube", "--output", tmp_path / "youtube")
+    assert result.returncode == 0 and SAYS_SO in result.stdout
+    video = toy / "DAVIS" / "2017" / "trainval" / "JPEGImages" / "480p" / "davis-val-00000"
+    mask = toy / "DAVIS" / "2017" / "trainval" / "Annotations" / "480p" / "davis-val-00000" / "00000.png"
+    result = inline("scripts/segment_video.py", video, "--mask", mask, "--output", tmp_path / "video")
+    assert result.returncode == 0 and SAYS_SO in result.stdout
+
+
+def test_the_engine_agrees_with_the_plain_one(toy):
+    network = load_network(SHIPPED_WEIGHTS)
+    video = DAVIS(toy / "DAVIS" / "2017").videos()[0]
+    cores = PlainCore(network), InferenceCore(network), InferenceCore(network, amp=True)
+    same_fast, same_amp = [], []
+    for t in range(len(video.frames)):
+        image = to_tensor(video.read_frame(t))
+        mask = torch.from_numpy(video.read_given_mask(0)) if t == 0 else None
+        plain, fast, amp = (core.step(image, mask) for core in cores)
+        # Where the fortieth and the next position of the top k all but tie, rounding decides: single pixels.
+        assert (fast - plain).abs().mean() < 1e-4
+        same_fast.append((fast.argmax(0) == plain.argmax(0)).float().mean().item())
+        same_amp.append((amp.argmax(0) == plain.argmax(0)).float().mean().item())
+    assert np.mean(same_fast) > 0.999 and np.mean(same_amp) > 0.99
