@@ -274,4 +274,5 @@ def test_peak_memory_does_not_depend_on_the_length_of_the_video(command, tmp_pat
             (line,) = (line for line in result.stdout.splitlines() if line.startswith("peak memory"))
             peaks[bank, times] = float(line.split()[2])
     assert peaks["2F+L+RDE", 20] == pytest.approx(peaks["2F+L+RDE", 1], rel=0.05)
-    assert peaks["STM", 20] > 1.1 * peaks["STM", 1]
+    # 190 updates of 8×14 positions with 512 fp32 values are 0.04 GiB; the table that is read holds them once more.
+    assert peaks["STM", 20] > peaks["STM", 1] + 0.05
