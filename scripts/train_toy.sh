@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
+python -m pip install --quiet --disable-pip-version-check scikit-image scikit-learn  # for their photographs
 folder=${1:-runs/toy}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
