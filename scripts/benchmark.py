@@ -29,7 +29,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from benchmarks.engine import measure_engines, measure_lengths
 from benchmarks.loaders import measure_loaders
 from benchmarks.training import measure_training
-
 from model.inference import STRIDE
 from util.errors import command_line
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from conftest import assert_refused, write_davis
 
 MACHINE = ("--device", "cpu", "--threads", 1)

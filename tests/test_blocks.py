@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torchvision
-from conftest import SMALL
-from plain import read, sam
 from torch import nn
 
+from conftest import SMALL
 from model import RDE_VOS, NetworkConfig, soft_aggregation
 from model.aggregation import SpatioTemporalAggregation
 from model.encoders import Backbone
 from model.reading import MemoryTable, affinity, readout, similarity
+from plain import read, sam
 
 
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (2, 3)])

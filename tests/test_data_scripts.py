@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, Command, assert_refused, draw_clip, write_davis
 from PIL import Image
 
+from conftest import ROOT, Command, assert_refused, draw_clip, write_davis
 from dataset.images import read_image, read_mask, read_palette, write_mask
 from dataset.stages import stage_dataset
 from dataset.toy import ToySettings, make_toy_data

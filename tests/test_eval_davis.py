@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, assert_refused, write_davis
 from PIL import Image
 
+from conftest import SMALL, assert_refused, write_davis
 from dataset.images import davis_palette, read_image, read_mask, to_tensor, write_mask
 from model import RDE_VOS, save_network
 from model.inference import InferenceCore

@@ -7,13 +7,13 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import plain
 import pytest
 import torch
-from conftest import assert_refused, draw_clip
 from PIL import Image
 from torch.nn import functional as F
 
+import plain
+from conftest import assert_refused, draw_clip
 from dataset.images import read_image, read_mask, resize_mask, to_tensor, write_mask
 from dataset.youtube import YouTubeVOS
 from util.evaluation import planned_frames

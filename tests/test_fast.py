@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from conftest import SMALL, draw_clip, tensors
-from plain import PlainCore
 from torch import nn
 
+from conftest import SMALL, draw_clip, tensors
 from model import RDE_VOS
 from model.convolution import Conv2d, OneChannelConv2d, PackedConv2d, WinogradConv2d, finish
 from model.fast import fast_network
 from model.inference import InferenceCore
+from plain import PlainCore
 
 
 @pytest.fixture

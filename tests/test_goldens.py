@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from conftest import GOLDENS, tensors
 
+from conftest import GOLDENS, tensors
 from model.inference import InferenceCore
 
 

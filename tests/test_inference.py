@@ -4,13 +4,13 @@ import gc
 
 import pytest
 import torch
-from conftest import draw_clip, tensors
-from plain import segment
 from torch import Tensor
 
+from conftest import draw_clip, tensors
 from model import RDE_VOS
 from model.inference import InferenceCore, UpdateClock
 from model.memory import BANKS, BankSpec
+from plain import segment
 
 # Odd sizes, sizes below one stride, and multiples of it.
 SIZES = {1: (37, 51), 2: (48, 80), 5: (65, 33)}

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDENS, SMALL, tensors
-from plain import PlainNetwork, train_pass
 
+from conftest import GOLDENS, SMALL, tensors
 from model import RDE_VOS
 from model.losses import bootstrapped_cross_entropy, channel_divergence, hard_pixel_share
 from model.training import ClipTrainer, LossTerms
+from plain import PlainNetwork, train_pass
 
 
 def golden_batch(golden) -> tuple[torch.Tensor, ...]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_refused, write_davis, write_evaluation
 from PIL import Image
 
+from conftest import assert_refused, write_davis, write_evaluation
 from dataset.images import read_mask
 from util.errors import InputError
 from util.metrics import global_results, score_videos, statistics, write_results

@@ -4,12 +4,12 @@ import re
 import shutil
 
 import pytest
-from conftest import write_davis, write_evaluation
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
+from conftest import write_davis, write_evaluation
 from util.report import write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import plain
 import pytest
 import torch
-from conftest import assert_refused, draw_clip, tensors
 from PIL import Image
 
+import plain
+from conftest import assert_refused, draw_clip, tensors
 from dataset.images import davis_palette, read_image, read_mask, write_mask
 from dataset.video_file import EndOfVideo, VideoFile, video_writer
 from util.evaluation import EngineSettings, segment

@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 import torch
-from plain import PlainCore
 
 from dataset.davis import DAVIS
 from dataset.images import to_tensor
@@ -13,6 +12,7 @@ from dataset.toy import ToySettings, make_toy_data
 from model import load_network
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import InferenceCore
+from plain import PlainCore
 
 SAYS_SO = "using the small network shipped with the project"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import assert_refused, write_davis
 
+from conftest import assert_refused, write_davis
 from dataset.davis import DAVIS
 from dataset.images import read_image, read_mask, to_tensor
 from model.inference import InferenceCore

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from plain import PlainCore
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,6 +28,7 @@ from dataset.images import resize_image, resize_mask, to_tensor
 from dataset.video import Video, list_frames
 from model import RDE_VOS
 from model.inference import InferenceCore
+from plain import PlainCore
 from util.device import synchronize
 from util.errors import InputError
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.common import write_table
-
 from dataset.sampling import GlobalBatchSampler
 from dataset.stages import stage_dataset, training_batches
 from dataset.toy import ToySettings, make_toy_data

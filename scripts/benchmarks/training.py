@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from plain import PlainNetwork, train_pass
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,6 +25,7 @@ from benchmarks.common import (
 from dataset.images import to_tensor
 from model.inference import STRIDE
 from model.training import ClipTrainer
+from plain import PlainNetwork, train_pass
 from util.device import synchronize
 from util.errors import InputError
 
