@@ -128,7 +128,7 @@ def parse_arguments() -> argparse.Namespace:
         help="auto: on GPUs bf16 where they have it and fp16 with loss scaling elsewhere; fp32 on CPUs",
     )  # fmt: skip
     machine.add_argument(
-        "--recompute", action="store_true", help="activations on the way back: less memory, more time, the same result"
+        "--recompute", action="store_true", help="compute activations again on the way back: less memory, more time"
     )
     machine.add_argument("--save_every", type=int, default=5000, help="iterations between checkpoints (default: 5000)")
     machine.add_argument("--log_every", type=int, default=100, help="iterations between log entries (default: 100)")

@@ -93,7 +93,7 @@ class _Clip:
         share: float,
     ) -> None:
         self.network, self.settings, self.share = trainer.network, trainer.terms, share
-        self.recompute = trainer.recompute and torch.is_grad_enabled()
+        self.recompute = trainer.recompute
         self.frames, self.perturbed, self.selector = frames, perturbed.to(frames), selector.to(frames)
         self.first_masks = masks[:, 0].to(frames)
         # Class of each pixel: 0 where no object is, i where object i is.

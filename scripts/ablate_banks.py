@@ -5,7 +5,6 @@ figures beside ours. Run again to go on: what is finished is not done again.
 """
 
 import argparse
-import csv
 import math
 import sys
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation import EngineSettings, claim_output, evaluate
 from util.files import atomic_path, write_csv
-from util.metrics import score_videos, write_results
+from util.metrics import read_results, score_videos, write_results
 
 DEFAULT_BANK, DEFAULT_THETA = "2F+L+RDE", 3
 # J&F, J and F on DAVIS 2017 val as Table 5 gives them; the banks at θ = 3.
@@ -79,14 +78,10 @@ def run(
     names = [video.name for video in videos]
     claim_output(output, model, processes, videos=names, **asdict(settings))
     speed = evaluate(network, videos, output, settings, processes)
-    results = output / "global_results-val.csv"
-    if processes.is_main and not results.is_file():
+    if processes.is_main and not (output / "global_results-val.csv").is_file():
         write_results(score_videos(davis.annotations, output, names, progress=True), output)
     processes.wait()
-    with open(results, newline="") as file:
-        (figures,) = csv.DictReader(file)
-    scores = tuple(100 * float(figures[name]) for name in ("J&F-Mean", "J-Mean", "F-Mean"))
-    return Row(settings.bank, settings.mem_every, scores, speed.fps)
+    return Row(settings.bank, settings.mem_every, read_results(output), speed.fps)
 
 
 def write_table(rows: list[Row], path: Path) -> None:

@@ -10,7 +10,6 @@ and table6.png with the published figures beside ours. Run again to go on: what 
 """
 
 import argparse
-import csv
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 
 from util.errors import InputError, command_line
 from util.files import atomic_path, write_csv
+from util.metrics import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 # The rows of Table 6: train.py's flags, and J&F, J and F on DAVIS 2017 val as published.
@@ -62,17 +62,16 @@ def train_and_score(arguments: argparse.Namespace, variant: str, seed: int) -> t
     if not (folder / "network.pth").is_file():
         where = ("--runs", arguments.output, "--id", name)
         run("train.py", *arguments.train, *flags, *where, "--seed", seed, "--resume")
-    results = folder / "val" / "global_results-val.csv"
-    if not results.is_file():
-        paths = ("--davis_path", arguments.davis_path, "--output", folder / "val")
-        run("eval_davis.py", "--model", folder / "network.pth", *paths)
-    with open(results, newline="") as file:
-        (figures,) = csv.DictReader(file)
-    return tuple(100 * float(figures[column]) for column in ("J&F-Mean", "J-Mean", "F-Mean"))
+    output = folder / "val"
+    if not (output / "global_results-val.csv").is_file():
+        run(
+            "eval_davis.py", "--model", folder / "network.pth", "--davis_path", arguments.davis_path, "--output", output
+        )
+    return read_results(output)
 
 
 def draw(scores: dict[str, list[float]], path: Path) -> None:
-    """Draw J&F of each variant: every seed's, their mean, and the published figure's distance from its own full."""
+    """Draw J&F of each variant: every seed's and their mean, and beside them the published figures."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     panels = figure.subplots(1, 2)
     names = list(scores)

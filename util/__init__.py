@@ -10,6 +10,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # By default glibc returns the memory of large tensors to the system as soon as they are freed; getting it back, zeroed
 # page by page, takes a tenth of an engine's time.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the most that it accepts
-    ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+if sys.platform == "linux" and (_mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+    _mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the most that it accepts
+    _mallopt(_M_TRIM_THRESHOLD, 1 << 30)

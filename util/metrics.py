@@ -8,6 +8,7 @@ Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation" (arXi
 All figures lie in 0..1 (decay in -1..1).
 """
 
+import csv
 import functools
 import math
 import os
@@ -202,6 +203,13 @@ def write_results(scores: Sequence[VideoScore], output_folder: Path | str, split
     rows = [[name, *figures] for name, figures in object_results(scores).items()]
     write_csv(Path(output_folder) / f"global_results-{split}.csv", [list(overall), list(overall.values())])
     write_csv(Path(output_folder) / f"per-sequence_results-{split}.csv", [["Sequence", "J-Mean", "F-Mean"], *rows])
+
+
+def read_results(output_folder: Path | str, split: str = "val") -> tuple[float, float, float]:
+    """The means of J&F, J and F in percent, from the global results that `write_results` wrote."""
+    with open(Path(output_folder) / f"global_results-{split}.csv", newline="") as file:
+        (figures,) = csv.DictReader(file)
+    return tuple(100 * float(figures[name]) for name in ("J&F-Mean", "J-Mean", "F-Mean"))
 
 
 def _score(folders: list[tuple[Path, Path]], merge_objects: bool, progress: bool) -> list[VideoScore]:
