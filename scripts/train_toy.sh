@@ -14,20 +14,24 @@ python scripts/make_toy_data.py --output "$folder/data" --seed 1 --height 320 --
   --static 2400 --bl 120 --youtube_train 200 --youtube_valid 10 --davis_train 60 --davis_val 10 --davis_test 2 --photos
 
 stage() {
-  [ -f "$folder/s$1/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" train.py \
-    --stage "$1" --id "s$1" --runs "$folder" --resume --precision bf16 --batch_size 8 --workers 1 \
-    --save_every 200 --log_every 20 --draw_every 200 "${@:2}"
+  [ -f "$folder/$1/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" train.py \
+    --stage "$2" --id "$1" --runs "$folder" --resume --precision bf16 --batch_size 8 --workers 1 \
+    --save_every 200 --log_every 20 --draw_every 200 "${@:3}"
 }
 # Mining hard pixels keeps a network that knows nothing at p = 0.5, and brings one back there while the learning rate is
-# high: stage 0 ends before the share of pixels falls below a quarter, stage 1 does without, stage 2 goes half the way.
-stage 0 --static_root "$folder/data/static" --from_scratch \
+# high: stage 0 ends before the share of pixels falls below a quarter and is then run again with a lower one, where the
+# share falls with the rate; stage 1 does without, stage 2 goes half the way.
+stage s0 0 --static_root "$folder/data/static" --from_scratch \
   --key_backbone resnet18 --key_width 32 --mask_backbone resnet10 --mask_width 32 \
   --key_channels 64 --value_channels 128 --decoder_channels 128 64 32 \
   --crop_size 160 --iterations 3000 --lr 1e-3 --steps 3000 --warm_up 2000 3200
-stage 1 --bl_root "$folder/data/BL30K" --load_network "$folder/s0/network.pth" \
+stage s0-again 0 --static_root "$folder/data/static" --load_network "$folder/s0/network.pth" --from_scratch --seed 1 \
+  --crop_size 160 --iterations 3300 --lr 5e-4 --steps 2400 3000 --warm_up 2400 4200
+stage s1 1 --bl_root "$folder/data/BL30K" --load_network "$folder/s0-again/network.pth" \
   --crop_size 160 --iterations 250 --lr 1e-4 --steps 250 --warm_up 250 500
-stage 2 --davis_root "$folder/data/DAVIS/2017" --yv_root "$folder/data/YouTube" --load_network "$folder/s1/network.pth" \
-  --crop_size 176 --iterations 700 --lr 1e-4 --steps 600 --warm_up 100 1000
+stage s2 2 --davis_root "$folder/data/DAVIS/2017" --yv_root "$folder/data/YouTube" \
+  --load_network "$folder/s1/network.pth" \
+  --crop_size 192 --iterations 1200 --lr 1e-4 --steps 1000 --warm_up 200 1800
 
 python - "$folder/s2/network.pth" "$folder/toy.pth" <<'PYTHON'
 import sys
