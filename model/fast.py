@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from model.convolution import OneChannelConv2d, PackedConv2d, WinogradConv2d
+from model.convolution import NNPACKConv2d, OneChannelConv2d, PackedConv2d, WinogradConv2d, gains_from_winograd
 from model.network import RDE_VOS
 
 # The fast copies of the networks in use, and the state of the weights they were made of.
@@ -22,8 +22,8 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
 
     - Frozen batch norms are folded into the convolutions before them.
     - On CPUs objects pass one by one, which is faster than a batch there and takes less memory. Convolutions run in
-      oneDNN's own layout, with the additions and ReLUs that follow (`PackedConv2d`); in fp32 and outside the backbones
-      the 3×3 ones that gain from it run as Winograd convolutions (`WinogradConv2d`).
+      oneDNN's own layout, with the additions and ReLUs that follow (`PackedConv2d`); outside the backbones the 3×3
+      ones that gain from it run as Winograd convolutions (`NNPACKConv2d` in fp32, `WinogradConv2d` in 16 bits).
     - On GPUs half precision tensors have their channels last.
 
     Weights that stay as they are share their memory with ``network``. Where nobody needs ``network`` itself any more,
@@ -60,8 +60,7 @@ def _make(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
     if PackedConv2d.available():
         for encoder in (copy.key_encoder, copy.mask_encoder):
             _fuse_backbone(encoder.backbone)
-    winograd = dtype == torch.float32 and torch.backends.nnpack.is_available()
-    _replace_convolutions(copy, winograd)
+    _replace_convolutions(copy, dtype)
     return copy
 
 
@@ -85,14 +84,22 @@ def _fuse_backbone(backbone: nn.Module) -> None:
             setattr(stage, name, FusedBlock(block))
 
 
-def _replace_convolutions(module: nn.Module, winograd: bool) -> None:
+def _replace_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
     for name, child in module.named_children():
-        if not isinstance(child, nn.Conv2d):
-            _replace_convolutions(child, winograd)
-        elif winograd and WinogradConv2d.suits(child):
-            setattr(module, name, WinogradConv2d(child))
-        elif PackedConv2d.available():
-            setattr(module, name, PackedConv2d(child))
+        if isinstance(child, nn.Conv2d):
+            setattr(module, name, _faster(child, dtype))
+        else:
+            _replace_convolutions(child, dtype)
+
+
+def _faster(conv: nn.Conv2d, dtype: torch.dtype) -> nn.Module:
+    """The quickest form of a convolution on a CPU that this build of PyTorch has."""
+    winograd = gains_from_winograd(conv)
+    if winograd and dtype == torch.float32 and torch.backends.nnpack.is_available():
+        return NNPACKConv2d(conv)
+    if not PackedConv2d.available():
+        return conv
+    return WinogradConv2d(conv) if winograd and dtype != torch.float32 else PackedConv2d(conv)
 
 
 class WithReLU(nn.Module):
