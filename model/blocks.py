@@ -81,5 +81,5 @@ class CBAM(nn.Module):
 
 
 def per_object(x: Tensor, objects: int) -> Tensor:
-    """Repeat features of a frame for each of its objects: [B,C,h,w] -> [B·K,C,h,w]."""
-    return x if objects == 1 else x.repeat_interleave(objects, dim=0)
+    """Repeat features of a frame for each of its objects: [B,C,h,w] -> [B·K,C,h,w]; those of one frame in place."""
+    return x.expand(objects, -1, -1, -1) if len(x) == 1 else x.repeat_interleave(objects, dim=0)

@@ -80,10 +80,20 @@ class NNPACKConv2d(nn.Module):
         """As `Conv2d`."""
         if x.shape[2] * x.shape[3] < self.LEAST_POSITIONS:
             return finish(self.conv(x), other, relu)
-        weight, bias = self.conv.weight, self.conv.bias
-        # With a batch above one it is no faster than oneDNN.
-        results = [torch._nnpack_spatial_convolution(one, weight, bias, [1, 1], [1, 1]) for one in x.split(1)]
-        return finish(results[0] if len(results) == 1 else torch.cat(results), other, relu)
+        if len(x) == 1:
+            return finish(self._convolve(x), other, relu)
+        # With a batch above one it is no faster than oneDNN, so the images become one.
+        height = x.shape[2]
+        result = self._convolve(self._stack(x)).unflatten(2, (len(x), height + 1))[0, :, :, :height]
+        return finish(result.transpose(0, 1).contiguous(), other, relu)
+
+    @staticmethod
+    def _stack(x: Tensor) -> Tensor:
+        """Images [N,in,h,w] on top of each other with a row of zeros below each [1,in,N·(h+1),w]."""
+        return F.pad(x, (0, 0, 0, 1)).transpose(0, 1).flatten(1, 2)[None]
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return torch._nnpack_spatial_convolution(x, self.conv.weight, self.conv.bias, [1, 1], [1, 1])
 
 
 def _winograd_matrices(points: tuple[float, ...], outputs: int, taps: int) -> tuple[np.ndarray, ...]:

@@ -11,7 +11,7 @@ from model.encoders import KeyFeatures
 class Decoder(nn.Module):
     """Residual block at stride 16, two up blocks, and a 1-channel prediction at stride 4.
 
-    ``objects_at_once`` bounds how many objects pass together, and so memory; None for no bound.
+    ``objects_at_once`` bounds how many objects pass the up blocks together, and so memory; None for no bound.
     """
 
     objects_at_once: int | None = None
@@ -28,21 +28,19 @@ class Decoder(nn.Module):
 
     def forward(self, readout: Tensor, features: KeyFeatures) -> Tensor:
         """Decode the K objects of B frames: readout [B,K,Cv,h,w] -> logits [B,K,H,W]."""
-        of_frame = (
-            self.compress.of_frame(features.query_value),
-            self.up8.skip(features.f8),
-            self.up4.skip(features.f4),
-        )
-        parts = readout.split(self.objects_at_once or readout.shape[1], dim=1)
-        return torch.cat([self._decode(part, *of_frame) for part in parts], dim=1)
+        x = self.compress(readout.flatten(0, 1), self.compress.of_frame(features.query_value))
+        x = x.unflatten(0, readout.shape[:2])
+        skips = self.up8.skip(features.f8), self.up4.skip(features.f4)
+        parts = x.split(self.objects_at_once or x.shape[1], dim=1)
+        return torch.cat([self._predict(part, *skips) for part in parts], dim=1)
 
-    def _decode(self, readout: Tensor, compressed: tuple[Tensor, Tensor], skip8: Tensor, skip4: Tensor) -> Tensor:
-        x = self.compress(readout.flatten(0, 1), compressed)
-        x = self.up8(x, skip8)
+    def _predict(self, x: Tensor, skip8: Tensor, skip4: Tensor) -> Tensor:
+        batch_and_objects = x.shape[:2]
+        x = self.up8(x.flatten(0, 1), skip8)
         x = self.up4(x, skip4)
         logit = self.predict(F.relu_(x))
         logit = F.interpolate(logit, scale_factor=4, mode="bilinear", align_corners=False)
-        return logit.view(*readout.shape[:2], *logit.shape[2:])
+        return logit.view(*batch_and_objects, *logit.shape[2:])
 
 
 class UpBlock(nn.Module):

@@ -104,7 +104,7 @@ class KeyEncoder(nn.Module):
 class MaskEncoder(nn.Module):
     """MaskE: the value of each object of a frame, from the frame, the objects' masks and the key encoder's f16.
 
-    ``objects_at_once`` bounds how many objects pass together, and so memory; None for no bound.
+    ``objects_at_once`` bounds how many objects pass the backbone together, and so memory; None for no bound.
     """
 
     objects_at_once: int | None = None
@@ -129,18 +129,17 @@ class MaskEncoder(nn.Module):
             values [B,K,Cv,h,w].
         """
         others = masks.sum(1, keepdim=True) - masks
-        of_frame = self.fuse.of_frame(f16)
         at_once = self.objects_at_once or masks.shape[1]
         pairs = zip(masks.split(at_once, dim=1), others.split(at_once, dim=1), strict=True)
-        return torch.cat([self._encode(image, of_frame, *pair) for pair in pairs], dim=1)
+        x = torch.cat([self._features(image, *pair) for pair in pairs], dim=1).flatten(0, 1)
+        x = self.fuse(x, self.fuse.of_frame(f16))
+        return self.refine(x + self.attention(x)).unflatten(0, masks.shape[:2])
 
-    def _encode(self, image: Tensor, of_frame: tuple[Tensor, Tensor], masks: Tensor, others: Tensor) -> Tensor:
-        batch, objects = masks.shape[:2]
-        channels = (per_object(image, objects), masks.flatten(0, 1)[:, None], others.flatten(0, 1)[:, None])
-        _, _, x = self.backbone(torch.cat(channels, dim=1))
-        x = self.fuse(x, of_frame)
-        x = self.refine(x + self.attention(x))
-        return x.unflatten(0, (batch, objects))
+    def _features(self, image: Tensor, masks: Tensor, others: Tensor) -> Tensor:
+        """The backbone's features of some of the objects [B,K',C16,h,w]."""
+        batch_and_objects = masks.shape[:2]
+        channels = (per_object(image, masks.shape[1]), masks.flatten(0, 1)[:, None], others.flatten(0, 1)[:, None])
+        return self.backbone(torch.cat(channels, dim=1))[2].unflatten(0, batch_and_objects)
 
 
 def extend_input_channels(weight: Tensor, image_channels: int) -> None:

@@ -21,7 +21,7 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
     """The network for inference, in a precision; made once for each, and again when the weights have changed.
 
     - Frozen batch norms are folded into the convolutions before them.
-    - On CPUs objects pass one by one, which is faster than a batch there and takes less memory. Convolutions run in
+    - On CPUs objects pass one by one where the resolution is high, which takes less memory. Convolutions run in
       oneDNN's own layout, with the additions and ReLUs that follow (`PackedConv2d`); outside the backbones the 3×3
       ones that gain from it run as Winograd convolutions (`NNPACKConv2d` in fp32, `WinogradConv2d` in 16 bits).
     - On GPUs half precision tensors have their channels last.

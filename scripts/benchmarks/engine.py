@@ -101,7 +101,7 @@ class Player:
         synchronize(self._device)
         started = time.perf_counter()
         probability = self._core.step(pixels, self._mask)
-        probability.argmax(0).to(torch.uint8).cpu()
+        probability.max(0).indices.to(torch.uint8).cpu()
         synchronize(self._device)
         self._seconds += time.perf_counter() - started
         self._mask = None
