@@ -25,9 +25,9 @@ from dataset.sampling import GlobalBatchSampler
 from dataset.stages import stage_dataset, training_batches
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from model.checkpoint import load_imagenet_weights, network_from_checkpoint, read_checkpoint
-from model.encoders import BACKBONES
 from model.inference import half_precision
 from model.losses import hard_pixel_share
+from model.resnet import BACKBONES
 from model.training import ClipResult, ClipTrainer, LossTerms
 from util.device import choose_device
 from util.distributed import Processes

@@ -12,7 +12,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
 
 from model.encoders import extend_input_channels
@@ -90,6 +89,8 @@ def load_imagenet_weights(network: RDE_VOS) -> None:
     Raises:
         InputError: the weights are neither at hand nor to be downloaded, or there are none for these backbones.
     """
+    import torchvision  # of no use to anything else, and slow
+
     config = network.config
     for encoder, name, width in (
         (network.key_encoder, config.key_backbone, config.key_width),

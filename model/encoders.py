@@ -4,17 +4,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from model.blocks import CBAM, FusionBlock, ResidualBlock, per_object
-
-# Name -> torchvision's block, and how many of them in each of the three stages.
-BACKBONES = {
-    "resnet10": (BasicBlock, (1, 1, 1)),
-    "resnet18": (BasicBlock, (2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6)),
-    "resnet50": (Bottleneck, (3, 4, 6)),
-}
+from model.resnet import Backbone
 
 
 class KeyFeatures(NamedTuple):
@@ -25,62 +17,6 @@ class KeyFeatures(NamedTuple):
     f16: Tensor  # [N,C16,h,w], the backbone at stride 16, for the mask encoder
     f8: Tensor  # [N,C8,2h,2w] and
     f4: Tensor  # [N,C4,4h,4w], the decoder's skip connections
-
-
-class Backbone(nn.Module):
-    """A ResNet up to its third stage, of torchvision's blocks and under torchvision's names.
-
-    ``channels`` holds the widths (C4, C8, C16) of what it returns at strides 4, 8 and 16.
-
-    Args:
-        name: one of `BACKBONES`; ResNet-10 has one block a stage.
-        width: channels of the first convolution, which all others are multiples of; 64 is the standard network.
-        in_channels: of the input.
-
-    Raises:
-        ValueError: the backbone is unknown.
-    """
-
-    def __init__(self, name: str, width: int = 64, in_channels: int = 3) -> None:
-        super().__init__()
-        if name not in BACKBONES:
-            raise ValueError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
-        block, depths = BACKBONES[name]
-        self.channels = tuple(multiple * width * block.expansion for multiple in (1, 2, 4))
-        self.conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = _stage(block, depths[0], width, width, stride=1)
-        self.layer2 = _stage(block, depths[1], self.channels[0], 2 * width, stride=2)
-        self.layer3 = _stage(block, depths[2], self.channels[1], 4 * width, stride=2)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, block):
-                # Frozen norms do not hold the scale of a network that starts from nothing; residual branches that
-                # start at zero do.
-                nn.init.zeros_((module.bn3 if block is Bottleneck else module.bn2).weight)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[N,in,H,W] -> the features at strides 4, 8 and 16."""
-        f4 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
-        f8 = self.layer2(f4)
-        return f4, f8, self.layer3(f8)
-
-
-def _stage(
-    block: type[BasicBlock | Bottleneck], depth: int, in_channels: int, planes: int, stride: int
-) -> nn.Sequential:
-    """A stage of a ResNet; its first block changes the resolution and the channels."""
-    out_channels = planes * block.expansion
-    shortcut = None
-    if stride != 1 or in_channels != out_channels:
-        shortcut = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-        )
-    first = block(in_channels, planes, stride, shortcut)
-    return nn.Sequential(first, *(block(out_channels, planes) for _ in range(depth - 1)))
 
 
 class KeyEncoder(nn.Module):

@@ -8,10 +8,10 @@ import weakref
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from model.convolution import NNPACKConv2d, OneChannelConv2d, PackedConv2d, WinogradConv2d, gains_from_winograd
 from model.network import RDE_VOS
+from model.resnet import BasicBlock, Bottleneck
 
 # The fast copies of the networks in use, and the state of the weights they were made of.
 _copies: weakref.WeakKeyDictionary[RDE_VOS, dict[torch.dtype, tuple[tuple, RDE_VOS]]] = weakref.WeakKeyDictionary()
@@ -65,7 +65,7 @@ def _make(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
 
 
 def _fold_norms(module: nn.Module) -> None:
-    """Fold every batch norm into the convolution before it; torchvision's names say which one that is."""
+    """Fold every batch norm into the convolution before it; their names say which one that is."""
     children = dict(module.named_children())
     for name, child in children.items():
         if isinstance(child, nn.BatchNorm2d):
@@ -115,16 +115,16 @@ class WithReLU(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """torchvision's residual block with folded norms, its additions and ReLUs done by its convolutions."""
+    """A backbone's block with folded norms, its additions and ReLUs done by its convolutions."""
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
-        convs = [block.conv1, block.conv2] + ([block.conv3] if isinstance(block, Bottleneck) else [])
-        self.convs = nn.ModuleList(PackedConv2d(conv) for conv in convs)
-        self.shortcut = nn.Identity() if block.downsample is None else PackedConv2d(block.downsample[0])
+        self.convs = nn.ModuleList(PackedConv2d(conv) for conv in block.convolutions())
+        shortcut = block.downsample
+        self.shortcut = PackedConv2d(shortcut[0]) if isinstance(shortcut, nn.Sequential) else shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """As torchvision's block."""
+        """As the block."""
         shortcut = self.shortcut(x)
         for conv in self.convs[:-1]:
             x = conv(x, relu=True)

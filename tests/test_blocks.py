@@ -10,8 +10,8 @@ from torch import nn
 from conftest import SMALL
 from model import RDE_VOS, NetworkConfig, soft_aggregation
 from model.aggregation import SpatioTemporalAggregation
-from model.encoders import Backbone
 from model.reading import MemoryTable, affinity, readout, similarity
+from model.resnet import Backbone
 from plain import read, sam
 
 
