@@ -34,8 +34,8 @@ class SharedConv2d(nn.Module):
         whole = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)  # for its initialisation
         self.own = Conv2d(own_channels, out_channels, 3, padding=1, bias=False)
         self.shared = Conv2d(shared_channels, out_channels, 3, padding=1)
-        self.own.weight = nn.Parameter(whole.weight[:, :own_channels].detach().clone())
-        self.shared.weight = nn.Parameter(whole.weight[:, own_channels:].detach().clone())
+        self.own.weight.data.copy_(whole.weight[:, :own_channels])
+        self.shared.weight.data.copy_(whole.weight[:, own_channels:])
         self.shared.bias = whole.bias
 
     def forward(self, own: Tensor, shared: Tensor, *, relu: bool = False) -> Tensor:

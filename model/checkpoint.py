@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.encoders import extend_input_channels
-from model.network import RDE_VOS, NetworkConfig
+from model.network import RDE_VOS, NetworkConfig, empty_network
 from util.errors import InputError
 from util.files import atomic_path
 
@@ -142,7 +142,7 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
         state = _without_prefix(content["network"], path)
         try:
             config = NetworkConfig(**content["config"])
-            network = _empty_network(config)
+            network = empty_network(config)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"{path} was written for another version of this project ({error}); use one that fits"
@@ -150,7 +150,7 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
     else:
         state = translate_published(_without_prefix(content, path), path)
         config = _config_of(state, path)
-        network = _empty_network(config)
+        network = empty_network(config)
     _extend_single_object(state)
     _check_names(network.state_dict(), state, path)
     network.load_state_dict(state, assign=True)
@@ -264,12 +264,6 @@ def _config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
 def _backbone_of(state: Mapping[str, Tensor], encoder: str) -> str:
     """The published networks' backbones are ResNet-18 and ResNet-50, which differ in their blocks."""
     return "resnet50" if f"{encoder}.backbone.layer1.0.conv3.weight" in state else "resnet18"
-
-
-def _empty_network(config: NetworkConfig) -> RDE_VOS:
-    """A network without storage: its tensors are about to be assigned, so nothing is drawn or copied."""
-    with torch.device("meta"):
-        return RDE_VOS(config)
 
 
 def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.convolution import NNPACKConv2d, OneChannelConv2d, PackedConv2d, WinogradConv2d, gains_from_winograd
-from model.network import RDE_VOS
+from model.network import RDE_VOS, empty_network
 from model.resnet import BasicBlock, Bottleneck
 
 # The fast copies of the networks in use, and the state of the weights they were made of.
@@ -46,8 +46,7 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
 
 
 def _make(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
-    with torch.device("meta"):
-        copy = RDE_VOS(network.config)
+    copy = empty_network(network.config)
     copy.load_state_dict(network.state_dict(), assign=True)
     copy.eval().requires_grad_(False)
     copy.made_for = dtype

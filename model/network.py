@@ -1,9 +1,12 @@
 """RDE-VOS: the one network of training and inference (Section 3, Figure 2)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.aggregation import SpatioTemporalAggregation
 from model.decoder import Decoder
@@ -75,6 +78,21 @@ class RDE_VOS(nn.Module):
     def decode(self, readout: Tensor, features: KeyFeatures) -> Tensor:
         """Logits [B,K,H,W] of the objects' masks from their readouts [B,K,Cv,h,w]."""
         return self.decoder(readout, features)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Random numbers for a tensor without storage would import torch's compiler, for nothing."""
+
+    def __torch_function__(
+        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        return args[0] if function is Tensor.normal_ else function(*args, **(kwargs or {}))
+
+
+def empty_network(config: NetworkConfig) -> RDE_VOS:
+    """A network without storage: its tensors are about to be assigned, so nothing is drawn or copied."""
+    with torch.device("meta"), _NothingDrawn():
+        return RDE_VOS(config)
 
 
 def soft_aggregation(masks: Tensor) -> Tensor:

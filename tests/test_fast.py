@@ -1,12 +1,14 @@
 """The fast copy of the network, and the convolutions that it is made of, against the plain ones."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from conftest import SMALL, draw_clip, tensors
+from conftest import ROOT, SMALL, draw_clip, tensors
 from model import RDE_VOS
 from model.convolution import (
     Conv2d,
@@ -182,3 +184,22 @@ def test_bank_f_encodes_no_updates(network):
     core.network.encode_value = None  # would fail if it was called
     for image in tensors(frames)[1:]:
         core.step(image)
+
+
+def test_segmenting_needs_no_compiler():
+    """torchvision and torch's compiler take seconds to import, and 160 MiB, which every command would pay for."""
+    program = """
+import sys
+import torch
+from model import load_network
+from model.checkpoint import SHIPPED_WEIGHTS
+from model.inference import InferenceCore
+core = InferenceCore(load_network(SHIPPED_WEIGHTS))
+mask = torch.zeros(64, 64, dtype=torch.uint8)
+mask[16:48, 16:48] = 1
+for t in range(4):
+    core.step(torch.zeros(3, 64, 64), mask if t == 0 else None)
+print(*({"torch._dynamo", "torchvision", "sympy"} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
