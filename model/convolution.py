@@ -142,13 +142,13 @@ class WinogradConv2d(PackedConv2d):
         if x.shape[2] * x.shape[3] < self.LEAST_POSITIONS:
             return super().forward(x, other, relu=relu)
         if self._winograd_weight is None:
-            kernel = torch.from_numpy(self._KERNEL)
+            kernel = torch.from_numpy(self._KERNEL).float()
             dense = self._weight.to_dense() if self._weight.is_mkldnn else self._weight
-            weight = torch.einsum("ip,jq,ocpq->ijco", kernel, kernel, dense.double())
+            weight = torch.einsum("ip,jq,ocpq->ijco", kernel, kernel, dense.float())
             self._winograd_weight = weight.flatten(0, 1).to(dense.dtype)  # [36,in,out]
-        x = x.permute(0, 2, 3, 1).contiguous()
-        result = torch.cat([self._convolve(one) for one in x.split(1)]).permute(0, 3, 1, 2)
-        return finish(result, other, relu)
+        results = [self._convolve(one) for one in x.permute(0, 2, 3, 1).contiguous().split(1)]
+        result = results[0] if len(results) == 1 else torch.cat(results)
+        return finish(result.permute(0, 3, 1, 2), other, relu)
 
     def _convolve(self, x: Tensor) -> Tensor:
         """[1,h,w,in] -> [1,h,w,out]."""
