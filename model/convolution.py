@@ -43,8 +43,7 @@ class PackedConv2d(nn.Module):
         """As `Conv2d`."""
         x = x.contiguous(memory_format=torch.channels_last)
         if x.shape != self._packed_for:
-            dense = self._weight.to_dense() if self._weight.is_mkldnn else self._weight
-            self._weight = torch.ops.mkldnn._reorder_convolution_weight(dense, *self.geometry, x.shape)
+            self._weight = torch.ops.mkldnn._reorder_convolution_weight(self._dense_weight(), *self.geometry, x.shape)
             self._packed_for = x.shape
         after = "relu" if relu else None
         if other is None:
@@ -55,6 +54,10 @@ class PackedConv2d(nn.Module):
         return torch.ops.mkldnn._convolution_pointwise.binary(
             x, other, self._weight, self.bias, *self.geometry, "add", 1.0, after, [], ""
         )
+
+    def _dense_weight(self) -> Tensor:
+        """[out,in,k,k], whatever layout it is kept in."""
+        return self._weight.to_dense() if self._weight.is_mkldnn else self._weight
 
 
 def gains_from_winograd(conv: nn.Conv2d) -> bool:
@@ -143,7 +146,7 @@ class WinogradConv2d(PackedConv2d):
             return super().forward(x, other, relu=relu)
         if self._winograd_weight is None:
             kernel = torch.from_numpy(self._KERNEL).float()
-            dense = self._weight.to_dense() if self._weight.is_mkldnn else self._weight
+            dense = self._dense_weight()
             weight = torch.einsum("ip,jq,ocpq->ijco", kernel, kernel, dense.float())
             self._winograd_weight = weight.flatten(0, 1).to(dense.dtype)  # [36,in,out]
         results = [self._convolve(one) for one in x.permute(0, 2, 3, 1).contiguous().split(1)]
