@@ -12,6 +12,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 python scripts/make_toy_data.py --output "$folder/data" --seed 1 --height 320 --width 568 --frames 16 --max_objects 4 \
   --static 2400 --bl 120 --youtube_train 200 --youtube_valid 10 --davis_train 60 --davis_val 10 --davis_test 2 --photos
+python scripts/make_toy_data.py --output "$folder/longer" --seed 3 --height 320 --width 568 --frames 40 --max_objects 4 \
+  --static 0 --bl 0 --youtube_train 200 --youtube_valid 0 --davis_train 300 --davis_val 0 --davis_test 0 --photos
 
 stage() {
   [ -f "$folder/$1/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" train.py \
@@ -32,8 +34,12 @@ stage s1 1 --bl_root "$folder/data/BL30K" --load_network "$folder/s0-again/netwo
 stage s2 2 --davis_root "$folder/data/DAVIS/2017" --yv_root "$folder/data/YouTube" \
   --load_network "$folder/s1/network.pth" \
   --crop_size 192 --iterations 1200 --lr 1e-4 --steps 1000 --warm_up 200 1800
+# Longer videos, so that objects change more between the frames of a clip, and larger crops, so that small ones count.
+stage s2-again 2 --davis_root "$folder/longer/DAVIS/2017" --yv_root "$folder/longer/YouTube" \
+  --load_network "$folder/s2/network.pth" --seed 1 \
+  --crop_size 224 --iterations 2400 --lr 1e-4 --steps 2100 --warm_up 2400 4800
 
-python - "$folder/s2/network.pth" "$folder/toy.pth" <<'PYTHON'
+python - "$folder/s2-again/network.pth" "$folder/toy.pth" <<'PYTHON'
 import sys
 
 from model import load_network, save_network
