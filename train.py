@@ -230,8 +230,7 @@ def main() -> None:
         config |= {"recipe": asdict(recipe), "losses": asdict(terms), "network": asdict(network.config)}
         run.claim(config, arguments.resume)
     processes.wait()
-    # What convolutions in 16 bits work on, on GPUs and CPUs; max pooling of bf16 is slow in any other order.
-    network.to(device, memory_format=torch.channels_last).train()
+    network.to(device, memory_format=training_layout(device, dtype)).train()
     if arguments.stage == 0 and network.config.aggregation:
         # The STM bank has no use for SAM.
         network.key_aggregation.requires_grad_(False)
@@ -321,6 +320,15 @@ class Pass(NamedTuple):
         terms = {f"loss/{name}": term for name, term in self.result.terms.items()}
         ious = object_ious(self.result.masks, self.inputs["masks"], self.inputs["selector"])
         return {"loss/total": self.result.loss} | terms | ious
+
+
+def training_layout(device: torch.device, dtype: torch.dtype | None) -> torch.memory_format:
+    """The order of tensors' elements: channels last, but for fp32 on CPUs.
+
+    Convolutions in 16 bits work on it, on GPUs and CPUs, and max pooling of bf16 is slow in any other order. On CPUs
+    those in fp32 lay out data as they please, and gradients of large weights take long to bring into it.
+    """
+    return torch.contiguous_format if device.type == "cpu" and dtype is None else torch.channels_last
 
 
 def precision(name: str, device: torch.device) -> torch.dtype | None:

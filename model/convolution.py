@@ -21,6 +21,19 @@ def finish(x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
     return F.relu_(x) if relu else x
 
 
+def convolve_and_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """norm(conv(x)) in new memory: [N,in,h,w] -> [N,out,h',w'].
+
+    Norms with stored statistics scale the convolution's weights instead of its result. That is a pass less, and
+    training has no need to keep what the norm was given.
+    """
+    if norm.training or not isinstance(norm, nn.BatchNorm2d):
+        return norm(conv(x))
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias = norm.bias - scale * norm.running_mean
+    return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), bias, conv.stride, conv.padding)
+
+
 class PackedConv2d(nn.Module):
     """A convolution by oneDNN on a CPU, with its weights laid out in advance and what follows it in the same pass.
 

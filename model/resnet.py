@@ -6,6 +6,8 @@ They have torchvision's names and compute what its ResNets do, but importing tho
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.convolution import convolve_and_norm
+
 
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions beside a shortcut; the first one may change the resolution."""
@@ -28,8 +30,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,planes,h/stride,w/stride]."""
         shortcut = self.downsample(x)
-        x = F.relu_(self.bn1(self.conv1(x)))
-        return F.relu_(self.bn2(self.conv2(x)) + shortcut)
+        x = F.relu_(convolve_and_norm(self.conv1, self.bn1, x))
+        return F.relu_(convolve_and_norm(self.conv2, self.bn2, x).add_(shortcut))
 
 
 class Bottleneck(nn.Module):
@@ -55,15 +57,23 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,4·planes,h/stride,w/stride]."""
         shortcut = self.downsample(x)
-        x = F.relu_(self.bn1(self.conv1(x)))
-        x = F.relu_(self.bn2(self.conv2(x)))
-        return F.relu_(self.bn3(self.conv3(x)) + shortcut)
+        x = F.relu_(convolve_and_norm(self.conv1, self.bn1, x))
+        x = F.relu_(convolve_and_norm(self.conv2, self.bn2, x))
+        return F.relu_(convolve_and_norm(self.conv3, self.bn3, x).add_(shortcut))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+    return Shortcut(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+
+class Shortcut(nn.Sequential):
+    """A convolution and a norm, where a block changes the resolution or the channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,in,h,w] -> [N,out,h',w']."""
+        return convolve_and_norm(*self, x)
 
 
 # Name -> the block, and how many of them in each of the three stages.
@@ -109,7 +119,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[N,in,H,W] -> the features at strides 4, 8 and 16."""
-        f4 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        f4 = self.layer1(self.maxpool(self.relu(convolve_and_norm(self.conv1, self.bn1, x))))
         f8 = self.layer2(f4)
         return f4, f8, self.layer3(f8)
 

@@ -113,36 +113,37 @@ class _Clip:
         value_0 = self.remember_first()
         stm = self.memory(0, value_0)
 
-        logits_1 = self.decode(1, self.read(stm, 1))
+        (logits_1,) = self.decode(1, self.read(stm, 1))
         self.segment(1, logits_1, counts=self.settings.stm_segmentation)
         value_1 = self.encode(1, logits_1)
         stm = stm.append(self.memory(1, value_1))
 
         rde = self.network.aggregate((self.features[0].key, value_0), (self.features[1].key, value_1))
         read_2, guide_2 = self.read(self.flat(rde), 2), self.read(stm, 2)
-        self.segment(2, self.decode(2, read_2))
+        logits_2, stm_logits_2 = self.decode(2, read_2, guide_2)
+        self.segment(2, logits_2)
         self.guide(2, guide_2, read_2)
-        value_2 = self.encode(2, self.decode(2, guide_2))
+        value_2 = self.encode(2, stm_logits_2)
         stm = stm.append(self.memory(2, value_2))
 
-        logits_3 = self.decode(3, self.read(stm, 3))
+        (logits_3,) = self.decode(3, self.read(stm, 3))
         self.segment(3, logits_3, counts=self.settings.stm_segmentation)
         value_3 = self.encode(3, logits_3)
 
         rde = self.network.aggregate(rde, (self.features[2].key, value_2))
         rde = self.network.aggregate(rde, (self.features[3].key, value_3))
         read_4 = self.read(self.flat(rde), 4)
-        self.segment(4, self.decode(4, read_4))
+        self.segment(4, *self.decode(4, read_4))
         if self.settings.unbiased_guidance:
             self.guide(4, self.read(stm.append(self.memory(3, value_3)), 4), read_4)
 
     def train_static(self) -> None:
         """Stage 0: three deformations of one image, and the STM bank alone."""
         stm = self.memory(0, self.remember_first())
-        logits_1 = self.decode(1, self.read(stm, 1))
+        (logits_1,) = self.decode(1, self.read(stm, 1))
         self.segment(1, logits_1)
         stm = stm.append(self.memory(1, self.encode(1, logits_1)))
-        self.segment(2, self.decode(2, self.read(stm, 2)))
+        self.segment(2, *self.decode(2, self.read(stm, 2)))
 
     def remember_first(self) -> Tensor:
         """The value of frame 0 with its perturbed masks; L_MC draws it to that of the true masks (Eq. 8)."""
@@ -170,10 +171,14 @@ class _Clip:
         weights = affinity(similarity(memory.key, key.flatten(2)))
         return readout(weights, memory.value).unflatten(3, key.shape[2:])
 
-    def decode(self, t: int, read: Tensor) -> Tensor:
-        """Aggregated logits of frame t [B,K+1,H,W]; slots without an object stay empty."""
-        logits = self.run(self.network.decode, read, self.features[t])
-        return soft_aggregation(logits.float().sigmoid() * self.selector[:, :, None, None])
+    def decode(self, t: int, *reads: Tensor) -> list[Tensor]:
+        """Aggregated logits of frame t [B,K+1,H,W] for each readout; slots without an object stay empty.
+
+        The readouts pass the decoder together, where they share what it makes of the frame.
+        """
+        logits = self.run(self.network.decode, torch.cat(reads, dim=1), self.features[t])
+        probabilities = (part.float().sigmoid() for part in logits.chunk(len(reads), dim=1))
+        return [soft_aggregation(part * self.selector[:, :, None, None]) for part in probabilities]
 
     def encode(self, t: int, logits: Tensor) -> Tensor:
         """The value of frame t with its predicted masks [B,K,Cv,h,w]."""

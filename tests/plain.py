@@ -19,6 +19,7 @@ from model.inference import InferenceCore
 from model.memory import MemoryBank
 from model.network import soft_aggregation
 from model.reading import readout, similarity
+from model.resnet import Backbone
 
 # Table 5's rows as the embeddings that are read once there has been an update.
 CONTENTS = {
@@ -156,7 +157,9 @@ class PlainNetwork(nn.Module):
         self.fuse = PlainFusionBlock(network.mask_encoder.fuse)
 
     def encode_key(self, image: Tensor) -> KeyFeatures:
-        return self.network.encode_key(image)
+        encoder = self.network.key_encoder
+        f4, f8, f16 = plain_backbone(encoder.backbone, image)
+        return KeyFeatures(encoder.key_projection(f16), encoder.value_projection(f16), f16, f8, f4)
 
     def encode_value(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
         objects, others = masks.shape[1], masks.sum(1, keepdim=True) - masks
@@ -166,7 +169,7 @@ class PlainNetwork(nn.Module):
     def encode_object(self, image: Tensor, f16: Tensor, mask: Tensor, others: Tensor) -> Tensor:
         """The value [N,Cv,h,w] of one object of each frame, from its mask and the sum of the others' [N,H,W]."""
         encoder = self.network.mask_encoder
-        _, _, x = encoder.backbone(torch.cat([image, mask[:, None], others[:, None]], dim=1))
+        _, _, x = plain_backbone(encoder.backbone, torch.cat([image, mask[:, None], others[:, None]], dim=1))
         x = self.fuse(torch.cat([x, f16], dim=1))
         return encoder.refine(x + encoder.attention(x))
 
@@ -183,6 +186,22 @@ class PlainNetwork(nn.Module):
             x = up.block(x + per_object(up.skip(skip), objects))
         logit = F.interpolate(decoder.predict(x.relu()), scale_factor=4, mode="bilinear", align_corners=False)
         return logit.view(*read.shape[:2], *logit.shape[2:])
+
+
+def plain_backbone(backbone: Backbone, x: Tensor) -> list[Tensor]:
+    """The features at strides 4, 8 and 16."""
+    x = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(x))))
+    features = []
+    for stage in (backbone.layer1, backbone.layer2, backbone.layer3):
+        for block in stage:
+            shortcut = x
+            for layer in block.downsample.children():
+                shortcut = layer(shortcut)
+            for number in range(1, len(block.convolutions()) + 1):
+                x = getattr(block, f"bn{number}")(getattr(block, f"conv{number}")(x))
+                x = F.relu_(x if number < len(block.convolutions()) else x + shortcut)
+        features.append(x)
+    return features
 
 
 class PlainFusionBlock(nn.Module):

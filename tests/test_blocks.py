@@ -121,17 +121,25 @@ def test_objects_of_a_batch_are_independent(small_network):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 def test_backbones_are_torchvisions(name):
-    """Same names, same shapes, same features."""
+    """Same names, same shapes, same features, same gradients, with norms that do something."""
     torch.manual_seed(0)
     resnet = getattr(torchvision.models, name)(weights=None).eval()
+    for module in resnet.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                tensor.uniform_(0.2, 0.8)
     backbone = Backbone(name).eval()
     backbone.load_state_dict(
         {key: tensor for key, tensor in resnet.state_dict().items() if key in backbone.state_dict()}
     )
-    with torch.no_grad():
-        x = torch.randn(1, 3, 64, 48)
-        f4 = resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x)))))
-        f8 = resnet.layer2(f4)
-        for ours, theirs in zip(backbone(x), (f4, f8, resnet.layer3(f8)), strict=True):
-            assert torch.equal(ours, theirs)
+    x = torch.randn(1, 3, 64, 48)
+    f4 = resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x)))))
+    f8 = resnet.layer2(f4)
+    expected = f4, f8, resnet.layer3(f8)
+    torch.testing.assert_close(backbone(x), expected, atol=1e-5, rtol=1e-5)
+    sum(feature.square().mean() for feature in backbone(x)).backward()
+    sum(feature.square().mean() for feature in expected).backward()
+    theirs = dict(resnet.named_parameters())
+    for key, parameter in backbone.named_parameters():
+        torch.testing.assert_close(parameter.grad, theirs[key].grad, atol=1e-6, rtol=1e-3)
     assert tuple(feature.shape[1] for feature in backbone(x)) == backbone.channels

@@ -26,6 +26,7 @@ from dataset.images import to_tensor
 from model.inference import STRIDE
 from model.training import ClipTrainer
 from plain import PlainNetwork, train_pass
+from train import training_layout
 from util.device import synchronize
 from util.errors import InputError
 
@@ -50,7 +51,7 @@ class Trainer:
         if name == "plain":
             self._pass = PlainNetwork(network).train()
         else:
-            network.to(memory_format=torch.channels_last)  # as train.py does
+            network.to(memory_format=training_layout(device, None))
             self._pass = ClipTrainer(network, recompute=name.endswith("--recompute"))
         self._optimizer = torch.optim.Adam(self._pass.parameters(), lr=1e-5, weight_decay=1e-7)
 
