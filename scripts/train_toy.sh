@@ -37,7 +37,7 @@ stage s2 2 --davis_root "$folder/data/DAVIS/2017" --yv_root "$folder/data/YouTub
 # Longer videos, so that objects change more between the frames of a clip, and larger crops, so that small ones count.
 stage s2-again 2 --davis_root "$folder/longer/DAVIS/2017" --yv_root "$folder/longer/YouTube" \
   --load_network "$folder/s2/network.pth" --seed 1 \
-  --crop_size 224 --iterations 2400 --lr 1e-4 --steps 2100 --warm_up 2400 4800
+  --crop_size 224 --iterations 2000 --lr 1e-4 --steps 1700 --warm_up 2000 4000
 
 python - "$folder/s2-again/network.pth" "$folder/toy.pth" <<'PYTHON'
 import sys
