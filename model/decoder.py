@@ -1,11 +1,22 @@
 """The decoder: a readout and the query frame's features to the logit of each object's mask (Section 3.2)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.blocks import FusionBlock, ResidualBlock, per_object
 from model.encoders import KeyFeatures
+
+
+class DecoderFrame(NamedTuple):
+    """What the decoder makes of a frame itself, for all of its objects; C16, C8 and C4 are the decoder's widths."""
+
+    compress: Tensor  # [B,C16,h,w], joins the readouts in the first block's convolution
+    compress_shortcut: Tensor  # [B,C16,h,w], and in its shortcut
+    skip8: Tensor  # [B,C16,2h,2w] and
+    skip4: Tensor  # [B,C8,4h,4w], the skip connections
 
 
 class Decoder(nn.Module):
@@ -26,13 +37,17 @@ class Decoder(nn.Module):
         self.up4 = UpBlock(f4_channels, channels[1], channels[2])
         self.predict = nn.Conv2d(channels[2], 1, 3, padding=1)
 
-    def forward(self, readout: Tensor, features: KeyFeatures) -> Tensor:
+    def of_frame(self, features: KeyFeatures) -> DecoderFrame:
+        """The part that all objects of a frame share."""
+        compress = self.compress.of_frame(features.query_value)
+        return DecoderFrame(*compress, self.up8.skip(features.f8), self.up4.skip(features.f4))
+
+    def forward(self, readout: Tensor, frame: DecoderFrame) -> Tensor:
         """Decode the K objects of B frames: readout [B,K,Cv,h,w] -> logits [B,K,H,W]."""
-        x = self.compress(readout.flatten(0, 1), self.compress.of_frame(features.query_value))
+        x = self.compress(readout.flatten(0, 1), (frame.compress, frame.compress_shortcut))
         x = x.unflatten(0, readout.shape[:2])
-        skips = self.up8.skip(features.f8), self.up4.skip(features.f4)
         parts = x.split(self.objects_at_once or x.shape[1], dim=1)
-        return torch.cat([self._predict(part, *skips) for part in parts], dim=1)
+        return torch.cat([self._predict(part, frame.skip8, frame.skip4) for part in parts], dim=1)
 
     def _predict(self, x: Tensor, skip8: Tensor, skip4: Tensor) -> Tensor:
         batch_and_objects = x.shape[:2]

@@ -53,12 +53,16 @@ class MaskEncoder(nn.Module):
         self.attention = CBAM(value_channels)
         self.refine = ResidualBlock(value_channels, value_channels)
 
-    def forward(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
+    def of_frame(self, f16: Tensor) -> tuple[Tensor, Tensor]:
+        """The part that all objects of a frame share, from the key encoder's f16 [B,C16,h,w]; two of [B,Cv,h,w]."""
+        return self.fuse.of_frame(f16)
+
+    def forward(self, image: Tensor, of_frame: tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
         """Encode K objects of each of B frames.
 
         Args:
             image: normalised frames [B,3,H,W].
-            f16: the key encoder's features of the same frames [B,C16,h,w].
+            of_frame: the result of `of_frame` for the same frames.
             masks: soft masks [B,K,H,W] in 0..1, background left out.
 
         Returns:
@@ -68,7 +72,7 @@ class MaskEncoder(nn.Module):
         at_once = self.objects_at_once or masks.shape[1]
         pairs = zip(masks.split(at_once, dim=1), others.split(at_once, dim=1), strict=True)
         x = torch.cat([self._features(image, *pair) for pair in pairs], dim=1).flatten(0, 1)
-        x = self.fuse(x, self.fuse.of_frame(f16))
+        x = self.fuse(x, of_frame)
         return self.refine(x + self.attention(x)).unflatten(0, masks.shape[:2])
 
     def _features(self, image: Tensor, masks: Tensor, others: Tensor) -> Tensor:

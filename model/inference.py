@@ -118,19 +118,23 @@ class InferenceCore:
         update = self._clock.tick(annotated=mask is not None)
         device = next(self.network.parameters()).device
         image, padding = pad_to_stride(image[None].to(device))
+        probability = image.new_ones(1, 1, *image.shape[2:])
         # An annotated frame with nothing after it is its own answer, without the network.
-        features = self.network.encode_key(image.to(self.dtype)) if self.object_ids or not last else None
-        if self.object_ids:
-            readout = self._memory.read(features.key, self.top_k)
-            logit = self.network.decode(readout.to(self.dtype), features)
-            probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
-        else:
-            probability = image.new_ones(1, 1, *image.shape[2:])
+        if self.object_ids or not last:
+            features = self.network.encode_key(image.to(self.dtype))
+            key, f16 = features.key, features.f16
+            if self.object_ids:
+                frame = self.network.prepare_decoding(features)
+                del features  # the largest ones have served
+                logit = self.network.decode(self._memory.read(key, self.top_k).to(self.dtype), frame)
+                del frame
+                probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
         if mask is not None:
             probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0])
         if update and not last and (mask is not None or self._memory.spec.changes):
-            value = self.network.encode_value(image.to(self.dtype), features.f16, probability[:, 1:].to(self.dtype))
-            self._memory.update(features.key, value)
+            frame = self.network.prepare_encoding(f16)
+            value = self.network.encode_value(image.to(self.dtype), frame, probability[:, 1:].to(self.dtype))
+            self._memory.update(key, value)
         return unpad(probability, padding)[0]
 
     def _annotate(self, probability: Tensor, mask: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from model.aggregation import SpatioTemporalAggregation
-from model.decoder import Decoder
+from model.decoder import Decoder, DecoderFrame
 from model.encoders import KeyEncoder, KeyFeatures, MaskEncoder
 
 
@@ -62,9 +62,13 @@ class RDE_VOS(nn.Module):
         """ImageE: the key, query value and backbone features of frames [B,3,H,W]."""
         return self.key_encoder(image)
 
-    def encode_value(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
-        """MaskE: the values [B,K,Cv,h,w] of K objects, from soft masks [B,K,H,W] in 0..1."""
-        return self.mask_encoder(image, f16, masks)
+    def prepare_encoding(self, f16: Tensor) -> tuple[Tensor, Tensor]:
+        """What `encode_value` needs of a frame, the same for any objects, from `encode_key`'s f16 [B,C16,h,w]."""
+        return self.mask_encoder.of_frame(f16)
+
+    def encode_value(self, image: Tensor, frame: tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
+        """MaskE: the values [B,K,Cv,h,w] of K objects, from soft masks [B,K,H,W] in 0..1 and `prepare_encoding`."""
+        return self.mask_encoder(image, frame, masks)
 
     def aggregate(self, previous: tuple[Tensor, Tensor], latest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """SAM: the next RDE from the previous one and the latest frame (Eq. 4 to 6).
@@ -75,9 +79,13 @@ class RDE_VOS(nn.Module):
         value = self.value_aggregation(previous[1].flatten(0, 1), latest[1].flatten(0, 1))
         return key, value.view_as(latest[1])
 
-    def decode(self, readout: Tensor, features: KeyFeatures) -> Tensor:
-        """Logits [B,K,H,W] of the objects' masks from their readouts [B,K,Cv,h,w]."""
-        return self.decoder(readout, features)
+    def prepare_decoding(self, features: KeyFeatures) -> DecoderFrame:
+        """What `decode` needs of a frame, the same for any objects."""
+        return self.decoder.of_frame(features)
+
+    def decode(self, readout: Tensor, frame: DecoderFrame) -> Tensor:
+        """Logits [B,K,H,W] of the objects' masks from their readouts [B,K,Cv,h,w] and `prepare_decoding`."""
+        return self.decoder(readout, frame)
 
 
 class _NothingDrawn(TorchFunctionMode):

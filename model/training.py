@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from model.decoder import DecoderFrame
 from model.encoders import KeyFeatures
 from model.losses import bootstrapped_cross_entropy, channel_divergence
 from model.network import RDE_VOS, soft_aggregation
@@ -102,11 +103,16 @@ class _Clip:
         self.loss_terms: dict[str, Tensor] = {}
         self.predicted: dict[int, Tensor] = {}
 
-        # One pass for the keys of all frames; they do not depend on any mask.
+        # One pass for what does not depend on any mask, in all frames that need it: none decodes the first one or
+        # remembers the last one. A frame's batch stays together.
         batch, length = frames.shape[:2]
-        features = self.run(self.network.encode_key, frames.flatten(0, 1))
-        by_frame = zip(*(f.unflatten(0, (batch, length)).unbind(1) for f in features), strict=True)
-        self.features = [KeyFeatures(*frame) for frame in by_frame]
+        features = self.run(self.network.encode_key, frames.transpose(0, 1).flatten(0, 1))
+        self.keys = features.key.chunk(length)
+        for_values = self.run(self.network.prepare_encoding, features.f16[:-batch])
+        self.for_values = list(zip(*(part.chunk(length - 1) for part in for_values), strict=True))
+        for_masks = self.run(self.network.prepare_decoding, KeyFeatures(*(part[batch:] for part in features)))
+        by_frame = zip(*(part.chunk(length - 1) for part in for_masks), strict=True)
+        self.for_masks = dict(enumerate(map(DecoderFrame._make, by_frame), start=1))
 
     def train_video(self) -> None:
         """Section 3.3 with five frames; the numbers are the frames', from 0."""
@@ -118,7 +124,7 @@ class _Clip:
         value_1 = self.encode(1, logits_1)
         stm = stm.append(self.memory(1, value_1))
 
-        rde = self.network.aggregate((self.features[0].key, value_0), (self.features[1].key, value_1))
+        rde = self.network.aggregate((self.keys[0], value_0), (self.keys[1], value_1))
         read_2, guide_2 = self.read(self.flat(rde), 2), self.read(stm, 2)
         logits_2, stm_logits_2 = self.decode(2, read_2, guide_2)
         self.segment(2, logits_2)
@@ -130,8 +136,8 @@ class _Clip:
         self.segment(3, logits_3, counts=self.settings.stm_segmentation)
         value_3 = self.encode(3, logits_3)
 
-        rde = self.network.aggregate(rde, (self.features[2].key, value_2))
-        rde = self.network.aggregate(rde, (self.features[3].key, value_3))
+        rde = self.network.aggregate(rde, (self.keys[2], value_2))
+        rde = self.network.aggregate(rde, (self.keys[3], value_3))
         read_4 = self.read(self.flat(rde), 4)
         self.segment(4, *self.decode(4, read_4))
         if self.settings.unbiased_guidance:
@@ -147,11 +153,12 @@ class _Clip:
 
     def remember_first(self) -> Tensor:
         """The value of frame 0 with its perturbed masks; L_MC draws it to that of the true masks (Eq. 8)."""
-        image, f16 = self.frames[:, 0], self.features[0].f16
+        image, frame = self.frames[:, 0], self.for_values[0]
         if not self.settings.mask_consistency:
-            return self.run(self.network.encode_value, image, f16, self.perturbed)
+            return self.run(self.network.encode_value, image, frame, self.perturbed)
+        image, *frame = (part.repeat(2, 1, 1, 1) for part in (image, *frame))
         both = torch.cat([self.perturbed, self.first_masks])
-        values = self.run(self.network.encode_value, image.repeat(2, 1, 1, 1), f16.repeat(2, 1, 1, 1), both)
+        values = self.run(self.network.encode_value, image, tuple(frame), both)
         perturbed, true = values.chunk(2)
         divergence = channel_divergence(teacher=true, student=perturbed)
         self.add("mc", divergence, self.settings.gamma)
@@ -159,7 +166,7 @@ class _Clip:
 
     def memory(self, t: int, value: Tensor) -> _Memory:
         """Frame t as memory."""
-        return self.flat((self.features[t].key, value))
+        return self.flat((self.keys[t], value))
 
     def flat(self, embedding: tuple[Tensor, Tensor]) -> _Memory:
         """A key [B,Ck,h,w] and value [B,K,Cv,h,w] by position."""
@@ -167,25 +174,25 @@ class _Clip:
 
     def read(self, memory: _Memory, t: int) -> Tensor:
         """The readout for frame t, from all positions (Eq. 2 and 3): [B,K,Cv,h,w]."""
-        key = self.features[t].key
+        key = self.keys[t]
         weights = affinity(similarity(memory.key, key.flatten(2)))
         return readout(weights, memory.value).unflatten(3, key.shape[2:])
 
     def decode(self, t: int, *reads: Tensor) -> list[Tensor]:
         """Aggregated logits of frame t [B,K+1,H,W] for each readout; slots without an object stay empty.
 
-        The readouts pass the decoder together, where they share what it makes of the frame.
+        The readouts pass the decoder together.
         """
-        logits = self.run(self.network.decode, torch.cat(reads, dim=1), self.features[t])
+        logits = self.run(self.network.decode, torch.cat(reads, dim=1), self.for_masks[t])
         probabilities = (part.float().sigmoid() for part in logits.chunk(len(reads), dim=1))
         return [soft_aggregation(part * self.selector[:, :, None, None]) for part in probabilities]
 
     def encode(self, t: int, logits: Tensor) -> Tensor:
         """The value of frame t with its predicted masks [B,K,Cv,h,w]."""
         masks = logits.softmax(1)[:, 1:]
-        return self.run(self.network.encode_value, self.frames[:, t], self.features[t].f16, masks)
+        return self.run(self.network.encode_value, self.frames[:, t], self.for_values[t], masks)
 
-    def run(self, part: Callable[..., Result], *inputs: Tensor | KeyFeatures) -> Result:
+    def run(self, part: Callable[..., Result], *inputs: Tensor | tuple[Tensor, ...]) -> Result:
         """Run a part of the network, and keep what the way back needs, or only the inputs."""
         return checkpoint(part, *inputs, use_reentrant=False) if self.recompute else part(*inputs)
 

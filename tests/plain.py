@@ -90,7 +90,7 @@ def segment(
                 contents = [memory[name][0] for name in names]
             keys, values = (torch.cat([c[i].flatten(1) for c in contents], dim=1) for i in (0, 1))
             readout = read(keys, values, key, top_k).view(1, 1, -1, *features.key.shape[2:])
-            objects.append(network.decode(readout, features)[0, 0].sigmoid())
+            objects.append(network.decode(readout, network.prepare_decoding(features))[0, 0].sigmoid())
         if objects:
             objects = list(aggregate_probabilities(torch.stack(objects))[1:])
         if t in masks:
@@ -111,7 +111,8 @@ def segment(
         results.append(probability[:, top : top + height, left : left + width])
         if ids and (t in masks or t - last_update >= mem_every):
             last_update = t
-            values = network.encode_value(padded, features.f16, torch.stack(objects)[None])[0]
+            frame = network.prepare_encoding(features.f16)
+            values = network.encode_value(padded, frame, torch.stack(objects)[None])[0]
             for number, value in enumerate(values):
                 frame = (features.key[0], value)
                 if number == len(memories):
@@ -161,6 +162,9 @@ class PlainNetwork(nn.Module):
         f4, f8, f16 = plain_backbone(encoder.backbone, image)
         return KeyFeatures(encoder.key_projection(f16), encoder.value_projection(f16), f16, f8, f4)
 
+    def prepare_encoding(self, f16: Tensor) -> Tensor:
+        return f16
+
     def encode_value(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
         objects, others = masks.shape[1], masks.sum(1, keepdim=True) - masks
         frame = per_object(image, objects), per_object(f16, objects)
@@ -177,6 +181,9 @@ class PlainNetwork(nn.Module):
         key = sam(self.network.key_aggregation, previous[0], latest[0])
         value = sam(self.network.value_aggregation, previous[1].flatten(0, 1), latest[1].flatten(0, 1))
         return key, value.view_as(latest[1])
+
+    def prepare_decoding(self, features: KeyFeatures) -> KeyFeatures:
+        return features
 
     def decode(self, read: Tensor, features: KeyFeatures) -> Tensor:
         decoder, objects = self.network.decoder, read.shape[1]

@@ -108,14 +108,14 @@ def test_objects_of_a_batch_are_independent(small_network):
     torch.manual_seed(0)
     images, masks = torch.randn(2, 3, 32, 48), torch.rand(2, 3, 32, 48)
     features = small_network.encode_key(images)
-    values = small_network.encode_value(images, features.f16, masks)
-    logits = small_network.decode(values, features)
+    values = small_network.encode_value(images, small_network.prepare_encoding(features.f16), masks)
+    logits = small_network.decode(values, small_network.prepare_decoding(features))
     for b in range(2):
         alone = small_network.encode_key(images[b : b + 1])
-        torch.testing.assert_close(
-            small_network.decode(values[b : b + 1, 1:2], alone), logits[b : b + 1, 1:2], atol=1e-4, rtol=1e-4
-        )
-        swapped = small_network.encode_value(images[b : b + 1], alone.f16, masks[b : b + 1].flip(1))
+        logit = small_network.decode(values[b : b + 1, 1:2], small_network.prepare_decoding(alone))
+        torch.testing.assert_close(logit, logits[b : b + 1, 1:2], atol=1e-4, rtol=1e-4)
+        frame = small_network.prepare_encoding(alone.f16)
+        swapped = small_network.encode_value(images[b : b + 1], frame, masks[b : b + 1].flip(1))
         torch.testing.assert_close(swapped.flip(1)[0], values[b], atol=1e-4, rtol=1e-4)
 
 

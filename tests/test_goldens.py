@@ -24,7 +24,7 @@ def test_modules(published_network):
     features = published_network.encode_key(first)
     for name in ("key", "query_value", "f16", "f8", "f4"):
         assert_close(getattr(features, name), golden[name])
-    value = published_network.encode_value(first, features.f16, masks)
+    value = published_network.encode_value(first, published_network.prepare_encoding(features.f16), masks)
     assert_close(value[0], golden["value"])
 
     latest = published_network.encode_key(second).key, torch.from_numpy(golden["value_1"])[None]
@@ -33,7 +33,8 @@ def test_modules(published_network):
     assert_close(rde_key, golden["rde_key"])
     assert_close(rde_value[0], golden["rde_value"])
 
-    assert_close(published_network.decode(value, features)[0, :, None], golden["decoder_logit"])
+    logit = published_network.decode(value, published_network.prepare_decoding(features))
+    assert_close(logit[0, :, None], golden["decoder_logit"])
 
 
 def test_propagation(published_network):

@@ -86,7 +86,8 @@ def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_ba
 def test_nothing_is_encoded_or_decoded_that_no_loss_needs(small_batch):
     """5 keys in one pass; values of frames 0 (twice, for L_MC) to 3; decodings of frames 1, 2 (both banks' at
     once), 3, 4."""
-    calls = {"encode_key": 0, "encode_value": 0, "decode": 0, "aggregate": 0}
+    names = "encode_key", "prepare_encoding", "encode_value", "prepare_decoding", "decode", "aggregate"
+    calls = dict.fromkeys(names, 0)
     network = RDE_VOS(SMALL)
 
     def count(name: str) -> None:
@@ -103,14 +104,14 @@ def test_nothing_is_encoded_or_decoded_that_no_loss_needs(small_batch):
         count(name)
     with torch.no_grad():
         ClipTrainer(network)(*small_batch, share=1.0)
-        assert calls == {"encode_key": 5, "encode_value": 5, "decode": 4, "aggregate": 3}
+        assert calls == dict(zip(names, (5, 4, 5, 4, 4, 3), strict=True))
         calls |= dict.fromkeys(calls, 0)
         ClipTrainer(network, LossTerms(mask_consistency=False))(*small_batch, share=1.0)
         assert calls["encode_value"] == 4
         calls |= dict.fromkeys(calls, 0)
         static = [small_batch[0][:, :3], small_batch[1][:, :3, :1], small_batch[2][:, :1], torch.ones(2, 1)]
         result = ClipTrainer(network)(*static, share=1.0)
-        assert calls == {"encode_key": 3, "encode_value": 3, "decode": 2, "aggregate": 0}
+        assert calls == dict(zip(names, (3, 2, 3, 2, 2, 0), strict=True))
         assert set(result.terms) == {"ce_1", "ce_2", "mc"}
 
 

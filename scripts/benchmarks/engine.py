@@ -89,7 +89,9 @@ class Player:
         core.network = SimpleNamespace(
             parameters=inner.parameters,
             encode_key=timed("key encoder", inner.encode_key),
+            prepare_decoding=timed("decoder", inner.prepare_decoding),
             decode=timed("decoder", inner.decode),
+            prepare_encoding=timed("mask encoder", inner.prepare_encoding),
             encode_value=timed("mask encoder", inner.encode_value),
         )
         core._memory.read = timed("reading", core._memory.read)
