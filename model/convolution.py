@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 
@@ -11,6 +12,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor, other: Tensor | None = None, *, relu: bool = False) -> Tensor:
         """conv(x) + other, or the ReLU of it: [N,in,h,w] and [N,out,h',w'] -> [N,out,h',w']."""
+        if trains_by_nnpack(self, x):
+            return finish(_TrainedByNNPACK.apply(x, self.weight, self.bias), other, relu)
         return finish(super().forward(x), other, relu)
 
 
@@ -94,22 +97,65 @@ class NNPACKConv2d(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None, *, relu: bool = False) -> Tensor:
         """As `Conv2d`."""
-        if x.shape[2] * x.shape[3] < self.LEAST_POSITIONS:
-            return finish(self.conv(x), other, relu)
-        if len(x) == 1:
-            return finish(self._convolve(x), other, relu)
-        # With a batch above one it is no faster than oneDNN, so the images become one.
-        height = x.shape[2]
-        result = self._convolve(self._stack(x)).unflatten(2, (len(x), height + 1))[0, :, :, :height]
-        return finish(result.transpose(0, 1).contiguous(), other, relu)
+        enough = x.shape[2] * x.shape[3] >= self.LEAST_POSITIONS
+        return finish(_by_nnpack(x, self.conv.weight, self.conv.bias) if enough else self.conv(x), other, relu)
+
+
+def _by_nnpack(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution of 3×3 that keeps the size: [N,in,h,w] -> [N,out,h,w].
+
+    With a batch above one NNPACK is no faster than oneDNN, so the images become one: on top of each other, with a row
+    of zeros below each.
+    """
+    images, _, height, _ = x.shape
+    if images == 1:
+        return torch._nnpack_spatial_convolution(x, weight, bias, [1, 1], [1, 1])
+    stack = F.pad(x, (0, 0, 0, 1)).transpose(0, 1).flatten(1, 2)[None]
+    result = torch._nnpack_spatial_convolution(stack, weight, bias, [1, 1], [1, 1])
+    return result.unflatten(2, (images, height + 1))[0, :, :, :height].transpose(0, 1).contiguous()
+
+
+# Channels, and positions of all images together, from which on NNPACK pays in training; measured against oneDNN with
+# AVX-512.
+_LEAST_TRAINED_CHANNELS, _LEAST_TRAINED_POSITIONS = 256, 4000
+
+
+def trains_by_nnpack(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether a training step gains from running a convolution of x, and the way back to x, by NNPACK."""
+    return (
+        torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype == conv.weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and len(x) * x.shape[2] * x.shape[3] >= _LEAST_TRAINED_POSITIONS
+        and min(conv.in_channels, conv.out_channels) >= _LEAST_TRAINED_CHANNELS
+        and gains_from_winograd(conv)
+        and torch.backends.nnpack.is_available()
+    )
+
+
+class _TrainedByNNPACK(torch.autograd.Function):
+    """NNPACK's convolution with gradients: to the input by NNPACK again, to weight and bias by oneDNN."""
 
     @staticmethod
-    def _stack(x: Tensor) -> Tensor:
-        """Images [N,in,h,w] on top of each other with a row of zeros below each [1,in,N·(h+1),w]."""
-        return F.pad(x, (0, 0, 0, 1)).transpose(0, 1).flatten(1, 2)[None]
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _by_nnpack(x, weight, bias)
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        return torch._nnpack_spatial_convolution(x, self.conv.weight, self.conv.bias, [1, 1], [1, 1])
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            # What a position was read for comes back to it through the mirrored kernel.
+            to_x = _by_nnpack(gradient, weight.flip(2, 3).transpose(0, 1).contiguous(), None)
+        geometry = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # stride, padding, dilation, transposed, ..., groups
+        wanted = [False, *ctx.needs_input_grad[1:]]
+        _, to_weight, to_bias = torch.ops.aten.convolution_backward(
+            gradient, x, weight, [len(weight)], *geometry, wanted
+        )
+        return to_x, to_weight, to_bias
 
 
 def _winograd_matrices(points: tuple[float, ...], outputs: int, taps: int) -> tuple[np.ndarray, ...]:

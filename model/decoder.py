@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.blocks import FusionBlock, ResidualBlock, per_object
+from model.convolution import Conv2d
 from model.encoders import KeyFeatures
 
 
@@ -63,7 +64,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, skip_channels: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.skip = nn.Conv2d(skip_channels, in_channels, 3, padding=1)
+        self.skip = Conv2d(skip_channels, in_channels, 3, padding=1)
         self.block = ResidualBlock(in_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model import RDE_VOS, inference
+from model import RDE_VOS, convolution, inference
 from model.aggregation import SpatioTemporalAggregation
 from model.blocks import FusionBlock, SharedConv2d, per_object
 from model.encoders import KeyFeatures
@@ -257,6 +257,7 @@ class PlainCore(InferenceCore):
         self._memory = PlainMemory(self._memory.spec, self.network.aggregate)
 
 
+@mock.patch.object(convolution, "trains_by_nnpack", lambda conv, x: False)
 def train_pass(
     network: PlainNetwork, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -18,6 +18,7 @@ from model.convolution import (
     WinogradConv2d,
     finish,
     gains_from_winograd,
+    trains_by_nnpack,
 )
 from model.fast import fast_network
 from model.inference import InferenceCore
@@ -64,6 +65,35 @@ def test_nnpack_is_the_convolution(channels, size):
     # Channels-last tensors come out of the backbones.
     x = x.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(NNPACKConv2d(conv)(x), conv(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="this PyTorch has no NNPACK")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("channels", "images", "size"), [((256, 288), 2, (45, 46)), ((288, 256), 1, (63, 64))])
+def test_nnpack_has_the_gradients_of_the_convolution(channels, images, size, bias):
+    torch.manual_seed(0)
+    conv = Conv2d(*channels, 3, padding=1, bias=bias)
+    x, other = torch.randn(images, channels[0], *size), torch.randn(images, channels[1], *size)
+    assert trains_by_nnpack(conv, x)
+    assert not trains_by_nnpack(conv, x.bfloat16()) and not trains_by_nnpack(conv, x[:, :, :40, :40])
+    with torch.no_grad():
+        assert not trains_by_nnpack(conv, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not trains_by_nnpack(conv, x)
+    plain = nn.Conv2d(*channels, 3, padding=1, bias=bias)
+    plain.load_state_dict(conv.state_dict())
+    x_of_plain = x.clone().requires_grad_()
+    # Without the ReLU, whose gradient jumps where results are as good as zero.
+    result, expected = conv(x.requires_grad_(), other), plain(x_of_plain) + other
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
+    weights = torch.randn_like(result)
+    (result * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(x.grad, x_of_plain.grad, atol=1e-4, rtol=1e-3)
+    for ours, theirs in zip(conv.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-2, rtol=1e-3)  # sums of thousands of products
+    # A fixed input, as at the border of a frozen part, asks for no gradient.
+    conv(x.detach()).sum().backward()
 
 
 @pytest.mark.skipif(not PackedConv2d.available(), reason="this PyTorch has no oneDNN")
