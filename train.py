@@ -29,7 +29,7 @@ from model.inference import half_precision
 from model.losses import hard_pixel_share
 from model.resnet import BACKBONES
 from model.training import ClipResult, ClipTrainer, LossTerms
-from util.device import choose_device
+from util.device import choose_device, training_layout
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.run import RunFolder, StopRequest, TrainingState
@@ -320,15 +320,6 @@ class Pass(NamedTuple):
         terms = {f"loss/{name}": term for name, term in self.result.terms.items()}
         ious = object_ious(self.result.masks, self.inputs["masks"], self.inputs["selector"])
         return {"loss/total": self.result.loss} | terms | ious
-
-
-def training_layout(device: torch.device, dtype: torch.dtype | None) -> torch.memory_format:
-    """The order of tensors' elements: channels last, but for fp32 on CPUs.
-
-    Convolutions in 16 bits work on it, on GPUs and CPUs, and max pooling of bf16 is slow in any other order. On CPUs
-    those in fp32 lay out data as they please, and gradients of large weights take long to bring into it.
-    """
-    return torch.contiguous_format if device.type == "cpu" and dtype is None else torch.channels_last
 
 
 def precision(name: str, device: torch.device) -> torch.dtype | None:

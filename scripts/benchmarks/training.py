@@ -26,8 +26,7 @@ from dataset.images import to_tensor
 from model.inference import STRIDE
 from model.training import ClipTrainer
 from plain import PlainNetwork, train_pass
-from train import training_layout
-from util.device import synchronize
+from util.device import synchronize, training_layout
 from util.errors import InputError
 
 PASSES = ("plain", "ours", "ours --recompute")
