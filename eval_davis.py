@@ -40,7 +40,7 @@ def main() -> None:
     videos = davis.videos()
     settings = engine_settings(arguments)
     processes = Processes()
-    device = choose_device(arguments.device, processes.local_rank())
+    device = choose_device(arguments.device)
     network = chosen_network(arguments, device)
     settings.check(network)
     output = arguments.output

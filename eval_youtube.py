@@ -52,7 +52,7 @@ def main() -> None:
         seen = {item.category for item in chain(*trained.values())}
     settings = engine_settings(arguments)
     processes = Processes()
-    device = choose_device(arguments.device, processes.local_rank)
+    device = choose_device(arguments.device)
     network = chosen_network(arguments, device)
     settings.check(network)
     output = arguments.output.absolute()

@@ -184,7 +184,7 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     recipe = recipe_of(arguments)
-    device = choose_device(arguments.device, Processes.local_rank())
+    device = choose_device(arguments.device)
     dtype = precision(arguments.precision, device)
     processes = Processes("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     data = stage_dataset(

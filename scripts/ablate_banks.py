@@ -131,7 +131,7 @@ def main() -> None:
     davis = DAVIS(arguments.davis_path)
     videos = davis.videos()
     processes = Processes()
-    device = choose_device(arguments.device, processes.local_rank)
+    device = choose_device(arguments.device)
     network = chosen_network(arguments, device)
     settings = {
         (bank, theta): EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top, amp=arguments.amp)

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import torch
 
+from util.distributed import Processes
 from util.errors import InputError
 
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
+def choose_device(name: str) -> torch.device:
     """``auto`` is the GPU of this process where there is one and the CPU elsewhere; any torch device name works.
+
+    Under ``torchrun`` each process of a machine has a GPU of its own.
 
     Raises:
         InputError: there is no such device here.
     """
     if name == "auto":
-        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+        name = f"cuda:{Processes.local_rank()}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
