@@ -66,6 +66,8 @@ RECIPES = {
     3: Recipe(iterations=150_000, batch_size=8, lr=2e-5, steps=(125_000,), warm_up=(20_000, 70_000)),
 }
 
+# What --freeze names: the network's parts.
+PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")
 BATCH_TENSORS = ("frames", "masks", "perturbed", "selector")  # in the order that ClipTrainer takes them
 
 
@@ -92,6 +94,9 @@ def parse_arguments() -> argparse.Namespace:
         "--from_scratch", action="store_true",
         help="start from random weights, not ImageNet's; batch norms, frozen otherwise, are trained then",
     )  # fmt: skip
+    start.add_argument(
+        "--freeze", nargs="+", default=[], metavar="PART", choices=PARTS, help=f"leave alone: {', '.join(PARTS)}"
+    )
     network = NetworkConfig()
     for side in ("key", "mask"):
         flag, default = f"--{side}_backbone", getattr(network, f"{side}_backbone")
@@ -219,6 +224,13 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     network = network_from_checkpoint(content, checkpoint) if content else first_network(arguments)
     network.frozen_norms = not arguments.from_scratch
+    # In stage 0 there is only the STM bank, which has no use for SAM.
+    frozen = {*arguments.freeze, *(("key_aggregation", "value_aggregation") if arguments.stage == 0 else ())}
+    for name, part in network.named_children():
+        part.requires_grad_(name not in frozen)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise InputError(f"--freeze {' '.join(arguments.freeze)} leaves nothing to train; name fewer parts")
     terms = LossTerms(
         mask_consistency=not arguments.without_mc,
         unbiased_guidance=not arguments.without_ug,
@@ -226,16 +238,11 @@ def main() -> None:
     )
     if processes.is_main:
         config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "seed", "precision")}
-        config["frozen_norms"] = network.frozen_norms
+        config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
         config |= {"recipe": asdict(recipe), "losses": asdict(terms), "network": asdict(network.config)}
         run.claim(config, arguments.resume)
     processes.wait()
     network.to(device, memory_format=training_layout(device, dtype)).train()
-    if arguments.stage == 0 and network.config.aggregation:
-        # The STM bank has no use for SAM.
-        network.key_aggregation.requires_grad_(False)
-        network.value_aggregation.requires_grad_(False)
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, recipe.lr, weight_decay=1e-7)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.steps), gamma=0.1)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

@@ -185,6 +185,16 @@ def test_mixed_precision_and_table_6(train, tmp_path):
     }
 
 
+def test_frozen_parts_stay_as_they_are(train, small_checkpoint, tmp_path):
+    parts = ("key_aggregation", "value_aggregation")
+    flags = ("--batch_size", 1, "--iterations", 2, "--freeze", *parts)
+    result = train(2, "run", "--load_network", small_checkpoint, *flags)
+    assert result.returncode == 0, result.stderr
+    before, after = load_network(small_checkpoint).state_dict(), weights(tmp_path / "run")
+    changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert changed == {"key_encoder", "mask_encoder", "decoder"}
+
+
 def test_wrong_input_is_refused(train, command, toy, tmp_path):
     scratch = ("--from_scratch", *SMALL, "--iterations", 1, "--batch_size", 1)
     assert train(0, "run", *scratch).returncode == 0
@@ -194,6 +204,8 @@ def test_wrong_input_is_refused(train, command, toy, tmp_path):
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "--batch_size")
     assert_refused(command("train.py", "--stage", 1, "--id", "x", *scratch), "--bl_root")
+    everything = ("--freeze", "key_encoder", "mask_encoder", "decoder")
+    assert_refused(train(0, "other", *scratch, *everything), "--freeze", "name fewer parts")
     assert not (tmp_path / "other").exists()
 
 
