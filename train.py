@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import util  # noqa: F401  before torch, see there
+
+# isort: split
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -25,7 +28,7 @@ from dataset.sampling import GlobalBatchSampler
 from dataset.stages import stage_dataset, training_batches
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from model.checkpoint import load_imagenet_weights, network_from_checkpoint, read_checkpoint
-from model.inference import half_precision
+from model.inference import STRIDE, half_precision
 from model.losses import hard_pixel_share
 from model.resnet import BACKBONES
 from model.training import ClipResult, ClipTrainer, LossTerms
@@ -151,6 +154,14 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     recipe = replace(recipe, **changes)
     if min(recipe.iterations, recipe.batch_size, arguments.accumulation) < 1:
         raise InputError("--iterations, --batch_size and --accumulation are at least 1")
+    if min(arguments.save_every, arguments.log_every, arguments.draw_every) < 1:
+        raise InputError("--save_every, --log_every and --draw_every are at least 1; --iterations + 1 is never")
+    if recipe.warm_up[0] > recipe.warm_up[1]:
+        raise InputError(f"--warm_up {recipe.warm_up[0]} {recipe.warm_up[1]} ends before it starts; give START END")
+    if recipe.lr <= 0 or arguments.workers < 0:
+        raise InputError("--lr is more than 0, and --workers not less")
+    if arguments.crop_size < 32 or arguments.crop_size % STRIDE:
+        raise InputError(f"--crop_size {arguments.crop_size} is no multiple of {STRIDE} from 32 on; 384 is the paper's")
     return recipe
 
 
@@ -308,6 +319,8 @@ def main() -> None:
     if state.iteration < recipe.iterations:
         if processes.is_main:
             print(f"stopped after iteration {state.iteration}; go on with --resume")
+        processes.wait()  # torchrun ends those that are still saving when another one is gone
+        processes.close()
         sys.exit(128 + stopped)
     if processes.is_main:
         save_network(network, run.path / "network.pth")

@@ -1,7 +1,9 @@
 """The data of each training stage (the paper, Section 4.2) and the stream of batches from it."""
 
+import atexit
 import bisect
 import itertools
+import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -198,6 +200,7 @@ def training_batches(
     Raises:
         InputError: a sample cannot be made; the message names its file.
     """
+    atexit.register(_end_workers)
     loader = DataLoader(
         data, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, worker_init_fn=_start_worker
     )
@@ -214,6 +217,17 @@ def _start_worker(worker: int) -> None:
     # Terminals and job schedulers signal every process of a job; it is the training loop that decides when to stop.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """End the loading processes with this one, after an error, too.
+
+    Python would ask them to by the signal that they ignore, and wait.
+    """
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch takes their deaths for failures
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _required(root: Path | str | None, flag: str, stage: int) -> Path:

@@ -45,6 +45,6 @@ def hard_pixel_share(iteration: int, warm_up: tuple[int, int], least: float = 0.
         warm_up: the iterations at which the share starts to fall and reaches ``least``.
     """
     start, end = warm_up
-    if iteration >= end:
+    if iteration >= end:  # also where the two are one
         return least
     return least + (1 - least) * min(1.0, (end - iteration) / (end - start))

@@ -50,12 +50,11 @@ class RDE_VOS(nn.Module):
             self.value_aggregation = SpatioTemporalAggregation(config.value_channels)
 
     def train(self, mode: bool = True) -> "RDE_VOS":
-        """Switch to training or inference; batch norms stay on their stored statistics where these are frozen."""
+        """Switch to training or inference; batch norms that are frozen, or not trained, keep their statistics."""
         super().train(mode)
-        if self.frozen_norms:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and (self.frozen_norms or not module.weight.requires_grad):
+                module.eval()
         return self
 
     def encode_key(self, image: Tensor) -> KeyFeatures:

@@ -1,7 +1,9 @@
 """train.py as its users run it: every stage on toy data, split, stopped, killed and resumed."""
 
+import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import ROOT, assert_refused
 from dataset.toy import ToySettings, make_toy_data
 from model import load_network
+from util.errors import InputError
+from util.run import RunFolder, TrainingState
 
 SMALL = (
     *("--key_backbone", "resnet10", "--key_width", 16, "--mask_backbone", "resnet10", "--mask_width", 16),
@@ -144,6 +148,8 @@ def test_a_killed_run_resumes_to_bit_identical_weights(train, toy, tmp_path):
     assert not (tmp_path / "run" / "network.pth").exists()
     result = train(2, "run", *recipe, "--resume")
     assert result.returncode == 0, result.stderr
+    events = EventAccumulator(str(tmp_path / "run" / "log")).Reload().Scalars("loss/total")
+    assert [event.step for event in events] == list(range(1, 13))
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
     assert [path.name for path in sorted((tmp_path / "run").glob("checkpoint*"))] == [
@@ -157,7 +163,9 @@ def test_sigterm_stops_cleanly_after_saving(train, toy, tmp_path):
     recipe = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 500, "--save_every", 2)
     process = start(toy, tmp_path, *recipe)
     wait_for(tmp_path / "run" / "checkpoint_2.pth", process)
-    os.killpg(process.pid, signal.SIGTERM)  # as a job scheduler does: the loading processes get it too
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGTERM)  # as a job scheduler does: the loading processes get it too
+        time.sleep(0.05)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert "--resume" in output and "Traceback" not in errors
@@ -176,6 +184,22 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(train, tmp_p
     assert not list((tmp_path / "bad").glob("*.pth"))
 
 
+def test_no_checkpoint_is_kept_of_weights_that_are_no_numbers(small_network, tmp_path):
+    network = copy.deepcopy(small_network)
+    parameter = next(network.parameters())
+    parameter.data.view(-1)[0] = float("nan")
+    optimizer = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
+    state = TrainingState(network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), 7)
+    with pytest.raises(InputError, match=r"key_encoder.*no longer finite after iteration 7.*--resume"):
+        RunFolder(tmp_path, "run").save(state)
+    assert not list(tmp_path.rglob("*.pth"))
+    # Another precision than that of the checkpoint, as `auto` finds on another GPU.
+    scaled = TrainingState(network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=True))
+    scaled.restore(state.content())
+    assert scaled.iteration == 7
+
+
 def test_mixed_precision_and_table_6(train, tmp_path):
     flags = ("--precision", "bf16", "--without_mc", "--without_ug", "--without_stm")
     result = train(2, "run", "--from_scratch", *SMALL, "--batch_size", 2, "--iterations", 2, *flags)
@@ -183,6 +207,19 @@ def test_mixed_precision_and_table_6(train, tmp_path):
     assert {name for name in scalars(tmp_path / "run") if name.startswith("loss")} == {
         *("loss/total", "loss/ce_2", "loss/ce_4")
     }
+
+
+def test_a_corrupt_image_in_a_loading_process_ends_the_run(command, toy, tmp_path):
+    for image in (toy / "static").rglob("*.jpg"):
+        copy = tmp_path / image.relative_to(toy)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(image.read_bytes()[:200])
+        shutil.copy(image.with_suffix(".png"), copy.with_suffix(".png"))
+    result = command(
+        *("train.py", "--stage", 0, "--id", "run", "--runs", tmp_path, "--static_root", tmp_path / "static", *FAST),
+        *("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 4),
+    )
+    assert_refused(result, tmp_path / "static", ".jpg")
 
 
 def test_frozen_parts_stay_as_they_are(train, small_checkpoint, tmp_path):
@@ -204,6 +241,13 @@ def test_wrong_input_is_refused(train, command, toy, tmp_path):
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "--batch_size")
     assert_refused(command("train.py", "--stage", 1, "--id", "x", *scratch), "--bl_root")
+    for flags, mentioned in (
+        (("--warm_up", 5, 3), "--warm_up 5 3"),
+        (("--log_every", 0), "--log_every"),
+        (("--crop_size", 60), "--crop_size 60"),
+        (("--workers", -1), "--workers"),
+    ):
+        assert_refused(train(0, "other", *scratch, *flags), mentioned)
     everything = ("--freeze", "key_encoder", "mask_encoder", "decoder")
     assert_refused(train(0, "other", *scratch, *everything), "--freeze", "name fewer parts")
     assert not (tmp_path / "other").exists()

@@ -51,7 +51,8 @@ class TrainingState:
         self.iteration = content["iteration"]
         self.optimizer.load_state_dict(content["optimizer"])
         self.schedule.load_state_dict(content["schedule"])
-        self.scaler.load_state_dict(content["scaler"])
+        if content["scaler"]:  # empty after iterations in another precision
+            self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["random_state"])
 
 
@@ -87,7 +88,16 @@ class RunFolder:
         return max(self.path.glob("checkpoint_*.pth"), key=_iteration_of, default=None)
 
     def save(self, state: TrainingState) -> None:
-        """Write the checkpoint of an iteration, and delete all but the last few."""
+        """Write the checkpoint of an iteration, and delete all but the last few.
+
+        Raises:
+            InputError: a weight is no number any more; nothing is written.
+        """
+        if broken := [name for name, tensor in state.network.state_dict().items() if not tensor.isfinite().all()]:
+            raise InputError(
+                f"{broken[0]} is no longer finite after iteration {state.iteration}; go on from the run's last "
+                "checkpoint with --resume, or start again with a lower --lr"
+            )
         path = self.path / f"checkpoint_{state.iteration}.pth"
         save_network(state.network, path, **state.content())
         for old in sorted(self.path.glob("checkpoint_*.pth"), key=_iteration_of)[:-CHECKPOINTS_KEPT]:
@@ -99,7 +109,10 @@ def _iteration_of(checkpoint: Path) -> int:
 
 
 class StopRequest:
-    """Turns SIGTERM and Ctrl-C into a wish that the training loop grants when it is ready; a second one is final."""
+    """Turns SIGTERM and Ctrl-C into a wish that the training loop grants when it is ready; a second Ctrl-C is final.
+
+    A second SIGTERM is not: a scheduler's reaches every process, and torchrun passes its own one on.
+    """
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
@@ -117,4 +130,5 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
-        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)

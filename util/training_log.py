@@ -23,15 +23,18 @@ class TrainingLog:
     def __init__(self, folder: Path, processes: Processes, first_iteration: int) -> None:
         self._processes = processes
         # Entries beyond the checkpoint that training goes on from would otherwise appear twice.
-        self._writer = SummaryWriter(folder, purge_step=first_iteration) if processes.is_main else None
+        self._writer = SummaryWriter(folder, purge_step=first_iteration + 1) if processes.is_main else None
         self._sums: dict[str, Tensor] = {}  # of the sum and the count of each scalar, [2]
         self._samples = 0
         self._since = time.perf_counter()
 
     def collect(self, values: Mapping[str, Tensor], samples: int = 0) -> None:
-        """Add the scalars of a pass over so many samples; NaN stands for a value that the pass does not have."""
+        """Add the scalars of a pass over so many samples; those that are not finite are values that it does not have.
+
+        Gradients overflow in fp16 where loss scaling tries too much; such a step is left out.
+        """
         for name, value in values.items():
-            pair = torch.stack([value.nan_to_num(), (~value.isnan()).to(value)])
+            pair = torch.stack([value.nan_to_num(0, 0, 0), value.isfinite().to(value)])
             self._sums[name] = self._sums.get(name, 0) + pair.detach()
         self._samples += samples
 
@@ -96,9 +99,9 @@ def object_ious(predicted: dict[int, Tensor], true: Tensor, selector: Tensor) ->
     Returns:
         scalars by name, ``IoU/object 1`` and so on, in 0..1; NaN where no clip of the batch fills the slot.
     """
-    frames = list(predicted)
-    guess = torch.stack([predicted[t] for t in frames], dim=1) > 0.5
-    truth = true[:, frames] > 0
+    guess = torch.stack([predicted[t] for t in predicted], dim=1) > 0.5
+    # Not indexed by a list, which would make a GPU wait for it.
+    truth = torch.stack([true[:, t] for t in predicted], dim=1) > 0
     intersection = (guess & truth).sum((3, 4), dtype=torch.float32)
     union = (guess | truth).sum((3, 4), dtype=torch.float32)
     iou = torch.where(union > 0, intersection / union.clamp(min=1), 1).mean(1)
