@@ -124,10 +124,11 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"checkpoint {path} is missing; check the path of the weights") from None
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # torch raises almost any for a damaged file
+        # Unpickling's own words advise to load the file unsafely.
+        reason = type(error).__name__ if isinstance(error, UnpicklingError) else str(error).strip().split("\n")[0]
         raise InputError(f"{path} is not a readable checkpoint ({reason}); copy or download it again") from None
-    if not isinstance(content, Mapping) or not content:
+    if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
         raise InputError(f"{path} holds a {type(content).__name__}, not the state dict of a network; use another file")
     return dict(content)
 
@@ -231,9 +232,11 @@ def _extend_single_object(state: dict[str, Tensor]) -> None:
     name = "mask_encoder.backbone.conv1.weight"
     weight = state.get(name)
     if weight is not None and weight.ndim == 4 and weight.shape[1] == 4:
-        extended = weight.new_empty(weight.shape[0], 5, *weight.shape[2:])
+        extended = weight.new_empty(weight.shape[0], 5, *weight.shape[2:], dtype=torch.float32)
         extended[:, :4] = weight
-        extend_input_channels(extended, image_channels=4)
+        with torch.random.fork_rng(devices=[]):  # the same file is the same network, whenever it is loaded
+            torch.manual_seed(0)
+            extend_input_channels(extended, image_channels=4)
         state[name] = extended
 
 

@@ -47,7 +47,7 @@ class InferenceCore:
         bank: what the memory holds, in Table 5's notation (`model.memory.BANKS`).
         mem_every: θ, the number of frames between updates.
         top_k: how many memory positions each position of a frame reads.
-        amp: compute in half precision (bf16 on CPUs; on GPUs bf16 where they have it and fp16 elsewhere).
+        amp: compute in half precision (bf16 on CPUs that have it; on GPUs bf16 where they do and fp16 elsewhere).
 
     Raises:
         ValueError: the bank is unknown, or reads RDE while the network has no SAM; θ or k is not positive.
@@ -112,11 +112,11 @@ class InferenceCore:
         """
         self._check(image, mask)
         self._size = (image.shape[1], image.shape[2])
+        device = next(self.network.parameters()).device
         if mask is None and not self.object_ids:
-            return torch.ones(1, *self._size, device=image.device)
+            return torch.ones(1, *self._size, device=device)
 
         update = self._clock.tick(annotated=mask is not None)
-        device = next(self.network.parameters()).device
         image, padding = pad_to_stride(image[None].to(device))
         probability = image.new_ones(1, 1, *image.shape[2:])
         # An annotated frame with nothing after it is its own answer, without the network.
@@ -177,8 +177,15 @@ def unpad(x: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
 
 
 def engine_dtype(device: torch.device, amp: bool) -> torch.dtype:
-    """What the engine computes in on a device."""
+    """What the engine computes in on a device; CPUs that cannot multiply in 16 bits stay with fp32."""
+    if device.type == "cpu" and not _has_16_bit_convolutions():
+        return torch.float32
     return half_precision(device) if amp else torch.float32
+
+
+def _has_16_bit_convolutions() -> bool:
+    """Whether oneDNN takes bf16 on this CPU: others refuse it, or take forty times as long as in fp32."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def half_precision(device: torch.device) -> torch.dtype:

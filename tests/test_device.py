@@ -10,8 +10,9 @@ from util.errors import InputError
 def test_each_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "63")  # more GPUs than a machine has, so that the refusal tells which one it was
-    with pytest.raises(InputError, match="cuda:63 cannot be used here"):
-        choose_device("auto")
+    for name in ("auto", "cuda"):
+        with pytest.raises(InputError, match="cuda:63 cannot be used here"):
+            choose_device(name)
 
 
 def test_without_a_gpu_auto_is_the_cpu(monkeypatch):

@@ -7,6 +7,7 @@ import torch
 
 from model import RDE_VOS
 from model.checkpoint import SHIPPED_WEIGHTS
+from model.inference import engine_dtype
 from util.distributed import Processes
 from util.evaluation import EngineSettings, engine_network
 
@@ -30,6 +31,8 @@ def chosen_network(arguments: argparse.Namespace, device: torch.device) -> RDE_V
     """
     if arguments.model == SHIPPED_WEIGHTS and Processes().is_main:
         print("using the small network shipped with the project, trained on drawn data; --model chooses another")
+    if arguments.amp and engine_dtype(device, amp=True) == torch.float32 and Processes().is_main:
+        print("note: this CPU has no arithmetic in 16 bits, so --amp changes nothing")
     return engine_network(arguments.model, device, arguments.amp)
 
 

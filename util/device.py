@@ -1,7 +1,6 @@
 """Where to compute, and how much memory it took."""
 
 import re
-import resource
 import sys
 from pathlib import Path
 
@@ -14,13 +13,15 @@ from util.errors import InputError
 def choose_device(name: str) -> torch.device:
     """``auto`` is the GPU of this process where there is one and the CPU elsewhere; any torch device name works.
 
-    Under ``torchrun`` each process of a machine has a GPU of its own.
+    Under ``torchrun`` each process of a machine has a GPU of its own, which ``cuda`` stands for, too.
 
     Raises:
         InputError: there is no such device here.
     """
     if name == "auto":
-        name = f"cuda:{Processes.local_rank()}" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{Processes.local_rank()}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -55,5 +56,7 @@ def peak_memory(device: torch.device) -> int:
     if status.is_file():
         # Not getrusage: Linux lets a process inherit the peak of the one that started it.
         return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
+    import resource  # here, as Windows has none
+
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return resident if sys.platform == "darwin" else resident * 1024
