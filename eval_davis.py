@@ -44,7 +44,8 @@ def main() -> None:
     network = chosen_network(arguments, device)
     settings.check(network)
     output = arguments.output
-    claim_output(output, arguments.model, processes, year=davis.year, split=davis.split, **asdict(settings))
+    described = {"data": str(davis.root.resolve()), "year": davis.year, "split": davis.split}
+    claim_output(output, arguments.model, processes, **described, **asdict(settings))
 
     speed = evaluate(network, videos, output, settings, processes)
     memory = peak_memory(device)

@@ -11,6 +11,7 @@ import torch
 from dataset.augmentation import FrameTransform, plain_transforms, video_transforms
 from dataset.images import read_image, read_mask
 from dataset.sample import MAX_TRIES, make_sample, visible_objects
+from dataset.video import frame_order
 from util.errors import InputError
 
 FRAMES = 5
@@ -46,7 +47,7 @@ class VideoFolders:
         if self.split is None:
             return None
         try:
-            return self.split.read_text().split()
+            return self.split.read_text("utf-8-sig").split()
         except FileNotFoundError:
             raise InputError(f"{self.split} is missing; {self.remedy}") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -185,7 +186,7 @@ def find_frames(images: Path, masks: Path, *, annotation_step: int = 1) -> tuple
     missing = [images / f"{frame}.jpg" for frame in sorted(annotated - shown)]
     if annotation_step == 1:
         missing += [masks / f"{frame}.png" for frame in sorted(shown - annotated)]
-    return sorted(annotated & shown), missing
+    return sorted(annotated & shown, key=frame_order), missing
 
 
 def largest_gap(progress: float, last_change: float = 0.9) -> int:

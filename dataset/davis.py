@@ -51,10 +51,13 @@ class DAVIS:
         """The videos of the split, each with the mask of its first frame.
 
         Raises:
-            InputError: the split lists no video, or a video's frames, its first mask, or, where
-                the split has ground truth, any of its masks are missing.
+            InputError: the split cannot be read or lists no video, or a video's frames, its first mask, or, where
+                the split has ground truth, any of its masks or a frame for one are missing.
         """
-        names = self.image_set.read_text().split()
+        try:
+            names = self.image_set.read_text("utf-8-sig").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.image_set} cannot be read ({error}); copy or download it again") from None
         if not names:
             raise InputError(f"{self.image_set} lists no video; copy or download it again")
         return [self.video(name) for name in names]
@@ -70,6 +73,11 @@ class DAVIS:
         for mask in masks if self.has_ground_truth else masks[:1]:
             if not mask.is_file():
                 raise InputError(f"{mask} is missing; copy or download the data set's annotations again")
+        shown = {frame.stem for frame in frames}
+        for mask in sorted((self.annotations / name).glob("*.png")) if self.has_ground_truth else ():
+            if mask.stem not in shown and mask.name[0] != ".":
+                folder = self._base / "JPEGImages" / "480p" / name
+                raise InputError(f"{folder} has no frame for {mask}; copy or download the data set's images again")
         return Video(name, frames, {0: masks[0]}, merge_objects=self.year == 2016)
 
     @property

@@ -141,6 +141,8 @@ def _decode(path: Path | str, mode: str | None = None, least_side: int | None = 
         if least_side:
             image.draft(None, (least_side, least_side))
         image.load()
+        if mode and image.mode[0] in "IF":  # converting would cut all bright values off
+            raise InputError(f"{path} has more than 8 bits a channel ({image.mode}); save it with 8")
         return image.convert(mode) if mode else image
 
 
@@ -151,5 +153,5 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError:
         raise InputError(f"{path} is missing; check the data set's folder") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be decoded ({error}); copy or download it again") from None

@@ -135,15 +135,15 @@ def list_frames(folder: Path) -> list[Path]:
     frames = [path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES and path.name[0] != "."]
     if not frames:
         raise InputError(f"{folder} holds no images; check the data set's folder")
-    frames.sort(key=lambda path: (_natural(path.stem), path.name))
+    frames.sort(key=lambda path: (frame_order(path.stem), path.name))
     for one, other in itertools.pairwise(frames):
         if one.stem == other.stem:
             raise InputError(f"{one} and {other.name} would be one frame; keep masks in a folder of their own")
     return frames
 
 
-def _natural(name: str) -> list[str | int]:
-    """A sort key by which frame9 comes before frame10."""
+def frame_order(name: str) -> list[str | int]:
+    """A sort key for the names of frames, by which frame9 comes before frame10."""
     return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"([0-9]+)", name))]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.images import read_mask
-from dataset.video import Video, list_frames
+from dataset.video import Video, frame_order, list_frames
 from util.errors import InputError
 
 
@@ -120,7 +120,7 @@ def read_meta(path: Path) -> dict[str, list[AskedObject]]:
     try:
         videos = {
             name: [
-                AskedObject(int(number), sorted(map(str, listed["frames"])), listed.get("category"))
+                AskedObject(int(number), sorted(map(str, listed["frames"]), key=frame_order), listed.get("category"))
                 for number, listed in sorted(video["objects"].items(), key=lambda item: int(item[0]))
             ]
             for name, video in sorted(json.loads(path.read_text())["videos"].items())

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from matplotlib.figure import Figure
 
+from dataset.davis import DAVIS
 from util.errors import InputError, command_line
 from util.files import atomic_path, write_csv
 from util.metrics import read_results
@@ -56,17 +57,14 @@ def run(script: str, *arguments: object) -> None:
 
 
 def train_and_score(arguments: argparse.Namespace, variant: str, seed: int) -> tuple[float, float, float]:
-    """J&F, J and F in percent of a variant's run, which is done where it is not there yet."""
+    """J&F, J and F in percent of a variant's run, which goes on where it stopped."""
     name = f"{variant.replace('/', '').replace(' ', '_')}-{seed}"
     folder, flags = arguments.output / name, VARIANTS[variant][0]
-    if not (folder / "network.pth").is_file():
-        where = ("--runs", arguments.output, "--id", name)
-        run("train.py", *arguments.train, *flags, *where, "--seed", seed, "--resume")
+    # Both scripts do nothing again that is done, and refuse results that were made differently.
+    where = ("--runs", arguments.output, "--id", name)
+    run("train.py", *arguments.train, *flags, *where, "--seed", seed, "--resume")
     output = folder / "val"
-    if not (output / "global_results-val.csv").is_file():
-        run(
-            "eval_davis.py", "--model", folder / "network.pth", "--davis_path", arguments.davis_path, "--output", output
-        )
+    run("eval_davis.py", "--model", folder / "network.pth", "--davis_path", arguments.davis_path, "--output", output)
     return read_results(output)
 
 
@@ -94,6 +92,7 @@ def draw(scores: dict[str, list[float]], path: Path) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
+    DAVIS(arguments.davis_path).videos()  # before the first training, not after
     rows, scores = [], {}
     for variant, (_, published) in VARIANTS.items():
         runs = [train_and_score(arguments, variant, seed) for seed in arguments.seeds]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dataset.davis import DAVIS
 from dataset.images import write_mask
-from util.errors import command_line
+from util.errors import InputError, command_line
 from util.evaluation import mask_name
 from util.metrics import format_results, score_videos, write_results
 
@@ -27,6 +27,8 @@ def main() -> None:
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks and scores")
     arguments = parser.parse_args()
+    if (arguments.output / ".records").exists():
+        raise InputError(f"{arguments.output} holds the results of a network; choose another --output")
     davis = DAVIS(arguments.davis_path)
     videos = davis.videos()
     for video in tqdm(videos, unit="video", disable=None):

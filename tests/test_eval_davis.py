@@ -103,6 +103,26 @@ def test_results_of_other_settings_are_not_mixed(evaluate, published_checkpoint,
     assert evaluate().returncode == 0
     assert_refused(evaluate("--mem_every", 5), tmp_path / "output", "mem_every", "--output")
     assert_refused(evaluate(model=published_checkpoint), tmp_path / "output", "model")
+    assert_refused(evaluate(path=write_davis(tmp_path / "davis", {"long": 9})), tmp_path / "output", "data")
+
+
+def test_the_names_of_frames_need_no_leading_zeros(evaluate, davis, tmp_path):
+    assert evaluate().returncode == 0
+    shutil.copytree(davis, tmp_path / "short_names")
+    base = tmp_path / "short_names" / "trainval"
+    for path in [*(base / "JPEGImages").rglob("*.jpg"), *(base / "Annotations").rglob("*.png")]:
+        path.rename(path.with_stem(str(int(path.stem) + 7)))  # from 7 to 15
+    assert evaluate(path=tmp_path / "short_names", output=tmp_path / "other").returncode == 0
+    for name in ("global_results-val.csv", "per-sequence_results-val.csv"):
+        assert (tmp_path / "other" / name).read_text() == (tmp_path / "output" / name).read_text()
+
+
+def test_on_cpus_without_bf16_amp_is_fp32(evaluate, monkeypatch, tmp_path):
+    assert evaluate(output=tmp_path / "fp32").returncode == 0
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    result = evaluate("--amp")
+    assert result.returncode == 0 and "--amp changes nothing" in result.stdout
+    assert all(np.mean(masks(tmp_path / "fp32")[k] == ids) > 0.999 for k, ids in masks(tmp_path / "output").items())
 
 
 def test_two_processes_share_the_videos(evaluate, tmp_path):
@@ -209,6 +229,32 @@ def _more_objects_than_the_palette(base):
     return base / "Annotations/480p/clip/00000.png", "255 objects"
 
 
+def _lost_frame(base):
+    (base / "JPEGImages/480p/clip/00003.jpg").unlink()
+    return base / "JPEGImages/480p/clip", "no frame", "00003.png"
+
+
+def _frame_of_16_bits(base):
+    path = base / "JPEGImages/480p/clip/00002.jpg"
+    path.unlink()
+    Image.fromarray(np.full((48, 80), 300, np.uint16)).save(path.with_suffix(".png"))
+    return path.with_suffix(".png"), "8 bits"
+
+
+def _frame_of_a_huge_size(base):
+    path = base / "JPEGImages/480p/clip/00002.jpg"
+    content = bytearray(path.read_bytes())
+    size = content.index(b"\xff\xc0") + 5  # in the header: height and width, two bytes each
+    content[size : size + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    return path, "decoded"
+
+
+def _image_set_of_another_encoding(base):
+    (base / "ImageSets/2017/val.txt").write_bytes(b"\xff\xfeclip")
+    return base / "ImageSets/2017/val.txt", "cannot be read"
+
+
 def _coloured_mask(base):
     Image.new("RGB", (80, 48), "red").save(base / "Annotations/480p/clip/00000.png")
     return base / "Annotations/480p/clip/00000.png", "palette"
@@ -228,6 +274,10 @@ def _coloured_mask(base):
         _no_objects,
         _more_objects_than_the_palette,
         _coloured_mask,
+        _lost_frame,
+        _frame_of_16_bits,
+        _frame_of_a_huge_size,
+        _image_set_of_another_encoding,
     ],
 )
 def test_a_damaged_data_set_is_refused(evaluate, tmp_path, damage):
@@ -245,6 +295,7 @@ def test_wrong_flags_are_refused(evaluate, published_state, davis, tmp_path):
     assert_refused(evaluate("--mem_every", 0), "mem_every")
     assert_refused(evaluate("--device", "abacus"), "--device abacus", "--device cpu")
     assert_refused(evaluate(path=tmp_path / "absent"), tmp_path / "absent")
+    assert_refused(evaluate(output=tmp_path / "text.pth"), tmp_path / "text.pth", "cannot be used")
     assert_refused(evaluate(model=tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(evaluate(model=tmp_path / "text.pth"), tmp_path / "text.pth")
     assert_refused(evaluate(model=tmp_path / "stcn.pth"), "no SAM", "2F+L")

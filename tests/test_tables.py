@@ -160,11 +160,11 @@ def fake_runs(monkeypatch, tmp_path):
         calls.append(command[1:])
         if command[1].endswith("train.py"):
             folder = Path(command[command.index("--runs") + 1]) / command[command.index("--id") + 1]
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "network.pth").touch()
             return subprocess.CompletedProcess(command, 0)
         output = Path(command[command.index("--output") + 1])
-        output.mkdir()
+        output.mkdir(exist_ok=True)
         score = 0.5 - 0.1 * ("wo_L_MC" in str(output)) + 0.02 * str(output.parent).endswith("1")
         header = "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay"
         (output / "global_results-val.csv").write_text(f"{header}\n{score},{score},0,0,{score},0,0\n")
@@ -174,8 +174,8 @@ def fake_runs(monkeypatch, tmp_path):
     return calls
 
 
-def test_table_6_of_every_loss_and_seed(inline, fake_runs, tmp_path):
-    where = ("--davis_path", "D", "--output", tmp_path)
+def test_table_6_of_every_loss_and_seed(inline, fake_runs, davis, tmp_path):
+    where = ("--davis_path", davis, "--output", tmp_path)
     command = ("scripts/ablate_losses.py", *where, "--seeds", 0, 1, "--", "--stage", 3)
     result = inline(*command)
     assert result.returncode == 0, result.stderr
@@ -189,9 +189,13 @@ def test_table_6_of_every_loss_and_seed(inline, fake_runs, tmp_path):
     assert [sum(flag in call for call in trained) for flag in ("--without_mc", "--without_ug", "--without_stm")] == [
         *(4, 4, 2)
     ]
-    # Nothing is done twice.
+    # Both scripts know themselves what is done, and whether it was done with these flags.
     fake_runs.clear()
-    assert inline(*command).returncode == 0 and not fake_runs
+    assert inline(*command).returncode == 0 and len(fake_runs) == 20
+    absent = ("--davis_path", tmp_path / "absent", "--output", tmp_path)
+    fake_runs.clear()
+    assert_refused(inline("scripts/ablate_losses.py", *absent), tmp_path / "absent")
+    assert not fake_runs
 
 
 def test_training_curves(inline, tmp_path):

@@ -13,7 +13,10 @@ class InputError(Exception):
 
 
 def command_line(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a script's ``main``: `InputError` ends it with one line on stderr and exit code 2, Ctrl-C with 130."""
+    """Decorate a script's ``main``: `InputError` ends it with one line on stderr and exit code 2, Ctrl-C with 130.
+
+    So do files and folders that the system refuses, which nobody can ask for in advance.
+    """
 
     @functools.wraps(main)
     def run() -> None:
@@ -21,6 +24,11 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            print(f"error: {error.filename} cannot be used ({error.strerror}); choose another one", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted; run the same command again to go on", file=sys.stderr)

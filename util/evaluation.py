@@ -53,8 +53,9 @@ class EngineSettings:
         Raises:
             InputError: the settings cannot work: as `InferenceCore`'s ValueError, or the size is too small.
         """
-        if self.size is not None and self.size < STRIDE:
-            raise InputError(f"--size is at least {STRIDE} pixels, not {self.size}; 480 is what the field uses")
+        if self.size is not None and self.size <= STRIDE:
+            # SAM pools embeddings by two.
+            raise InputError(f"--size is more than {STRIDE} pixels, not {self.size}; 480 is what the field uses")
         try:
             return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k, amp=self.amp)
         except ValueError as error:

@@ -33,7 +33,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
         InputError: the file cannot be written.
     """
     try:
-        with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
     except OSError as error:

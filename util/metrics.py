@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.images import read_mask
+from dataset.video import frame_order
 from util.errors import InputError
 from util.files import write_csv
 
@@ -230,7 +231,8 @@ def _score(folders: list[tuple[Path, Path]], merge_objects: bool, progress: bool
 
 def _list_frames(truth_folder: Path, prediction_folder: Path, merge_objects: bool) -> tuple[int, list[str]]:
     """The number of objects and the file names of the frames to score."""
-    frames = sorted(path.name for path in truth_folder.glob("*.png") if not path.name.startswith("."))
+    names = (path.name for path in truth_folder.glob("*.png") if not path.name.startswith("."))
+    frames = sorted(names, key=frame_order)
     if not frames:
         raise InputError(f"{truth_folder} holds no PNG masks; check the ground truth's folder and the video's name")
     first = read_mask(truth_folder / frames[0])

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.images import read_mask
+from dataset.video import frame_order
 from dataset.youtube import AskedObject
 from util.errors import InputError
 from util.files import atomic_path, write_csv
@@ -157,7 +158,7 @@ def write_scores(scores: Sequence[ObjectScore], output: Path, split: str) -> Non
 
 
 def _frames(objects: Sequence[AskedObject]) -> list[str]:
-    return sorted({frame for item in objects for frame in item.frames})
+    return sorted({frame for item in objects for frame in item.frames}, key=frame_order)
 
 
 def _scored(asked: Asked) -> Iterator[tuple[str, str, list[int]]]:
