@@ -58,8 +58,9 @@ def draw(runs: list[Path], path: Path) -> None:
                     label = name.removeprefix("loss/").removeprefix("IoU/")
                     axes.plot(start + np.array(steps), smooth(values, len(values) // 50), f"C{number}", label=label)
             axes.axvline(start, color="grey", lw=0.8)
-            axes.annotate(run.name, (start, 1), (3, 3), xycoords=("data", "axes fraction"), textcoords="offset points")
-            axes.set_title(title, pad=18)
+            where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate(run.name, (start, 1), (0, 3), **where, rotation=40, fontsize=8)  # short runs stand close
+            axes.set_title(title, pad=36)
             axes.set_xlabel("iterations")
             axes.grid(alpha=0.3)
         start += max(steps[-1] for steps, _ in scalars.values())
