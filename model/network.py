@@ -1,5 +1,6 @@
 """RDE-VOS: the one network of training and inference (Section 3, Figure 2)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +116,7 @@ def soft_aggregation(masks: Tensor) -> Tensor:
         aggregated logits [B,K+1,H,W], background first, fp32.
     """
     masks = masks.float()
-    background = (1 - masks).prod(dim=1, keepdim=True)
+    # Not torch's product, which makes a GPU wait on the way back, to look for zeros.
+    background = math.prod((1 - masks).unbind(1)).unsqueeze(1)
     probability = torch.cat([background, masks], dim=1).clamp(1e-7, 1 - 1e-7)
     return torch.log(probability / (1 - probability))
