@@ -144,13 +144,17 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
         try:
             config = NetworkConfig(**content["config"])
             network = empty_network(config)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError, RuntimeError) as error:
             raise InputError(
                 f"{path} was written for another version of this project ({error}); use one that fits"
             ) from None
     else:
-        state = translate_published(_without_prefix(content, path), path)
-        config = _config_of(state, path)
+        state = _without_prefix(content, path)
+        try:
+            state = translate_published(state, path)
+            config = _config_of(state, path)
+        except IndexError:
+            raise InputError(f"{path} holds tensors of shapes that no network has; use another file") from None
         network = empty_network(config)
     _extend_single_object(state)
     _check_names(network.state_dict(), state, path)

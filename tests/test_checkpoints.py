@@ -106,8 +106,12 @@ def test_anything_else_is_refused_by_name(published_state, small_network, tmp_pa
     refused({"conv.weight": torch.ones(1)}, "unexpected conv.weight")
     refused({"model": {"a": 1}}, "state dict")
     refused([1, 2], "list")
+    refused({1: torch.ones(1)}, "state dict")
+    refused({**published_state, "kv_m_f16.weight": torch.ones(())}, "unexpected")
+    refused({name: torch.ones(()) for name in published_state}, "shapes")
     refused({})
     refused({"config": {"depth": 3}, "network": small_network.state_dict()}, "another version")
+    refused({"config": {"decoder_channels": [32, 16]}, "network": small_network.state_dict()}, "another version")
     with pytest.raises(InputError, match="is missing"):
         load_network(tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")

@@ -85,7 +85,7 @@ class RunFolder:
 
     def latest(self) -> Path | None:
         """The newest checkpoint, where there is one."""
-        return max(self.path.glob("checkpoint_*.pth"), key=_iteration_of, default=None)
+        return max(self.path.glob("checkpoint_[0-9]*.pth"), key=_iteration_of, default=None)
 
     def save(self, state: TrainingState) -> None:
         """Write the checkpoint of an iteration, and delete all but the last few.
@@ -100,7 +100,7 @@ class RunFolder:
             )
         path = self.path / f"checkpoint_{state.iteration}.pth"
         save_network(state.network, path, **state.content())
-        for old in sorted(self.path.glob("checkpoint_*.pth"), key=_iteration_of)[:-CHECKPOINTS_KEPT]:
+        for old in sorted(self.path.glob("checkpoint_[0-9]*.pth"), key=_iteration_of)[:-CHECKPOINTS_KEPT]:
             old.unlink()
 
 
