@@ -4,7 +4,8 @@
 
 VIDEO is a video file or a folder of images. A mask is a palette or 8-bit grey PNG of the frame's size: 0 is the
 background, every other value an object. It is named after its frame: in a folder as the image is, for a video file by
-the frame's number, counted from 0. A single mask that no frame is named like belongs to the first frame.
+the frame's number, counted from 0. A single mask of any other name, but no number, belongs to the
+first frame.
 
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
 frames (without sound; a folder's at 24 frames a second).
@@ -56,7 +57,8 @@ def assign_masks(masks: Sequence[Path], video: Video | VideoFile) -> dict[int, P
     assigned: dict[int, Path] = {}
     for mask in masks:
         number = video.frame_number(mask.stem)
-        if number is None and len(masks) > 1:
+        # A number is meant for a frame; nobody names the first one's mask 00099 when there are eight.
+        if number is None and (len(masks) > 1 or mask.stem.isdecimal()):
             raise InputError(
                 f"{mask} is named like no frame of {video.name}; name each mask after its frame, such as "
                 f"{video.frame_name(0)}.png"

@@ -150,6 +150,7 @@ def test_what_cannot_be_used_is_refused(arguments, inline, clip, tmp_path):
     refused(video, tmp_path / "00000.png", mentioned=(tmp_path / "00000.png", "no object"))
     refused(video, tmp_path / "00002.png", mentioned=(tmp_path / "00002.png", "30×20", "80×48"))
     refused(video, clip / "00004.png", tmp_path / "00011.png", mentioned=(tmp_path / "00011.png", "no frame"))
+    refused(video, tmp_path / "00011.png", mentioned=(tmp_path / "00011.png", "no frame"))
     refused(video, clip / "00004.png", clip / "00004.png", mentioned=("the same frame",))
     # A mask among the frames would be a frame.
     shutil.copytree(clip / "frames", tmp_path / "frames")
