@@ -279,6 +279,7 @@ def main() -> None:
                 scaler.scale(result.loss / arguments.accumulation).backward()
             yield Pass(dict(zip(BATCH_TENSORS, inputs, strict=True)), batch["name"], result)
 
+    resumed_at = state.iteration
     stop = StopRequest(processes)
     log = TrainingLog(run.path / "log", processes, state.iteration)
     unchecked: list[Pass] = []
@@ -323,8 +324,11 @@ def main() -> None:
         processes.close()
         sys.exit(128 + stopped)
     if processes.is_main:
-        save_network(network, run.path / "network.pth")
-        print(f"trained weights are in {run.path / 'network.pth'}")
+        trained = run.path / "network.pth"
+        # Where nothing was left to do it stays as it is: results made with it know it by its bytes.
+        if state.iteration > resumed_at or not trained.is_file():
+            save_network(network, trained)
+        print(f"trained weights are in {trained}")
     processes.close()
 
 

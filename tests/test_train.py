@@ -152,6 +152,10 @@ def test_a_killed_run_resumes_to_bit_identical_weights(train, toy, tmp_path):
     assert [event.step for event in events] == list(range(1, 13))
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    # Resuming a finished run changes nothing.
+    trained = (tmp_path / "run" / "network.pth").read_bytes()
+    assert train(2, "run", *recipe, "--resume").returncode == 0
+    assert (tmp_path / "run" / "network.pth").read_bytes() == trained
     assert [path.name for path in sorted((tmp_path / "run").glob("checkpoint*"))] == [
         "checkpoint_12.pth",
         "checkpoint_6.pth",
