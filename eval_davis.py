@@ -44,8 +44,8 @@ def main() -> None:
     network = chosen_network(arguments, device)
     settings.check(network)
     output = arguments.output
-    described = {"data": str(davis.root.resolve()), "year": davis.year, "split": davis.split}
-    claim_output(output, arguments.model, processes, **described, **asdict(settings))
+    described = {"year": davis.year, "split": davis.split}
+    claim_output(output, arguments.model, davis.root, processes, **described, **asdict(settings))
 
     speed = evaluate(network, videos, output, settings, processes)
     memory = peak_memory(device)

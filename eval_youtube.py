@@ -56,9 +56,8 @@ def main() -> None:
     network = chosen_network(arguments, device)
     settings.check(network)
     output = arguments.output.absolute()
-    described = {"data": str(arguments.yv_path.resolve()), "split": youtube.split}
-    described |= {"output_all": youtube.output_all, "all_frames": youtube.has_all_frames}
-    claim_output(output, arguments.model, processes, **described, **asdict(settings))
+    described = {"split": youtube.split, "output_all": youtube.output_all, "all_frames": youtube.has_all_frames}
+    claim_output(output, arguments.model, arguments.yv_path, processes, **described, **asdict(settings))
     if processes.is_main:
         if not youtube.has_all_frames:
             print(f"note: all frames are not at hand, so those of {youtube.images} are taken for the whole videos")

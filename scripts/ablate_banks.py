@@ -76,7 +76,7 @@ def run(
 ) -> Row:  # fmt: skip
     """Segment and score the videos with one bank and θ, or read what is there from an earlier run."""
     names = [video.name for video in videos]
-    claim_output(output, model, processes, videos=names, **asdict(settings))
+    claim_output(output, model, davis.root, processes, videos=names, **asdict(settings))
     speed = evaluate(network, videos, output, settings, processes)
     if processes.is_main and not (output / "global_results-val.csv").is_file():
         write_results(score_videos(davis.annotations, output, names, progress=True), output)

@@ -163,7 +163,8 @@ def main() -> None:
     output = arguments.output
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     claimed = {each.bank: asdict(each) for each in settings}
-    claim_output(output, arguments.model, Processes(), video=arguments.video, device=where, **claimed)
+    claimed |= {"video": arguments.video, "device": where}
+    claim_output(output, arguments.model, arguments.davis_path, Processes(), **claimed)
 
     rows = []
     for each, times in itertools.product(settings, arguments.times):

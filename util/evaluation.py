@@ -194,13 +194,13 @@ def throughput(videos: Sequence[Video], output: Path) -> Throughput:
     return Throughput(sum(record["frames"] for record in records), sum(record["seconds"] for record in records))
 
 
-def claim_output(output: Path, model: Path, processes: Processes, **settings: object) -> None:
-    """Make ``output`` the folder for results of one model with one set of settings.
+def claim_output(output: Path, model: Path, data: Path, processes: Processes, **settings: object) -> None:
+    """Make ``output`` the folder for results of one model on one folder of data with one set of settings.
 
     Raises:
-        InputError: it holds results of another model or other settings, which must not be mixed.
+        InputError: it holds results of another model, of other data or settings, which must not be mixed.
     """
-    settings = {"model": _fingerprint(model), **settings}
+    settings = {"model": _fingerprint(model), "data": str(data.resolve()), **settings}
     path = _settings(output)
     if processes.is_main and not path.is_file():
         with atomic_path(path) as temporary:
