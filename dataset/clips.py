@@ -11,7 +11,7 @@ import torch
 from dataset.augmentation import FrameTransform, plain_transforms, video_transforms
 from dataset.images import read_image, read_mask
 from dataset.sample import MAX_TRIES, make_sample, visible_objects
-from dataset.video import frame_order
+from dataset.video import frame_order, read_names
 from util.errors import InputError
 
 FRAMES = 5
@@ -44,14 +44,7 @@ class VideoFolders:
         Raises:
             InputError: the split cannot be read.
         """
-        if self.split is None:
-            return None
-        try:
-            return self.split.read_text("utf-8-sig").split()
-        except FileNotFoundError:
-            raise InputError(f"{self.split} is missing; {self.remedy}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{self.split} cannot be read ({error}); {self.remedy}") from None
+        return None if self.split is None else read_names(self.split, self.remedy)
 
 
 class VideoClips:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.video import Video, list_frames
+from dataset.video import Video, list_frames, read_names
 from util.errors import InputError
 
 # Split as the user names it -> the folder that holds it and the image set that lists it.
@@ -54,10 +54,7 @@ class DAVIS:
             InputError: the split cannot be read or lists no video, or a video's frames, its first mask, or, where
                 the split has ground truth, any of its masks or a frame for one are missing.
         """
-        try:
-            names = self.image_set.read_text("utf-8-sig").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{self.image_set} cannot be read ({error}); copy or download it again") from None
+        names = read_names(self.image_set, "copy or download it again")
         if not names:
             raise InputError(f"{self.image_set} lists no video; copy or download it again")
         return [self.video(name) for name in names]
@@ -68,7 +65,8 @@ class DAVIS:
         Raises:
             InputError: as `videos`.
         """
-        frames = list_frames(self._base / "JPEGImages" / "480p" / name)
+        images = self._base / "JPEGImages" / "480p" / name
+        frames = list_frames(images)
         masks = [self.annotations / name / f"{frame.stem}.png" for frame in frames]
         for mask in masks if self.has_ground_truth else masks[:1]:
             if not mask.is_file():
@@ -76,8 +74,7 @@ class DAVIS:
         shown = {frame.stem for frame in frames}
         for mask in sorted((self.annotations / name).glob("*.png")) if self.has_ground_truth else ():
             if mask.stem not in shown and mask.name[0] != ".":
-                folder = self._base / "JPEGImages" / "480p" / name
-                raise InputError(f"{folder} has no frame for {mask}; copy or download the data set's images again")
+                raise InputError(f"{images} has no frame for {mask}; copy or download the data set's images again")
         return Video(name, frames, {0: masks[0]}, merge_objects=self.year == 2016)
 
     @property

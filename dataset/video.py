@@ -142,6 +142,20 @@ def list_frames(folder: Path) -> list[Path]:
     return frames
 
 
+def read_names(path: Path, remedy: str) -> list[str]:
+    """The names of videos that a text file lists; editors may have put a byte order mark before them.
+
+    Raises:
+        InputError: the file cannot be read; the message ends with the remedy.
+    """
+    try:
+        return path.read_text("utf-8-sig").split()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; {remedy}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
+
+
 def frame_order(name: str) -> list[str | int]:
     """A sort key for the names of frames, by which frame9 comes before frame10."""
     return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"([0-9]+)", name))]

@@ -178,9 +178,9 @@ def unpad(x: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
 
 def engine_dtype(device: torch.device, amp: bool) -> torch.dtype:
     """What the engine computes in on a device; CPUs that cannot multiply in 16 bits stay with fp32."""
-    if device.type == "cpu" and not _has_16_bit_convolutions():
+    if not amp or (device.type == "cpu" and not _has_16_bit_convolutions()):
         return torch.float32
-    return half_precision(device) if amp else torch.float32
+    return half_precision(device)
 
 
 def _has_16_bit_convolutions() -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dataset.video import read_names
 from util.errors import InputError, command_line
 from util.metrics import format_results, score_videos, write_results
 
@@ -32,13 +33,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def list_videos(truth_root: Path, list_file: Path | None) -> list[str]:
     """The names in ``list_file``, or of all subfolders of ``truth_root``."""
-    try:
-        if list_file is not None:
-            videos = list_file.read_text().split()
-        else:
+    if list_file is not None:
+        videos = read_names(list_file, "check the path")
+    else:
+        try:
             videos = sorted(path.name for path in truth_root.iterdir() if path.is_dir() and path.name[0] != ".")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{list_file or truth_root} cannot be read ({error}); check the path") from None
+        except OSError as error:
+            raise InputError(f"{truth_root} cannot be read ({error}); check the path") from None
     if not videos:
         raise InputError(f"{list_file or truth_root} names no video; masks are expected in <video>/<frame>.png")
     return videos

@@ -215,10 +215,10 @@ def test_mixed_precision_and_table_6(train, tmp_path):
 
 def test_a_corrupt_image_in_a_loading_process_ends_the_run(command, toy, tmp_path):
     for image in (toy / "static").rglob("*.jpg"):
-        copy = tmp_path / image.relative_to(toy)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(image.read_bytes()[:200])
-        shutil.copy(image.with_suffix(".png"), copy.with_suffix(".png"))
+        cut = tmp_path / image.relative_to(toy)
+        cut.parent.mkdir(parents=True, exist_ok=True)
+        cut.write_bytes(image.read_bytes()[:200])
+        shutil.copy(image.with_suffix(".png"), cut.with_suffix(".png"))
     result = command(
         *("train.py", "--stage", 0, "--id", "run", "--runs", tmp_path, "--static_root", tmp_path / "static", *FAST),
         *("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 4),

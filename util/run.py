@@ -85,7 +85,7 @@ class RunFolder:
 
     def latest(self) -> Path | None:
         """The newest checkpoint, where there is one."""
-        return max(self.path.glob("checkpoint_[0-9]*.pth"), key=_iteration_of, default=None)
+        return next(reversed(self._checkpoints()), None)
 
     def save(self, state: TrainingState) -> None:
         """Write the checkpoint of an iteration, and delete all but the last few.
@@ -100,12 +100,13 @@ class RunFolder:
             )
         path = self.path / f"checkpoint_{state.iteration}.pth"
         save_network(state.network, path, **state.content())
-        for old in sorted(self.path.glob("checkpoint_[0-9]*.pth"), key=_iteration_of)[:-CHECKPOINTS_KEPT]:
+        for old in self._checkpoints()[:-CHECKPOINTS_KEPT]:
             old.unlink()
 
-
-def _iteration_of(checkpoint: Path) -> int:
-    return int(checkpoint.stem.removeprefix("checkpoint_"))
+    def _checkpoints(self) -> list[Path]:
+        """Those that are there, the newest last."""
+        paths = self.path.glob("checkpoint_[0-9]*.pth")
+        return sorted(paths, key=lambda path: int(path.stem.removeprefix("checkpoint_")))
 
 
 class StopRequest:
