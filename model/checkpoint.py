@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.encoders import extend_input_channels
 from model.network import RDE_VOS, NetworkConfig, empty_network
+from util import lasting_memory
 from util.errors import InputError
 from util.files import atomic_path
 
@@ -56,6 +57,7 @@ _PUBLISHED_NAMES = [
 ]
 
 
+@lasting_memory()
 def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VOS:
     """Read a checkpoint of any known form into a network in eval mode, its architecture taken from the file.
 

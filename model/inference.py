@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from model.fast import fast_network
 from model.memory import BankSpec, MemoryBank
 from model.network import RDE_VOS, soft_aggregation
+from util import return_freed_memory
 
 STRIDE = 16  # of the embeddings: frames are padded to multiples of it
 
@@ -75,6 +76,7 @@ class InferenceCore:
         self._clock = UpdateClock(mem_every)
         self._memory = MemoryBank(spec, self.network.aggregate)
         self._size: tuple[int, int] | None = None
+        self._kinds_seen: set[tuple[bool, bool]] = set()  # of frames: with a mask or not, updating the memory or not
 
     @property
     def update_due(self) -> bool:
@@ -135,6 +137,10 @@ class InferenceCore:
             frame = self.network.prepare_encoding(f16)
             value = self.network.encode_value(image.to(self.dtype), frame, probability[:, 1:].to(self.dtype))
             self._memory.update(key, value)
+        if (kind := (mask is not None, update)) not in self._kinds_seen:
+            # The first one of a kind lays weights out as its convolutions want them, which leaves holes.
+            self._kinds_seen.add(kind)
+            return_freed_memory()
         return unpad(probability, padding)[0]
 
     def _annotate(self, probability: Tensor, mask: Tensor) -> Tensor:

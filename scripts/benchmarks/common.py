@@ -1,8 +1,6 @@
 """What every measurement of scripts/benchmark.py is made of."""
 
 import argparse
-import contextlib
-import ctypes
 import gc
 import math
 import multiprocessing
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 
 from model import RDE_VOS, NetworkConfig, load_network
+from util import lasting_memory, return_freed_memory
 from util.device import choose_device, peak_memory
 from util.errors import InputError
 from util.files import write_csv
@@ -41,7 +40,8 @@ def make_network(arguments: argparse.Namespace, device: torch.device) -> RDE_VOS
     """
     if arguments.model is None:
         torch.manual_seed(0)
-        return RDE_VOS(NetworkConfig(mask_backbone="resnet18")).eval().to(device)
+        with lasting_memory():
+            return RDE_VOS(NetworkConfig(mask_backbone="resnet18")).eval().to(device)
     network = load_network(arguments.model, device)
     if not network.config.aggregation:
         raise InputError(f"{arguments.model} has no SAM, which is measured here; give weights of RDE-VOS")
@@ -78,8 +78,7 @@ class MemoryMeter:
             torch.cuda.reset_peak_memory_stats(device)
         else:
             # What loading has freed goes back to the system; kept at hand, it would hide as much of the growth.
-            with contextlib.suppress(AttributeError, OSError):  # glibc's alone
-                ctypes.CDLL(None).malloc_trim(0)
+            return_freed_memory()
             # Linux forgets the peak so far, which came from loading; elsewhere it stays, and growth begins at it.
             reset = Path("/proc/self/clear_refs")
             if reset.exists():
