@@ -2,13 +2,15 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model.convolution import Conv2d
 
 
 class ResidualBlock(nn.Module):
-    """conv3×3(ReLU(conv3×3(ReLU(x)))) + shortcut; the shortcut is a 3×3 convolution where the channels change."""
+    """conv3×3(ReLU(conv3×3(ReLU(x)))) + shortcut; the shortcut is a 3×3 convolution where the channels change.
+
+    In a fast copy of the network the result may take the place of x.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -20,7 +22,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,out,h,w]."""
-        return self.conv2(self.conv1(F.relu(x), relu=True), self.shortcut(x))
+        return self.conv2(self.conv1(x, relu_first=True, relu=True), self.shortcut(x), replace_other=True)
 
 
 class SharedConv2d(nn.Module):
@@ -38,9 +40,9 @@ class SharedConv2d(nn.Module):
         self.shared.weight.data.copy_(whole.weight[:, own_channels:])
         self.shared.bias = whole.bias
 
-    def forward(self, own: Tensor, shared: Tensor, *, relu: bool = False) -> Tensor:
+    def forward(self, own: Tensor, shared: Tensor, *, relu_first: bool = False, relu: bool = False) -> Tensor:
         """own [B·K,own,h,w], and what ``self.shared`` made of the frame's features [B,out,h,w] -> [B·K,out,h,w]."""
-        return self.own(own, per_object(shared, own.shape[0] // shared.shape[0]), relu=relu)
+        return self.own(own, per_object(shared, own.shape[0] // shared.shape[0]), relu_first=relu_first, relu=relu)
 
 
 class FusionBlock(nn.Module):
@@ -54,12 +56,12 @@ class FusionBlock(nn.Module):
 
     def of_frame(self, shared: Tensor) -> tuple[Tensor, Tensor]:
         """The part that all objects share, from the frame's features [B,shared,h,w]; two of [B,out,h,w]."""
-        return self.conv1.shared(F.relu(shared)), self.shortcut.shared(shared)
+        return self.conv1.shared(shared, relu_first=True), self.shortcut.shared(shared)
 
     def forward(self, own: Tensor, of_frame: tuple[Tensor, Tensor]) -> Tensor:
         """own [B·K,own,h,w] and the result of `of_frame` -> [B·K,out,h,w]."""
-        x = self.conv1(F.relu(own), of_frame[0], relu=True)
-        return self.conv2(x, self.shortcut(own, of_frame[1]))
+        x = self.conv1(own, of_frame[0], relu_first=True, relu=True)
+        return self.conv2(x, self.shortcut(own, of_frame[1]), replace_other=True)
 
 
 class CBAM(nn.Module):

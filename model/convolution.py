@@ -1,17 +1,34 @@
 """Convolutions with what usually follows them: the plain one, and others that compute the same, faster, on CPUs."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from util import lasting_memory
+
 
 class Conv2d(nn.Conv2d):
-    """torch's convolution, followed by an addition and a ReLU where asked for."""
+    """torch's convolution, with a ReLU before it, an addition and a ReLU after it where asked for."""
 
-    def forward(self, x: Tensor, other: Tensor | None = None, *, relu: bool = False) -> Tensor:
-        """conv(x) + other, or the ReLU of it: [N,in,h,w] and [N,out,h',w'] -> [N,out,h',w']."""
+    def forward(
+        self,
+        x: Tensor,
+        other: Tensor | None = None,
+        *,
+        relu_first: bool = False,
+        relu: bool = False,
+        replace_other: bool = False,
+    ) -> Tensor:
+        """conv(x) + other, of the ReLU of x or the ReLU of it all: [N,in,h,w] and [N,out,h',w'] -> [N,out,h',w'].
+
+        With ``replace_other`` a kind that knows no gradients may put the result in the place of ``other``.
+        """
+        if relu_first:
+            x = F.relu(x)
         if trains_by_nnpack(self, x):
             return finish(_TrainedByNNPACK.apply(x, self.weight, self.bias), other, relu)
         return finish(super().forward(x), other, relu)
@@ -43,23 +60,50 @@ class PackedConv2d(nn.Module):
     Works and answers with the channels last. The layout depends on the input's size, so it is made anew for another.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        padding: Sequence[int] = (0, 0),
+        stride: Sequence[int] = (1, 1),
+        dilation: Sequence[int] = (1, 1),
+        groups: int = 1,
+    ) -> None:
         super().__init__()
-        self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self.bias = conv.bias
-        self._weight = conv.weight.detach()
+        self.geometry = (padding, stride, dilation, groups)
+        self.bias = bias
+        self._weight = weight
         self._packed_for: torch.Size | None = None
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> "PackedConv2d":
+        """The same convolution."""
+        geometry = {"padding": conv.padding, "stride": conv.stride, "dilation": conv.dilation, "groups": conv.groups}
+        return cls(conv.weight.detach(), conv.bias, **geometry)
 
     @staticmethod
     def available() -> bool:
         """Whether this build of PyTorch has it."""
         return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
-    def forward(self, x: Tensor, other: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        other: Tensor | None = None,
+        *,
+        relu_first: bool = False,
+        relu: bool = False,
+        replace_other: bool = False,
+    ) -> Tensor:
         """As `Conv2d`."""
+        if relu_first:
+            x = F.relu(x)
         x = x.contiguous(memory_format=torch.channels_last)
         if x.shape != self._packed_for:
-            self._weight = torch.ops.mkldnn._reorder_convolution_weight(self._dense_weight(), *self.geometry, x.shape)
+            with lasting_memory():
+                weight = self._weight.to_dense() if self._weight.is_mkldnn else self._weight
+                self._weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, x.shape)
             self._packed_for = x.shape
         after = "relu" if relu else None
         if other is None:
@@ -70,10 +114,6 @@ class PackedConv2d(nn.Module):
         return torch.ops.mkldnn._convolution_pointwise.binary(
             x, other, self._weight, self.bias, *self.geometry, "add", 1.0, after, [], ""
         )
-
-    def _dense_weight(self) -> Tensor:
-        """[out,in,k,k], whatever layout it is kept in."""
-        return self._weight.to_dense() if self._weight.is_mkldnn else self._weight
 
 
 def gains_from_winograd(conv: nn.Conv2d) -> bool:
@@ -95,8 +135,18 @@ class NNPACKConv2d(nn.Module):
         super().__init__()
         self.conv = conv
 
-    def forward(self, x: Tensor, other: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        other: Tensor | None = None,
+        *,
+        relu_first: bool = False,
+        relu: bool = False,
+        replace_other: bool = False,
+    ) -> Tensor:
         """As `Conv2d`."""
+        if relu_first:
+            x = F.relu(x)
         enough = x.shape[2] * x.shape[3] >= self.LEAST_POSITIONS
         return finish(_by_nnpack(x, self.conv.weight, self.conv.bias) if enough else self.conv(x), other, relu)
 
@@ -174,16 +224,14 @@ def _winograd_matrices(points: tuple[float, ...], outputs: int, taps: int) -> tu
     return at_the_points(outputs).T, at_the_points(taps), np.linalg.inv(at_the_points(n)).T
 
 
-class WinogradConv2d(PackedConv2d):
-    """A convolution that `gains_from_winograd`, as Winograd's F(4×4, 3×3) in 16 bits, where the frame is large enough.
+class WinogradConv2d(nn.Module):
+    """A convolution that `gains_from_winograd`, as Winograd's F(4×4, 3×3), on a CPU that has `PackedConv2d`.
 
     The frame is cut into tiles of 6×6 that overlap by 2. Their transforms and the products are matrix products, a
-    quarter of the multiplications of the convolution itself.
+    quarter of the multiplications of the convolution itself. The transformed weights take the place of the others, and
+    four times their memory. Works and answers with the channels last.
     """
 
-    # Transformed weights take four times the memory of the others, so they have to gain more than a few milliseconds:
-    # from 60×108 positions on they take half of oneDNN's time.
-    LEAST_POSITIONS = 6000
     BAND_BYTES = 1 << 23  # bounds each buffer of the tiles that are worked on at a time
 
     _TILE, _STEP = 6, 4
@@ -192,46 +240,74 @@ class WinogradConv2d(PackedConv2d):
     _OUT, _KERNEL, _IN = _winograd_matrices((0.0, 0.75, -0.75, 1.5, -1.5), _STEP, 3)
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(conv)
-        weight = self._weight
+        super().__init__()
+        weight, products = conv.weight.detach(), self._TILE**2
+        self.out_channels, in_channels = weight.shape[:2]
         # Both dimensions of a tile at once.
-        self._to_products = torch.from_numpy(np.kron(self._IN, self._IN)).to(weight)
-        self._from_products = torch.from_numpy(np.kron(self._OUT, self._OUT)).to(weight)
-        self._winograd_weight: Tensor | None = None
+        to_products, from_products, kernel = (np.kron(each, each) for each in (self._IN, self._OUT, self._KERNEL))
+        self._to_products, self._from_products = (torch.from_numpy(m).to(weight) for m in (to_products, from_products))
+        transformed = weight.new_empty(products, self.out_channels, in_channels)
+        for some, target in zip(weight.split(64), transformed.split(64, dim=1), strict=True):  # of fp32 only a part
+            target.copy_(torch.einsum("tk,ock->toc", torch.from_numpy(kernel).float(), some.float().flatten(2)))
+        bias = None
+        if conv.bias is not None:
+            # What adds up to one everywhere in a tile's results.
+            one = np.linalg.pinv(from_products).sum(1)
+            bias = torch.outer(torch.from_numpy(one).to(conv.bias), conv.bias.detach()).flatten()
+        # A product of matrices for each of the 36 places, as oneDNN has it quickest.
+        self._multiply = PackedConv2d(transformed.view(-1, in_channels, 1, 1), bias, groups=products)
 
-    def forward(self, x: Tensor, other: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        other: Tensor | None = None,
+        *,
+        relu_first: bool = False,
+        relu: bool = False,
+        replace_other: bool = False,
+    ) -> Tensor:
         """As `Conv2d`."""
-        if x.shape[2] * x.shape[3] < self.LEAST_POSITIONS:
-            return super().forward(x, other, relu=relu)
-        if self._winograd_weight is None:
-            kernel = torch.from_numpy(self._KERNEL).float()
-            dense = self._dense_weight()
-            weight = torch.einsum("ip,jq,ocpq->ijco", kernel, kernel, dense.float())
-            self._winograd_weight = weight.flatten(0, 1).to(dense.dtype)  # [36,in,out]
-        results = [self._convolve(one) for one in x.permute(0, 2, 3, 1).contiguous().split(1)]
-        result = results[0] if len(results) == 1 else torch.cat(results)
-        return finish(result.permute(0, 3, 1, 2), other, relu)
+        x = x.permute(0, 2, 3, 1).contiguous()
+        if other is None:
+            others, replace_other = [None] * len(x), False
+        else:
+            others = other.permute(0, 2, 3, 1)
+        result = others if replace_other else x.new_empty(*x.shape[:3], self.out_channels)
+        for image, target, summand in zip(x, result, others, strict=True):
+            self._convolve(image, target, summand, relu_first, relu)
+        return result.permute(0, 3, 1, 2)
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        """[1,h,w,in] -> [1,h,w,out]."""
-        _, height, width, channels = x.shape
-        tile, step, weight = self._TILE, self._STEP, self._winograd_weight
-        rows, columns = -(-height // step), -(-width // step)
-        # One row and column around, and what the last tiles have beyond the frame.
-        x = F.pad(x, (0, 0, 1, columns * step + 1 - width, 1, rows * step + 1 - height))[0]
-        stride = x.shape[1] * channels
-        tiles = x.as_strided(
-            (tile, tile, rows, columns, channels), (stride, channels, step * stride, step * channels, 1)
-        )
-        result = x.new_empty(rows, step, columns, step, weight.shape[2])
-        by_tile = result.permute(1, 3, 0, 2, 4)
-        tile_row_bytes = tile**2 * columns * max(weight.shape[1:]) * x.element_size()
-        band = max(1, self.BAND_BYTES // tile_row_bytes)
-        for source, target in zip(tiles.split(band, dim=2), by_tile.split(band, dim=2), strict=True):
-            products = (self._to_products @ source.reshape(tile**2, -1)).view(tile**2, -1, channels).bmm(weight)
-            sums = (self._from_products @ products.flatten(1)).view(target.shape)
-            target.copy_(sums) if self.bias is None else torch.add(sums, self.bias, out=target)
-        return result.view(1, rows * step, columns * step, -1)[:, :height, :width]
+    def _convolve(self, x: Tensor, target: Tensor, other: Tensor | None, relu_first: bool, relu: bool) -> None:
+        """x [h,w,in] and other [h,w,out] to the target [h,w,out], some rows at a time."""
+        height, width, in_channels = x.shape
+        rows, columns = -(-height // self._STEP), -(-width // self._STEP)  # of tiles
+        row_bytes = self._TILE**2 * columns * max(in_channels, self.out_channels) * x.element_size()
+        bands = -(-rows // max(1, self.BAND_BYTES // row_bytes))
+        band = -(-rows // bands)
+        for first in range(0, rows, band):
+            # Every band has as many rows of tiles, since the layout of the weights depends on it.
+            start = min(first, rows - band) * self._STEP
+            stop = start + band * self._STEP
+            # One row and column around, and what the last tiles have beyond the frame.
+            above, below = max(1 - start, 0), max(stop + 1 - height, 0)
+            strip = x[start - 1 + above : stop + 1 - below]
+            strip = F.pad(strip, (0, 0, 1, columns * self._STEP + 1 - width, above, below))
+            if relu_first:
+                strip = strip.relu_()
+            place = slice(start, min(stop, height))
+            result = self._by_tile(strip)[: place.stop - start, :width]
+            target[place] = finish(result, None if other is None else other[place], relu)
+
+    def _by_tile(self, x: Tensor) -> Tensor:
+        """The convolution of x [4·rows+2,4·columns+2,in], without padding: [4·rows,4·columns,out]."""
+        tiles = x.unfold(0, self._TILE, self._STEP).unfold(1, self._TILE, self._STEP)  # [rows,columns,in,6,6]
+        rows, columns, channels = tiles.shape[:3]
+        x = tiles.permute(0, 1, 3, 4, 2).reshape(rows * columns, -1, channels)
+        x = self._to_products @ x
+        x = self._multiply(x.view(1, len(x), 1, -1).permute(0, 3, 1, 2))
+        x = self._from_products @ x.permute(0, 2, 3, 1).view(rows * columns, len(self._to_products), -1)
+        x = x.view(rows, columns, self._STEP, self._STEP, -1).transpose(1, 2)
+        return x.reshape(rows * self._STEP, columns * self._STEP, -1)
 
 
 class OneChannelConv2d(nn.Module):

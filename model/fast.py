@@ -4,6 +4,7 @@ Everything here is exact algebra or another way to run the same convolution; the
 """
 
 import weakref
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from model.convolution import NNPACKConv2d, OneChannelConv2d, PackedConv2d, WinogradConv2d, gains_from_winograd
 from model.network import RDE_VOS, empty_network
 from model.resnet import BasicBlock, Bottleneck
+from util import lasting_memory
 
 # The fast copies of the networks in use, and the state of the weights they were made of.
 _copies: weakref.WeakKeyDictionary[RDE_VOS, dict[torch.dtype, tuple[tuple, RDE_VOS]]] = weakref.WeakKeyDictionary()
@@ -45,6 +47,7 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
     return copies[dtype][1]
 
 
+@lasting_memory()
 def _make(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
     copy = empty_network(network.config)
     copy.load_state_dict(network.state_dict(), assign=True)
@@ -56,10 +59,18 @@ def _make(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
         return copy.to(memory_format=torch.channels_last) if dtype != torch.float32 else copy
     copy.mask_encoder.objects_at_once = copy.decoder.objects_at_once = 1
     copy.decoder.predict = OneChannelConv2d(copy.decoder.predict)
+    nnpack = dtype == torch.float32 and torch.backends.nnpack.is_available()
     if PackedConv2d.available():
         for encoder in (copy.key_encoder, copy.mask_encoder):
             _fuse_backbone(encoder.backbone)
-    _replace_convolutions(copy, dtype)
+        # These run for every frame, which is worth transformed weights.
+        _replace_convolutions(copy.key_encoder, winograd=WinogradConv2d, others=PackedConv2d.of)
+        _replace_convolutions(copy.decoder.compress, winograd=WinogradConv2d, others=PackedConv2d.of)
+        if not nnpack:
+            _replace_convolutions(copy.decoder, winograd=WinogradConv2d, others=PackedConv2d.of)
+        _replace_convolutions(copy, winograd=NNPACKConv2d if nnpack else PackedConv2d.of, others=PackedConv2d.of)
+    elif nnpack:
+        _replace_convolutions(copy, winograd=NNPACKConv2d)
     return copy
 
 
@@ -77,28 +88,24 @@ def _fold_norms(module: nn.Module) -> None:
 
 def _fuse_backbone(backbone: nn.Module) -> None:
     """Let the convolutions of a backbone with folded norms do what follows them, too."""
-    backbone.conv1, backbone.relu = WithReLU(PackedConv2d(backbone.conv1)), nn.Identity()
+    backbone.conv1, backbone.relu = WithReLU(PackedConv2d.of(backbone.conv1)), nn.Identity()
     for stage in (backbone.layer1, backbone.layer2, backbone.layer3):
         for name, block in stage.named_children():
             setattr(stage, name, FusedBlock(block))
 
 
-def _replace_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
+def _replace_convolutions(
+    module: nn.Module,
+    *,
+    winograd: Callable[[nn.Conv2d], nn.Module],
+    others: Callable[[nn.Conv2d], nn.Module] = lambda conv: conv,
+) -> None:
+    """Put other forms in the place of a module's convolutions: of those that gain from Winograd's, and of others."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
-            setattr(module, name, _faster(child, dtype))
-        else:
-            _replace_convolutions(child, dtype)
-
-
-def _faster(conv: nn.Conv2d, dtype: torch.dtype) -> nn.Module:
-    """The quickest form of a convolution on a CPU that this build of PyTorch has."""
-    winograd = gains_from_winograd(conv)
-    if winograd and dtype == torch.float32 and torch.backends.nnpack.is_available():
-        return NNPACKConv2d(conv)
-    if not PackedConv2d.available():
-        return conv
-    return WinogradConv2d(conv) if winograd and dtype != torch.float32 else PackedConv2d(conv)
+            setattr(module, name, (winograd if gains_from_winograd(child) else others)(child))
+        elif not isinstance(child, NNPACKConv2d):  # which holds one
+            _replace_convolutions(child, winograd=winograd, others=others)
 
 
 class WithReLU(nn.Module):
@@ -118,9 +125,9 @@ class FusedBlock(nn.Module):
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(PackedConv2d(conv) for conv in block.convolutions())
+        self.convs = nn.ModuleList(PackedConv2d.of(conv) for conv in block.convolutions())
         shortcut = block.downsample
-        self.shortcut = PackedConv2d(shortcut[0]) if isinstance(shortcut, nn.Sequential) else shortcut
+        self.shortcut = PackedConv2d.of(shortcut[0]) if isinstance(shortcut, nn.Sequential) else shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """As the block."""

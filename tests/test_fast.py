@@ -1,5 +1,6 @@
 """The fast copy of the network, and the convolutions that it is made of, against the plain ones."""
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -100,7 +101,7 @@ def test_nnpack_has_the_gradients_of_the_convolution(channels, images, size, bia
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     ("channels", "size"),
-    [((64, 64), (75, 80)), ((96, 72), (80, 81)), ((64, 128), (113, 54)), ((64, 96), (8, 8))],  # the last one too small
+    [((64, 64), (75, 80)), ((96, 72), (80, 81)), ((64, 128), (113, 54)), ((64, 96), (8, 8)), ((64, 64), (1, 3))],
 )
 @torch.inference_mode()
 def test_winograd_is_the_convolution(channels, size, bias, monkeypatch):
@@ -127,13 +128,19 @@ def test_a_convolution_does_what_follows_it_and_leaves_the_other_tensor_alone():
     conv.load_state_dict(plain.state_dict())
     x, other = torch.randn(1, 64, 80, 76), torch.randn(1, 96, 80, 76)
     kept = other.clone()
-    kinds = [conv, NNPACKConv2d(plain)] + [PackedConv2d(plain), WinogradConv2d(plain)] * PackedConv2d.available()
+    kinds = [conv, NNPACKConv2d(plain)] + [PackedConv2d.of(plain), WinogradConv2d(plain)] * PackedConv2d.available()
     for kind in kinds:
-        for relu in (False, True):
+        for relu_first, relu in itertools.product((False, True), repeat=2):
             for summand in (None, other):
-                expected = finish(plain(x), summand, relu)
-                torch.testing.assert_close(kind(x, summand, relu=relu), expected, atol=1e-4, rtol=1e-4)
-    assert torch.equal(other, kept)
+                expected = finish(plain(x.relu() if relu_first else x), summand, relu)
+                result = kind(x, summand, relu_first=relu_first, relu=relu)
+                torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
+        assert torch.equal(other, kept)
+        # Where it may replace it, the result is the same.
+        for layout in (torch.contiguous_format, torch.channels_last):
+            replaced = other.clone(memory_format=layout)
+            result = kind(x, replaced, relu=True, replace_other=True)
+            torch.testing.assert_close(result, finish(plain(x), other, True), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.skipif(not PackedConv2d.available(), reason="this PyTorch has no oneDNN")
@@ -151,7 +158,7 @@ def test_a_convolution_does_what_follows_it_and_leaves_the_other_tensor_alone():
 def test_packed_weights_are_the_convolution_at_every_size(settings):
     torch.manual_seed(0)
     conv = nn.Conv2d(5, 24, **settings)
-    packed = PackedConv2d(conv)
+    packed = PackedConv2d.of(conv)
     for batch, height, width in ((1, 40, 56), (2, 25, 31), (1, 40, 56)):
         x = torch.randn(batch, 5, height, width)
         torch.testing.assert_close(packed(x), conv(x), atol=1e-4, rtol=1e-4)
@@ -179,9 +186,8 @@ def test_winograd_is_for_some_convolutions():
 
 
 @pytest.mark.parametrize("objects", [1, 3])
-def test_the_engine_agrees_with_the_plain_one(network, objects, monkeypatch):
-    """Large enough a frame for NNPACK to run, and here for Winograd convolutions in 16 bits, too."""
-    monkeypatch.setattr(WinogradConv2d, "LEAST_POSITIONS", 400)
+def test_the_engine_agrees_with_the_plain_one(network, objects):
+    """Large enough a frame for NNPACK to run, and wide enough a network for Winograd convolutions."""
     frames, ids = draw_clip(7, 160, 192, objects)
     images, mask = tensors(frames), torch.from_numpy(ids[0])
     plain, fast, half = PlainCore(network), InferenceCore(network), InferenceCore(network, amp=True)
