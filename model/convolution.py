@@ -157,12 +157,20 @@ def _by_nnpack(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     With a batch above one NNPACK is no faster than oneDNN, so the images become one: on top of each other, with a row
     of zeros below each.
     """
-    images, _, height, _ = x.shape
+    images, channels, height, width = x.shape
     if images == 1:
         return torch._nnpack_spatial_convolution(x, weight, bias, [1, 1], [1, 1])
-    stack = F.pad(x, (0, 0, 0, 1)).transpose(0, 1).flatten(1, 2)[None]
-    result = torch._nnpack_spatial_convolution(stack, weight, bias, [1, 1], [1, 1])
+    stack = x.new_empty(channels, images, height + 1, width)
+    stack[:, :, :height] = x.transpose(0, 1)
+    stack[:, :, height] = 0
+    result = torch._nnpack_spatial_convolution(stack.flatten(1, 2)[None], weight, bias, [1, 1], [1, 1])
     return result.unflatten(2, (images, height + 1))[0, :, :, :height].transpose(0, 1).contiguous()
+
+
+def trains_on_cpu(x: Tensor) -> bool:
+    """Whether x is part of a training step on a CPU, in fp32 throughout."""
+    in_fp32 = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and in_fp32 and torch.is_grad_enabled()
 
 
 # Channels, and positions of all images together, from which on NNPACK pays in training; measured against oneDNN with
@@ -173,10 +181,8 @@ _LEAST_TRAINED_CHANNELS, _LEAST_TRAINED_POSITIONS = 256, 4000
 def trains_by_nnpack(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether a training step gains from running a convolution of x, and the way back to x, by NNPACK."""
     return (
-        torch.is_grad_enabled()
-        and x.device.type == "cpu"
-        and x.dtype == conv.weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        trains_on_cpu(x)
+        and conv.weight.dtype == torch.float32
         and len(x) * x.shape[2] * x.shape[3] >= _LEAST_TRAINED_POSITIONS
         and min(conv.in_channels, conv.out_channels) >= _LEAST_TRAINED_CHANNELS
         and gains_from_winograd(conv)
@@ -310,18 +316,21 @@ class WinogradConv2d(nn.Module):
         return x.reshape(rows * self._STEP, columns * self._STEP, -1)
 
 
-class OneChannelConv2d(nn.Module):
-    """A 3×3 convolution to one channel: a 1×1 convolution to the nine products of a position, which are then moved
-    to where they count and added. Nine times fewer reads than the usual way, which prepares for many channels."""
+class OneChannelConv2d(nn.Conv2d):
+    """A 3×3 convolution to one channel.
 
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        weight = conv.weight.detach()  # [1,in,3,3]
-        # `fold` moves a product of a position to its neighbour: what the neighbour reads there is the mirrored kernel.
-        self.weight = weight.flip(2, 3)[0].permute(1, 2, 0).reshape(9, -1, 1, 1)
-        self.bias = conv.bias
+    On CPUs it is a 1×1 convolution to the nine products of a position, which are then moved to where they count and
+    added: nine times fewer reads than the usual way, which prepares for many channels.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,in,h,w] -> [N,1,h,w], in fp32."""
-        products = F.conv2d(x, self.weight).float()
+        """[N,in,h,w] -> [N,1,h,w]; in fp32 on CPUs."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        # `fold` moves a product of a position to its neighbour: what the neighbour reads there is the mirrored kernel.
+        weight = self.weight.flip(2, 3)[0].permute(1, 2, 0).reshape(9, -1, 1, 1)
+        products = F.conv2d(x, weight).float()
         return F.fold(products.flatten(2), x.shape[2:], kernel_size=3, padding=1) + self.bias

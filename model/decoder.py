@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.blocks import FusionBlock, ResidualBlock, per_object
-from model.convolution import Conv2d
+from model.convolution import Conv2d, OneChannelConv2d
 from model.encoders import KeyFeatures
 
 
@@ -36,7 +36,7 @@ class Decoder(nn.Module):
         self.compress = FusionBlock(value_channels, value_channels, channels[0])
         self.up8 = UpBlock(f8_channels, channels[0], channels[1])
         self.up4 = UpBlock(f4_channels, channels[1], channels[2])
-        self.predict = nn.Conv2d(channels[2], 1, 3, padding=1)
+        self.predict = OneChannelConv2d(channels[2])
 
     def of_frame(self, features: KeyFeatures) -> DecoderFrame:
         """The part that all objects of a frame share."""

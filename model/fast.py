@@ -58,7 +58,6 @@ def _make(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
     if next(copy.parameters()).device.type != "cpu":
         return copy.to(memory_format=torch.channels_last) if dtype != torch.float32 else copy
     copy.mask_encoder.objects_at_once = copy.decoder.objects_at_once = 1
-    copy.decoder.predict = OneChannelConv2d(copy.decoder.predict)
     nnpack = dtype == torch.float32 and torch.backends.nnpack.is_available()
     if PackedConv2d.available():
         for encoder in (copy.key_encoder, copy.mask_encoder):
@@ -102,6 +101,8 @@ def _replace_convolutions(
 ) -> None:
     """Put other forms in the place of a module's convolutions: of those that gain from Winograd's, and of others."""
     for name, child in module.named_children():
+        if isinstance(child, OneChannelConv2d):
+            continue
         if isinstance(child, nn.Conv2d):
             setattr(module, name, (winograd if gains_from_winograd(child) else others)(child))
         elif not isinstance(child, NNPACKConv2d):  # which holds one

@@ -191,7 +191,9 @@ class PlainNetwork(nn.Module):
         for up, skip in ((decoder.up8, features.f8), (decoder.up4, features.f4)):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = up.block(x + per_object(up.skip(skip), objects))
-        logit = F.interpolate(decoder.predict(x.relu()), scale_factor=4, mode="bilinear", align_corners=False)
+        predict = decoder.predict
+        logit = F.conv2d(x.relu(), predict.weight, predict.bias, padding=1)
+        logit = F.interpolate(logit, scale_factor=4, mode="bilinear", align_corners=False)
         return logit.view(*read.shape[:2], *logit.shape[2:])
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from conftest import ROOT, SMALL, draw_clip, tensors
 from model import RDE_VOS
@@ -164,13 +165,17 @@ def test_packed_weights_are_the_convolution_at_every_size(settings):
         torch.testing.assert_close(packed(x), conv(x), atol=1e-4, rtol=1e-4)
 
 
-@torch.inference_mode()
 def test_one_channel_is_the_convolution():
     torch.manual_seed(0)
-    conv = nn.Conv2d(24, 1, 3, padding=1)
+    conv = OneChannelConv2d(24)
     for layout in (torch.contiguous_format, torch.channels_last):
-        x = torch.randn(2, 24, 17, 30).contiguous(memory_format=layout)
-        torch.testing.assert_close(OneChannelConv2d(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
+        x = torch.randn(2, 24, 17, 30).contiguous(memory_format=layout).requires_grad_()
+        plain = F.conv2d(x, conv.weight, conv.bias, padding=1)
+        torch.testing.assert_close(conv(x), plain, atol=1e-5, rtol=1e-5)
+        weights = torch.randn_like(plain)
+        gradients = (torch.autograd.grad((y * weights).sum(), (x, *conv.parameters())) for y in (conv(x), plain))
+        for ours, expected in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_winograd_is_for_some_convolutions():
