@@ -254,7 +254,7 @@ def main() -> None:
         run.claim(config, arguments.resume)
     processes.wait()
     network.to(device, memory_format=training_layout(device, dtype)).train()
-    optimizer = torch.optim.Adam(parameters, recipe.lr, weight_decay=1e-7)
+    optimizer = torch.optim.Adam(parameters, recipe.lr, weight_decay=1e-7, fused=True)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.steps), gamma=0.1)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     state = TrainingState(network, optimizer, schedule, scaler)
