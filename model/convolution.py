@@ -291,7 +291,8 @@ class WinogradConv2d(nn.Module):
         bands = -(-rows // max(1, self.BAND_BYTES // row_bytes))
         band = -(-rows // bands)
         for first in range(0, rows, band):
-            # Every band has as many rows of tiles, since the layout of the weights depends on it.
+            # Every band has as many rows of tiles, since the layout of the weights depends on it; the last one begins
+            # within what is done already.
             start = min(first, rows - band) * self._STEP
             stop = start + band * self._STEP
             # One row and column around, and what the last tiles have beyond the frame.
@@ -300,8 +301,8 @@ class WinogradConv2d(nn.Module):
             strip = F.pad(strip, (0, 0, 1, columns * self._STEP + 1 - width, above, below))
             if relu_first:
                 strip = strip.relu_()
-            place = slice(start, min(stop, height))
-            result = self._by_tile(strip)[: place.stop - start, :width]
+            place = slice(first * self._STEP, min(stop, height))
+            result = self._by_tile(strip)[place.start - start : place.stop - start, :width]
             target[place] = finish(result, None if other is None else other[place], relu)
 
     def _by_tile(self, x: Tensor) -> Tensor:

@@ -111,10 +111,14 @@ def test_winograd_is_the_convolution(channels, size, bias, monkeypatch):
     assert gains_from_winograd(conv)
     x = torch.randn(2, channels[0], *size)
     exact = conv(x)
-    # In fp32 it shows that the algebra is right, in bands of any height.
-    for band_bytes in (WinogradConv2d.BAND_BYTES, 1, 1 << 40):
+    # In fp32 it shows that the algebra is right, in bands of any height: as by default, of one, three and all rows.
+    other = torch.randn_like(exact)
+    columns = -(-size[1] // 4)
+    for band_bytes in (WinogradConv2d.BAND_BYTES, 1, 3 * 36 * columns * max(channels) * 4, 1 << 40):
         monkeypatch.setattr(WinogradConv2d, "BAND_BYTES", band_bytes)
         torch.testing.assert_close(WinogradConv2d(conv)(x), exact, atol=1e-4, rtol=1e-4)
+        result = WinogradConv2d(conv)(x, other.clone(), replace_other=True)
+        torch.testing.assert_close(result, exact + other, atol=1e-4, rtol=1e-4)
     # In 16 bits it loses about as much as its documentation says.
     half = WinogradConv2d(conv.bfloat16())(x.bfloat16())
     assert half.dtype == torch.bfloat16
