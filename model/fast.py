@@ -24,8 +24,10 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
 
     - Frozen batch norms are folded into the convolutions before them.
     - On CPUs objects pass one by one where the resolution is high, which takes less memory. Convolutions run in
-      oneDNN's own layout, with the additions and ReLUs that follow (`PackedConv2d`); outside the backbones the 3×3
-      ones that gain from it run as Winograd convolutions (`NNPACKConv2d` in fp32, `WinogradConv2d` in 16 bits).
+      oneDNN's own layout, with the additions and ReLUs that follow (`PackedConv2d`). Outside the backbones the 3×3
+      ones that gain from it are Winograd convolutions: with transformed weights where they run for every frame
+      (`WinogradConv2d`), and in fp32 without in the up blocks, where NNPACK is as fast, and on updates
+      (`NNPACKConv2d`).
     - On GPUs half precision tensors have their channels last.
 
     Weights that stay as they are share their memory with ``network``. Where nobody needs ``network`` itself any more,
@@ -62,7 +64,7 @@ def _make(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
     if PackedConv2d.available():
         for encoder in (copy.key_encoder, copy.mask_encoder):
             _fuse_backbone(encoder.backbone)
-        # These run for every frame, which is worth transformed weights.
+        # These run for every frame, which is worth the memory of transformed weights.
         _replace_convolutions(copy.key_encoder, winograd=WinogradConv2d, others=PackedConv2d.of)
         _replace_convolutions(copy.decoder.compress, winograd=WinogradConv2d, others=PackedConv2d.of)
         if not nnpack:
