@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from util import lasting_memory
 
 
-class Conv2d(nn.Conv2d):
-    """torch's convolution, with a ReLU before it, an addition and a ReLU after it where asked for."""
+class Convolution(nn.Module):
+    """A convolution of any kind, with a ReLU before it, an addition and a ReLU after it where asked for."""
 
     def forward(
         self,
@@ -27,11 +27,21 @@ class Conv2d(nn.Conv2d):
 
         With ``replace_other`` a kind that knows no gradients may put the result in the place of ``other``.
         """
-        if relu_first:
-            x = F.relu(x)
+        return self.convolve(F.relu(x) if relu_first else x, other, relu)
+
+    def convolve(self, x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
+        """What `forward` leaves to each kind: conv(x) + other, or the ReLU of it, beside ``other``."""
+        raise NotImplementedError
+
+
+class Conv2d(Convolution, nn.Conv2d):
+    """torch's convolution."""
+
+    def convolve(self, x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
+        """As `Convolution`; can be trained."""
         if trains_by_nnpack(self, x):
             return finish(_TrainedByNNPACK.apply(x, self.weight, self.bias), other, relu)
-        return finish(super().forward(x), other, relu)
+        return finish(nn.Conv2d.forward(self, x), other, relu)
 
 
 def finish(x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
@@ -54,7 +64,7 @@ def convolve_and_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), bias, conv.stride, conv.padding)
 
 
-class PackedConv2d(nn.Module):
+class PackedConv2d(Convolution):
     """A convolution by oneDNN on a CPU, with its weights laid out in advance and what follows it in the same pass.
 
     Works and answers with the channels last. The layout depends on the input's size, so it is made anew for another.
@@ -87,18 +97,8 @@ class PackedConv2d(nn.Module):
         """Whether this build of PyTorch has it."""
         return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
-    def forward(
-        self,
-        x: Tensor,
-        other: Tensor | None = None,
-        *,
-        relu_first: bool = False,
-        relu: bool = False,
-        replace_other: bool = False,
-    ) -> Tensor:
-        """As `Conv2d`."""
-        if relu_first:
-            x = F.relu(x)
+    def convolve(self, x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
+        """As `Convolution`."""
         x = x.contiguous(memory_format=torch.channels_last)
         if x.shape != self._packed_for:
             with lasting_memory():
@@ -124,7 +124,7 @@ def gains_from_winograd(conv: nn.Conv2d) -> bool:
     return min(conv.in_channels, conv.out_channels) >= 64 and conv.in_channels <= 8 * conv.out_channels
 
 
-class NNPACKConv2d(nn.Module):
+class NNPACKConv2d(Convolution):
     """A convolution that `gains_from_winograd`, by NNPACK in fp32, where the frame is large enough for it to gain."""
 
     # NNPACK transforms the kernel at every call, which pays from about this many positions on; measured against
@@ -135,18 +135,8 @@ class NNPACKConv2d(nn.Module):
         super().__init__()
         self.conv = conv
 
-    def forward(
-        self,
-        x: Tensor,
-        other: Tensor | None = None,
-        *,
-        relu_first: bool = False,
-        relu: bool = False,
-        replace_other: bool = False,
-    ) -> Tensor:
-        """As `Conv2d`."""
-        if relu_first:
-            x = F.relu(x)
+    def convolve(self, x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
+        """As `Convolution`."""
         enough = x.shape[2] * x.shape[3] >= self.LEAST_POSITIONS
         return finish(_by_nnpack(x, self.conv.weight, self.conv.bias) if enough else self.conv(x), other, relu)
 
@@ -230,7 +220,7 @@ def _winograd_matrices(points: tuple[float, ...], outputs: int, taps: int) -> tu
     return at_the_points(outputs).T, at_the_points(taps), np.linalg.inv(at_the_points(n)).T
 
 
-class WinogradConv2d(nn.Module):
+class WinogradConv2d(Convolution):
     """A convolution that `gains_from_winograd`, as Winograd's F(4×4, 3×3), on a CPU that has `PackedConv2d`.
 
     The frame is cut into tiles of 6×6 that overlap by 2. Their transforms and the products are matrix products, a
@@ -272,7 +262,7 @@ class WinogradConv2d(nn.Module):
         relu: bool = False,
         replace_other: bool = False,
     ) -> Tensor:
-        """As `Conv2d`."""
+        """As `Convolution`; the first ReLU and the replacing go strip by strip."""
         x = x.permute(0, 2, 3, 1).contiguous()
         if other is None:
             others, replace_other = [None] * len(x), False

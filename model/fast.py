@@ -65,13 +65,9 @@ def _make(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
         for encoder in (copy.key_encoder, copy.mask_encoder):
             _fuse_backbone(encoder.backbone)
         # These run for every frame, which is worth the memory of transformed weights.
-        _replace_convolutions(copy.key_encoder, winograd=WinogradConv2d, others=PackedConv2d.of)
-        _replace_convolutions(copy.decoder.compress, winograd=WinogradConv2d, others=PackedConv2d.of)
-        if not nnpack:
-            _replace_convolutions(copy.decoder, winograd=WinogradConv2d, others=PackedConv2d.of)
-        _replace_convolutions(copy, winograd=NNPACKConv2d if nnpack else PackedConv2d.of, others=PackedConv2d.of)
-    elif nnpack:
-        _replace_convolutions(copy, winograd=NNPACKConv2d)
+        _replace_convolutions(copy.key_encoder, WinogradConv2d)
+        _replace_convolutions(copy.decoder.compress if nnpack else copy.decoder, WinogradConv2d)
+    _replace_convolutions(copy, NNPACKConv2d if nnpack else None)
     return copy
 
 
@@ -95,20 +91,17 @@ def _fuse_backbone(backbone: nn.Module) -> None:
             setattr(stage, name, FusedBlock(block))
 
 
-def _replace_convolutions(
-    module: nn.Module,
-    *,
-    winograd: Callable[[nn.Conv2d], nn.Module],
-    others: Callable[[nn.Conv2d], nn.Module] = lambda conv: conv,
-) -> None:
-    """Put other forms in the place of a module's convolutions: of those that gain from Winograd's, and of others."""
+def _replace_convolutions(module: nn.Module, winograd: Callable[[nn.Conv2d], nn.Module] | None) -> None:
+    """Make a module's convolutions that gain from Winograd's method of this kind, and pack the others if possible."""
     for name, child in module.named_children():
-        if isinstance(child, OneChannelConv2d):
-            continue
-        if isinstance(child, nn.Conv2d):
-            setattr(module, name, (winograd if gains_from_winograd(child) else others)(child))
-        elif not isinstance(child, NNPACKConv2d):  # which holds one
-            _replace_convolutions(child, winograd=winograd, others=others)
+        if isinstance(child, OneChannelConv2d | NNPACKConv2d):
+            continue  # as it should be
+        if not isinstance(child, nn.Conv2d):
+            _replace_convolutions(child, winograd)
+        elif winograd is not None and gains_from_winograd(child):
+            setattr(module, name, winograd(child))
+        elif PackedConv2d.available():
+            setattr(module, name, PackedConv2d.of(child))
 
 
 class WithReLU(nn.Module):

@@ -11,19 +11,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_MOST = 1 << 25  # that glibc accepts for the latter
 
 
-def _map_from(size: int) -> None:
-    """Let every block from so many bytes on be a mapping of its own, which goes back to the system when freed."""
+def _tune(option: int, size: int) -> None:
+    """Set one of glibc's options, in bytes; other systems have none."""
     if _mallopt is not None:
-        _mallopt(_M_MMAP_THRESHOLD, size)
+        _mallopt(option, size)
 
 
 # By default glibc returns the memory of large tensors to the system as soon as they are freed; getting it back, zeroed
 # page by page, takes a quarter of an engine's time, with --amp more. Kept, it has holes.
-_map_from(1 << 25)  # the most that it accepts
-if _mallopt is not None:
-    _mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+_tune(_M_MMAP_THRESHOLD, _MOST)
+_tune(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def return_freed_memory() -> None:
@@ -35,8 +35,8 @@ def return_freed_memory() -> None:
 @contextlib.contextmanager
 def lasting_memory() -> Iterator[None]:
     """Where weights are made: what is freed again returns to the system, and leaves no holes among what stays."""
-    _map_from(1 << 20)
+    _tune(_M_MMAP_THRESHOLD, 1 << 20)  # blocks from here on are mappings of their own, which go back when freed
     try:
         yield
     finally:
-        _map_from(1 << 25)
+        _tune(_M_MMAP_THRESHOLD, _MOST)
