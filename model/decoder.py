@@ -46,17 +46,22 @@ class Decoder(nn.Module):
     def forward(self, readout: Tensor, frame: DecoderFrame) -> Tensor:
         """Decode the K objects of B frames: readout [B,K,Cv,h,w] -> logits [B,K,H,W]."""
         x = self.compress(readout.flatten(0, 1), (frame.compress, frame.compress_shortcut))
-        x = x.unflatten(0, readout.shape[:2])
-        parts = x.split(self.objects_at_once or x.shape[1], dim=1)
-        return torch.cat([self._predict(part, frame.skip8, frame.skip4) for part in parts], dim=1)
+        if self.objects_at_once is None:
+            logit = self._predict(x, frame.skip8, frame.skip4)
+        else:
+            # Parts of the batch, never a dimension of one object taken apart and joined again: torch would no longer
+            # see that the channels are last, and interpolate in the other order.
+            frames = zip(x.split(readout.shape[1]), frame.skip8.split(1), frame.skip4.split(1), strict=True)
+            parts = ((part, *skips) for objects, *skips in frames for part in objects.split(self.objects_at_once))
+            logit = torch.cat([self._predict(*part) for part in parts])
+        return logit.view(*readout.shape[:2], *logit.shape[2:])
 
     def _predict(self, x: Tensor, skip8: Tensor, skip4: Tensor) -> Tensor:
-        batch_and_objects = x.shape[:2]
-        x = self.up8(x.flatten(0, 1), skip8)
+        """Objects of the skips' frames [B·K,C16,h,w] to logits [B·K,1,H,W]."""
+        x = self.up8(x, skip8)
         x = self.up4(x, skip4)
         logit = self.predict(F.relu_(x))
-        logit = F.interpolate(logit, scale_factor=4, mode="bilinear", align_corners=False)
-        return logit.view(*batch_and_objects, *logit.shape[2:])
+        return F.interpolate(logit, scale_factor=4, mode="bilinear", align_corners=False)
 
 
 class UpBlock(nn.Module):
@@ -69,5 +74,8 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """x [B·K,in,h,w], and what ``self.skip`` made of the frame's features [B,in,2h,2w] -> [B·K,out,2h,2w]."""
+        # In the order of the skip, which is quicker to bring about before the resolution doubles.
+        channels_last = skip.is_contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         return self.block(x.add_(per_object(skip, x.shape[0] // skip.shape[0])))
