@@ -27,18 +27,18 @@ class Convolution(nn.Module):
 
         With ``replace_other`` a kind that knows no gradients may put the result in the place of ``other``.
         """
-        return self.convolve(F.relu(x) if relu_first else x, other, relu)
+        return self.convolve(F.relu(x) if relu_first else x, other, relu, replace_other)
 
-    def convolve(self, x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
-        """What `forward` leaves to each kind: conv(x) + other, or the ReLU of it, beside ``other``."""
+    def convolve(self, x: Tensor, other: Tensor | None, relu: bool, replace_other: bool) -> Tensor:
+        """What `forward` leaves to each kind: conv(x) + other, or the ReLU of it."""
         raise NotImplementedError
 
 
 class Conv2d(Convolution, nn.Conv2d):
     """torch's convolution."""
 
-    def convolve(self, x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
-        """As `Convolution`; can be trained."""
+    def convolve(self, x: Tensor, other: Tensor | None, relu: bool, replace_other: bool) -> Tensor:
+        """As `Convolution`; can be trained, so it never replaces ``other``."""
         if trains_by_nnpack(self, x):
             return finish(_TrainedByNNPACK.apply(x, self.weight, self.bias), other, relu)
         return finish(nn.Conv2d.forward(self, x), other, relu)
@@ -97,7 +97,7 @@ class PackedConv2d(Convolution):
         """Whether this build of PyTorch has it."""
         return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
-    def convolve(self, x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
+    def convolve(self, x: Tensor, other: Tensor | None, relu: bool, replace_other: bool) -> Tensor:
         """As `Convolution`."""
         x = x.contiguous(memory_format=torch.channels_last)
         if x.shape != self._packed_for:
@@ -105,15 +105,14 @@ class PackedConv2d(Convolution):
                 weight = self._weight.to_dense() if self._weight.is_mkldnn else self._weight
                 self._weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, x.shape)
             self._packed_for = x.shape
-        after = "relu" if relu else None
+        convolution = (self._weight, self.bias, *self.geometry)
         if other is None:
-            return torch.ops.mkldnn._convolution_pointwise(
-                x, self._weight, self.bias, *self.geometry, after or "none", [], ""
-            )
+            return torch.ops.mkldnn._convolution_pointwise(x, *convolution, "relu" if relu else "none", [], "")
         other = other.contiguous(memory_format=torch.channels_last)
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, other, self._weight, self.bias, *self.geometry, "add", 1.0, after, [], ""
-        )
+        what_follows = ("add", 1.0, "relu" if relu else None, [], "")
+        if replace_other:
+            return torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *convolution, *what_follows)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, other, *convolution, *what_follows)
 
 
 def gains_from_winograd(conv: nn.Conv2d) -> bool:
@@ -135,8 +134,8 @@ class NNPACKConv2d(Convolution):
         super().__init__()
         self.conv = conv
 
-    def convolve(self, x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
-        """As `Convolution`."""
+    def convolve(self, x: Tensor, other: Tensor | None, relu: bool, replace_other: bool) -> Tensor:
+        """As `Convolution`; NNPACK cannot write to a given place."""
         enough = x.shape[2] * x.shape[3] >= self.LEAST_POSITIONS
         return finish(_by_nnpack(x, self.conv.weight, self.conv.bias) if enough else self.conv(x), other, relu)
 

@@ -117,7 +117,10 @@ class WithReLU(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """A backbone's block with folded norms, its additions and ReLUs done by its convolutions."""
+    """A backbone's block with folded norms, its additions and ReLUs done by its convolutions.
+
+    Where nothing changes on the shortcut, the result takes the place of the input.
+    """
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
@@ -130,4 +133,4 @@ class FusedBlock(nn.Module):
         shortcut = self.shortcut(x)
         for conv in self.convs[:-1]:
             x = conv(x, relu=True)
-        return self.convs[-1](x, shortcut, relu=True)
+        return self.convs[-1](x, shortcut, relu=True, replace_other=True)

@@ -41,11 +41,12 @@ def network() -> RDE_VOS:
     return network.eval()
 
 
+@pytest.mark.parametrize("frames", [1, 2])
 @torch.inference_mode()
-def test_every_part_computes_the_same(network):
+def test_every_part_computes_the_same(network, frames):
     fast = fast_network(network)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
-    image, masks = torch.randn(1, 3, 64, 96), torch.rand(1, 3, 64, 96)
+    image, masks = torch.randn(frames, 3, 64, 96), torch.rand(frames, 3, 64, 96)
     features, fast_features = network.encode_key(image), fast.encode_key(image)
     for plain, quick in zip(features, fast_features, strict=True):
         torch.testing.assert_close(quick, plain, atol=1e-4, rtol=1e-4)
@@ -146,6 +147,8 @@ def test_a_convolution_does_what_follows_it_and_leaves_the_other_tensor_alone():
             replaced = other.clone(memory_format=layout)
             result = kind(x, replaced, relu=True, replace_other=True)
             torch.testing.assert_close(result, finish(plain(x), other, True), atol=1e-4, rtol=1e-4)
+            if isinstance(kind, WinogradConv2d | PackedConv2d) and layout == torch.channels_last:
+                assert result.data_ptr() == replaced.data_ptr()
 
 
 @pytest.mark.skipif(not PackedConv2d.available(), reason="this PyTorch has no oneDNN")
