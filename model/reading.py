@@ -71,8 +71,16 @@ class MemoryTable:
         with torch.autocast(query_key.device.type, enabled=False):
             return torch.cat([self._read(rows, top_k) for rows in query_key.float().split(self.ROWS)])
 
+    def _similarity(self, query_key: Tensor) -> Tensor:
+        """S of Eq. 2, the other way round: [Q,Ck] -> [Q,M]."""
+        if query_key.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return torch.addmm(self._bias, query_key, self._key.T)
+        # A 1×1 convolution with the channels last, since oneDNN takes two thirds of MKL's time for so few of them.
+        query_key = query_key.contiguous()[None, :, None].permute(0, 3, 1, 2)
+        return F.conv2d(query_key, self._key[:, :, None, None], self._bias)[0, :, :, 0].T
+
     def _read(self, query_key: Tensor, top_k: int) -> Tensor:
-        similarity = torch.addmm(self._bias, query_key, self._key.T)
+        similarity = self._similarity(query_key)
         score, position = similarity.topk(min(top_k, similarity.shape[1]), dim=1)
         if self._count is not None:
             # The best positions first, each takes its places until all k are taken.
