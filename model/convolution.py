@@ -203,7 +203,7 @@ class _TrainedByNNPACK(torch.autograd.Function):
         return to_x, to_weight, to_bias
 
 
-def _winograd_matrices(points: tuple[float, ...], outputs: int, taps: int) -> tuple[np.ndarray, ...]:
+def winograd_matrices(points: tuple[float, ...], outputs: int, taps: int) -> tuple[np.ndarray, ...]:
     """A^T [outputs,n], G [n,taps] and B^T [n,n] of Winograd's F(outputs, taps), n = outputs + taps - 1.
 
     A^T (G g * B^T d) is what the filter g sees when it slides over d (Lavin and Gray, "Fast Algorithms for
@@ -232,7 +232,7 @@ class WinogradConv2d(Convolution):
     _TILE, _STEP = 6, 4
     # Sums in 16 bits lose least with these points of all quotients of 1 to 4: 1.3% of the result, with 0, ±1 and ±2,
     # the usual ones, 2.9%; the convolution itself loses 0.3%.
-    _OUT, _KERNEL, _IN = _winograd_matrices((0.0, 0.75, -0.75, 1.5, -1.5), _STEP, 3)
+    _OUT, _KERNEL, _IN = winograd_matrices((0.0, 0.75, -0.75, 1.5, -1.5), _STEP, 3)
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model.compiled import CompiledConv2d
 from model.convolution import NNPACKConv2d, OneChannelConv2d, PackedConv2d, WinogradConv2d, gains_from_winograd
 from model.network import RDE_VOS, empty_network
 from model.resnet import BasicBlock, Bottleneck
@@ -24,10 +25,11 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
 
     - Frozen batch norms are folded into the convolutions before them.
     - On CPUs objects pass one by one where the resolution is high, which takes less memory. Convolutions run in
-      oneDNN's own layout, with the additions and ReLUs that follow (`PackedConv2d`). Outside the backbones the 3×3
-      ones that gain from it are Winograd convolutions: with transformed weights where they run for every frame
-      (`WinogradConv2d`), and in fp32 without in the up blocks, where NNPACK is as fast, and on updates
-      (`NNPACKConv2d`).
+      oneDNN's own layout, with the additions and ReLUs that follow (`PackedConv2d`), and the 3×3 ones that gain from
+      it by Winograd's method (`CompiledConv2d`).
+    - Where there is no C compiler, those outside the backbones are Winograd convolutions of torch's parts: with
+      transformed weights where they run for every frame (`WinogradConv2d`), and in fp32 without in the up blocks,
+      where NNPACK is as fast, and on updates (`NNPACKConv2d`).
     - On GPUs half precision tensors have their channels last.
 
     Weights that stay as they are share their memory with ``network``. Where nobody needs ``network`` itself any more,
@@ -92,12 +94,14 @@ def _fuse_backbone(backbone: nn.Module) -> None:
 
 
 def _replace_convolutions(module: nn.Module, winograd: Callable[[nn.Conv2d], nn.Module] | None) -> None:
-    """Make a module's convolutions that gain from Winograd's method of this kind, and pack the others if possible."""
+    """Compile a module's convolutions that gain from Winograd's method, or make them of this kind; pack the others."""
     for name, child in module.named_children():
         if isinstance(child, OneChannelConv2d | NNPACKConv2d):
             continue  # as it should be
         if not isinstance(child, nn.Conv2d):
             _replace_convolutions(child, winograd)
+        elif gains_from_winograd(child) and CompiledConv2d.possible(child):
+            setattr(module, name, CompiledConv2d(child))
         elif winograd is not None and gains_from_winograd(child):
             setattr(module, name, winograd(child))
         elif PackedConv2d.available():
@@ -124,7 +128,12 @@ class FusedBlock(nn.Module):
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(PackedConv2d.of(conv) for conv in block.convolutions())
+        self.convs = nn.ModuleList(
+            CompiledConv2d(conv)
+            if gains_from_winograd(conv) and CompiledConv2d.possible(conv)
+            else PackedConv2d.of(conv)
+            for conv in block.convolutions()
+        )
         shortcut = block.downsample
         self.shortcut = PackedConv2d.of(shortcut[0]) if isinstance(shortcut, nn.Sequential) else shortcut
 

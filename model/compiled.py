@@ -1,0 +1,155 @@
+"""A convolution of our own, compiled where it runs: no library has one as fast for 3×3 kernels on CPUs."""
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.convolution import Convolution, winograd_matrices
+
+_SOURCE = Path(__file__).with_name("winograd.c")
+
+# Points and step of F(step×step, 3×3). In fp32 the larger tile saves more multiplications; in bf16, where inputs are
+# rounded once transformed, it would lose 4% of the result, and these points lose 0.9%.
+_TILINGS = {
+    torch.float32: ((0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5), 6),
+    torch.bfloat16: ((0.0, 2 / 3, -2 / 3, 1.5, -1.5), 4),
+}
+
+
+class _Arguments(ctypes.Structure):
+    """`Convolution` of winograd.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "other", "bias", "y", "tiles", "kernels")),
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "inputs", "outputs")),
+        *((name, ctypes.c_int64) for name in ("tiles_at_once", "blocks_at_once", "relu_first", "relu")),
+    )
+
+
+def _source(dtype: torch.dtype) -> str:
+    """The program for tensors of a type."""
+    points, step = _TILINGS[dtype]
+    output, kernel, tile = winograd_matrices(points, step, 3)
+    # Sums of few simple numbers where one can choose: the last one of each row becomes 1.
+    tile[np.abs(tile) < 1e-12] = 0.0
+    scale = np.array([row[np.flatnonzero(row)[-1]] for row in tile])[:, None]
+    lines = [f"#define STEP {step}", f"#define TILE {step + 2}", f"#define BF16 {int(dtype == torch.bfloat16)}"]
+    for name, matrix in (("INPUT", tile / scale), ("KERNEL", kernel * scale), ("OUTPUT", output)):
+        rows = ", ".join("{" + ", ".join(f"{float(value)}f" for value in row) + "}" for row in matrix)
+        lines.append(f"static const float {name}[{matrix.shape[0]}][{matrix.shape[1]}] = {{{rows}}};")
+    return "\n".join([*lines, _SOURCE.read_text(encoding="utf-8")])
+
+
+@functools.cache
+def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The compiled program; None where there is no C compiler, or the processor does not multiply the type.
+
+    Compiling takes less than a second, which spares a cache that could outlive what it was made of.
+    """
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or dtype not in _TILINGS:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        source, module, library = (Path(folder, f"winograd.{suffix}") for suffix in ("c", "o", "so"))
+        source.write_text(_source(dtype), encoding="utf-8")
+        # -fopenmp not for linking: torch has brought the OpenMP library, whose threads these are to be, too.
+        options = ["-O3", "-march=native", "-fno-signed-zeros", "-fPIC", "-fopenmp"]
+        try:
+            for command in ([*options, "-c", source, "-o", module], ["-shared", module, "-o", library]):
+                subprocess.run([compiler, *command], check=True, capture_output=True)
+            return ctypes.CDLL(str(library))
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+
+class CompiledConv2d(Convolution):
+    """A convolution that `gains_from_winograd` and is `possible`, as Winograd's F(6×6, 3×3), in bf16 F(4×4, 3×3).
+
+    The kernels are transformed at every call, which costs less than reading transformed ones from memory would, and
+    the memory of neither them nor the tiles lasts. Sums are in fp32. Works and answers with the channels last.
+    """
+
+    # Bounds of the workspace; the program takes what the caches hold from it at a time.
+    TILE_BYTES, KERNEL_BYTES = 1 << 25, 1 << 24
+
+    _GROUP, _PADDING = 12, 32  # as in winograd.c
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        weight = conv.weight.detach()
+        self.out_channels, self.in_channels = weight.shape[:2]
+        self._library, self._step = _library(weight.dtype), _TILINGS[weight.dtype][1]
+        self._block = self._library.outputs_of_a_block()
+        # [blocks,in,9,outputs of a block]
+        self._weight = weight.flatten(2).unflatten(0, (-1, self._block)).permute(0, 2, 3, 1).contiguous()
+        self._bias = weight.new_zeros(self.out_channels) if conv.bias is None else conv.bias.detach()
+        self._bias = self._bias.float()
+
+    @staticmethod
+    def possible(conv: nn.Conv2d) -> bool:
+        """Whether this machine can compile it for a convolution's type and number of channels."""
+        library = _library(conv.weight.dtype) if conv.weight.device.type == "cpu" else None
+        if library is None:
+            return False
+        block = library.outputs_of_a_block()
+        return conv.out_channels % block == 0 and conv.in_channels % (block // 2) == 0
+
+    def forward(
+        self,
+        x: Tensor,
+        other: Tensor | None = None,
+        *,
+        relu_first: bool = False,
+        relu: bool = False,
+        replace_other: bool = False,
+    ) -> Tensor:
+        """As `Convolution`.
+
+        Raises:
+            ValueError: the tensors are not of the convolution's type and channels, not alike, or not on the CPU.
+        """
+        x = self._channels_last(x, self.in_channels)
+        images, height, width, channels = x.shape
+        if other is not None:
+            other = self._channels_last(other, self.out_channels)
+            if other.shape[:3] != x.shape[:3]:
+                raise ValueError(f"{tuple(other.shape)} cannot be added to a convolution of {tuple(x.shape)}")
+        result = x.new_empty(*x.shape[:3], self.out_channels) if other is None or not replace_other else other
+
+        places = (self._step + 2) ** 2
+        tiles = images * -(-height // self._step) * -(-width // self._step)
+        group_size = self._GROUP * places * (channels + self._PADDING)
+        groups = _part(-(-tiles // self._GROUP), self.TILE_BYTES // (group_size * x.element_size()))
+        block_size = places * channels * self._block
+        blocks = _part(self.out_channels // self._block, self.KERNEL_BYTES // (block_size * x.element_size()))
+        workspace = x.new_empty(groups * group_size), x.new_empty(blocks * block_size)
+        tensors = (x, self._weight, other, self._bias, result, *workspace)
+        self._library.convolve(
+            ctypes.byref(
+                _Arguments(
+                    *(None if tensor is None else tensor.data_ptr() for tensor in tensors),
+                    *(images, height, width, channels, self.out_channels),
+                    *(groups * self._GROUP, blocks, relu_first, relu),
+                )
+            )
+        )
+        return result.permute(0, 3, 1, 2)
+
+    def _channels_last(self, x: Tensor, channels: int) -> Tensor:
+        """[N,C,h,w] as [N,h,w,C] in this order of memory, which the program takes for granted like the type."""
+        if x.shape[1] != channels or x.dtype != self._weight.dtype or x.device.type != "cpu":
+            raise ValueError(f"{channels} channels of {self._weight.dtype} on the CPU are wanted here")
+        return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _part(whole: int, most: int) -> int:
+    """The size of equal parts of a whole, of which none exceeds what may be (but for one)."""
+    parts = -(-whole // max(1, most))
+    return -(-whole // parts)
