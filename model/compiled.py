@@ -76,8 +76,10 @@ class CompiledConv2d(Convolution):
     the memory of neither them nor the tiles lasts. Sums are in fp32. Works and answers with the channels last.
     """
 
-    # Bounds of the workspace; the program takes what the caches hold from it at a time.
-    TILE_BYTES, KERNEL_BYTES = 1 << 25, 1 << 24
+    # Bounds of the workspace: where all kernels fit, few tiles pass all of them at a time; elsewhere some kernels all
+    # tiles. Measured with 1 MiB of cache for each core and 32 for all.
+    ALL_KERNELS_BYTES, FEW_TILES_BYTES = 1 << 24, 1 << 21
+    SOME_KERNELS_BYTES, ALL_TILES_BYTES = 1 << 23, 1 << 25
 
     _GROUP, _PADDING = 12, 32  # as in winograd.c
 
@@ -123,12 +125,17 @@ class CompiledConv2d(Convolution):
                 raise ValueError(f"{tuple(other.shape)} cannot be added to a convolution of {tuple(x.shape)}")
         result = x.new_empty(*x.shape[:3], self.out_channels) if other is None or not replace_other else other
 
-        places = (self._step + 2) ** 2
+        places, size = (self._step + 2) ** 2, x.element_size()
         tiles = images * -(-height // self._step) * -(-width // self._step)
+        blocks = self.out_channels // self._block
         group_size = self._GROUP * places * (channels + self._PADDING)
-        groups = _part(-(-tiles // self._GROUP), self.TILE_BYTES // (group_size * x.element_size()))
         block_size = places * channels * self._block
-        blocks = _part(self.out_channels // self._block, self.KERNEL_BYTES // (block_size * x.element_size()))
+        if blocks * block_size * size <= self.ALL_KERNELS_BYTES:
+            groups_at_once = self.FEW_TILES_BYTES // (group_size * size)
+        else:
+            groups_at_once = self.ALL_TILES_BYTES // (group_size * size)
+            blocks = _part(blocks, self.SOME_KERNELS_BYTES // (block_size * size))
+        groups = _part(-(-tiles // self._GROUP), groups_at_once)
         workspace = x.new_empty(groups * group_size), x.new_empty(blocks * block_size)
         tensors = (x, self._weight, other, self._bias, result, *workspace)
         self._library.convolve(
