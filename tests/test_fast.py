@@ -1,6 +1,8 @@
 """The fast copy of the network, and the convolutions that it is made of, against the plain ones."""
 
+import functools
 import itertools
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import ROOT, SMALL, draw_clip, tensors
-from model import RDE_VOS
+from model import RDE_VOS, compiled
+from model.compiled import CompiledConv2d
 from model.convolution import (
     Conv2d,
     NNPACKConv2d,
@@ -27,9 +30,18 @@ from model.inference import InferenceCore
 from plain import PlainCore
 
 
-@pytest.fixture
-def network() -> RDE_VOS:
-    """A network whose norms do something, as those of trained networks do."""
+def can_compile(dtype: torch.dtype) -> bool:
+    return CompiledConv2d.possible(nn.Conv2d(64, 64, 3, padding=1, dtype=dtype))
+
+
+needs_compiler = pytest.mark.skipif(not can_compile(torch.float32), reason="no C compiler here")
+
+
+@pytest.fixture(params=[pytest.param(True, marks=needs_compiler), False], ids=["compiled", "torch"])
+def network(request, monkeypatch) -> RDE_VOS:
+    """A network whose norms do something, as those of trained networks do; with a C compiler and without."""
+    if not request.param:
+        monkeypatch.setattr(compiled, "_library", lambda dtype: None)
     torch.manual_seed(0)
     network = RDE_VOS(replace(SMALL, value_channels=64, decoder_channels=(64, 64, 64)))  # wide enough for Winograd
     for module in network.modules():
@@ -45,6 +57,8 @@ def network() -> RDE_VOS:
 @torch.inference_mode()
 def test_every_part_computes_the_same(network, frames):
     fast = fast_network(network)
+    kinds = {type(module) for module in fast.modules()}
+    assert (CompiledConv2d in kinds) == (compiled._library(torch.float32) is not None)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
     image, masks = torch.randn(frames, 3, 64, 96), torch.rand(frames, 3, 64, 96)
     features, fast_features = network.encode_key(image), fast.encode_key(image)
@@ -126,6 +140,68 @@ def test_winograd_is_the_convolution(channels, size, bias, monkeypatch):
     assert (half - exact).norm() < 0.02 * exact.norm()
 
 
+@needs_compiler
+@pytest.mark.parametrize("options", [[], ["-mno-avx512f"], ["-mno-avx"]], ids=["native", "avx2", "sse"])
+@pytest.mark.parametrize(
+    ("channels", "size"), [((64, 64), (75, 80)), ((96, 64), (40, 41)), ((64, 128), (24, 30)), ((64, 96), (1, 3))]
+)
+@torch.inference_mode()
+def test_compiled_is_the_convolution(channels, size, options, monkeypatch, tmp_path):
+    compiler = tmp_path / "cc"
+    compiler.write_text(f'#!/bin/sh\nexec {shutil.which("cc") or shutil.which("gcc")} "$@" {" ".join(options)}\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(compiled, "_library", functools.cache(compiled._library.__wrapped__))
+    torch.manual_seed(0)
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 0.02)):
+        conv = nn.Conv2d(*channels, 3, padding=1, bias=size[0] != 40)
+        if not can_compile(dtype):
+            assert dtype == torch.bfloat16  # which only some processors multiply
+            continue
+        x = torch.randn(2, channels[0], *size)
+        exact = conv(x)
+        other = torch.randn_like(exact)
+        # All kernels and few tiles at once, all tiles and one block of kernels, and one group of tiles and one block.
+        for kernels, tiles in ((1 << 24, 1 << 21), (1, 1 << 25), (1, 1)):
+            monkeypatch.setattr(CompiledConv2d, "ALL_KERNELS_BYTES", kernels)
+            monkeypatch.setattr(CompiledConv2d, "SOME_KERNELS_BYTES", kernels)
+            monkeypatch.setattr(CompiledConv2d, "FEW_TILES_BYTES", tiles)
+            monkeypatch.setattr(CompiledConv2d, "ALL_TILES_BYTES", tiles)
+            result = CompiledConv2d(conv.to(dtype))(x.to(dtype))
+            assert result.dtype == dtype and (result - exact).norm() < bound * exact.norm()
+            result = CompiledConv2d(conv)(x.to(dtype), other.to(dtype), replace_other=True)
+            assert (result - exact - other).norm() < bound * exact.norm()
+
+
+@needs_compiler
+def test_compiled_refuses_what_it_was_not_made_for():
+    conv = CompiledConv2d(nn.Conv2d(64, 96, 3, padding=1))
+    x, other = torch.randn(1, 64, 8, 8), torch.randn(1, 96, 8, 8)
+    for wrong in (
+        (x.bfloat16(),),
+        (x.double(),),
+        (other,),
+        (x, x),
+        (x, other.half()),
+        (x, other[..., :4]),
+        (x, other[:0]),
+    ):
+        with pytest.raises(ValueError):
+            conv(*wrong)
+    assert not CompiledConv2d.possible(nn.Conv2d(64, 72, 3, padding=1))
+    assert not CompiledConv2d.possible(nn.Conv2d(64, 64, 3, padding=1).double())
+
+
+@pytest.mark.parametrize("program", [None, "exit 1", "exit 0"])
+def test_a_compiler_that_fails_is_as_good_as_none(program, monkeypatch, tmp_path):
+    if program is not None:
+        for name in ("cc", "gcc"):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{program}\n")
+            (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert compiled._library.__wrapped__(torch.float32) is None
+
+
 @torch.inference_mode()
 def test_a_convolution_does_what_follows_it_and_leaves_the_other_tensor_alone():
     torch.manual_seed(0)
@@ -135,6 +211,7 @@ def test_a_convolution_does_what_follows_it_and_leaves_the_other_tensor_alone():
     x, other = torch.randn(1, 64, 80, 76), torch.randn(1, 96, 80, 76)
     kept = other.clone()
     kinds = [conv, NNPACKConv2d(plain)] + [PackedConv2d.of(plain), WinogradConv2d(plain)] * PackedConv2d.available()
+    kinds += [CompiledConv2d(plain)] * can_compile(torch.float32)
     for kind in kinds:
         for relu_first, relu in itertools.product((False, True), repeat=2):
             for summand in (None, other):
@@ -147,7 +224,7 @@ def test_a_convolution_does_what_follows_it_and_leaves_the_other_tensor_alone():
             replaced = other.clone(memory_format=layout)
             result = kind(x, replaced, relu=True, replace_other=True)
             torch.testing.assert_close(result, finish(plain(x), other, True), atol=1e-4, rtol=1e-4)
-            if isinstance(kind, WinogradConv2d | PackedConv2d) and layout == torch.channels_last:
+            if isinstance(kind, CompiledConv2d | WinogradConv2d | PackedConv2d) and layout == torch.channels_last:
                 assert result.data_ptr() == replaced.data_ptr()
 
 
