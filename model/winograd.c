@@ -7,7 +7,6 @@
  * outputs are worked on at a time, so most of what lies between the steps stays in the caches. */
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -189,7 +188,7 @@ static void one_result(const Convolution *c, const float *products, int64_t tile
     }
 }
 
-int64_t outputs_of_a_block(void) { return OUTPUTS; }
+int outputs_of_a_block(void) { return OUTPUTS; }
 
 void convolve(const Convolution *c) {
     int64_t tiles = c->images * ((c->height + STEP - 1) / STEP) * ((c->width + STEP - 1) / STEP);
