@@ -1,5 +1,6 @@
 """A convolution of our own, compiled where it runs: no library has one as fast for 3×3 kernels on CPUs."""
 
+import contextlib
 import ctypes
 import functools
 import shutil
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.convolution import Convolution, winograd_matrices
+from model.convolution import Convolution, PackedConv2d, winograd_matrices
 
 _SOURCE = Path(__file__).with_name("winograd.c")
 
@@ -49,31 +50,30 @@ def _source(dtype: torch.dtype) -> str:
 
 @functools.cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The compiled program; None where there is no C compiler, or the processor does not multiply the type.
+    """The compiled program; None where it cannot be compiled or loaded, or the processor does not multiply the type.
 
-    Compiling takes less than a second, which spares a cache that could outlive what it was made of.
+    Compiling takes half a second, which spares a cache that could outlive what it was made of.
     """
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or dtype not in _TILINGS:
+    if dtype not in _TILINGS:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        source, module, library = (Path(folder, f"winograd.{suffix}") for suffix in ("c", "o", "so"))
-        source.write_text(_source(dtype), encoding="utf-8")
-        # -fopenmp not for linking: torch has brought the OpenMP library, whose threads these are to be, too.
-        options = ["-O3", "-march=native", "-fno-signed-zeros", "-fPIC", "-fopenmp"]
-        try:
+    for compiler in filter(None, map(shutil.which, ("cc", "gcc"))):
+        with contextlib.suppress(OSError, subprocess.CalledProcessError), tempfile.TemporaryDirectory() as folder:
+            source, module, library = (Path(folder, f"winograd.{suffix}") for suffix in ("c", "o", "so"))
+            source.write_text(_source(dtype), encoding="utf-8")
+            # -fopenmp not for linking: torch has brought the OpenMP library, whose threads these are to be, too.
+            options = ["-O3", "-march=native", "-fno-signed-zeros", "-fPIC", "-fopenmp"]
             for command in ([*options, "-c", source, "-o", module], ["-shared", module, "-o", library]):
                 subprocess.run([compiler, *command], check=True, capture_output=True)
             return ctypes.CDLL(str(library))
-        except (OSError, subprocess.CalledProcessError):
-            return None
+    return None
 
 
 class CompiledConv2d(Convolution):
     """A convolution that `gains_from_winograd` and is `possible`, as Winograd's F(6×6, 3×3), in bf16 F(4×4, 3×3).
 
-    The kernels are transformed at every call, which costs less than reading transformed ones from memory would, and
-    the memory of neither them nor the tiles lasts. Sums are in fp32. Works and answers with the channels last.
+    The kernels are transformed at every call, in less time than it would take to read transformed ones from memory
+    where a frame is large, so they need no memory that lasts. Sums are in fp32. Works and answers with the channels
+    last; knows no gradients.
     """
 
     # Bounds of the workspace: where all kernels fit, few tiles pass all of them at a time; elsewhere some kernels all
@@ -81,14 +81,17 @@ class CompiledConv2d(Convolution):
     ALL_KERNELS_BYTES, FEW_TILES_BYTES = 1 << 24, 1 << 21
     SOME_KERNELS_BYTES, ALL_TILES_BYTES = 1 << 23, 1 << 25
 
+    # Of all images together. With fewer, transforming the kernels takes longer than oneDNN's convolution.
+    LEAST_POSITIONS = 400
+
     _GROUP, _PADDING = 12, 32  # as in winograd.c
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         weight = conv.weight.detach()
         self.out_channels, self.in_channels = weight.shape[:2]
-        self._library, self._step = _library(weight.dtype), _TILINGS[weight.dtype][1]
-        self._block = self._library.outputs_of_a_block()
+        self._step = _TILINGS[weight.dtype][1]
+        self._block = _library(weight.dtype).outputs_of_a_block()
         # [blocks,in,9,outputs of a block]
         self._weight = weight.flatten(2).unflatten(0, (-1, self._block)).permute(0, 2, 3, 1).contiguous()
         self._bias = weight.new_zeros(self.out_channels) if conv.bias is None else conv.bias.detach()
@@ -117,6 +120,8 @@ class CompiledConv2d(Convolution):
         Raises:
             ValueError: the tensors are not of the convolution's type and channels, not alike, or not on the CPU.
         """
+        if len(x) * x.shape[2] * x.shape[3] < self.LEAST_POSITIONS and PackedConv2d.available():
+            return self._for_small_frames(x, other, relu_first=relu_first, relu=relu, replace_other=replace_other)
         x = self._channels_last(x, self.in_channels)
         images, height, width, channels = x.shape
         if other is not None:
@@ -138,7 +143,8 @@ class CompiledConv2d(Convolution):
         groups = _part(-(-tiles // self._GROUP), groups_at_once)
         workspace = x.new_empty(groups * group_size), x.new_empty(blocks * block_size)
         tensors = (x, self._weight, other, self._bias, result, *workspace)
-        self._library.convolve(
+        torch.get_num_threads()  # lets torch set this number for OpenMP, which in a new thread it has not done yet
+        _library(x.dtype).convolve(
             ctypes.byref(
                 _Arguments(
                     *(None if tensor is None else tensor.data_ptr() for tensor in tensors),
@@ -149,6 +155,11 @@ class CompiledConv2d(Convolution):
         )
         return result.permute(0, 3, 1, 2)
 
+    @functools.cached_property
+    def _for_small_frames(self) -> PackedConv2d:
+        weight = self._weight.permute(0, 3, 1, 2).reshape(self.out_channels, self.in_channels, 3, 3)
+        return PackedConv2d(weight, self._bias.to(weight), padding=(1, 1))
+
     def _channels_last(self, x: Tensor, channels: int) -> Tensor:
         """[N,C,h,w] as [N,h,w,C] in this order of memory, which the program takes for granted like the type."""
         if x.shape[1] != channels or x.dtype != self._weight.dtype or x.device.type != "cpu":
@@ -158,5 +169,5 @@ class CompiledConv2d(Convolution):
 
 def _part(whole: int, most: int) -> int:
     """The size of equal parts of a whole, of which none exceeds what may be (but for one)."""
-    parts = -(-whole // max(1, most))
+    parts = max(1, -(-whole // max(1, most)))
     return -(-whole // parts)

@@ -25,7 +25,8 @@ class Convolution(nn.Module):
     ) -> Tensor:
         """conv(x) + other, of the ReLU of x or the ReLU of it all: [N,in,h,w] and [N,out,h',w'] -> [N,out,h',w'].
 
-        With ``replace_other`` a kind that knows no gradients may put the result in the place of ``other``.
+        With ``replace_other`` a kind that knows no gradients may put the result in the place of ``other``, which then
+        shares no memory with x.
         """
         return self.convolve(F.relu(x) if relu_first else x, other, relu, replace_other)
 

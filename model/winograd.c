@@ -33,6 +33,7 @@ typedef int32_t integers __attribute__((vector_size(LANES * 4), aligned(4)));
 #endif
 typedef uint16_t element;
 typedef uint16_t halves __attribute__((vector_size(LANES * 2), aligned(2)));
+typedef int32_t pair __attribute__((may_alias)); /* of elements */
 #define TOGETHER 2 /* channels that one multiplication sums over */
 
 static inline vector load(const element *from) {
@@ -51,7 +52,7 @@ static inline void store_kernel(element *to, const vector *x) {
 }
 
 static inline vector multiply_add(vector sum, const element *input, const element *kernel) {
-    __m512i both = _mm512_set1_epi32(*(const int32_t *)input);
+    __m512i both = _mm512_set1_epi32(*(const pair *)input);
     return (vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)both, (__m512bh)_mm512_loadu_si512(kernel));
 }
 #else
