@@ -130,18 +130,8 @@ class CompiledConv2d(Convolution):
                 raise ValueError(f"{tuple(other.shape)} cannot be added to a convolution of {tuple(x.shape)}")
         result = x.new_empty(*x.shape[:3], self.out_channels) if other is None or not replace_other else other
 
-        places, size = (self._step + 2) ** 2, x.element_size()
         tiles = images * -(-height // self._step) * -(-width // self._step)
-        blocks = self.out_channels // self._block
-        group_size = self._GROUP * places * (channels + self._PADDING)
-        block_size = places * channels * self._block
-        if blocks * block_size * size <= self.ALL_KERNELS_BYTES:
-            groups_at_once = self.FEW_TILES_BYTES // (group_size * size)
-        else:
-            groups_at_once = self.ALL_TILES_BYTES // (group_size * size)
-            blocks = _part(blocks, self.SOME_KERNELS_BYTES // (block_size * size))
-        groups = _part(-(-tiles // self._GROUP), groups_at_once)
-        workspace = x.new_empty(groups * group_size), x.new_empty(blocks * block_size)
+        tiles_at_once, blocks_at_once, *workspace = self._workspace(tiles)
         tensors = (x, self._weight, other, self._bias, result, *workspace)
         torch.get_num_threads()  # lets torch set this number for OpenMP, which in a new thread it has not done yet
         _library(x.dtype).convolve(
@@ -149,11 +139,28 @@ class CompiledConv2d(Convolution):
                 _Arguments(
                     *(None if tensor is None else tensor.data_ptr() for tensor in tensors),
                     *(images, height, width, channels, self.out_channels),
-                    *(groups * self._GROUP, blocks, relu_first, relu),
+                    *(tiles_at_once, blocks_at_once, relu_first, relu),
                 )
             )
         )
         return result.permute(0, 3, 1, 2)
+
+    def _workspace(self, tiles: int) -> tuple[int, int, Tensor, Tensor]:
+        """How many tiles and blocks of kernels to work on at a time, and the memory for them once transformed."""
+        places, blocks = (self._step + 2) ** 2, len(self._weight)
+        group_size = self._GROUP * places * (self.in_channels + self._PADDING)
+        block_size = places * self.in_channels * self._block
+        group_bytes, block_bytes = (size * self._weight.element_size() for size in (group_size, block_size))
+        if blocks * block_bytes <= self.ALL_KERNELS_BYTES:
+            most_groups = self.FEW_TILES_BYTES // group_bytes
+        else:
+            most_groups = self.ALL_TILES_BYTES // group_bytes
+            blocks = _part(blocks, self.SOME_KERNELS_BYTES // block_bytes)
+        groups = _part(-(-tiles // self._GROUP), most_groups)
+        memory = (
+            self._weight.new_empty(number * size) for number, size in ((groups, group_size), (blocks, block_size))
+        )
+        return groups * self._GROUP, blocks, *memory
 
     @functools.cached_property
     def _for_small_frames(self) -> PackedConv2d:
