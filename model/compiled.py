@@ -175,6 +175,6 @@ class CompiledConv2d(Convolution):
 
 
 def _part(whole: int, most: int) -> int:
-    """The size of equal parts of a whole, of which none exceeds what may be (but for one)."""
-    parts = max(1, -(-whole // max(1, most)))
+    """The size of the fewest equal parts of a whole that are no larger than this, at least 1."""
+    parts = max(1, -(-whole // max(1, most)))  # one of nothing, as in an empty batch
     return -(-whole // parts)
