@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.convolution import Convolution, PackedConv2d, winograd_matrices
+from model.convolution import Convolution, PackedConv2d, equal_part, gains_from_winograd, winograd_matrices
 
 _SOURCE = Path(__file__).with_name("winograd.c")
 
@@ -22,6 +22,9 @@ _TILINGS = {
     torch.float32: ((0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5), 6),
     torch.bfloat16: ((0.0, 2 / 3, -2 / 3, 1.5, -1.5), 4),
 }
+
+_GROUP = 12  # tiles that are worked on at a time
+_PADDING = 32  # elements after each row of a product, or rows would compete for the same lines of the cache
 
 
 class _Arguments(ctypes.Structure):
@@ -41,7 +44,8 @@ def _source(dtype: torch.dtype) -> str:
     # Sums of few simple numbers where one can choose: the last one of each row becomes 1.
     tile[np.abs(tile) < 1e-12] = 0.0
     scale = np.array([row[np.flatnonzero(row)[-1]] for row in tile])[:, None]
-    lines = [f"#define STEP {step}", f"#define TILE {step + 2}", f"#define BF16 {int(dtype == torch.bfloat16)}"]
+    constants = {"STEP": step, "BF16": int(dtype == torch.bfloat16), "GROUP": _GROUP, "PADDING": _PADDING}
+    lines = [f"#define {name} {value}" for name, value in constants.items()]
     for name, matrix in (("INPUT", tile / scale), ("KERNEL", kernel * scale), ("OUTPUT", output)):
         rows = ", ".join("{" + ", ".join(f"{float(value)}f" for value in row) + "}" for row in matrix)
         lines.append(f"static const float {name}[{matrix.shape[0]}][{matrix.shape[1]}] = {{{rows}}};")
@@ -69,7 +73,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 
 class CompiledConv2d(Convolution):
-    """A convolution that `gains_from_winograd` and is `possible`, as Winograd's F(6×6, 3×3), in bf16 F(4×4, 3×3).
+    """A convolution that gains from it and is `possible`, as Winograd's F(6×6, 3×3), in bf16 F(4×4, 3×3).
 
     The kernels are transformed at every call, in less time than it would take to read transformed ones from memory
     where a frame is large, so they need no memory that lasts. Sums are in fp32. Works and answers with the channels
@@ -84,8 +88,6 @@ class CompiledConv2d(Convolution):
     # Of all images together. With fewer, transforming the kernels takes longer than oneDNN's convolution.
     LEAST_POSITIONS = 400
 
-    _GROUP, _PADDING = 12, 32  # as in winograd.c
-
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         weight = conv.weight.detach()
@@ -94,34 +96,28 @@ class CompiledConv2d(Convolution):
         self._block = _library(weight.dtype).outputs_of_a_block()
         # [blocks,in,9,outputs of a block]
         self._weight = weight.flatten(2).unflatten(0, (-1, self._block)).permute(0, 2, 3, 1).contiguous()
-        self._bias = weight.new_zeros(self.out_channels) if conv.bias is None else conv.bias.detach()
-        self._bias = self._bias.float()
+        bias = weight.new_zeros(self.out_channels) if conv.bias is None else conv.bias.detach()
+        self._bias = bias.float()
 
     @staticmethod
     def possible(conv: nn.Conv2d) -> bool:
-        """Whether this machine can compile it for a convolution's type and number of channels."""
-        library = _library(conv.weight.dtype) if conv.weight.device.type == "cpu" else None
+        """Whether a convolution `gains_from_winograd`, and this machine compiles it for its type and channels."""
+        if not gains_from_winograd(conv) or conv.weight.device.type != "cpu":
+            return False
+        library = _library(conv.weight.dtype)
         if library is None:
             return False
         block = library.outputs_of_a_block()
         return conv.out_channels % block == 0 and conv.in_channels % (block // 2) == 0
 
-    def forward(
-        self,
-        x: Tensor,
-        other: Tensor | None = None,
-        *,
-        relu_first: bool = False,
-        relu: bool = False,
-        replace_other: bool = False,
-    ) -> Tensor:
+    def convolve(self, x: Tensor, other: Tensor | None, relu_first: bool, relu: bool, replace_other: bool) -> Tensor:
         """As `Convolution`.
 
         Raises:
             ValueError: the tensors are not of the convolution's type and channels, not alike, or not on the CPU.
         """
         if len(x) * x.shape[2] * x.shape[3] < self.LEAST_POSITIONS and PackedConv2d.available():
-            return self._for_small_frames(x, other, relu_first=relu_first, relu=relu, replace_other=replace_other)
+            return self._for_small_frames.convolve(x, other, relu_first, relu, replace_other)
         x = self._channels_last(x, self.in_channels)
         images, height, width, channels = x.shape
         if other is not None:
@@ -148,19 +144,19 @@ class CompiledConv2d(Convolution):
     def _workspace(self, tiles: int) -> tuple[int, int, Tensor, Tensor]:
         """How many tiles and blocks of kernels to work on at a time, and the memory for them once transformed."""
         places, blocks = (self._step + 2) ** 2, len(self._weight)
-        group_size = self._GROUP * places * (self.in_channels + self._PADDING)
+        group_size = _GROUP * places * (self.in_channels + _PADDING)
         block_size = places * self.in_channels * self._block
         group_bytes, block_bytes = (size * self._weight.element_size() for size in (group_size, block_size))
         if blocks * block_bytes <= self.ALL_KERNELS_BYTES:
             most_groups = self.FEW_TILES_BYTES // group_bytes
         else:
             most_groups = self.ALL_TILES_BYTES // group_bytes
-            blocks = _part(blocks, self.SOME_KERNELS_BYTES // block_bytes)
-        groups = _part(-(-tiles // self._GROUP), most_groups)
+            blocks = equal_part(blocks, self.SOME_KERNELS_BYTES // block_bytes)
+        groups = equal_part(-(-tiles // _GROUP), most_groups)
         memory = (
             self._weight.new_empty(number * size) for number, size in ((groups, group_size), (blocks, block_size))
         )
-        return groups * self._GROUP, blocks, *memory
+        return groups * _GROUP, blocks, *memory
 
     @functools.cached_property
     def _for_small_frames(self) -> PackedConv2d:
@@ -172,9 +168,3 @@ class CompiledConv2d(Convolution):
         if x.shape[1] != channels or x.dtype != self._weight.dtype or x.device.type != "cpu":
             raise ValueError(f"{channels} channels of {self._weight.dtype} on the CPU are wanted here")
         return x.permute(0, 2, 3, 1).contiguous()
-
-
-def _part(whole: int, most: int) -> int:
-    """The size of the fewest equal parts of a whole that are no larger than this, at least 1."""
-    parts = max(1, -(-whole // max(1, most)))  # one of nothing, as in an empty batch
-    return -(-whole // parts)

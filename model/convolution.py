@@ -28,21 +28,27 @@ class Convolution(nn.Module):
         With ``replace_other`` a kind that knows no gradients may put the result in the place of ``other``, which then
         shares no memory with x.
         """
-        return self.convolve(F.relu(x) if relu_first else x, other, relu, replace_other)
+        return self.convolve(x, other, relu_first, relu, replace_other)
 
-    def convolve(self, x: Tensor, other: Tensor | None, relu: bool, replace_other: bool) -> Tensor:
-        """What `forward` leaves to each kind: conv(x) + other, or the ReLU of it."""
+    def convolve(self, x: Tensor, other: Tensor | None, relu_first: bool, relu: bool, replace_other: bool) -> Tensor:
+        """What `forward` does, which is left to each kind."""
         raise NotImplementedError
 
 
 class Conv2d(Convolution, nn.Conv2d):
     """torch's convolution."""
 
-    def convolve(self, x: Tensor, other: Tensor | None, relu: bool, replace_other: bool) -> Tensor:
+    def convolve(self, x: Tensor, other: Tensor | None, relu_first: bool, relu: bool, replace_other: bool) -> Tensor:
         """As `Convolution`; can be trained, so it never replaces ``other``."""
+        x = begin(x, relu_first)
         if trains_by_nnpack(self, x):
             return finish(_TrainedByNNPACK.apply(x, self.weight, self.bias), other, relu)
         return finish(nn.Conv2d.forward(self, x), other, relu)
+
+
+def begin(x: Tensor, relu_first: bool) -> Tensor:
+    """What comes before a convolution; ``x`` stays as it is."""
+    return F.relu(x) if relu_first else x
 
 
 def finish(x: Tensor, other: Tensor | None, relu: bool) -> Tensor:
@@ -98,9 +104,9 @@ class PackedConv2d(Convolution):
         """Whether this build of PyTorch has it."""
         return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
-    def convolve(self, x: Tensor, other: Tensor | None, relu: bool, replace_other: bool) -> Tensor:
+    def convolve(self, x: Tensor, other: Tensor | None, relu_first: bool, relu: bool, replace_other: bool) -> Tensor:
         """As `Convolution`."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = begin(x, relu_first).contiguous(memory_format=torch.channels_last)
         if x.shape != self._packed_for:
             with lasting_memory():
                 weight = self._weight.to_dense() if self._weight.is_mkldnn else self._weight
@@ -135,8 +141,9 @@ class NNPACKConv2d(Convolution):
         super().__init__()
         self.conv = conv
 
-    def convolve(self, x: Tensor, other: Tensor | None, relu: bool, replace_other: bool) -> Tensor:
+    def convolve(self, x: Tensor, other: Tensor | None, relu_first: bool, relu: bool, replace_other: bool) -> Tensor:
         """As `Convolution`; NNPACK cannot write to a given place."""
+        x = begin(x, relu_first)
         enough = x.shape[2] * x.shape[3] >= self.LEAST_POSITIONS
         return finish(_by_nnpack(x, self.conv.weight, self.conv.bias) if enough else self.conv(x), other, relu)
 
@@ -204,6 +211,12 @@ class _TrainedByNNPACK(torch.autograd.Function):
         return to_x, to_weight, to_bias
 
 
+def equal_part(whole: int, most: int) -> int:
+    """The size of the fewest equal parts of a whole that are no larger than this, at least 1."""
+    parts = max(1, -(-whole // max(1, most)))  # one of nothing, as in an empty batch
+    return -(-whole // parts)
+
+
 def winograd_matrices(points: tuple[float, ...], outputs: int, taps: int) -> tuple[np.ndarray, ...]:
     """A^T [outputs,n], G [n,taps] and B^T [n,n] of Winograd's F(outputs, taps), n = outputs + taps - 1.
 
@@ -253,15 +266,7 @@ class WinogradConv2d(Convolution):
         # A product of matrices for each of the 36 places, as oneDNN has it quickest.
         self._multiply = PackedConv2d(transformed.view(-1, in_channels, 1, 1), bias, groups=products)
 
-    def forward(
-        self,
-        x: Tensor,
-        other: Tensor | None = None,
-        *,
-        relu_first: bool = False,
-        relu: bool = False,
-        replace_other: bool = False,
-    ) -> Tensor:
+    def convolve(self, x: Tensor, other: Tensor | None, relu_first: bool, relu: bool, replace_other: bool) -> Tensor:
         """As `Convolution`; the first ReLU and the replacing go strip by strip."""
         x = x.permute(0, 2, 3, 1).contiguous()
         if other is None:
@@ -278,8 +283,7 @@ class WinogradConv2d(Convolution):
         height, width, in_channels = x.shape
         rows, columns = -(-height // self._STEP), -(-width // self._STEP)  # of tiles
         row_bytes = self._TILE**2 * columns * max(in_channels, self.out_channels) * x.element_size()
-        bands = -(-rows // max(1, self.BAND_BYTES // row_bytes))
-        band = -(-rows // bands)
+        band = equal_part(rows, self.BAND_BYTES // row_bytes)
         for first in range(0, rows, band):
             # Every band has as many rows of tiles, since the layout of the weights depends on it; the last one begins
             # within what is done already.

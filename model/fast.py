@@ -100,12 +100,17 @@ def _replace_convolutions(module: nn.Module, winograd: Callable[[nn.Conv2d], nn.
             continue  # as it should be
         if not isinstance(child, nn.Conv2d):
             _replace_convolutions(child, winograd)
-        elif gains_from_winograd(child) and CompiledConv2d.possible(child):
-            setattr(module, name, CompiledConv2d(child))
-        elif winograd is not None and gains_from_winograd(child):
-            setattr(module, name, winograd(child))
-        elif PackedConv2d.available():
-            setattr(module, name, PackedConv2d.of(child))
+        else:
+            setattr(module, name, _fastest(child, winograd))
+
+
+def _fastest(conv: nn.Conv2d, winograd: Callable[[nn.Conv2d], nn.Module] | None = None) -> nn.Module:
+    """The same convolution, compiled, of the kind for Winograd's method, or packed: the first that is possible."""
+    if CompiledConv2d.possible(conv):
+        return CompiledConv2d(conv)
+    if winograd is not None and gains_from_winograd(conv):
+        return winograd(conv)
+    return PackedConv2d.of(conv) if PackedConv2d.available() else conv
 
 
 class WithReLU(nn.Module):
@@ -128,12 +133,7 @@ class FusedBlock(nn.Module):
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            CompiledConv2d(conv)
-            if gains_from_winograd(conv) and CompiledConv2d.possible(conv)
-            else PackedConv2d.of(conv)
-            for conv in block.convolutions()
-        )
+        self.convs = nn.ModuleList(_fastest(conv) for conv in block.convolutions())
         shortcut = block.downsample
         self.shortcut = PackedConv2d.of(shortcut[0]) if isinstance(shortcut, nn.Sequential) else shortcut
 

@@ -1,6 +1,7 @@
 /* Winograd's convolution F(STEP×STEP, 3×3) of images whose channels are last (Lavin and Gray, "Fast Algorithms for
- * Convolutional Neural Networks", CVPR 2016). model/compiled.py puts before this what differs: STEP, TILE = STEP + 2,
- * BF16 (whether tensors are bf16 instead of fp32), and the matrices INPUT, KERNEL and OUTPUT.
+ * Convolutional Neural Networks", CVPR 2016). model/compiled.py puts before this what differs: STEP, BF16 (whether
+ * tensors are bf16 instead of fp32) and the matrices INPUT, KERNEL and OUTPUT; and what both must know: GROUP (tiles
+ * that are worked on at a time, a multiple of ROWS) and PADDING (elements after each row of a product).
  *
  * A frame is cut into tiles of TILE×TILE that overlap by 2. The transforms work on as many channels at once as a
  * register holds. For each of the TILE² places of a tile, a product of matrices sums over the channels. Few tiles and
@@ -19,9 +20,8 @@
 #define ROWS 6
 #endif
 #define OUTPUTS (2 * LANES) /* that are worked on at a time */
-#define GROUP 12            /* tiles that are worked on at a time */
+#define TILE (STEP + 2)
 #define PLACES (TILE * TILE)
-#define PADDING 32 /* elements after each row of a product, or rows would compete for the same lines of the cache */
 
 typedef float vector __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef int32_t integers __attribute__((vector_size(LANES * 4), aligned(4)));
