@@ -73,7 +73,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 
 class CompiledConv2d(Convolution):
-    """A convolution that gains from it and is `possible`, as Winograd's F(6×6, 3×3), in bf16 F(4×4, 3×3).
+    """A convolution that is `possible`, as Winograd's F(6×6, 3×3), in bf16 F(4×4, 3×3).
 
     The kernels are transformed at every call, in less time than it would take to read transformed ones from memory
     where a frame is large, so they need no memory that lasts. Sums are in fp32. Works and answers with the channels
