@@ -1,6 +1,5 @@
 """The network of RDE-VOS, its memory and its engine."""
 
-import util  # noqa: F401  before torch, see there
 from model.checkpoint import load_network, save_network
 from model.network import RDE_VOS, NetworkConfig, soft_aggregation
 

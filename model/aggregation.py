@@ -1,23 +1,22 @@
 """The spatio-temporal aggregation module, SAM (Section 3.3, Figure 2c).
 
-The paper writes its convolutions over (time, height, width). Two frames leave little of the third dimension: a
-(1,3,3) kernel is a 2-D convolution of each frame, and the (2,3,3) kernel of *squeeze* is one 2-D convolution of both
-frames stacked along the channels. That is how they are stored and computed here.
+The paper writes SAM's convolutions over (time, height, width). For two frames 2-D convolutions are enough: a (1,3,3)
+kernel is a 2-D convolution of each frame, and the (2,3,3) kernel of *squeeze* is a 2-D convolution of both frames
+stacked along the channels. This module stores and computes the convolutions in this form.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.convolution import Conv2d
-
 
 class SpatioTemporalAggregation(nn.Module):
     """SAM for embeddings of C channels: squeeze(enhance(extract(previous RDE, latest))), Eq. 4 to 6.
 
-    It starts close to the mean of the two embeddings. Its non-local product is cubic in its input, and SAM is applied
-    to its own results: from torch's start they reach 1e6 in training's three rounds, and later, if the product grows
-    unchecked, in the rounds of inference that training never sees.
+    An untrained SAM is close to the mean of the two embeddings. The reason for this start: SAM is applied to its own
+    results, and the non-local product of `Extract` is cubic in its input. With torch's default start the results reach
+    1e6 within the three updates of a training clip. A product that grows unchecked during training reaches such values
+    later, in the many updates of inference, which training never sees.
     """
 
     def __init__(self, channels: int) -> None:
@@ -46,8 +45,9 @@ class Extract(nn.Module):
         self.phi = nn.Conv2d(channels, channels // 2, 1)
         self.g = nn.Conv2d(channels, channels // 2, 1)
         self.out = nn.Conv2d(channels // 2, channels, 1)
-        # As non-local blocks start (Wang et al., CVPR 2018): as nothing but their residual connection. The product
-        # starts small, too: Adam moves all weights alike, and ``out`` would make much of a large one within few steps.
+        # At the start only the residual connection counts, as in non-local blocks (Wang et al., CVPR 2018). The
+        # product starts small, too: Adam moves all weights by the same amount, so with a large product a few steps of
+        # ``out`` would already change the result much.
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         for factor in (self.theta, self.phi, self.g):
@@ -56,20 +56,21 @@ class Extract(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N,2,C,h,w] -> [N,2,C,h,w].
 
-        Without a softmax the product is associative: θᵀ(φg) costs C²/4 per position, (θᵀφ)g a row of all positions.
+        Without a softmax the product is associative. θᵀ(φg) costs C²/4 multiplications per position; (θᵀφ)g costs C
+        multiplications for every pair of positions.
         """
         frames = x.flatten(0, 1)
         theta = self._by_position(self.theta(frames), x)
         phi = self._by_position(F.max_pool2d(self.phi(frames), 2), x)
         g = self._by_position(F.max_pool2d(self.g(frames), 2), x)
-        # Divided before the sum over positions, which could otherwise leave the range of fp16.
+        # The division comes before the sum over positions: the sum alone could leave the range of fp16.
         y = theta @ ((phi / phi.shape[1]).transpose(1, 2) @ g)
         y = y.unflatten(1, (2, *x.shape[3:])).permute(0, 1, 4, 2, 3)
         return x + self.out(y.flatten(0, 1)).view_as(x)
 
     @staticmethod
     def _by_position(frames: Tensor, x: Tensor) -> Tensor:
-        """[N·2,c,h,w] -> [N,2·h·w,c]: one row for each position of the two frames."""
+        """[N·2,c,h,w] -> [N,2·h·w,c]: a row for each position of the two frames."""
         return frames.unflatten(0, x.shape[:2]).permute(0, 1, 3, 4, 2).flatten(1, 3)
 
 
@@ -85,8 +86,9 @@ class Enhance(nn.Module):
             [nn.Conv2d(channels, width, 1, bias=False)]
             + [nn.Conv2d(channels, width, 3, padding=d, dilation=d, bias=False) for d in self.DILATIONS]
         )
-        self.merge = Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.merge = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,C,h,w] -> [N,C,h,w]."""
-        return x + self.merge(F.relu(torch.cat([branch(x) for branch in self.branches], dim=1)), relu=True)
+        pyramid = F.relu_(torch.cat([branch(x) for branch in self.branches], dim=1))
+        return x + F.relu_(self.merge(pyramid))

@@ -2,47 +2,53 @@
 
 import torch
 from torch import Tensor, nn
-
-from model.convolution import Conv2d
+from torch.nn import functional as F
 
 
 class ResidualBlock(nn.Module):
-    """conv3×3(ReLU(conv3×3(ReLU(x)))) + shortcut; the shortcut is a 3×3 convolution where the channels change.
-
-    In a fast copy of the network the result may take the place of x.
-    """
+    """conv3×3(ReLU(conv3×3(ReLU(x)))) + shortcut(x); the shortcut is a 3×3 convolution where the channels change."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = (
-            nn.Identity() if in_channels == out_channels else Conv2d(in_channels, out_channels, 3, padding=1)
+            nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 3, padding=1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,out,h,w]."""
-        return self.conv2(self.conv1(x, relu_first=True, relu=True), self.shortcut(x), replace_other=True)
+        y = F.relu_(self.conv1(F.relu(x)))
+        return self.conv2(y) + self.shortcut(x)
 
 
 class SharedConv2d(nn.Module):
-    """A 3×3 convolution of cat([own, shared]) where ``shared`` is a frame's and ``own`` each of its objects'.
+    """A 3×3 convolution of cat([own, shared]): ``shared`` is a feature of the frame, ``own`` of one of its objects.
 
-    A convolution of a concatenation is a sum of convolutions, so the shared half is computed once for all objects.
+    The convolution of a concatenation is the sum of two convolutions. So the shared half is computed once for all
+    objects of a frame.
     """
 
     def __init__(self, own_channels: int, shared_channels: int, out_channels: int) -> None:
         super().__init__()
         whole = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)  # for its initialisation
-        self.own = Conv2d(own_channels, out_channels, 3, padding=1, bias=False)
-        self.shared = Conv2d(shared_channels, out_channels, 3, padding=1)
+        self.own = nn.Conv2d(own_channels, out_channels, 3, padding=1, bias=False)
+        self.shared = nn.Conv2d(shared_channels, out_channels, 3, padding=1)
         self.own.weight.data.copy_(whole.weight[:, :own_channels])
         self.shared.weight.data.copy_(whole.weight[:, own_channels:])
         self.shared.bias = whole.bias
 
-    def forward(self, own: Tensor, shared: Tensor, *, relu_first: bool = False, relu: bool = False) -> Tensor:
-        """own [B·K,own,h,w], and what ``self.shared`` made of the frame's features [B,out,h,w] -> [B·K,out,h,w]."""
-        return self.own(own, per_object(shared, own.shape[0] // shared.shape[0]), relu_first=relu_first, relu=relu)
+    def forward(self, own: Tensor, prepared: Tensor) -> Tensor:
+        """Add the halves.
+
+        Args:
+            own: features of K objects of each of B frames [B·K,own,h,w].
+            prepared: ``self.shared`` of the frames' features [B,out,h,w].
+
+        Returns:
+            [B·K,out,h,w].
+        """
+        return self.own(own) + per_object(prepared, len(own) // len(prepared))
 
 
 class FusionBlock(nn.Module):
@@ -51,17 +57,17 @@ class FusionBlock(nn.Module):
     def __init__(self, own_channels: int, shared_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = SharedConv2d(own_channels, shared_channels, out_channels)
-        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = SharedConv2d(own_channels, shared_channels, out_channels)
 
-    def of_frame(self, shared: Tensor) -> tuple[Tensor, Tensor]:
-        """The part that all objects share, from the frame's features [B,shared,h,w]; two of [B,out,h,w]."""
-        return self.conv1.shared(shared, relu_first=True), self.shortcut.shared(shared)
+    def prepare(self, shared: Tensor) -> tuple[Tensor, Tensor]:
+        """The part that all objects share, from the frames' features [B,shared,h,w]; two tensors [B,out,h,w]."""
+        return self.conv1.shared(F.relu(shared)), self.shortcut.shared(shared)
 
-    def forward(self, own: Tensor, of_frame: tuple[Tensor, Tensor]) -> Tensor:
-        """own [B·K,own,h,w] and the result of `of_frame` -> [B·K,out,h,w]."""
-        x = self.conv1(own, of_frame[0], relu_first=True, relu=True)
-        return self.conv2(x, self.shortcut(own, of_frame[1]), replace_other=True)
+    def forward(self, own: Tensor, prepared: tuple[Tensor, Tensor]) -> Tensor:
+        """own [B·K,own,h,w] and the result of `prepare` -> [B·K,out,h,w]."""
+        y = F.relu_(self.conv1(F.relu(own), prepared[0]))
+        return self.conv2(y) + self.shortcut(own, prepared[1])
 
 
 class CBAM(nn.Module):
@@ -83,5 +89,8 @@ class CBAM(nn.Module):
 
 
 def per_object(x: Tensor, objects: int) -> Tensor:
-    """Repeat features of a frame for each of its objects: [B,C,h,w] -> [B·K,C,h,w]; those of one frame in place."""
+    """Repeat the features of each frame for each of its K objects: [B,C,h,w] -> [B·K,C,h,w].
+
+    The features of a single frame are not copied.
+    """
     return x.expand(objects, -1, -1, -1) if len(x) == 1 else x.repeat_interleave(objects, dim=0)

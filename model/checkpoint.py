@@ -1,29 +1,29 @@
-"""Checkpoints: one loader for the published weights of RDE-VOS and STCN and for this project's own.
+"""Checkpoints: one loader for the published weights of RDE-VOS and STCN, and for the weights of this project.
 
-A file is recognised by what it holds, so no architecture is ever named on a command line. Published state dicts are
-translated to this project's names first; everything after that is common.
+The loader recognises a file by its content, so command lines never name an architecture. Published state dicts are
+first translated to the names of this project; all later steps are the same for all files.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from model.encoders import extend_input_channels
-from model.network import RDE_VOS, NetworkConfig, empty_network
-from util import lasting_memory
+from model.network import RDE_VOS, NetworkConfig
 from util.errors import InputError
 from util.files import atomic_path
 
-# The small network that comes with the project; its README says how it was trained, and what it reaches.
+# The small network that comes with the project. The README beside the file says how the network was trained.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "toy.pth"
 
-# Published name -> ours, first match wins. Both released code bases share the names of everything but SAM.
+# Published name -> our name; the first match counts. RDE-VOS and STCN share the names of all parts but SAM.
 _PUBLISHED_NAMES = [
     (r"key_encoder\.res2\.", "key_encoder.backbone.layer1."),
     (r"key_encoder\.(conv1|bn1|layer[23])\.", r"key_encoder.backbone.\1."),
@@ -57,26 +57,28 @@ _PUBLISHED_NAMES = [
 ]
 
 
-@lasting_memory()
 def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VOS:
-    """Read a checkpoint of any known form into a network in eval mode, its architecture taken from the file.
+    """Read a checkpoint of any known form into a network in eval mode. The file decides the architecture.
 
-    Known are a published RDE-VOS state dict, a published STCN state dict (the network then has no SAM), a
-    single-object one of the static stage (4 input channels; the fifth starts orthogonal), and what `save_network`
-    writes; each also under a ``module.`` prefix.
+    Known forms:
+    - a state dict of the published RDE-VOS;
+    - a state dict of the published STCN; the network then has no SAM;
+    - a state dict of the static stage for a single object, with 4 input channels; the fifth starts orthogonal;
+    - a file of `save_network`.
+    The names in each of them may have the prefix ``module.``.
 
     Raises:
-        InputError: the file is missing, unreadable or of no known form; the names that are missing or unexpected are
-            listed.
+        InputError: the file is missing, unreadable or of no known form; the message lists names that are missing or
+            unexpected.
     """
     return network_from_checkpoint(read_checkpoint(path), path).to(device).eval()
 
 
 def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> None:
-    """Write a checkpoint: weights, configuration and, for resuming, whatever ``training_state`` holds beside them.
+    """Write a checkpoint: weights, configuration and, for resuming, ``training_state``.
 
-    The file is complete or not there. ``training_state`` must consist of tensors and plain Python containers, which
-    is what ``weights_only=True`` lets back in.
+    The file is complete or not there. ``training_state`` must consist of tensors and plain Python containers, because
+    ``weights_only=True`` reads nothing else.
     """
     content = {"config": asdict(network.config), "network": network.state_dict(), **training_state}
     with atomic_path(path) as temporary:
@@ -84,14 +86,14 @@ def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> N
 
 
 def load_imagenet_weights(network: RDE_VOS) -> None:
-    """Start both backbones from torchvision's ImageNet weights (IMAGENET1K_V1), downloading them where needed.
+    """Start both backbones from torchvision's ImageNet weights (IMAGENET1K_V1); download the weights if necessary.
 
-    The mask encoder's first convolution takes them for the image; its mask channels keep their initialisation.
+    In the mask encoder's first convolution the mask channels keep their initialisation.
 
     Raises:
-        InputError: the weights are neither at hand nor to be downloaded, or there are none for these backbones.
+        InputError: the weights cannot be downloaded, or there are none for these backbones.
     """
-    import torchvision  # of no use to anything else, and slow
+    import torchvision  # here, because importing takes two seconds and only this function needs the package
 
     config = network.config
     for encoder, name, width in (
@@ -99,15 +101,15 @@ def load_imagenet_weights(network: RDE_VOS) -> None:
         (network.mask_encoder, config.mask_backbone, config.mask_width),
     ):
         if name == "resnet10" or width != 64:
-            raise InputError(f"there are no ImageNet weights for {name} of width {width}; start with --from_scratch")
+            raise InputError(f"there are no ImageNet weights for {name} of width {width}; start from random weights")
         weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
         try:
             state = weights.get_state_dict(check_hash=True)
         except (OSError, RuntimeError) as error:
             file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
             raise InputError(
-                f"{file} is missing and cannot be downloaded from {weights.url} ({error}); place it there, or start "
-                "without ImageNet weights with --from_scratch"
+                f"{file} is missing and cannot be downloaded from {weights.url} ({error}); put the file there, or "
+                "start from random weights"
             ) from None
         backbone = encoder.backbone.state_dict()
         state = {key: tensor for key, tensor in state.items() if key in backbone}
@@ -117,7 +119,7 @@ def load_imagenet_weights(network: RDE_VOS) -> None:
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Load a checkpoint's content to the CPU, with ``weights_only=True``.
+    """Read the content of a checkpoint to the CPU, with ``weights_only=True``.
 
     Raises:
         InputError: the file is missing or not a checkpoint.
@@ -126,8 +128,8 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"checkpoint {path} is missing; check the path of the weights") from None
-    except Exception as error:  # torch raises almost any for a damaged file
-        # Unpickling's own words advise to load the file unsafely.
+    except Exception as error:  # torch raises almost every kind of error for a damaged file
+        # The message of an UnpicklingError advises to load the file unsafely, so it is not shown.
         reason = type(error).__name__ if isinstance(error, UnpicklingError) else str(error).strip().split("\n")[0]
         raise InputError(f"{path} is not a readable checkpoint ({reason}); copy or download it again") from None
     if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
@@ -136,7 +138,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
 
 
 def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE_VOS:
-    """Build the network that a checkpoint's content describes; ``path`` is only for messages.
+    """Build the network that the content of a checkpoint describes; ``path`` is only for messages.
 
     Raises:
         InputError: as `load_network`.
@@ -145,7 +147,7 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
         state = _without_prefix(content["network"], path)
         try:
             config = NetworkConfig(**content["config"])
-            network = empty_network(config)
+            network = _network_without_storage(config)
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             raise InputError(
                 f"{path} was written for another version of this project ({error}); use one that fits"
@@ -157,19 +159,43 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
             config = _config_of(state, path)
         except IndexError:
             raise InputError(f"{path} holds tensors of shapes that no network has; use another file") from None
-        network = empty_network(config)
+        network = _network_without_storage(config)
     _extend_single_object(state)
     _check_names(network.state_dict(), state, path)
     network.load_state_dict(state, assign=True)
-    # Weights may be stored in half precision to save space; they are computed with in single.
+    # Files may store weights in half precision to save space. The network computes in single precision.
     return network.float().requires_grad_(True)
 
 
+def add_aggregation(network: RDE_VOS) -> RDE_VOS:
+    """The network with new SAMs, for weights that have no SAM, such as STCN's; a network with SAM is returned as is."""
+    if network.config.aggregation:
+        return network
+    extended = RDE_VOS(replace(network.config, aggregation=True))
+    extended.load_state_dict(extended.state_dict() | network.state_dict())
+    return extended.train(network.training)
+
+
+class _SkipRandomNumbers(TorchFunctionMode):
+    """Leaves out ``normal_``: for a tensor without storage ``normal_`` would import torch's compiler, for nothing."""
+
+    def __torch_function__(
+        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        return args[0] if function is Tensor.normal_ else function(*args, **(kwargs or {}))
+
+
+def _network_without_storage(config: NetworkConfig) -> RDE_VOS:
+    """A network whose tensors have shapes only. The weights of a file are about to replace them."""
+    with torch.device("meta"), _SkipRandomNumbers():
+        return RDE_VOS(config)
+
+
 def translate_published(published: Mapping[str, Tensor], path: Path | str) -> dict[str, Tensor]:
-    """Rename and reshape the tensors of a published RDE-VOS or STCN state dict to this project's.
+    """Rename and reshape the tensors of a published RDE-VOS or STCN state dict to those of this project.
 
     Raises:
-        InputError: it holds names that no published network has.
+        InputError: the state dict holds names that no published network has.
     """
     state, unexpected = {}, []
     for name, tensor in published.items():
@@ -194,16 +220,17 @@ def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
 
 
 def _as_2d(tensor: Tensor) -> Tensor:
-    """A kernel over (time, height, width) as the 2-D kernel that does the same (see model/aggregation.py)."""
+    """A kernel over (time, height, width) as the 2-D kernel of the same operation (see model/aggregation.py)."""
     if tensor.ndim != 5:
         return tensor
     return tensor.transpose(1, 2).flatten(1, 2)  # [out,in,t,kh,kw] -> [out,t·in,kh,kw]
 
 
 def _fold_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold the biases of the published mask encoder's convolutions, which torchvision's lack, into its batch norms.
+    """Fold the biases of the published mask encoder's convolutions into its batch norms.
 
-    BN(x + b) = γ(x + b − mean)/σ + β, so with frozen statistics mean − b does the same exactly.
+    Convolutions of torchvision's ResNets have no biases. BN(x + b) = γ(x + b − mean)/σ + β, so with frozen statistics a
+    mean of mean − b has exactly the effect of the bias.
     """
     for name in [name for name in state if name.startswith("mask_encoder.backbone.") and name.endswith(".bias")]:
         norm = re.sub(r"conv(\d)\.bias$", r"bn\1.", re.sub(r"downsample\.0\.bias$", "downsample.1.", name))
@@ -223,7 +250,7 @@ def _split_shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
             name = f"{block}.{conv}"
             if projection is None or f"{name}.weight" not in state:
                 continue
-            # The decoder's shared half is the query value, that of the mask encoder is f16.
+            # The shared half of the decoder is the query value, the shared half of the mask encoder is f16.
             shared = projection.shape[0 if block == "decoder.compress" else 1]
             weight = state.pop(f"{name}.weight")
             state[f"{name}.own.weight"] = weight[:, :-shared].contiguous()
@@ -234,20 +261,20 @@ def _split_shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _extend_single_object(state: dict[str, Tensor]) -> None:
-    """Give a single-object mask encoder [image, mask] the channel of the other objects, started orthogonal."""
+    """Add the channel of the other objects, orthogonal, to a mask encoder for a single object [image, mask]."""
     name = "mask_encoder.backbone.conv1.weight"
     weight = state.get(name)
     if weight is not None and weight.ndim == 4 and weight.shape[1] == 4:
         extended = weight.new_empty(weight.shape[0], 5, *weight.shape[2:], dtype=torch.float32)
         extended[:, :4] = weight
-        with torch.random.fork_rng(devices=[]):  # the same file is the same network, whenever it is loaded
+        with torch.random.fork_rng(devices=[]):  # every load of a file gives the same network
             torch.manual_seed(0)
             extend_input_channels(extended, image_channels=4)
         state[name] = extended
 
 
 def _config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
-    """Read the architecture off the names and shapes of a translated state dict."""
+    """The architecture that the names and shapes of a translated state dict imply."""
 
     def width(name: str) -> int:
         if name not in state:
@@ -271,7 +298,7 @@ def _config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
 
 
 def _backbone_of(state: Mapping[str, Tensor], encoder: str) -> str:
-    """The published networks' backbones are ResNet-18 and ResNet-50, which differ in their blocks."""
+    """The name of an encoder's backbone. Published networks have ResNet-18 or ResNet-50, which differ in blocks."""
     return "resnet50" if f"{encoder}.backbone.layer1.0.conv3.weight" in state else "resnet18"
 
 

@@ -2,31 +2,24 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.blocks import FusionBlock, ResidualBlock, per_object
-from model.convolution import Conv2d, OneChannelConv2d
 from model.encoders import KeyFeatures
 
 
-class DecoderFrame(NamedTuple):
-    """What the decoder makes of a frame itself, for all of its objects; C16, C8 and C4 are the decoder's widths."""
+class PreparedDecoding(NamedTuple):
+    """The part of decoding that all objects of a frame share; C16, C8 and C4 are the decoder's widths."""
 
     compress: Tensor  # [B,C16,h,w], joins the readouts in the first block's convolution
-    compress_shortcut: Tensor  # [B,C16,h,w], and in its shortcut
-    skip8: Tensor  # [B,C16,2h,2w] and
-    skip4: Tensor  # [B,C8,4h,4w], the skip connections
+    compress_shortcut: Tensor  # [B,C16,h,w], joins the readouts in the first block's shortcut
+    skip8: Tensor  # [B,C16,2h,2w], a skip connection
+    skip4: Tensor  # [B,C8,4h,4w], a skip connection
 
 
 class Decoder(nn.Module):
-    """Residual block at stride 16, two up blocks, and a 1-channel prediction at stride 4.
-
-    ``objects_at_once`` bounds how many objects pass the up blocks together, and so memory; None for no bound.
-    """
-
-    objects_at_once: int | None = None
+    """A residual block at stride 16, two up blocks, and a prediction of one channel at stride 4."""
 
     def __init__(
         self, value_channels: int, f8_channels: int, f4_channels: int, channels: tuple[int, int, int] = (512, 256, 256)
@@ -36,31 +29,24 @@ class Decoder(nn.Module):
         self.compress = FusionBlock(value_channels, value_channels, channels[0])
         self.up8 = UpBlock(f8_channels, channels[0], channels[1])
         self.up4 = UpBlock(f4_channels, channels[1], channels[2])
-        self.predict = OneChannelConv2d(channels[2])
+        self.predict = nn.Conv2d(channels[2], 1, 3, padding=1)
 
-    def of_frame(self, features: KeyFeatures) -> DecoderFrame:
+    def prepare(self, features: KeyFeatures) -> PreparedDecoding:
         """The part that all objects of a frame share."""
-        compress = self.compress.of_frame(features.query_value)
-        return DecoderFrame(*compress, self.up8.skip(features.f8), self.up4.skip(features.f4))
+        compress = self.compress.prepare(features.query_value)
+        return PreparedDecoding(*compress, self.up8.skip(features.f8), self.up4.skip(features.f4))
 
-    def forward(self, readout: Tensor, frame: DecoderFrame) -> Tensor:
+    def forward(self, readout: Tensor, prepared: PreparedDecoding) -> Tensor:
         """Decode the K objects of B frames: readout [B,K,Cv,h,w] -> logits [B,K,H,W]."""
-        x = self.compress(readout.flatten(0, 1), (frame.compress, frame.compress_shortcut))
-        if self.objects_at_once is None:
-            logit = self._predict(x, frame.skip8, frame.skip4)
-        else:
-            # Parts of the batch, never a dimension of one object taken apart and joined again: torch would no longer
-            # see that the channels are last, and interpolate in the other order.
-            frames = zip(x.split(readout.shape[1]), frame.skip8.split(1), frame.skip4.split(1), strict=True)
-            parts = ((part, *skips) for objects, *skips in frames for part in objects.split(self.objects_at_once))
-            logit = torch.cat([self._predict(*part) for part in parts])
+        x = self.compress(readout.flatten(0, 1), (prepared.compress, prepared.compress_shortcut))
+        logit = self.upsample(x, prepared.skip8, prepared.skip4)
         return logit.view(*readout.shape[:2], *logit.shape[2:])
 
-    def _predict(self, x: Tensor, skip8: Tensor, skip4: Tensor) -> Tensor:
-        """Objects of the skips' frames [B·K,C16,h,w] to logits [B·K,1,H,W]."""
+    def upsample(self, x: Tensor, skip8: Tensor, skip4: Tensor) -> Tensor:
+        """Features of objects [B·K,C16,h,w] and the skip connections of their frames -> logits [B·K,1,H,W]."""
         x = self.up8(x, skip8)
         x = self.up4(x, skip4)
-        logit = self.predict(F.relu_(x))
+        logit = self.predict(F.relu(x))
         return F.interpolate(logit, scale_factor=4, mode="bilinear", align_corners=False)
 
 
@@ -69,13 +55,18 @@ class UpBlock(nn.Module):
 
     def __init__(self, skip_channels: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.skip = Conv2d(skip_channels, in_channels, 3, padding=1)
+        self.skip = nn.Conv2d(skip_channels, in_channels, 3, padding=1)
         self.block = ResidualBlock(in_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """x [B·K,in,h,w], and what ``self.skip`` made of the frame's features [B,in,2h,2w] -> [B·K,out,2h,2w]."""
-        # In the order of the skip, which is quicker to bring about before the resolution doubles.
-        channels_last = skip.is_contiguous(memory_format=torch.channels_last)
-        x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        """Double the resolution.
+
+        Args:
+            x: features of K objects of each of B frames [B·K,in,h,w].
+            skip: ``self.skip`` of the frames' features [B,in,2h,2w].
+
+        Returns:
+            [B·K,out,2h,2w].
+        """
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        return self.block(x.add_(per_object(skip, x.shape[0] // skip.shape[0])))
+        return self.block(x.add_(per_object(skip, len(x) // len(skip))))

@@ -10,13 +10,13 @@ from model.resnet import Backbone
 
 
 class KeyFeatures(NamedTuple):
-    """What the key encoder knows about N frames of H×W; h=H/16, w=W/16."""
+    """The key encoder's features of N frames of H×W; h=H/16, w=W/16."""
 
     key: Tensor  # [N,Ck,h,w], compared with the memory's keys
     query_value: Tensor  # [N,Cv,h,w], joins the readout in the decoder
     f16: Tensor  # [N,C16,h,w], the backbone at stride 16, for the mask encoder
-    f8: Tensor  # [N,C8,2h,2w] and
-    f4: Tensor  # [N,C4,4h,4w], the decoder's skip connections
+    f8: Tensor  # [N,C8,2h,2w], a skip connection of the decoder
+    f4: Tensor  # [N,C4,4h,4w], a skip connection of the decoder
 
 
 class KeyEncoder(nn.Module):
@@ -38,12 +38,7 @@ class KeyEncoder(nn.Module):
 
 
 class MaskEncoder(nn.Module):
-    """MaskE: the value of each object of a frame, from the frame, the objects' masks and the key encoder's f16.
-
-    ``objects_at_once`` bounds how many objects pass the backbone together, and so memory; None for no bound.
-    """
-
-    objects_at_once: int | None = None
+    """MaskE: the value of each object of a frame, from the frame, the objects' masks and the key encoder's f16."""
 
     def __init__(self, backbone: str, width: int, f16_channels: int, value_channels: int) -> None:
         super().__init__()
@@ -53,35 +48,33 @@ class MaskEncoder(nn.Module):
         self.attention = CBAM(value_channels)
         self.refine = ResidualBlock(value_channels, value_channels)
 
-    def of_frame(self, f16: Tensor) -> tuple[Tensor, Tensor]:
-        """The part that all objects of a frame share, from the key encoder's f16 [B,C16,h,w]; two of [B,Cv,h,w]."""
-        return self.fuse.of_frame(f16)
+    def prepare(self, f16: Tensor) -> tuple[Tensor, Tensor]:
+        """The part that all objects of a frame share, from f16 [B,C16,h,w]; two tensors [B,Cv,h,w]."""
+        return self.fuse.prepare(f16)
 
-    def forward(self, image: Tensor, of_frame: tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
+    def forward(self, image: Tensor, prepared: tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
         """Encode K objects of each of B frames.
 
         Args:
             image: normalised frames [B,3,H,W].
-            of_frame: the result of `of_frame` for the same frames.
-            masks: soft masks [B,K,H,W] in 0..1, background left out.
+            prepared: the result of `prepare` for the same frames.
+            masks: soft masks [B,K,H,W] in 0..1, without the background.
 
         Returns:
             values [B,K,Cv,h,w].
         """
         others = masks.sum(1, keepdim=True) - masks
-        at_once = self.objects_at_once or masks.shape[1]
-        pairs = zip(masks.split(at_once, dim=1), others.split(at_once, dim=1), strict=True)
-        x = torch.cat([self._features(image, *pair) for pair in pairs], dim=1).flatten(0, 1)
-        x = self.fuse(x, of_frame)
-        return self.refine(x + self.attention(x)).unflatten(0, masks.shape[:2])
-
-    def _features(self, image: Tensor, masks: Tensor, others: Tensor) -> Tensor:
-        """The backbone's features of some of the objects [B,K',C16,h,w]."""
-        batch_and_objects = masks.shape[:2]
-        channels = (per_object(image, masks.shape[1]), masks.flatten(0, 1)[:, None], others.flatten(0, 1)[:, None])
-        return self.backbone(torch.cat(channels, dim=1))[2].unflatten(0, batch_and_objects)
+        inputs = per_object(image, masks.shape[1]), masks.flatten(0, 1)[:, None], others.flatten(0, 1)[:, None]
+        *_, f16 = self.backbone(torch.cat(inputs, dim=1))
+        x = self.fuse(f16, prepared)
+        x = self.refine(x + self.attention(x))
+        return x.unflatten(0, masks.shape[:2])
 
 
 def extend_input_channels(weight: Tensor, image_channels: int) -> None:
-    """Start the mask channels of a first convolution [C,in,7,7] orthogonal, in place, and leave the image's alone."""
+    """Start the mask channels of a first convolution's weight [C,in,7,7] orthogonal, in place.
+
+    Args:
+        image_channels: how many of the first input channels stay unchanged.
+    """
     nn.init.orthogonal_(weight[:, image_channels:])

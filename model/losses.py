@@ -10,7 +10,7 @@ def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, share: float) -> 
     Args:
         logits: aggregated logits [B,C,H,W], background first; −inf where a clip lacks an object.
         target: class of each pixel [B,H,W], int64.
-        share: how many of the pixels count, the hardest first, in (0, 1].
+        share: share of the pixels that count, in (0, 1]; these are the pixels of the highest loss.
 
     Returns:
         a scalar.
@@ -22,9 +22,9 @@ def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, share: float) -> 
 
 
 def channel_divergence(teacher: Tensor, student: Tensor) -> Tensor:
-    """Σ_objects KL(softmax(teacher) ‖ softmax(student)) over channels: L_UG of readouts and L_MC of values.
+    """Σ_objects KL(softmax(teacher) ‖ softmax(student)) over channels: L_UG for readouts, L_MC for values.
 
-    Each object's divergence is a mean over every element of its [B,Cv,h,w] tensor. Gradients flow into both sides.
+    The divergence of an object is the mean over all elements of its [B,Cv,h,w] tensor. Gradients flow into both sides.
 
     Args:
         teacher, student: [B,K,Cv,h,w].
@@ -38,13 +38,14 @@ def channel_divergence(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def hard_pixel_share(iteration: int, warm_up: tuple[int, int], least: float = 0.15) -> float:
-    """How many pixels `bootstrapped_cross_entropy` counts: all at first, then linearly fewer, down to ``least``.
+    """The share of pixels that `bootstrapped_cross_entropy` counts: first 1, then linearly less, down to ``least``.
 
     Args:
-        iteration: of the training, from 0.
-        warm_up: the iterations at which the share starts to fall and reaches ``least``.
+        iteration: number of the training iteration, from 0.
+        warm_up: the iterations at which the share starts to fall, and at which the share reaches ``least``.
+        least: the final share, in (0, 1].
     """
     start, end = warm_up
-    if iteration >= end:  # also where the two are one
+    if iteration >= end:  # first, because start and end may be equal
         return least
     return least + (1 - least) * min(1.0, (end - iteration) / (end - start))

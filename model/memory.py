@@ -23,10 +23,10 @@ class Embedding(NamedTuple):
 
 @dataclass(frozen=True)
 class BankSpec:
-    """What a bank reads: how often the first frame (F), the latest one (L) and the recurrent embedding (RDE).
+    """How often a bank reads the first frame (F), the latest frame (L) and the recurrent embedding (RDE).
 
-    A multiplicity repeats an embedding's positions in the softmax and in the top k. ``growing`` is STM's bank, which
-    keeps every update instead.
+    A multiplicity repeats the positions of an embedding in the softmax and in the top k. ``growing`` is STM's bank,
+    which keeps and reads every update.
     """
 
     first: int = 0
@@ -36,7 +36,7 @@ class BankSpec:
 
     @property
     def changes(self) -> bool:
-        """Whether updates change what is read; the first frame alone never does."""
+        """Whether updates change the embeddings that are read; the first frame never changes."""
         return self != BankSpec(first=1)
 
     @staticmethod
@@ -44,7 +44,7 @@ class BankSpec:
         """Parse Table 5's notation, such as ``2F+L+RDE``, or ``STM``.
 
         Raises:
-            ValueError: ``text`` is no bank.
+            ValueError: ``text`` names no bank.
         """
         if text == "STM":
             return BankSpec(growing=True)
@@ -59,19 +59,19 @@ class BankSpec:
 
 @dataclass
 class _Group:
-    """The memory of the objects that entered at the same frame, and so share every key."""
+    """The memory of the objects that entered at the same frame. These objects share every key."""
 
     first: Embedding
     recurrent: Embedding
     latest: Embedding | None = None
     updates: list[Embedding] = field(default_factory=list)  # only in STM's growing bank
-    table: MemoryTable | None = None  # of what is read, until the next update
+    table: MemoryTable | None = None  # the contents in the form for reading, kept until the next update
 
     def contents(self, spec: BankSpec) -> list[tuple[Embedding, int]]:
-        """The embeddings to read, and how often the bank counts each.
+        """The embeddings to read, each with its multiplicity.
 
-        Until the first update there is no latest frame, RDE is F and F counts once however often it is asked for; a
-        bank that would be empty reads F.
+        Until the first update there is no latest frame, RDE is F, and F counts once whatever its multiplicity. A bank
+        that would be empty reads F.
         """
         if spec.growing:
             return [(embedding, 1) for embedding in (self.first, *self.updates)]
@@ -85,8 +85,8 @@ class MemoryBank:
     """The embeddings of all objects of one video.
 
     Args:
-        spec: what is kept and read.
-        aggregate: SAM, from the previous and the latest embedding to the next RDE; used by banks with RDE only.
+        spec: the embeddings that are kept and read.
+        aggregate: SAM, from the previous RDE and the latest embedding to the next RDE. Only banks with RDE call it.
     """
 
     def __init__(self, spec: BankSpec, aggregate: Callable[[Embedding, Embedding], tuple[Tensor, Tensor]]) -> None:
@@ -95,7 +95,7 @@ class MemoryBank:
         self._groups: list[_Group] = []
 
     def update(self, key: Tensor, value: Tensor) -> None:
-        """Take in a frame: the latest of the objects known so far, the first of those beyond them.
+        """Take in a frame: as the latest frame of the objects known so far, and as the first frame of new objects.
 
         Args:
             key: the frame's key [1,Ck,h,w].
@@ -111,7 +111,7 @@ class MemoryBank:
             self._groups.append(_Group(first=first, recurrent=first))
 
     def read(self, query_key: Tensor, top_k: int) -> Tensor:
-        """Read every object's value for the positions of a query frame (Eq. 2 and 3).
+        """Read the value of every object for all positions of a query frame (Eq. 2 and 3).
 
         Args:
             query_key: [1,Ck,h,w].
@@ -148,5 +148,5 @@ def _table(contents: list[tuple[Embedding, int]]) -> MemoryTable:
 
 
 def _by_position(x: Tensor) -> Tensor:
-    """[1,C,h,w] -> [h·w,C]."""
+    """[1,C,h,w] -> [h·w,C]: a row for each position."""
     return x[0].flatten(1).T

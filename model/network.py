@@ -1,25 +1,22 @@
 """RDE-VOS: the one network of training and inference (Section 3, Figure 2)."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from model.aggregation import SpatioTemporalAggregation
-from model.decoder import Decoder, DecoderFrame
+from model.decoder import Decoder, PreparedDecoding
 from model.encoders import KeyEncoder, KeyFeatures, MaskEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Everything that decides the shapes of the weights; the defaults are the paper's network."""
+    """All settings that decide the shapes of the weights; the defaults are the paper's network."""
 
     key_backbone: str = "resnet50"
-    key_width: int = 64  # of the backbone's first convolution; the standard ResNets have 64
+    key_width: int = 64  # channels of the backbone's first convolution; the standard ResNets have 64
     mask_backbone: str = "resnet50"
     mask_width: int = 64
     key_channels: int = 64  # Ck
@@ -29,13 +26,13 @@ class NetworkConfig:
 
 
 class RDE_VOS(nn.Module):
-    """Key encoder, mask encoder, twin SAM and decoder; what is remembered is up to the caller.
+    """Key encoder, mask encoder, decoder and two SAMs: the parts of Figure 2. The caller keeps the memory.
 
     Frames are ImageNet-normalised [B,3,H,W] with H and W multiples of 16; h=H/16 and w=W/16; K objects a frame.
 
     Attributes:
-        frozen_norms: whether training leaves batch norms with their stored statistics, as the paper's every stage
-            does. A network of random weights has none worth keeping: set it to False before ``train()``.
+        frozen_norms: whether batch norms keep their stored statistics in training, as in all stages of the paper.
+            Random weights come without useful statistics: set ``frozen_norms`` to False before ``train()``.
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
@@ -50,8 +47,18 @@ class RDE_VOS(nn.Module):
             self.key_aggregation = SpatioTemporalAggregation(config.key_channels)
             self.value_aggregation = SpatioTemporalAggregation(config.value_channels)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights, on which the network expects its inputs."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights, which the network expects of its inputs."""
+        return next(self.parameters()).dtype
+
     def train(self, mode: bool = True) -> "RDE_VOS":
-        """Switch to training or inference; batch norms that are frozen, or not trained, keep their statistics."""
+        """Switch to training or inference. Batch norms keep their statistics if they are frozen or not trained."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and (self.frozen_norms or not module.weight.requires_grad):
@@ -63,51 +70,42 @@ class RDE_VOS(nn.Module):
         return self.key_encoder(image)
 
     def prepare_encoding(self, f16: Tensor) -> tuple[Tensor, Tensor]:
-        """What `encode_value` needs of a frame, the same for any objects, from `encode_key`'s f16 [B,C16,h,w]."""
-        return self.mask_encoder.of_frame(f16)
+        """The part of `encode_value` that all objects of a frame share, from f16 [B,C16,h,w] of `encode_key`."""
+        return self.mask_encoder.prepare(f16)
 
-    def encode_value(self, image: Tensor, frame: tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
-        """MaskE: the values [B,K,Cv,h,w] of K objects, from soft masks [B,K,H,W] in 0..1 and `prepare_encoding`."""
-        return self.mask_encoder(image, frame, masks)
+    def encode_value(self, image: Tensor, prepared: tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
+        """MaskE: the values of K objects [B,K,Cv,h,w].
+
+        Args:
+            image: normalised frames [B,3,H,W].
+            prepared: the result of `prepare_encoding` for the same frames.
+            masks: soft masks [B,K,H,W] in 0..1, without the background.
+        """
+        return self.mask_encoder(image, prepared, masks)
 
     def aggregate(self, previous: tuple[Tensor, Tensor], latest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """SAM: the next RDE from the previous one and the latest frame (Eq. 4 to 6).
 
-        Both are pairs of a key [B,Ck,h,w] and the objects' values [B,K,Cv,h,w], and so is the result.
+        Both arguments and the result are pairs of a key [B,Ck,h,w] and the objects' values [B,K,Cv,h,w].
         """
         key = self.key_aggregation(previous[0], latest[0])
         value = self.value_aggregation(previous[1].flatten(0, 1), latest[1].flatten(0, 1))
         return key, value.view_as(latest[1])
 
-    def prepare_decoding(self, features: KeyFeatures) -> DecoderFrame:
-        """What `decode` needs of a frame, the same for any objects."""
-        return self.decoder.of_frame(features)
+    def prepare_decoding(self, features: KeyFeatures) -> PreparedDecoding:
+        """The part of `decode` that all objects of a frame share, from the result of `encode_key`."""
+        return self.decoder.prepare(features)
 
-    def decode(self, readout: Tensor, frame: DecoderFrame) -> Tensor:
-        """Logits [B,K,H,W] of the objects' masks from their readouts [B,K,Cv,h,w] and `prepare_decoding`."""
-        return self.decoder(readout, frame)
-
-
-class _NothingDrawn(TorchFunctionMode):
-    """Random numbers for a tensor without storage would import torch's compiler, for nothing."""
-
-    def __torch_function__(
-        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        return args[0] if function is Tensor.normal_ else function(*args, **(kwargs or {}))
-
-
-def empty_network(config: NetworkConfig) -> RDE_VOS:
-    """A network without storage: its tensors are about to be assigned, so nothing is drawn or copied."""
-    with torch.device("meta"), _NothingDrawn():
-        return RDE_VOS(config)
+    def decode(self, readout: Tensor, prepared: PreparedDecoding) -> Tensor:
+        """Logits of the objects' masks [B,K,H,W], from their readouts [B,K,Cv,h,w] and `prepare_decoding`'s result."""
+        return self.decoder(readout, prepared)
 
 
 def soft_aggregation(masks: Tensor) -> Tensor:
-    """Make the objects' independent masks exclude each other.
+    """Soft aggregation: turn the objects' independent masks into logits of masks that exclude each other.
 
-    The background is Π(1−p); p is clamped to [1e-7, 1−1e-7]; the softmax of log(p/(1−p)) over background and objects
-    is then a distribution at every pixel.
+    The background is Π(1−p). With p clamped to [1e-7, 1−1e-7], the softmax of log(p/(1−p)) over background and objects
+    is a distribution at every pixel.
 
     Args:
         masks: [B,K,H,W] probabilities in 0..1.
@@ -116,7 +114,7 @@ def soft_aggregation(masks: Tensor) -> Tensor:
         aggregated logits [B,K+1,H,W], background first, fp32.
     """
     masks = masks.float()
-    # Not torch's product, which makes a GPU wait on the way back, to look for zeros.
+    # The backward pass of torch.prod looks for zeros, for which a GPU has to wait; products of pairs do not.
     background = math.prod((1 - masks).unbind(1)).unsqueeze(1)
     probability = torch.cat([background, masks], dim=1).clamp(1e-7, 1 - 1e-7)
     return torch.log(probability / (1 - probability))

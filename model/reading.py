@@ -11,7 +11,8 @@ def similarity(memory_key: Tensor, query_key: Tensor) -> Tensor:
     """S = (2·k_mᵀk_q − ‖k_m‖²) / √Ck for every memory position p and query position q.
 
     Eq. 2 without the query's own norm, which the softmax over p cancels, and with the √Ck of the published networks.
-    Computed in fp32, whatever the keys come in: the difference of large norms does not survive half precision.
+    The result is computed in fp32 whatever the type of the keys: half precision would lose the difference of large
+    norms.
 
     Args:
         memory_key: [B,Ck,M].
@@ -45,10 +46,12 @@ def readout(affinity: Tensor, memory_value: Tensor) -> Tensor:
 
 
 class MemoryTable:
-    """A memory laid out for reading the top k: one row a position, everything that does not depend on the query done.
+    """A memory in a form from which the top k is read quickly: a row for each position.
 
-    A position may count several times, as a bank with a doubled F wants it: it then takes as many of the k places and
-    as many times its share of the softmax, as if it stood there repeatedly.
+    The parts of Eq. 2 that do not depend on the query are computed once.
+
+    A position may count several times; a bank with a doubled F needs this. Such a position takes as many of the k
+    places, and as many shares of the softmax, as repeated rows would.
 
     Args:
         key: [M,Ck].
@@ -56,7 +59,7 @@ class MemoryTable:
         count: how often each position counts [M], int64.
     """
 
-    ROWS = 512  # query positions read at a time, which bounds the similarities in memory
+    ROWS = 512  # query positions that are read at a time; bounds the memory that the similarities take
 
     def __init__(self, key: Tensor, value: Tensor, count: Tensor) -> None:
         key = key.float()
@@ -71,19 +74,11 @@ class MemoryTable:
         with torch.autocast(query_key.device.type, enabled=False):
             return torch.cat([self._read(rows, top_k) for rows in query_key.float().split(self.ROWS)])
 
-    def _similarity(self, query_key: Tensor) -> Tensor:
-        """S of Eq. 2, the other way round: [Q,Ck] -> [Q,M]."""
-        if query_key.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-            return torch.addmm(self._bias, query_key, self._key.T)
-        # A 1×1 convolution with the channels last, since oneDNN takes two thirds of MKL's time for so few of them.
-        query_key = query_key.contiguous()[None, :, None].permute(0, 3, 1, 2)
-        return F.conv2d(query_key, self._key[:, :, None, None], self._bias)[0, :, :, 0].T
-
     def _read(self, query_key: Tensor, top_k: int) -> Tensor:
-        similarity = self._similarity(query_key)
+        similarity = torch.addmm(self._bias, query_key, self._key.T)
         score, position = similarity.topk(min(top_k, similarity.shape[1]), dim=1)
         if self._count is not None:
-            # The best positions first, each takes its places until all k are taken.
+            # The most similar positions take their places first, until all k places are taken.
             count = self._count[position]
             taken_before = count.cumsum(1) - count
             score = score + torch.minimum(count, top_k - taken_before).clamp(min=0).log()

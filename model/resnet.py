@@ -1,17 +1,15 @@
 """The backbones of both encoders: ResNets (He et al., CVPR 2016) up to their third stage.
 
-They have torchvision's names and compute what its ResNets do, but importing those takes two seconds and 160 MiB.
+Names of weights and results are those of torchvision's ResNets. The project has its own because importing torchvision
+takes two seconds and 160 MiB, which every evaluation would pay.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.convolution import convolve_and_norm, trains_on_cpu
-
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut; the first one may change the resolution."""
+    """Two 3×3 convolutions beside a shortcut; ``stride`` is that of the first convolution and of the shortcut."""
 
     expansion = 1
 
@@ -24,19 +22,15 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, planes, stride)
         nn.init.zeros_(self.bn2.weight)  # see `Backbone`
 
-    def convolutions(self) -> list[nn.Conv2d]:
-        """Those beside the shortcut, in their order."""
-        return [self.conv1, self.conv2]
-
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,planes,h/stride,w/stride]."""
-        shortcut = self.downsample(x)
-        x = F.relu_(convolve_and_norm(self.conv1, self.bn1, x))
-        return F.relu_(convolve_and_norm(self.conv2, self.bn2, x).add_(shortcut))
+        y = F.relu_(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu_(y + self.downsample(x))
 
 
 class Bottleneck(nn.Module):
-    """A 3×3 convolution, which may change the resolution, between two of 1×1 beside a shortcut."""
+    """Convolutions of 1×1, 3×3 and 1×1 beside a shortcut; ``stride`` is that of the 3×3 convolution and the shortcut."""
 
     expansion = 4
 
@@ -51,30 +45,19 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, planes * self.expansion, stride)
         nn.init.zeros_(self.bn3.weight)  # see `Backbone`
 
-    def convolutions(self) -> list[nn.Conv2d]:
-        """Those beside the shortcut, in their order."""
-        return [self.conv1, self.conv2, self.conv3]
-
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,4·planes,h/stride,w/stride]."""
-        shortcut = self.downsample(x)
-        x = F.relu_(convolve_and_norm(self.conv1, self.bn1, x))
-        x = F.relu_(convolve_and_norm(self.conv2, self.bn2, x))
-        return F.relu_(convolve_and_norm(self.conv3, self.bn3, x).add_(shortcut))
+        y = F.relu_(self.bn1(self.conv1(x)))
+        y = F.relu_(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return F.relu_(y + self.downsample(x))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """The input itself, or a 1×1 convolution and a norm where a block changes the resolution or the channels."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
-    return Shortcut(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
-
-
-class Shortcut(nn.Sequential):
-    """A convolution and a norm, where a block changes the resolution or the channels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N,in,h,w] -> [N,out,h',w']."""
-        return convolve_and_norm(*self, x)
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
 # Name -> the block, and how many of them in each of the three stages.
@@ -89,13 +72,17 @@ BACKBONES = {
 class Backbone(nn.Module):
     """A ResNet up to its third stage.
 
-    ``channels`` holds the widths (C4, C8, C16) of what it returns at strides 4, 8 and 16. Its residual branches start
-    at zero: frozen norms do not hold the scale of a network that starts from nothing, and this does.
+    Residual branches start at zero. A network that starts from random weights needs this start: its norms are frozen,
+    and frozen norms do not bound the scale of features.
 
     Args:
-        name: one of `BACKBONES`; ResNet-10 has one block a stage.
-        width: channels of the first convolution, which all others are multiples of; 64 is the standard network.
-        in_channels: of the input.
+        name: one of `BACKBONES`; ResNet-10 has one block in each stage.
+        width: channels of the first convolution. The channels of all others are multiples of the width; the standard
+            networks have 64.
+        in_channels: channels of the input.
+
+    Attributes:
+        channels: channels (C4, C8, C16) of the features at strides 4, 8 and 16.
 
     Raises:
         ValueError: the backbone is unknown.
@@ -109,7 +96,6 @@ class Backbone(nn.Module):
         self.channels = tuple(multiple * width * block.expansion for multiple in (1, 2, 4))
         self.conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         self.layer1 = _stage(block, depths[0], width, width, stride=1)
         self.layer2 = _stage(block, depths[1], self.channels[0], 2 * width, stride=2)
@@ -119,15 +105,16 @@ class Backbone(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[N,in,H,W] -> the features at strides 4, 8 and 16."""
-        reorder = trains_on_cpu(x)
-        if reorder:
-            # A tenth faster, here alone: larger weights have gradients that take long to bring back into order.
-            x = x.contiguous(memory_format=torch.channels_last)
-        f4 = self.layer1(self.maxpool(self.relu(convolve_and_norm(self.conv1, self.bn1, x))))
+        """Encode [N,in,H,W]; H and W are multiples of 16.
+
+        Returns:
+            the features at strides 4, 8 and 16: [N,C4,H/4,W/4], [N,C8,H/8,W/8] and [N,C16,H/16,W/16].
+        """
+        x = self.maxpool(F.relu_(self.bn1(self.conv1(x))))
+        f4 = self.layer1(x)
         f8 = self.layer2(f4)
-        features = f4, f8, self.layer3(f8)
-        return tuple(f.contiguous() for f in features) if reorder else features
+        f16 = self.layer3(f8)
+        return f4, f8, f16
 
 
 def _stage(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.decoder import DecoderFrame
+from model.decoder import PreparedDecoding
 from model.encoders import KeyFeatures
 from model.losses import bootstrapped_cross_entropy, channel_divergence
 from model.network import RDE_VOS, soft_aggregation
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """Which terms of Eq. 10 count, and how much; Table 6 switches each off."""
+    """Which terms of Eq. 10 count, and their weights; Table 6 switches each term off."""
 
     mask_consistency: bool = True  # L_MC
     unbiased_guidance: bool = True  # L_UG
@@ -29,7 +29,7 @@ class LossTerms:
 
 
 class ClipResult(NamedTuple):
-    """What the forward pass of a batch of clips returns."""
+    """The result of the forward pass of a batch of clips."""
 
     loss: Tensor  # Eq. 10, to be minimised
     terms: dict[str, Tensor]  # ce_1 ... ce_4, ug_2, ug_4, mc; unweighted, detached
@@ -37,7 +37,7 @@ class ClipResult(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """A frame, or several behind each other: keys [B,Ck,M] and values [B,K,Cv,M] of M positions."""
+    """The memory of one or several frames by position: keys [B,Ck,M] and values [B,K,Cv,M] of M positions."""
 
     key: Tensor
     value: Tensor
@@ -47,14 +47,20 @@ class _Memory(NamedTuple):
 
 
 class ClipTrainer(nn.Module):
-    """Runs clips through the network and both of training's memory banks.
+    """Runs clips through the network and through both memory banks of training.
 
-    Clips of five frames train everything (stages 1 to 3): the STM bank, which keeps every frame, segments frames 1 and
-    3; the SAM bank, which is the RDE alone, segments frames 2 and 4. Clips of three frames (stage 0) train the STM bank
-    on frames 1 and 2. It is a module so that data-parallel training can wrap the whole pass.
+    Clips of five frames train all parts (stages 1 to 3). The STM bank, which keeps every frame, segments frames 1 and
+    3. The SAM bank, which is the RDE alone, segments frames 2 and 4. Clips of three frames (stage 0) have the STM bank
+    only, which segments frames 1 and 2.
 
-    With ``recompute``, encoders and decoder forget their activations and compute them again on the way back: the same
-    gradients for less memory and more time. Norms that learn then count each batch twice in their running averages.
+    The trainer is a module, so that data-parallel training can wrap the whole pass.
+
+    Args:
+        network: the network to train.
+        terms: the terms of the loss; by default those of the paper.
+        recompute: whether encoders and decoder drop their activations and compute them again in the backward pass. The
+            gradients are the same; the pass takes less memory and more time. Norms that learn then count each batch
+            twice in their running averages.
     """
 
     def __init__(self, network: RDE_VOS, terms: LossTerms | None = None, *, recompute: bool = False) -> None:
@@ -64,14 +70,14 @@ class ClipTrainer(nn.Module):
         self.recompute = recompute
 
     def forward(self, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor, share: float) -> ClipResult:
-        """Segment a batch of clips and compare.
+        """Segment a batch of clips and compute the losses.
 
         Args:
-            frames: ImageNet-normalised [B,T,3,H,W], T being 5, or 3 for static images.
+            frames: ImageNet-normalised [B,T,3,H,W]; T is 5, or 3 for static images.
             masks: true masks of K objects [B,T,K,H,W], 0 or 1, that do not overlap.
-            perturbed: frame 0's masks as the memory gets to see them [B,K,H,W], 0 or 1.
-            selector: [B,K], 1 where a clip has an object in the slot, 0 where it has none.
-            share: of the pixels that L_Seg counts; see `model.losses.hard_pixel_share`.
+            perturbed: perturbed masks of frame 0 [B,K,H,W], 0 or 1, which the memory banks start from.
+            selector: [B,K], 1 where a clip has an object in the slot, 0 where the slot is empty.
+            share: share of the pixels that L_Seg counts; see `model.losses.hard_pixel_share`.
         """
         clip = _Clip(self, frames, masks, perturbed, selector, share)
         if frames.shape[1] == 3:
@@ -82,7 +88,7 @@ class ClipTrainer(nn.Module):
 
 
 class _Clip:
-    """One forward pass: the features of the clips' frames, and the losses as they come together."""
+    """One forward pass: the features of the clips' frames, and the losses so far."""
 
     def __init__(
         self,
@@ -93,18 +99,18 @@ class _Clip:
         selector: Tensor,
         share: float,
     ) -> None:
-        self.network, self.settings, self.share = trainer.network, trainer.terms, share
+        self.network, self.terms, self.share = trainer.network, trainer.terms, share
         self.recompute = trainer.recompute
         self.frames, self.perturbed, self.selector = frames, perturbed.to(frames), selector.to(frames)
         self.first_masks = masks[:, 0].to(frames)
-        # Class of each pixel: 0 where no object is, i where object i is.
+        # Class of each pixel: i where object i is, 0 where no object is.
         self.target = (masks * torch.arange(1, masks.shape[2] + 1, device=masks.device).view(-1, 1, 1)).sum(2).long()
         self.loss = frames.new_zeros(())
         self.loss_terms: dict[str, Tensor] = {}
         self.predicted: dict[int, Tensor] = {}
 
-        # One pass for what does not depend on any mask, in all frames that need it: none decodes the first one or
-        # remembers the last one. A frame's batch stays together.
+        # One pass for all features that do not depend on masks. No bank remembers the last frame, and no bank decodes
+        # the first one. The frames with the same number in their clips stay together.
         batch, length = frames.shape[:2]
         features = self.run(self.network.encode_key, frames.transpose(0, 1).flatten(0, 1))
         self.keys = features.key.chunk(length)
@@ -112,106 +118,124 @@ class _Clip:
         self.for_values = list(zip(*(part.chunk(length - 1) for part in for_values), strict=True))
         for_masks = self.run(self.network.prepare_decoding, KeyFeatures(*(part[batch:] for part in features)))
         by_frame = zip(*(part.chunk(length - 1) for part in for_masks), strict=True)
-        self.for_masks = dict(enumerate(map(DecoderFrame._make, by_frame), start=1))
+        self.for_masks = dict(enumerate(map(PreparedDecoding._make, by_frame), start=1))
 
-    def train_video(self) -> None:
-        """Section 3.3 with five frames; the numbers are the frames', from 0."""
-        value_0 = self.remember_first()
+    def train_static(self) -> None:
+        """Stage 0: three deformations of one image, and the STM bank alone."""
+        value_0, true_value_0 = self.encode_first()
+        self.consistency_loss(value_0, true_value_0)
         stm = self.memory(0, value_0)
 
         (logits_1,) = self.decode(1, self.read(stm, 1))
-        self.segment(1, logits_1, counts=self.settings.stm_segmentation)
+        self.segmentation_loss(1, logits_1)
+        stm = stm.append(self.memory(1, self.encode(1, logits_1)))
+
+        (logits_2,) = self.decode(2, self.read(stm, 2))
+        self.segmentation_loss(2, logits_2)
+
+    def train_video(self) -> None:
+        """Section 3.3 with five frames. Numbers in names are the frames', from 0."""
+        value_0, true_value_0 = self.encode_first()
+        self.consistency_loss(value_0, true_value_0)
+        stm = self.memory(0, value_0)
+
+        (logits_1,) = self.decode(1, self.read(stm, 1))
+        self.stm_segmentation_loss(1, logits_1)
         value_1 = self.encode(1, logits_1)
         stm = stm.append(self.memory(1, value_1))
 
         rde = self.network.aggregate((self.keys[0], value_0), (self.keys[1], value_1))
-        read_2, guide_2 = self.read(self.flat(rde), 2), self.read(stm, 2)
-        logits_2, stm_logits_2 = self.decode(2, read_2, guide_2)
-        self.segment(2, logits_2)
-        self.guide(2, guide_2, read_2)
+        readout_2, stm_readout_2 = self.read(self.by_position(rde), 2), self.read(stm, 2)
+        logits_2, stm_logits_2 = self.decode(2, readout_2, stm_readout_2)
+        self.segmentation_loss(2, logits_2)
+        self.guidance_loss(2, readout_2, stm_readout_2)
         value_2 = self.encode(2, stm_logits_2)
         stm = stm.append(self.memory(2, value_2))
 
         (logits_3,) = self.decode(3, self.read(stm, 3))
-        self.segment(3, logits_3, counts=self.settings.stm_segmentation)
+        self.stm_segmentation_loss(3, logits_3)
         value_3 = self.encode(3, logits_3)
 
         rde = self.network.aggregate(rde, (self.keys[2], value_2))
         rde = self.network.aggregate(rde, (self.keys[3], value_3))
-        read_4 = self.read(self.flat(rde), 4)
-        self.segment(4, *self.decode(4, read_4))
-        if self.settings.unbiased_guidance:
-            self.guide(4, self.read(stm.append(self.memory(3, value_3)), 4), read_4)
+        readout_4 = self.read(self.by_position(rde), 4)
+        (logits_4,) = self.decode(4, readout_4)
+        self.segmentation_loss(4, logits_4)
+        if self.terms.unbiased_guidance:  # nothing else reads frame 4 from the STM bank
+            stm = stm.append(self.memory(3, value_3))
+            self.guidance_loss(4, readout_4, self.read(stm, 4))
 
-    def train_static(self) -> None:
-        """Stage 0: three deformations of one image, and the STM bank alone."""
-        stm = self.memory(0, self.remember_first())
-        (logits_1,) = self.decode(1, self.read(stm, 1))
-        self.segment(1, logits_1)
-        stm = stm.append(self.memory(1, self.encode(1, logits_1)))
-        self.segment(2, *self.decode(2, self.read(stm, 2)))
+    def encode_first(self) -> tuple[Tensor, Tensor | None]:
+        """The values [B,K,Cv,h,w] of frame 0 with the perturbed masks and, for L_MC, with the true masks.
 
-    def remember_first(self) -> Tensor:
-        """The value of frame 0 with its perturbed masks; L_MC draws it to that of the true masks (Eq. 8)."""
-        image, frame = self.frames[:, 0], self.for_values[0]
-        if not self.settings.mask_consistency:
-            return self.run(self.network.encode_value, image, frame, self.perturbed)
-        image, *frame = (part.repeat(2, 1, 1, 1) for part in (image, *frame))
-        both = torch.cat([self.perturbed, self.first_masks])
-        values = self.run(self.network.encode_value, image, tuple(frame), both)
-        perturbed, true = values.chunk(2)
-        divergence = channel_divergence(teacher=true, student=perturbed)
-        self.add("mc", divergence, self.settings.gamma)
-        return perturbed
-
-    def memory(self, t: int, value: Tensor) -> _Memory:
-        """Frame t as memory."""
-        return self.flat((self.keys[t], value))
-
-    def flat(self, embedding: tuple[Tensor, Tensor]) -> _Memory:
-        """A key [B,Ck,h,w] and value [B,K,Cv,h,w] by position."""
-        return _Memory(embedding[0].flatten(2), embedding[1].flatten(3))
-
-    def read(self, memory: _Memory, t: int) -> Tensor:
-        """The readout for frame t, from all positions (Eq. 2 and 3): [B,K,Cv,h,w]."""
-        key = self.keys[t]
-        weights = affinity(similarity(memory.key, key.flatten(2)))
-        return readout(weights, memory.value).unflatten(3, key.shape[2:])
-
-    def decode(self, t: int, *reads: Tensor) -> list[Tensor]:
-        """Aggregated logits of frame t [B,K+1,H,W] for each readout; slots without an object stay empty.
-
-        The readouts pass the decoder together.
+        One pass encodes both. Without L_MC the second value is None.
         """
-        logits = self.run(self.network.decode, torch.cat(reads, dim=1), self.for_masks[t])
-        probabilities = (part.float().sigmoid() for part in logits.chunk(len(reads), dim=1))
-        return [soft_aggregation(part * self.selector[:, :, None, None]) for part in probabilities]
+        image, prepared = self.frames[:, 0], self.for_values[0]
+        if not self.terms.mask_consistency:
+            return self.run(self.network.encode_value, image, prepared, self.perturbed), None
+        image, *prepared = (part.repeat(2, 1, 1, 1) for part in (image, *prepared))
+        masks = torch.cat([self.perturbed, self.first_masks])
+        return self.run(self.network.encode_value, image, tuple(prepared), masks).chunk(2)
 
     def encode(self, t: int, logits: Tensor) -> Tensor:
         """The value of frame t with its predicted masks [B,K,Cv,h,w]."""
         masks = logits.softmax(1)[:, 1:]
         return self.run(self.network.encode_value, self.frames[:, t], self.for_values[t], masks)
 
+    def memory(self, t: int, value: Tensor) -> _Memory:
+        """The memory of frame t."""
+        return self.by_position((self.keys[t], value))
+
+    def by_position(self, embedding: tuple[Tensor, Tensor]) -> _Memory:
+        """The memory of a key [B,Ck,h,w] and values [B,K,Cv,h,w]."""
+        return _Memory(embedding[0].flatten(2), embedding[1].flatten(3))
+
+    def read(self, memory: _Memory, t: int) -> Tensor:
+        """The readout for frame t from all positions (Eq. 2 and 3): [B,K,Cv,h,w]."""
+        key = self.keys[t]
+        weights = affinity(similarity(memory.key, key.flatten(2)))
+        return readout(weights, memory.value).unflatten(3, key.shape[2:])
+
+    def decode(self, t: int, *readouts: Tensor) -> list[Tensor]:
+        """Aggregated logits of frame t [B,K+1,H,W] for each readout; empty slots get no mask.
+
+        All readouts pass the decoder together.
+        """
+        logits = self.run(self.network.decode, torch.cat(readouts, dim=1), self.for_masks[t])
+        probabilities = (part.float().sigmoid() for part in logits.chunk(len(readouts), dim=1))
+        return [soft_aggregation(part * self.selector[:, :, None, None]) for part in probabilities]
+
     def run(self, part: Callable[..., Result], *inputs: Tensor | tuple[Tensor, ...]) -> Result:
-        """Run a part of the network, and keep what the way back needs, or only the inputs."""
+        """Run a part of the network; with ``recompute`` keep only the inputs for the backward pass."""
         return checkpoint(part, *inputs, use_reentrant=False) if self.recompute else part(*inputs)
 
-    def segment(self, t: int, logits: Tensor, counts: bool = True) -> None:
-        """Compare the prediction for frame t with the truth (Eq. 9)."""
+    def segmentation_loss(self, t: int, logits: Tensor) -> None:
+        """L_Seg: compare the prediction for frame t with the true masks (Eq. 9)."""
         self.predicted[t] = logits.detach().softmax(1)[:, 1:]
-        if counts:
-            # An empty slot is no class: without this, it would take a share of every pixel's probability.
-            empty = torch.cat([self.selector.new_ones(len(logits), 1), self.selector], dim=1) == 0
-            logits = logits.masked_fill(empty[:, :, None, None], float("-inf"))
-            loss = bootstrapped_cross_entropy(logits, self.target[:, t], self.share)
-            self.add(f"ce_{t}", loss, 0.5)
+        # An empty slot is not a class. As a class it would take a share of the probability of every pixel.
+        empty = torch.cat([self.selector.new_ones(len(logits), 1), self.selector], dim=1) == 0
+        logits = logits.masked_fill(empty[:, :, None, None], float("-inf"))
+        loss = bootstrapped_cross_entropy(logits, self.target[:, t], self.share)
+        self.add(f"ce_{t}", loss, 0.5)
 
-    def guide(self, t: int, guide: Tensor, read: Tensor) -> None:
-        """Draw the SAM bank's readout for frame t to the STM bank's (Eq. 7)."""
-        if self.settings.unbiased_guidance:
-            self.add(f"ug_{t}", channel_divergence(teacher=guide, student=read), self.settings.mu)
+    def stm_segmentation_loss(self, t: int, logits: Tensor) -> None:
+        """L_Seg of a frame that the STM bank segments; Table 6 can leave this loss out."""
+        if self.terms.stm_segmentation:
+            self.segmentation_loss(t, logits)
+        else:
+            self.predicted[t] = logits.detach().softmax(1)[:, 1:]
+
+    def guidance_loss(self, t: int, readout: Tensor, stm_readout: Tensor) -> None:
+        """L_UG: pull the SAM bank's readout for frame t to the STM bank's (Eq. 7)."""
+        if self.terms.unbiased_guidance:
+            self.add(f"ug_{t}", channel_divergence(teacher=stm_readout, student=readout), self.terms.mu)
+
+    def consistency_loss(self, value: Tensor, true_value: Tensor | None) -> None:
+        """L_MC: pull the value with the perturbed masks to the value with the true masks (Eq. 8)."""
+        if self.terms.mask_consistency:
+            self.add("mc", channel_divergence(teacher=true_value, student=value), self.terms.gamma)
 
     def add(self, name: str, term: Tensor, weight: float) -> None:
-        """Count a loss term (Eq. 10)."""
+        """Add a term to the loss (Eq. 10)."""
         self.loss_terms[name] = term.detach()
         self.loss = self.loss + weight * term

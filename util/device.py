@@ -60,3 +60,25 @@ def peak_memory(device: torch.device) -> int:
 
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return resident if sys.platform == "darwin" else resident * 1024
+
+
+def half_precision(device: torch.device) -> torch.dtype:
+    """The 16-bit type to compute in on a device: bf16, or fp16 on GPUs without bf16."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
+
+
+def inference_dtype(device: torch.device, amp: bool) -> torch.dtype:
+    """The type to segment in on a device: fp32, or with ``amp`` the device's 16-bit type.
+
+    A CPU that does not multiply 16-bit numbers stays with fp32. oneDNN refuses bf16 on some of these CPUs and takes
+    forty times as long as in fp32 on others.
+    """
+    if not amp or (device.type == "cpu" and not _multiplies_bf16()):
+        return torch.float32
+    return half_precision(device)
+
+
+def _multiplies_bf16() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

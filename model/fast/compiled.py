@@ -1,4 +1,4 @@
-"""A convolution of our own, compiled where it runs: no library has one as fast for 3×3 kernels on CPUs."""
+"""A convolution of our own in C, compiled when a network is converted: the fastest for 3×3 kernels on CPUs."""
 
 import contextlib
 import ctypes
@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.convolution import Convolution, PackedConv2d, equal_part, gains_from_winograd, winograd_matrices
+from model.fast.convolution import Convolution, PackedConv2d
 
 _SOURCE = Path(__file__).with_name("winograd.c")
 
-# Points and step of F(step×step, 3×3). In fp32 the larger tile saves more multiplications; in bf16, where inputs are
-# rounded once transformed, it would lose 4% of the result, and these points lose 0.9%.
+# Points and step of F(step×step, 3×3). A larger tile saves more multiplications and loses more accuracy. In bf16, which
+# rounds the transformed inputs, a step of 6 loses 4% of the result; a step of 4 with these points loses 0.9%.
 _TILINGS = {
     torch.float32: ((0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5), 6),
     torch.bfloat16: ((0.0, 2 / 3, -2 / 3, 1.5, -1.5), 4),
 }
 
-_GROUP = 12  # tiles that are worked on at a time
-_PADDING = 32  # elements after each row of a product, or rows would compete for the same lines of the cache
+_GROUP = 12  # tiles that a core works on at a time
+_PADDING = 32  # elements after each row of a product; without them rows would compete for the same lines of the cache
 
 
 class _Arguments(ctypes.Structure):
-    """`Convolution` of winograd.c."""
+    """The structure ``Convolution`` of winograd.c."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "weight", "other", "bias", "y", "tiles", "kernels")),
@@ -38,10 +38,10 @@ class _Arguments(ctypes.Structure):
 
 
 def _source(dtype: torch.dtype) -> str:
-    """The program for tensors of a type."""
+    """The C program for tensors of a type: constants, then winograd.c."""
     points, step = _TILINGS[dtype]
     output, kernel, tile = winograd_matrices(points, step, 3)
-    # Sums of few simple numbers where one can choose: the last one of each row becomes 1.
+    # Rows of two matrices may be scaled inversely. With a 1 at the end of each row of the first one, sums are simpler.
     tile[np.abs(tile) < 1e-12] = 0.0
     scale = np.array([row[np.flatnonzero(row)[-1]] for row in tile])[:, None]
     constants = {"STEP": step, "BF16": int(dtype == torch.bfloat16), "GROUP": _GROUP, "PADDING": _PADDING}
@@ -54,9 +54,9 @@ def _source(dtype: torch.dtype) -> str:
 
 @functools.cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The compiled program; None where it cannot be compiled or loaded, or the processor does not multiply the type.
+    """The compiled program; None if compiling or loading fails, or if the processor does not multiply the type.
 
-    Compiling takes half a second, which spares a cache that could outlive what it was made of.
+    Compiling takes half a second. A cache on disk would save the time, but could outlive the source or the processor.
     """
     if dtype not in _TILINGS:
         return None
@@ -64,7 +64,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
         with contextlib.suppress(OSError, subprocess.CalledProcessError), tempfile.TemporaryDirectory() as folder:
             source, module, library = (Path(folder, f"winograd.{suffix}") for suffix in ("c", "o", "so"))
             source.write_text(_source(dtype), encoding="utf-8")
-            # -fopenmp not for linking: torch has brought the OpenMP library, whose threads these are to be, too.
+            # Linking goes without -fopenmp: the program shall share the threads of the OpenMP library that torch loads.
             options = ["-O3", "-march=native", "-fno-signed-zeros", "-fPIC", "-fopenmp"]
             for command in ([*options, "-c", source, "-o", module], ["-shared", module, "-o", library]):
                 subprocess.run([compiler, *command], check=True, capture_output=True)
@@ -72,20 +72,51 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     return None
 
 
-class CompiledConv2d(Convolution):
-    """A convolution that is `possible`, as Winograd's F(6×6, 3×3), in bf16 F(4×4, 3×3).
+def winograd_matrices(points: tuple[float, ...], outputs: int, taps: int) -> tuple[np.ndarray, ...]:
+    """A^T [outputs,n], G [n,taps] and B^T [n,n] of Winograd's F(outputs, taps), n = outputs + taps - 1.
 
-    The kernels are transformed at every call, in less time than it would take to read transformed ones from memory
-    where a frame is large, so they need no memory that lasts. Sums are in fp32. Works and answers with the channels
-    last; knows no gradients.
+    A^T (G g * B^T d) is the result of the filter g that slides over d (Lavin and Gray, "Fast Algorithms for
+    Convolutional Neural Networks", CVPR 2016). The method multiplies polynomials at n - 1 points and at infinity.
+    """
+    n = outputs + taps - 1
+
+    def at_the_points(coefficients: int) -> np.ndarray:
+        values = np.vander(np.append(points, 0.0), coefficients, increasing=True)
+        values[-1] = np.eye(coefficients)[-1]  # at infinity the highest coefficient counts
+        return values
+
+    return at_the_points(outputs).T, at_the_points(taps), np.linalg.inv(at_the_points(n)).T
+
+
+def gains_from_winograd(conv: nn.Conv2d) -> bool:
+    """Whether a convolution is 3×3, of stride 1, keeps the size, and has enough channels to gain from the method."""
+    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+    if geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1):
+        return False
+    return min(conv.in_channels, conv.out_channels) >= 64 and conv.in_channels <= 8 * conv.out_channels
+
+
+def equal_part(whole: int, most: int) -> int:
+    """The size of the parts, at least 1, if a whole is cut into the fewest equal parts of at most ``most``."""
+    parts = max(1, -(-whole // max(1, most)))  # at least one part: a batch may be empty
+    return -(-whole // parts)
+
+
+class CompiledConv2d(Convolution):
+    """A convolution by Winograd's F(6×6, 3×3), in bf16 by F(4×4, 3×3); see `possible`. Sums are in fp32.
+
+    Every call transforms the kernels again. For large frames this takes less time than reading transformed kernels,
+    which are four to seven times as large, from memory; and it needs no memory between calls.
     """
 
-    # Bounds of the workspace: where all kernels fit, few tiles pass all of them at a time; elsewhere some kernels all
-    # tiles. Measured with 1 MiB of cache for each core and 32 for all.
+    # Bounds of the workspace in bytes. If all transformed kernels fit into ALL_KERNELS_BYTES, a few tiles at a time pass
+    # all kernels. Otherwise all tiles pass a few kernels at a time. The bounds were measured on a processor with 1 MiB of
+    # cache for each core and 32 MiB for all cores.
     ALL_KERNELS_BYTES, FEW_TILES_BYTES = 1 << 24, 1 << 21
     SOME_KERNELS_BYTES, ALL_TILES_BYTES = 1 << 23, 1 << 25
 
-    # Of all images together. With fewer, transforming the kernels takes longer than oneDNN's convolution.
+    # Positions of all images together from which the method pays. For fewer positions transforming the kernels takes
+    # longer than oneDNN's convolution.
     LEAST_POSITIONS = 400
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -101,7 +132,7 @@ class CompiledConv2d(Convolution):
 
     @staticmethod
     def possible(conv: nn.Conv2d) -> bool:
-        """Whether a convolution `gains_from_winograd`, and this machine compiles it for its type and channels."""
+        """Whether a convolution `gains_from_winograd`, and this machine compiles the program for its type and channels."""
         if not gains_from_winograd(conv) or conv.weight.device.type != "cpu":
             return False
         library = _library(conv.weight.dtype)
@@ -111,12 +142,13 @@ class CompiledConv2d(Convolution):
         return conv.out_channels % block == 0 and conv.in_channels % (block // 2) == 0
 
     def convolve(self, x: Tensor, other: Tensor | None, relu_first: bool, relu: bool, replace_other: bool) -> Tensor:
-        """As `Convolution`.
+        """As `Convolution.forward`.
 
         Raises:
-            ValueError: the tensors are not of the convolution's type and channels, not alike, or not on the CPU.
+            ValueError: a tensor has another type, other channels or another device than the weights, or ``other`` has
+                another size than x.
         """
-        if len(x) * x.shape[2] * x.shape[3] < self.LEAST_POSITIONS and PackedConv2d.available():
+        if len(x) * x.shape[2] * x.shape[3] < self.LEAST_POSITIONS:
             return self._for_small_frames.convolve(x, other, relu_first, relu, replace_other)
         x = self._channels_last(x, self.in_channels)
         images, height, width, channels = x.shape
@@ -129,7 +161,7 @@ class CompiledConv2d(Convolution):
         tiles = images * -(-height // self._step) * -(-width // self._step)
         tiles_at_once, blocks_at_once, *workspace = self._workspace(tiles)
         tensors = (x, self._weight, other, self._bias, result, *workspace)
-        torch.get_num_threads()  # lets torch set this number for OpenMP, which in a new thread it has not done yet
+        torch.get_num_threads()  # in a new thread torch tells OpenMP the number of threads only when asked for it
         _library(x.dtype).convolve(
             ctypes.byref(
                 _Arguments(
@@ -142,7 +174,7 @@ class CompiledConv2d(Convolution):
         return result.permute(0, 3, 1, 2)
 
     def _workspace(self, tiles: int) -> tuple[int, int, Tensor, Tensor]:
-        """How many tiles and blocks of kernels to work on at a time, and the memory for them once transformed."""
+        """How many tiles and how many blocks of kernels to work on at a time, and the memory for both."""
         places, blocks = (self._step + 2) ** 2, len(self._weight)
         group_size = _GROUP * places * (self.in_channels + _PADDING)
         block_size = places * self.in_channels * self._block
@@ -160,11 +192,16 @@ class CompiledConv2d(Convolution):
 
     @functools.cached_property
     def _for_small_frames(self) -> PackedConv2d:
-        weight = self._weight.permute(0, 3, 1, 2).reshape(self.out_channels, self.in_channels, 3, 3)
-        return PackedConv2d(weight, self._bias.to(weight), padding=(1, 1))
+        conv = nn.Conv2d(self.in_channels, self.out_channels, 3, padding=1, device="meta")
+        weight = self._weight.permute(0, 3, 1, 2).reshape(conv.weight.shape)
+        conv.weight, conv.bias = (nn.Parameter(each.to(weight), requires_grad=False) for each in (weight, self._bias))
+        return PackedConv2d(conv)
 
     def _channels_last(self, x: Tensor, channels: int) -> Tensor:
-        """[N,C,h,w] as [N,h,w,C] in this order of memory, which the program takes for granted like the type."""
+        """[N,C,h,w] as [N,h,w,C] in this order of memory. The program itself checks neither order nor type."""
         if x.shape[1] != channels or x.dtype != self._weight.dtype or x.device.type != "cpu":
-            raise ValueError(f"{channels} channels of {self._weight.dtype} on the CPU are wanted here")
+            raise ValueError(
+                f"a tensor has {x.shape[1]} channels of {x.dtype} on {x.device}; this convolution takes {channels} of "
+                f"{self._weight.dtype} on the CPU"
+            )
         return x.permute(0, 2, 3, 1).contiguous()

@@ -1,11 +1,11 @@
 /* Winograd's convolution F(STEP×STEP, 3×3) of images whose channels are last (Lavin and Gray, "Fast Algorithms for
- * Convolutional Neural Networks", CVPR 2016). model/compiled.py puts before this what differs: STEP, BF16 (whether
- * tensors are bf16 instead of fp32) and the matrices INPUT, KERNEL and OUTPUT; and what both must know: GROUP (tiles
- * that are worked on at a time, a multiple of ROWS) and PADDING (elements after each row of a product).
+ * Convolutional Neural Networks", CVPR 2016). compiled.py puts constants before this file: STEP, BF16 (whether tensors
+ * are bf16 instead of fp32), the matrices INPUT, KERNEL and OUTPUT, GROUP (tiles that a core works on at a time, a
+ * multiple of ROWS) and PADDING (elements after each row of a product).
  *
  * A frame is cut into tiles of TILE×TILE that overlap by 2. The transforms work on as many channels at once as a
- * register holds. For each of the TILE² places of a tile, a product of matrices sums over the channels. Few tiles and
- * outputs are worked on at a time, so most of what lies between the steps stays in the caches. */
+ * register holds. For each of the TILE² places of a tile, a product of matrices sums over the channels. Only few tiles
+ * and outputs are in progress at a time, so most intermediate results stay in the caches. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,7 +19,7 @@
 #define LANES 4
 #define ROWS 6
 #endif
-#define OUTPUTS (2 * LANES) /* that are worked on at a time */
+#define OUTPUTS (2 * LANES) /* output channels of a block of kernels */
 #define TILE (STEP + 2)
 #define PLACES (TILE * TILE)
 

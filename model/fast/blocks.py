@@ -1,0 +1,127 @@
+"""Fast blocks for CPUs. Each takes over the children of a plain block and computes the same.
+
+Convolutions do the ReLUs and the additions around them in the same pass. Where a plain block adds the shortcut to a
+result, the result here takes the place of the shortcut in memory. So a block may change its input.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.blocks import per_object
+from model.decoder import Decoder
+from model.fast.compiled import CompiledConv2d
+from model.fast.convolution import PackedConv2d
+
+
+def fast_convolution(conv: nn.Conv2d) -> nn.Module:
+    """The fastest kind of a convolution that is possible here."""
+    if CompiledConv2d.possible(conv):
+        return CompiledConv2d(conv)
+    if (conv.kernel_size, conv.padding, conv.stride, conv.out_channels) == ((3, 3), (1, 1), (1, 1), 1):
+        return OneChannelConv2d(conv)
+    return PackedConv2d(conv)
+
+
+class OneChannelConv2d(nn.Module):
+    """A 3×3 convolution to one channel, from nine products for each position.
+
+    A 1×1 convolution computes the products of a position with all nine weights of the kernel. ``fold`` moves each
+    product to the neighbour that needs the product, and adds. oneDNN prepares for many output channels, and so reads
+    the input nine times as often.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        # A product with the weight of the upper left counts at the neighbour to the lower right: kernels are mirrored.
+        weight = conv.weight.flip(2, 3)[0].permute(1, 2, 0).reshape(9, -1, 1, 1)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,in,h,w] -> [N,1,h,w] in fp32."""
+        products = F.conv2d(x, self.weight).float()
+        return F.fold(products.flatten(2), x.shape[2:], kernel_size=3, padding=1) + self.bias
+
+
+class TakesOver(nn.Module):
+    """A block with the children of a plain block."""
+
+    def __init__(self, plain: nn.Module) -> None:
+        nn.Module.__init__(self)  # the constructor of a plain class would make new weights
+        for name, child in plain.named_children():
+            self.add_module(name, child)
+
+
+class FastBasicBlock(TakesOver):
+    """`model.resnet.BasicBlock` with folded norms."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,in,h,w] -> [N,planes,h/stride,w/stride]."""
+        y = self.conv1(x, relu=True)
+        return self.conv2(y, self.downsample(x), relu=True, replace_other=True)
+
+
+class FastBottleneck(TakesOver):
+    """`model.resnet.Bottleneck` with folded norms."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,in,h,w] -> [N,4·planes,h/stride,w/stride]."""
+        y = self.conv1(x, relu=True)
+        y = self.conv2(y, relu=True)
+        return self.conv3(y, self.downsample(x), relu=True, replace_other=True)
+
+
+class FastBackbone(TakesOver):
+    """`model.resnet.Backbone` with folded norms."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[N,in,H,W] -> the features at strides 4, 8 and 16."""
+        f4 = self.layer1(self.maxpool(self.conv1(x, relu=True)))
+        f8 = self.layer2(f4)
+        return f4, f8, self.layer3(f8)
+
+
+class ObjectByObject(nn.Module):
+    """The backbone of the mask encoder, one object at a time."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """[N,5,H,W] -> the feature at stride 16, the only one that the mask encoder needs."""
+        return (torch.cat([self.backbone(one)[-1] for one in x.split(1)]),)
+
+
+class FastResidualBlock(TakesOver):
+    """`model.blocks.ResidualBlock`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,in,h,w] -> [N,out,h,w]."""
+        y = self.conv1(x, relu_first=True, relu=True)
+        return self.conv2(y, self.shortcut(x), replace_other=True)
+
+
+class FastFusionBlock(TakesOver):
+    """`model.blocks.FusionBlock`."""
+
+    def prepare(self, shared: Tensor) -> tuple[Tensor, Tensor]:
+        """As `FusionBlock.prepare`."""
+        return self.conv1.shared(shared, relu_first=True), self.shortcut.shared(shared)
+
+    def forward(self, own: Tensor, prepared: tuple[Tensor, Tensor]) -> Tensor:
+        """As `FusionBlock.forward`."""
+        joins_conv1, joins_shortcut = (per_object(part, len(own) // len(part)) for part in prepared)
+        y = self.conv1.own(own, joins_conv1, relu_first=True, relu=True)
+        return self.conv2(y, self.shortcut.own(own, joins_shortcut), replace_other=True)
+
+
+class ObjectwiseDecoder(TakesOver, Decoder):
+    """`model.decoder.Decoder`, one object at a time where the resolution is high."""
+
+    def upsample(self, x: Tensor, skip8: Tensor, skip4: Tensor) -> Tensor:
+        """As `Decoder.upsample`."""
+        frames = zip(x.split(len(x) // len(skip8)), skip8.split(1), skip4.split(1), strict=True)
+        parts = ((one, *skips) for objects, *skips in frames for one in objects.split(1))
+        return torch.cat([super(ObjectwiseDecoder, self).upsample(*part) for part in parts])
