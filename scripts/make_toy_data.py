@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.toy import ToySettings, make_toy_data, write_preview
+from toy import ToySettings, make_toy_data, write_preview
 from util.errors import command_line
 
 _HELP = {

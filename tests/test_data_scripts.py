@@ -13,7 +13,7 @@ from PIL import Image
 from conftest import ROOT, Command, assert_refused, draw_clip, write_davis
 from dataset.images import read_image, read_mask, read_palette, write_mask
 from dataset.stages import stage_dataset
-from dataset.toy import ToySettings, make_toy_data
+from toy import ToySettings, make_toy_data
 from util.errors import InputError
 
 PALETTE = bytes(range(30)) + bytes(738)  # not DAVIS's

@@ -16,8 +16,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import ROOT, assert_refused
-from dataset.toy import ToySettings, make_toy_data
 from model import load_network
+from toy import ToySettings, make_toy_data
 from util.errors import InputError
 from util.run import RunFolder, TrainingState
 

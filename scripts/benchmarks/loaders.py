@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.common import write_table
 from dataset.sampling import GlobalBatchSampler
 from dataset.stages import stage_dataset, training_batches
-from dataset.toy import ToySettings, make_toy_data
+from toy import ToySettings, make_toy_data
 
 LOADER_BATCH = 4
 LOADER_WORKERS = (1, 2)

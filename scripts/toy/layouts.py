@@ -12,8 +12,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.images import write_mask
-from dataset.toy.scene import LEAST_AREA, draw_scene
-from dataset.toy.textures import load_photos
+from toy.scene import LEAST_AREA, random_scene
+from toy.textures import load_photos
 from util.errors import InputError
 from util.files import atomic_path
 from util.parallel import in_processes
@@ -189,7 +189,7 @@ def _draw_static(root: Path, settings: ToySettings, batch: int) -> tuple[list[Pa
     files = []
     for index in range(batch * _STATIC_BATCH, min(settings.static, (batch + 1) * _STATIC_BATCH)):
         rng = _rng(settings, "static", index)
-        scene = draw_scene(rng, settings.height, settings.width, 1, [1], photos=_photos(settings))
+        scene = random_scene(rng, settings.height, settings.width, 1, [1], photos=_photos(settings))
         frame, ids = scene.frame(0)
         number, place = divmod(index, len(STATIC_FOLDERS))
         folder = root / "static" / STATIC_FOLDERS[place]
@@ -224,7 +224,7 @@ def _draw_dense(
     """A video with a mask for every frame, or for the first alone."""
     rng = _rng(settings, kind, index)
     labels = range(1, 1 + int(rng.integers(1, settings.max_objects + 1)))
-    scene = draw_scene(rng, settings.height, settings.width, settings.frames, labels, photos=_photos(settings))
+    scene = random_scene(rng, settings.height, settings.width, settings.frames, labels, photos=_photos(settings))
     video = _Video(video_name(kind, index), int(rng.integers(80, 96)))
     for t in range(settings.frames):
         frame, ids = scene.frame(t)
@@ -239,7 +239,7 @@ def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[
     labels = _labels(rng, int(rng.integers(1, settings.max_objects + 1)), gaps=False)
     step = ANNOTATED_EVERY * _YOUTUBE_PACE
     span = settings.frames * step
-    scene = draw_scene(rng, settings.height, settings.width, span, labels, photos=_photos(settings))
+    scene = random_scene(rng, settings.height, settings.width, span, labels, photos=_photos(settings))
     video = _Video(video_name("youtube_train", index), int(rng.integers(80, 96)))
     seen: dict[int, list[str]] = {label: [] for label in labels}
     for number in range(settings.frames):
@@ -270,7 +270,7 @@ def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[
     span = settings.frames * _YOUTUBE_PACE
     late = {label: t * _YOUTUBE_PACE for label, t in arrival.items()}
     size = (settings.height, settings.width)
-    scene = draw_scene(rng, *size, span, labels, late, unseen=True, photos=_photos(settings))
+    scene = random_scene(rng, *size, span, labels, late, unseen=True, photos=_photos(settings))
     video = _Video(video_name("youtube_valid", index), int(rng.integers(80, 96)))
     start = ANNOTATED_EVERY if index % 3 == 1 else 0
     known: dict[int, int] = {}

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataset.toy.backdrop import Backdrop, draw_backdrop
-from dataset.toy.figures import Figure, crop, draw, dress, measure, over, smear
-from dataset.toy.motion import Camera, Track, Wander, draw_camera, wander_at_speed
-from dataset.toy.plans import draw_plan
-from dataset.toy.textures import colour, log_uniform, noise, pick
+from toy.backdrop import Backdrop, random_backdrop
+from toy.figures import Figure, crop, draw, dress, measure, over, smear
+from toy.motion import Camera, Track, Wander, random_camera, wander_at_speed
+from toy.plans import random_plan
+from toy.textures import colour, log_uniform, noise, pick
 
 LEAST_AREA = 0.004  # share of the frame that an object covers where it is first annotated
 
@@ -188,7 +188,7 @@ class Scene:
         return frame
 
 
-def draw_light(rng: np.random.Generator, height: int, width: int) -> Light:
+def random_light(rng: np.random.Generator, height: int, width: int) -> Light:
     """Random light for frames of height×width."""
     shade = None
     if rng.random() < 0.6:
@@ -216,7 +216,7 @@ def draw_light(rng: np.random.Generator, height: int, width: int) -> Light:
     )
 
 
-def draw_track(
+def random_track(
     rng: np.random.Generator,
     height: int,
     width: int,
@@ -269,7 +269,7 @@ def draw_track(
     )
 
 
-def draw_scene(
+def random_scene(
     rng: np.random.Generator,
     height: int,
     width: int,
@@ -292,9 +292,9 @@ def draw_scene(
         a scene whose objects each cover at least `LEAST_AREA` of the frame at time 0, or at its ``late`` time.
     """
     late = late or {}
-    camera = draw_camera(rng)
-    backdrop = draw_backdrop(rng, height, width, photos)
-    light = draw_light(rng, height, width)
+    camera = random_camera(rng)
+    backdrop = random_backdrop(rng, height, width, photos)
+    light = random_light(rng, height, width)
     actors: list[Actor] = []
     largest = 0.5 / len(labels) ** 0.5
     for label in [*labels, *[0] * int(rng.choice(5, p=[0.3, 0.3, 0.2, 0.1, 0.1]))]:
@@ -305,7 +305,7 @@ def draw_scene(
             figure, category, area, tall = twin.figure, twin.category, twin.area * rng.uniform(0.6, 1), twin.height
             size = twin.track.scale * math.sqrt(area / twin.area)
         else:
-            parts, category = draw_plan(rng, unseen)
+            parts, category = random_plan(rng, unseen)
             outline = measure(parts)
             tall = outline.height
             size = math.sqrt(area * height * width / outline.area)
@@ -315,7 +315,7 @@ def draw_scene(
             palette = [*near, *(colour(rng) for _ in range(5))]
             rng.shuffle(palette)
             figure = dress(rng, parts, size * 1.2, softness, palette, photos)
-        track = draw_track(rng, height, width, size, tall, span, camera, backdrop.floor, bool(label))
+        track = random_track(rng, height, width, size, tall, span, camera, backdrop.floor, bool(label))
         actors.append(Actor(figure, track, label, category, area, tall, rng.uniform(0, 100)))
     # What stands lower in the frame is nearer.
     actors.sort(key=lambda actor: actor.track.centre[1] * width + actor.track.scale * actor.height / 2)
@@ -339,7 +339,7 @@ def _bring_into_sight(rng: np.random.Generator, scene: Scene, span: float, late:
                 missing.append(actor)
         for actor in missing:
             size, tall, floor = actor.track.scale, actor.height, scene.backdrop.floor
-            actor.track = draw_track(
+            actor.track = random_track(
                 rng, scene.height, scene.width, size, tall, span, scene.camera, floor, annotated=True
             )
             if attempt > 6:  # near the middle, nearly still, on top of the others, and larger from time to time

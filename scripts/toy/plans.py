@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from dataset.toy.figures import Part, lump
-from dataset.toy.shapes import blob, box, ellipse, limb, polygon, wheel
-from dataset.toy.textures import pick
+from toy.figures import Part, lump
+from toy.shapes import blob, box, ellipse, limb, polygon, wheel
+from toy.textures import pick
 
 _QUARTER = math.pi / 2
 
@@ -276,7 +276,7 @@ PLANS: list[tuple[Callable[[np.random.Generator], list[Part]], float, tuple[str,
 ]
 
 
-def draw_plan(rng: np.random.Generator, unseen: bool) -> tuple[list[Part], str]:
+def random_plan(rng: np.random.Generator, unseen: bool) -> tuple[list[Part], str]:
     """A random object's parts and its category; ``unseen`` allows categories that training videos never show."""
     weights = np.array([share if unseen or names else 0 for _, share, names, _ in PLANS])
     plan, _, names, held_out = PLANS[int(rng.choice(len(PLANS), p=weights / weights.sum()))]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataset.toy.figures import crop, draw, dress, measure, over
-from dataset.toy.motion import Camera, scaling, translation
-from dataset.toy.plans import draw_plan
-from dataset.toy.shapes import blob, box, polygon
-from dataset.toy.textures import colour, log_uniform, mix, noise, paint, photo_crop, pick, ramp, soft_step, texture
+from toy.figures import crop, draw, dress, measure, over
+from toy.motion import Camera, scaling, translation
+from toy.plans import random_plan
+from toy.shapes import blob, box, polygon
+from toy.textures import colour, log_uniform, mix, noise, paint, photo_crop, pick, ramp, soft_step, texture
 
 _REACH = 2.0  # canvases are this many frames wide; they are mirrored beyond
 
@@ -118,7 +118,7 @@ class Backdrop:
             layer.draw(frame, t, camera)
 
 
-def draw_backdrop(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray]) -> Backdrop:
+def random_backdrop(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray]) -> Backdrop:
     """Random scenery for frames of height×width: a landscape or street, a room, or one surface seen close."""
     kind = pick(rng, ["land", "land", "land", "street", "street", "room", "close", "close"])
     if kind == "close":
@@ -313,7 +313,7 @@ def _bystanders(rng: np.random.Generator, height: int, width: int, foot: float, 
     rows, columns = int(0.4 * height), int(_REACH * width)
     canvas = np.zeros((rows, columns, 4), np.uint8)
     for _ in range(int(rng.integers(2, 8))):
-        parts, _ = draw_plan(rng, unseen=False)
+        parts, _ = random_plan(rng, unseen=False)
         outline = measure(parts)
         size = height * log_uniform(rng, 0.06, 0.3) / max(outline.height, 0.6 * outline.width)
         figure = dress(rng, parts, size, 0)

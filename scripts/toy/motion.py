@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dataset.toy.textures import log_uniform, pick
+from toy.textures import log_uniform, pick
 
 
 def translation(x: float, y: float) -> np.ndarray:
@@ -72,7 +72,7 @@ class Camera:
         return centre @ rotation(self.roll(t)) @ scaling(zoom, zoom) @ translation(-width / 2, -height / 2)
 
 
-def draw_camera(rng: np.random.Generator) -> Camera:
+def random_camera(rng: np.random.Generator) -> Camera:
     """A camera on a tripod, in a hand, panning, or travelling along with the action."""
     kind = pick(rng, ["tripod", "hand", "hand", "pan", "travel", "travel"])
     shake = 0.0 if kind == "tripod" else log_uniform(rng, 0.001, 0.012)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from dataset.images import davis_palette, read_image, read_mask
-from dataset.toy.layouts import write_jpeg
+from toy.layouts import write_jpeg
 
 _COLUMNS, _ROWS, _TILE = 6, 4, 240
 # title, images, masks; each folder below these is a video

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from dataset.toy.motion import rotation, scaling, translation
-from dataset.toy.shapes import blob, ellipse
-from dataset.toy.textures import colour, log_uniform, pick, soft_step, texture
+from toy.motion import rotation, scaling, translation
+from toy.shapes import blob, ellipse
+from toy.textures import colour, log_uniform, pick, soft_step, texture
 
 _LEVELS = 4  # each sprite and its halves, quarters and eighths, so that far objects do not flicker
 # from a sprite's pixels to those of one of its smaller versions
