@@ -1,4 +1,4 @@
-"""Procedural videos with exact masks, in the layouts of the real data sets: `make_toy_data`."""
+"""Drawn videos with exact masks, in the layouts of the real data sets."""
 
 from toy.layouts import ToySettings, make_toy_data
 from toy.preview import write_preview
