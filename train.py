@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from dataset.sampling import GlobalBatchSampler
-from dataset.stages import stage_dataset, training_batches
+from dataset.batches import GlobalBatchSampler
+from dataset.loading import training_batches
+from dataset.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from model.checkpoint import load_imagenet_weights, network_from_checkpoint, read_checkpoint
 from model.inference import STRIDE, half_precision

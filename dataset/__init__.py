@@ -1,3 +1,3 @@
-"""Videos, masks and training samples on disk."""
+"""Videos and masks on disk, and the training samples made from them."""
 
-import util  # noqa: F401  before torch, see there
+import util  # noqa: F401  must come before torch; the file says why

@@ -1,8 +1,8 @@
 """Random geometry and colour of training clips (the paper, Section 4.2).
 
-Geometry is one map from an output pixel to a place in the source, applied alike to a frame and to its mask: all
-affine parts are multiplied into one matrix and the thin-plate warp is added to the same map, so each frame is
-resampled once. Coordinates are continuous: pixel i covers [i, i+1).
+The geometry of a frame is one map from each pixel of the crop to a place in the source image. The map is the same for
+a frame and its mask. All affine parts are multiplied into one matrix, and the thin-plate warp is added to the same
+map, so that each frame is resampled only once. Coordinates are continuous: pixel i covers [i, i+1).
 """
 
 import functools
@@ -14,12 +14,13 @@ import numpy as np
 
 from dataset.images import IMAGE_MEAN
 
-# Outside of an image lies its mean colour, about 0 once normalised, and background.
+# The colour outside of an image. It is the mean colour of ImageNet, so it is about 0 after normalisation.
 _FILL = tuple(round(255 * value) for value in IMAGE_MEAN)
-# ITU-R 601 luma, the weights of torchvision's (and PIL's) greyscale.
+# The weights of red, green and blue in a grey value (ITU-R 601). torchvision and PIL use the same.
 _LUMA = np.array([0.299, 0.587, 0.114])
 
-ColourStep = tuple[str, float]  # ("brightness" | "contrast" | "saturation" | "hue", factor as in torchvision)
+# A change of colour: its kind ("brightness", "contrast", "saturation" or "hue") and its factor as in torchvision.
+ColourStep = tuple[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +28,10 @@ class Warp:
     """A map from a source image to a square crop.
 
     Attributes:
-        matrix: [3,3], source coordinates to crop coordinates.
-        size: side of the crop in pixels.
-        displacement: float32 [size,size,2], added to a crop pixel's (x, y) before it is looked up; None for none.
+        matrix: [3,3], maps source coordinates to crop coordinates.
+        size: the side of the crop, in pixels.
+        displacement: float32 [size,size,2] in pixels, or None. It is added to the (x, y) of a crop pixel before the
+            matrix maps the pixel to the source.
     """
 
     matrix: np.ndarray
@@ -38,7 +40,7 @@ class Warp:
 
     @functools.cached_property
     def grid(self) -> np.ndarray:
-        """float32 [size,size,2]: the (x, y) source position of each crop pixel, in pixel-centre coordinates."""
+        """The source position (x, y) of each crop pixel, float32 [size,size,2]. Pixel centres are whole numbers."""
         centres = np.arange(self.size, dtype=np.float32) + 0.5
         x, y = centres[None], centres[:, None]
         if self.displacement is not None:
@@ -47,21 +49,21 @@ class Warp:
         return np.stack([a * x + (b * y + (c - np.float32(0.5))) for a, b, c in inverse[:2]], axis=-1)
 
     def image(self, image: np.ndarray) -> np.ndarray:
-        """Resample a uint8 RGB image [H,W,3] bicubically to [size,size,3], low-pass filtered where it shrinks."""
+        """Resample a uint8 RGB image [H,W,3] bicubically to [size,size,3]. An image that shrinks is blurred first."""
         shrink_x, shrink_y = 1 / np.linalg.norm(self.matrix[:2, :2], axis=0)
-        # The blur that a pixel `shrink` times as large has on top of the source's own. OpenCV's sigma may not be 0.
+        # Pixels that are `shrink` times as large have more blur. This is the difference. OpenCV's sigma may not be 0.
         sigma_x, sigma_y = (max(1e-3, 0.5 * max(0.0, s * s - 1) ** 0.5) for s in (shrink_x, shrink_y))
         image = cv2.GaussianBlur(image, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)
         return cv2.remap(image, self.grid, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=_FILL)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """Resample uint8 object ids [H,W] to the nearest neighbour's, [size,size]."""
+        """Resample uint8 object ids [H,W] to [size,size] by nearest neighbours."""
         return cv2.remap(mask, self.grid, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
 
 
 @dataclass(frozen=True)
 class FrameTransform:
-    """What happens to one frame of a clip: its geometry, then its colour steps in order."""
+    """The augmentation of one frame: first its geometry, then its colour steps in order."""
 
     warp: Warp
     colour: Sequence[ColourStep] = ()
@@ -70,7 +72,14 @@ class FrameTransform:
 def static_transforms(
     rng: np.random.Generator, height: int, width: int, *, size: int, frames: int
 ) -> list[FrameTransform]:
-    """Draw the synthetic motion that makes a clip of one image [height,width]."""
+    """Choose random synthetic motion that makes a clip from one image (Section 4.2).
+
+    Args:
+        rng: makes all random choices.
+        height, width: the size of the image, in pixels.
+        size: the side of the crops, in pixels.
+        frames: the number of frames in the clip.
+    """
     zoom = affine(height, width, scale=rng.uniform(0.8, 1.5)) @ _random_flip(rng, width)
     colour = [*_jitter(rng, brightness=0.1, contrast=0.05, saturation=0.05, hue=0.05), *_random_greyscale(rng)]
     resize = size / min(height, width)
@@ -92,7 +101,15 @@ def static_transforms(
 def video_transforms(
     rng: np.random.Generator, height: int, width: int, *, size: int, frames: int, crop_area: tuple[float, float]
 ) -> list[FrameTransform]:
-    """Draw the augmentation of a video clip [height,width]; ``crop_area`` is the range of the crop's share of it."""
+    """Choose the random augmentation of a video clip (Section 4.2).
+
+    Args:
+        rng: makes all random choices.
+        height, width: the size of the frames, in pixels.
+        size: the side of the crops, in pixels.
+        frames: the number of frames in the clip.
+        crop_area: the smallest and the largest share of a frame's area that the crop covers, 0 to 1.
+    """
     crop = _random_resized_crop(rng, height, width, size, crop_area) @ _random_flip(rng, width)
     colour = [*_jitter(rng, brightness=0.1, contrast=0.03, saturation=0.03), *_random_greyscale(rng)]
     transforms = []
@@ -104,12 +121,19 @@ def video_transforms(
 
 
 def plain_transforms(height: int, width: int, *, size: int, frames: int) -> list[FrameTransform]:
-    """No augmentation: the whole image [height,width], stretched to the square."""
+    """Return transforms without augmentation: each stretches the whole image [height,width] to [size,size]."""
     return [FrameTransform(Warp(np.diag([size / width, size / height, 1.0]), size))] * frames
 
 
 def affine(height: int, width: int, *, degrees: float = 0, scale: float = 1, shear: float = 0) -> np.ndarray:
-    """Shear along x, scale and rotate (degrees) about the centre of an image [height,width]: a matrix [3,3]."""
+    """Return the matrix [3,3] that shears along x, scales and rotates about the centre of an image [height,width].
+
+    Args:
+        height, width: the size of the image, in pixels.
+        degrees: the angle of the rotation.
+        scale: the factor of the size.
+        shear: the angle of the shear, in degrees.
+    """
     angle, slant = np.deg2rad(degrees), np.tan(np.deg2rad(shear))
     rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = np.eye(3)
@@ -122,10 +146,20 @@ def affine(height: int, width: int, *, degrees: float = 0, scale: float = 1, she
 def thin_plate_displacement(
     rng: np.random.Generator, size: int, *, points: int = 12, sigma: float = 0.02, spacing: int = 8
 ) -> np.ndarray:
-    """Draw a thin-plate-spline warp of a square: float32 displacements [size,size,2] in pixels.
+    """Choose a random thin-plate-spline warp of a square.
 
-    ``points`` places, uniform in the square, move by N(0, ``sigma``) of its side; the spline carries the rest along.
-    It is smooth, so it is evaluated every ``spacing`` pixels only and interpolated in between.
+    Some points of the square move, and the spline interpolates the motion of all other places.
+
+    Args:
+        rng: makes all random choices.
+        size: the side of the square, in pixels.
+        points: the number of points that move. They are uniformly distributed.
+        sigma: the standard deviation of their motion, as a share of ``size``.
+        spacing: the distance between evaluations of the spline, in pixels. The spline is smooth, so the values in
+            between are interpolated.
+
+    Returns:
+        float32 displacements [size,size,2] in pixels.
     """
     controls = rng.uniform(size=(points, 2))
     moves = rng.normal(scale=sigma, size=(points, 2))
@@ -138,7 +172,7 @@ def thin_plate_displacement(
     system = np.vstack([at_controls, np.hstack([at_controls[:, points:].T, np.zeros((3, 3))])])
     weights = np.linalg.solve(system, np.vstack([moves, np.zeros((3, 2))]))
 
-    # Nodes are the centres of blocks of pixels, and two more on every side that cubic interpolation at the edge needs.
+    # Nodes are the centres of blocks of pixels. Cubic interpolation at the edges needs two more nodes on every side.
     nodes = -(-size // spacing) + 4
     centres = (np.arange(nodes) - 1.5) * spacing / size
     places = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
@@ -149,10 +183,13 @@ def thin_plate_displacement(
 
 
 def recolour(image: np.ndarray, steps: Sequence[ColourStep]) -> np.ndarray:
-    """Apply colour steps to a uint8 RGB image [H,W,3]; factors mean what they mean in torchvision.
+    """Apply colour steps to a uint8 RGB image [H,W,3]. The factors have the same meaning as in torchvision.
 
-    Every step but hue is linear in the colours, so runs of them are one matrix and values are rounded and clipped
-    once at the end of the run.
+    All steps except hue are linear in the colours. Linear steps in a row are multiplied into one matrix, so values
+    are rounded and clipped only once.
+
+    Raises:
+        ValueError: a step has an unknown kind.
     """
     matrix = np.eye(3, 4)
     for kind, factor in steps:
@@ -167,7 +204,7 @@ def recolour(image: np.ndarray, steps: Sequence[ColourStep]) -> np.ndarray:
             matrix = factor * matrix + (1 - factor) * grey
         elif kind == "hue":
             hsv = cv2.cvtColor(cv2.transform(image, matrix), cv2.COLOR_RGB2HSV_FULL)
-            hsv[..., 0] += np.uint8(round(256 * factor) % 256)  # 256 steps are the full circle, so overflow is right
+            hsv[..., 0] += np.uint8(round(256 * factor) % 256)  # hues wrap around at 256, as uint8 does
             image, matrix = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), np.eye(3, 4)
         else:
             raise ValueError(f"no colour step is called {kind!r}")
@@ -177,7 +214,7 @@ def recolour(image: np.ndarray, steps: Sequence[ColourStep]) -> np.ndarray:
 def _jitter(
     rng: np.random.Generator, *, brightness: float, contrast: float, saturation: float, hue: float = 0
 ) -> list[ColourStep]:
-    """torchvision's ColorJitter: factors within 1 ± the limit (hue: ± the limit), in random order."""
+    """Choose colour steps as torchvision's ColorJitter: factors 1 ± the limit (hue: ± the limit), in random order."""
     steps = [
         (kind, rng.uniform(1 - limit, 1 + limit))
         for kind, limit in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation))
@@ -198,14 +235,14 @@ def _random_flip(rng: np.random.Generator, width: int) -> np.ndarray:
 def _random_resized_crop(
     rng: np.random.Generator, height: int, width: int, size: int, area: tuple[float, float]
 ) -> np.ndarray:
-    """torchvision's RandomResizedCrop: a share of the area, at an aspect ratio of 3:4 to 4:3, stretched to a square."""
+    """Choose a crop as torchvision's RandomResizedCrop: its aspect ratio is 3:4 to 4:3; it is stretched to a square."""
     for _ in range(10):
         share = rng.uniform(*area) * height * width
         ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
         crop_width, crop_height = (share * ratio) ** 0.5, (share / ratio) ** 0.5
         if crop_width <= width and crop_height <= height:
             break
-    else:  # so elongated an image that nothing fits: as much of it as the aspect ratio allows
+    else:  # no crop fits into this long image, so take the largest with an allowed aspect ratio
         crop_width, crop_height = min(width, height * 4 / 3), min(height, width * 4 / 3)
     left, top = rng.uniform(0, width - crop_width), rng.uniform(0, height - crop_height)
     scale_x, scale_y = size / crop_width, size / crop_height

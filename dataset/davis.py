@@ -1,13 +1,23 @@
-"""DAVIS 2016 and 2017 as their downloads lay them out."""
+"""The layout of DAVIS 2016 and 2017, as in the downloads."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataset.folders import VideoFolders
 from dataset.video import Video, list_frames, read_names
 from util.errors import InputError
 
-# Split as the user names it -> the folder that holds it and the image set that lists it.
+# The name of a split for users -> the folder that holds the split, and the name of the file that lists its videos.
 _SPLITS = {"train": ("trainval", "train"), "val": ("trainval", "val"), "testdev": ("test-dev", "test-dev")}
+
+
+def training_folders(davis_root: Path) -> VideoFolders:
+    """Return the folders of the training split of DAVIS 2017. They need not exist.
+
+    Args:
+        davis_root: as ``root`` of `DAVIS`.
+    """
+    return _split_folders(davis_root, 2017, "train")
 
 
 @dataclass(frozen=True)
@@ -15,13 +25,13 @@ class DAVIS:
     """One split of DAVIS.
 
     Args:
-        root: the folder that holds ``trainval/`` and ``test-dev/``, or one of them as the download has it (with
-            ``JPEGImages/480p``, ``Annotations/480p`` and ``ImageSets``).
-        year: 2017, or 2016 for the single-object benchmark, where all objects of a video are one.
+        root: the folder that holds ``trainval/`` and ``test-dev/``. It may also be one of these two, which hold
+            ``JPEGImages/480p``, ``Annotations/480p`` and ``ImageSets``.
+        year: 2017, or 2016 for the single-object benchmark. For 2016 all objects of a video are merged into one.
         split: ``train``, ``val`` or ``testdev``.
 
     Raises:
-        InputError: the layout is not DAVIS's; the message names the missing file.
+        InputError: the file that lists the videos of the split is missing. The message names the file.
     """
 
     root: Path
@@ -35,24 +45,24 @@ class DAVIS:
     @property
     def image_set(self) -> Path:
         """The file that lists the videos of the split."""
-        return self._base / "ImageSets" / str(self.year) / f"{_SPLITS[self.split][1]}.txt"
+        return self._folders.split
 
     @property
     def annotations(self) -> Path:
-        """The folder of ground-truth masks, one folder a video."""
-        return self._base / "Annotations" / "480p"
+        """The folder of ground-truth masks, with one folder for each video."""
+        return self._folders.masks
 
     @property
     def has_ground_truth(self) -> bool:
-        """Whether every frame is annotated, not only the first."""
+        """Whether every frame has a mask. In the split ``testdev`` only the first frame of a video has one."""
         return self.split != "testdev"
 
     def videos(self) -> list[Video]:
-        """The videos of the split, each with the mask of its first frame.
+        """Return the videos of the split, each with the mask of its first frame.
 
         Raises:
-            InputError: the split cannot be read or lists no video, or a video's frames, its first mask, or, where
-                the split has ground truth, any of its masks or a frame for one are missing.
+            InputError: the list of videos cannot be read or is empty; or a video has no frames, or no mask for its
+                first frame. If the split has ground truth, also: a frame has no mask, or a mask has no frame.
         """
         names = read_names(self.image_set, "copy or download it again")
         if not names:
@@ -60,12 +70,12 @@ class DAVIS:
         return [self.video(name) for name in names]
 
     def video(self, name: str) -> Video:
-        """One video, whether or not the split lists it; its frames and masks must be there.
+        """Return one video with the mask of its first frame. The split need not list the video.
 
         Raises:
-            InputError: as `videos`.
+            InputError: the frames or masks of the video are incomplete, as described for `videos`.
         """
-        images = self._base / "JPEGImages" / "480p" / name
+        images = self._folders.images / name
         frames = list_frames(images)
         masks = [self.annotations / name / f"{frame.stem}.png" for frame in frames]
         for mask in masks if self.has_ground_truth else masks[:1]:
@@ -78,6 +88,17 @@ class DAVIS:
         return Video(name, frames, {0: masks[0]}, merge_objects=self.year == 2016)
 
     @property
-    def _base(self) -> Path:
-        nested = self.root / _SPLITS[self.split][0]
-        return nested if nested.is_dir() else self.root
+    def _folders(self) -> VideoFolders:
+        return _split_folders(self.root, self.year, self.split)
+
+
+def _split_folders(root: Path, year: int, split: str) -> VideoFolders:
+    half, listed = _SPLITS[split]
+    base = root / half if (root / half).is_dir() else root
+    return VideoFolders(
+        f"DAVIS {year}",
+        base / "JPEGImages" / "480p",
+        base / "Annotations" / "480p",
+        "check davis_root, or copy it again",
+        split=base / "ImageSets" / str(year) / f"{listed}.txt",
+    )

@@ -1,4 +1,4 @@
-"""Frames and masks on disk: JPEG or PNG frames in, 8-bit palette PNG masks in and out."""
+"""Reading, writing and resizing of frames (JPEG or PNG) and masks (8-bit palette PNG)."""
 
 import contextlib
 import functools
@@ -12,7 +12,8 @@ from PIL import Image, UnidentifiedImageError
 from util.errors import InputError
 from util.files import atomic_path
 
-# Every network here starts from ImageNet weights and sees frames normalised with ImageNet's statistics (RGB, 0..1).
+# The mean and standard deviation of ImageNet's images (RGB, 0 to 1). All networks here expect frames normalised with
+# them, because training starts from ImageNet weights.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
@@ -20,41 +21,45 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray:
     """Read a frame as uint8 RGB [H,W,3].
 
-    With ``least_side``, a JPEG whose sides are at least twice that may come at a half, a quarter or an eighth of its
-    size (no side below ``least_side``), which is much faster than to decode all of it.
+    Args:
+        path: the image file.
+        least_side: if given, a large JPEG may be decoded at a half, a quarter or an eighth of its size, which is much
+            faster. No side becomes smaller than ``least_side`` pixels.
 
     Raises:
-        InputError: the file is missing, truncated or no image.
+        InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
     """
     return np.array(_decode(path, "RGB", least_side))
 
 
 def read_grey(path: Path | str) -> np.ndarray:
-    """Read an image of any mode as uint8 luminance [H,W]; 1-bit ones give 0 and 255.
+    """Read an image as uint8 grey values [H,W]. Images with 1 bit per pixel give 0 and 255.
 
     Raises:
-        InputError: the file is missing, truncated or no image.
+        InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
     """
     return np.array(_decode(path, "L"))
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Height and width of an image, without decoding it.
+    """Return the height and width of an image in pixels, without decoding the image.
 
     Raises:
-        InputError: the file is missing or no image.
+        InputError: the file is missing or not an image.
     """
     with _opened(path) as image:
         return image.height, image.width
 
 
 def read_mask(path: Path | str) -> np.ndarray:
-    """Read a mask as uint8 object ids [H,W]; 0 is the background.
+    """Read a mask as uint8 object ids [H,W]. 0 is the background.
 
-    Palette PNGs give their indices, 8-bit grey ones their values, 1-bit ones 0 and 1.
+    The ids are the indices of a palette PNG or the values of an 8-bit grey image. An image with 1 bit per pixel gives
+    0 and 1.
 
     Raises:
-        InputError: the file is missing, truncated, no image, or coloured (ids cannot be told from colours).
+        InputError: the file is missing, truncated or not an image, or has colours without a palette, which say
+            nothing about ids.
     """
     image = _decode(path)
     if image.mode not in ("P", "L", "1"):
@@ -65,7 +70,16 @@ def read_mask(path: Path | str) -> np.ndarray:
 
 
 def write_mask(path: Path | str, ids: np.ndarray, palette: bytes | None = None) -> None:
-    """Write uint8 object ids [H,W] as a palette PNG, complete or not at all; the default palette is DAVIS's."""
+    """Write object ids as a palette PNG. If writing fails, no file is left behind.
+
+    Args:
+        path: the file to write.
+        ids: uint8 [H,W].
+        palette: 256 RGB triples. By default it is the palette of DAVIS.
+
+    Raises:
+        ValueError: ``ids`` has another type or shape.
+    """
     if ids.dtype != np.uint8 or ids.ndim != 2:
         raise ValueError(f"a mask is a uint8 array [H,W], not {ids.dtype} {ids.shape}")
     image = Image.fromarray(ids)
@@ -75,12 +89,12 @@ def write_mask(path: Path | str, ids: np.ndarray, palette: bytes | None = None) 
 
 
 def read_palette(path: Path | str) -> bytes | None:
-    """The palette (256 RGB triples) of a palette PNG, or None where the image has none.
+    """Return the palette of a palette PNG as 256 RGB triples, or None for an image without a palette.
 
-    A shorter one goes on in DAVIS's colours.
+    If the palette is shorter, the colours of DAVIS fill the rest.
 
     Raises:
-        InputError: the file is missing or no image.
+        InputError: the file is missing, truncated or not an image.
     """
     palette = _decode(path).getpalette()
     return None if palette is None else bytes(palette) + davis_palette()[len(palette) :]
@@ -88,7 +102,10 @@ def read_palette(path: Path | str) -> bytes | None:
 
 @functools.cache
 def davis_palette() -> bytes:
-    """The 256-colour palette of DAVIS, YouTube-VOS and PASCAL VOC masks: the bits of an id, spread over R, G and B."""
+    """Return the palette of DAVIS, YouTube-VOS and PASCAL VOC masks as 256 RGB triples.
+
+    The bits of an id are distributed over red, green and blue.
+    """
     ids = np.arange(256)
     colours = np.zeros((256, 3), dtype=int)
     for bit in range(8):
@@ -97,21 +114,28 @@ def davis_palette() -> bytes:
 
 
 def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Height and width after scaling to a short side, as torchvision's ``Resize`` rounds the long one."""
+    """Return the height and width after scaling the short side to ``short_side`` pixels.
+
+    The long side is rounded down, as torchvision's ``Resize`` does.
+
+    Args:
+        size: height and width before scaling, in pixels.
+        short_side: the length of the short side after scaling, in pixels.
+    """
     return tuple(short_side * side // min(size) for side in size)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a uint8 RGB frame [H,W,3] to a height and width, bicubic with antialiasing."""
+    """Resize a uint8 RGB frame [H,W,3] to ``size`` (height, width), bicubic with antialiasing."""
     if image.shape[:2] == size:
         return image
     return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def resize_mask(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize uint8 object ids [H,W] to a height and width by nearest neighbours.
+    """Resize uint8 object ids [H,W] to ``size`` (height, width) by nearest neighbours.
 
-    An object too small to be hit by any of them keeps one pixel: it could not be followed otherwise.
+    If a small object would disappear, one of its pixels is kept, so that the network can follow the object.
     """
     if ids.shape == size:
         return ids
@@ -124,14 +148,14 @@ def resize_mask(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Turn a uint8 RGB frame [H,W,3] into the network's input: float32 [3,H,W], ImageNet-normalised."""
+    """Convert a uint8 RGB frame [H,W,3] to the network's input: float32 [3,H,W], normalised with ImageNet's mean."""
     image = torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
     return image.sub_(mean).div_(std)
 
 
 def to_image(tensor: torch.Tensor) -> np.ndarray:
-    """Undo `to_tensor`: [3,H,W] on the CPU to a uint8 RGB frame [H,W,3]."""
+    """Convert a normalised frame, float32 [3,H,W] on the CPU, back to uint8 RGB [H,W,3]."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
     return (tensor * std + mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
@@ -141,7 +165,7 @@ def _decode(path: Path | str, mode: str | None = None, least_side: int | None = 
         if least_side:
             image.draft(None, (least_side, least_side))
         image.load()
-        if mode and image.mode[0] in "IF":  # converting would cut all bright values off
+        if mode and image.mode[0] in "IF":  # a conversion would clip all bright values
             raise InputError(f"{path} has more than 8 bits a channel ({image.mode}); save it with 8")
         return image.convert(mode) if mode else image
 

@@ -1,4 +1,4 @@
-"""Worse masks from good ones, for the self-correction strategy (the paper, Section 3.3)."""
+"""Random errors in masks, for the self-correction strategy (the paper, Section 3.3)."""
 
 import cv2
 import numpy as np
@@ -10,18 +10,18 @@ _SHAPES = (cv2.MORPH_RECT, cv2.MORPH_ELLIPSE, cv2.MORPH_CROSS)
 
 
 def perturb_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Dilate and erode a mask at random until its IoU with the original falls below a target from U[0.85, 1].
+    """Dilate and erode a mask at random until its IoU with the original is below a random target.
 
-    Kernels have random shapes and random sizes up to a small share of the object's own size, so that large objects
-    get there in a few steps and small ones do not overshoot by far. An object never vanishes: a step that would
-    erase it is not taken.
+    The target is uniform between 0.85 and 1. The kernels have random shapes and sizes. The largest size grows with the
+    object: a large object needs few steps, and a small object does not change much more than the target says. A step
+    that would erase the object is left out.
 
     Args:
-        mask: uint8 0/1 [H,W]; not changed. An empty one stays empty.
-        rng: draws the target and the kernels.
+        mask: uint8 0/1 [H,W]. It is not changed.
+        rng: makes all random choices.
 
     Returns:
-        uint8 0/1 [H,W].
+        uint8 0/1 [H,W]. If ``mask`` is empty, this is empty, too.
     """
     area = np.count_nonzero(mask)
     if area == 0:
@@ -29,7 +29,7 @@ def perturb_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     target = rng.uniform(LOWEST_IOU_TARGET, 1)
     largest = 2 + round(0.06 * area**0.5)
 
-    # The object stays far from most of a frame: only its surroundings take part.
+    # Most of the frame does not change. To save time, only the surroundings of the object are processed.
     x, y, width, height = cv2.boundingRect(mask)
     margin = 4 * largest
     window = (slice(max(0, y - margin), y + height + margin), slice(max(0, x - margin), x + width + margin))
@@ -51,6 +51,6 @@ def perturb_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two uint8 0/1 masks [H,W]; 1 where both are empty."""
+    """Return the intersection over union (0 to 1) of two uint8 0/1 masks [H,W]. It is 1 if both masks are empty."""
     union = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / union if union else 1.0

@@ -1,4 +1,4 @@
-"""One training sample, from the source frames and masks of a clip."""
+"""A training sample, made from the frames and masks of a clip."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,17 +10,22 @@ from dataset.augmentation import FrameTransform, recolour
 from dataset.images import to_tensor
 from dataset.perturbation import perturb_mask
 
-# How often an augmentation is drawn again because no object is in the first frame's crop.
+# How many random augmentations are tried until the first frame's crop shows an object.
 MAX_TRIES = 10
-# An object smaller than this share of the crop gives the memory too little to go by.
+# The smallest share of the crop that an object of a reasonable size covers.
 _LEAST_AREA = 1e-3
 
-# float32 [3,256]: what `to_tensor` makes of each 8-bit value in each channel.
+# float32 [3,256]: the result of `to_tensor` for each 8-bit value in each channel.
 _NORMALISED = to_tensor(np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2))[..., 0].numpy()
 
 
 def visible_objects(ids: np.ndarray, *, any_size: bool = False) -> np.ndarray:
-    """The object ids in a crop of ids [S,S] that cover a reasonable area of it, or any area at all."""
+    """Return the objects in a crop that are large enough for training, in the order of their ids.
+
+    Args:
+        ids: the crop's object ids, uint8 [S,S].
+        any_size: whether one pixel is enough. Otherwise an object must cover a thousandth of the crop.
+    """
     areas = np.bincount(ids.ravel(), minlength=256)
     areas[0] = 0
     return np.flatnonzero(areas >= (1 if any_size else max(1, _LEAST_AREA * ids.size)))
@@ -35,20 +40,24 @@ def make_sample(
     rng: np.random.Generator,
     name: str,
 ) -> dict[str, torch.Tensor | str]:
-    """Transform a clip of T frames and lay its objects out in slots.
+    """Transform a clip of T frames and put its objects into O slots.
 
     Args:
         pairs: T images, uint8 RGB [H,W,3], each with its object ids, uint8 [H,W].
-        transforms: T of them, to crops of S×S.
-        objects: the ids that fill the first slots; all others become background.
-        slots: O, the number of objects a sample has room for.
-        rng: draws the perturbation of the first masks.
-        name: what messages call this sample.
+        transforms: the augmentation of each of the T frames, with crops of S×S pixels.
+        objects: the ids of at most O objects. They fill the first slots. All other objects become background.
+        slots: O, the number of slots.
+        rng: makes the random errors of the perturbed masks.
+        name: the name of the sample, for messages.
 
     Returns:
-        ``frames`` float32 [T,3,S,S], ImageNet-normalised; ``masks`` uint8 0/1 [T,O,S,S], zero in empty slots;
-        ``perturbed`` uint8 0/1 [O,S,S], the first frame's masks made worse; ``selector`` float32 [O], 1 where a slot
-        holds an object; ``name``.
+        A dictionary with these entries:
+
+        - ``frames``: float32 [T,3,S,S], normalised with ImageNet's mean.
+        - ``masks``: uint8 0/1 [T,O,S,S]. Empty slots are 0.
+        - ``perturbed``: uint8 0/1 [O,S,S], the masks of the first frame with random errors (Section 3.3).
+        - ``selector``: float32 [O]. It is 1 for slots with an object and 0 for empty slots.
+        - ``name``: as given.
     """
     size = transforms[0].warp.size
     frames = np.empty((len(transforms), 3, size, size), np.float32)

@@ -1,4 +1,4 @@
-"""A video on disk, read lazily: frames are decoded when they are about to be needed, and forgotten."""
+"""Videos that lie on disk as image files. A frame is decoded shortly before it is needed, and is not kept."""
 
 import functools
 import itertools
@@ -22,17 +22,17 @@ Result = TypeVar("Result")
 
 
 class GivenMasks:
-    """What every video has in common: masks that are given for some of its frames."""
+    """The common part of all videos: masks that are given for some of the frames."""
 
     name: str
     masks: dict[int, Path]  # by frame number
     size: tuple[int, int]  # height and width of the frames
 
     def read_given_mask(self, number: int) -> np.ndarray:
-        """Decode the mask given for a frame: uint8 object ids [H,W].
+        """Decode the mask that is given for frame ``number``: uint8 object ids [H,W].
 
         Raises:
-            InputError: the file is missing, corrupt, of another size than the frames, or without any object.
+            InputError: the file is missing, corrupt or without any object, or has another size than the frames.
         """
         path = self.masks[number]
         mask = read_mask(path)
@@ -48,21 +48,22 @@ class GivenMasks:
 
     @functools.cached_property
     def palette(self) -> bytes | None:
-        """The palette of the first given mask, so that results come in its colours; None where there is none."""
+        """The palette of the first given mask, 256 RGB triples, or None. The results use the same colours."""
         return read_palette(self.masks[min(self.masks)]) if self.masks else None
 
 
 @dataclass(frozen=True)
 class Video(GivenMasks):
-    """The frames of a video, an image file each, and the masks that are given for it.
+    """A video whose frames are image files, and the masks that are given for it.
 
     Attributes:
-        name: of the video.
-        frames: image files, in order.
-        masks: annotation files by frame number.
-        merge_objects: all objects of a mask are one, with id 255, the white of DAVIS 2016's masks.
-        new_objects: by frame number, the ids to take from the given mask; all of them where a mask is not listed.
-        wanted: the numbers of the frames whose masks are asked for; None for all.
+        name: the name of the video.
+        frames: the image files, in order.
+        masks: the files of the given masks, by frame number.
+        merge_objects: whether all objects of a mask become one object with the id 255, which is white in DAVIS 2016.
+        new_objects: the ids that are taken from a given mask, by frame number. If a frame is not listed, all ids of
+            its mask are taken.
+        wanted: the numbers of the frames whose masks the results contain, or None for all frames.
     """
 
     name: str
@@ -74,27 +75,27 @@ class Video(GivenMasks):
 
     @functools.cached_property
     def results(self) -> list[int]:
-        """The numbers of the frames whose masks are asked for, in order."""
+        """The numbers of the frames whose masks the results contain, in order."""
         return list(range(len(self.frames))) if self.wanted is None else sorted(self.wanted)
 
     @property
     def last(self) -> int:
-        """The number of the last frame whose mask is asked for; no later one needs to be looked at."""
+        """The number of the last frame in the results. Later frames need not be processed."""
         return self.results[-1]
 
     def frame_name(self, number: int) -> str:
-        """What a frame's result is called, without suffix."""
+        """Return the file name of a frame's result, without suffix."""
         return self.frames[number].stem
 
     def frame_number(self, name: str) -> int | None:
-        """The frame that a mask of this name belongs to; None where there is none."""
+        """Return the number of the frame with this name, or None if there is no such frame."""
         return next((number for number, frame in enumerate(self.frames) if frame.stem == name), None)
 
     def read_frame(self, number: int) -> np.ndarray:
         """Decode a frame: uint8 RGB [H,W,3].
 
         Raises:
-            InputError: the file is missing, corrupt, or of another size than the video's first frame.
+            InputError: the file is missing or corrupt, or has another size than the video's first frame.
         """
         image = read_image(self.frames[number])
         if image.shape[:2] != self.size:
@@ -106,7 +107,7 @@ class Video(GivenMasks):
         return image
 
     def read_given_mask(self, number: int) -> np.ndarray:
-        """As `GivenMasks.read_given_mask`, with ``merge_objects`` and ``new_objects`` applied."""
+        """Decode a given mask as `GivenMasks.read_given_mask` does, and apply ``merge_objects`` and ``new_objects``."""
         mask = super().read_given_mask(number)
         if self.merge_objects:
             return np.where(mask > 0, np.uint8(255), np.uint8(0))
@@ -116,19 +117,19 @@ class Video(GivenMasks):
 
     @functools.cached_property
     def size(self) -> tuple[int, int]:
-        """Height and width of the frames, from the first one's header.
+        """The height and width of the frames in pixels. They are read from the header of the first frame.
 
         Raises:
-            InputError: the first frame is missing or no image.
+            InputError: the first frame is missing or not an image.
         """
         return image_size(self.frames[0])
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """The images of a folder in the order of their names, the numbers in which need no leading zeros.
+    """Return the images of a folder in the order of their names. Numbers in names need no leading zeros.
 
     Raises:
-        InputError: the folder is missing, holds no image, or two that differ in their suffix only.
+        InputError: the folder is missing, holds no image, or holds two images whose names differ only in the suffix.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; check the data set's folder")
@@ -143,10 +144,14 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def read_names(path: Path, remedy: str) -> list[str]:
-    """The names of videos that a text file lists; editors may have put a byte order mark before them.
+    """Read the names of videos from a text file. The file may start with a byte order mark.
+
+    Args:
+        path: the text file.
+        remedy: what the user can do if the file cannot be read, for messages.
 
     Raises:
-        InputError: the file cannot be read; the message ends with the remedy.
+        InputError: the file cannot be read. The message ends with the remedy.
     """
     try:
         return path.read_text("utf-8-sig").split()
@@ -157,15 +162,20 @@ def read_names(path: Path, remedy: str) -> list[str]:
 
 
 def frame_order(name: str) -> list[str | int]:
-    """A sort key for the names of frames, by which frame9 comes before frame10."""
+    """Return a sort key for names of frames. With it frame9 comes before frame10."""
     return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def in_background(items: Iterable[Item], work: Callable[[Item], Result], ahead: int = 4) -> Iterator[Result]:
-    """Yield ``work(item)`` for each item in order, from a background thread that runs up to ``ahead`` items ahead.
+    """Yield ``work(item)`` for each item in order. The work is done in a background thread.
 
-    Serves both ends of the network: frames are decoded before they are asked for, and masks written after they are
-    known, with a bound on how many wait. Errors in ``work`` come out here.
+    Frames are decoded this way before the network needs them, and masks are written this way while the network goes
+    on. If ``work`` raises an error, this function raises it.
+
+    Args:
+        items: the input of the work.
+        work: the function that runs in the thread.
+        ahead: how many results may wait until they are used, so that memory is limited.
     """
     with ThreadPoolExecutor(1) as pool:
         pending: deque[Future[Result]] = deque()

@@ -1,4 +1,4 @@
-"""Video files, decoded and encoded frame by frame as a stream."""
+"""Reading and writing of video files, frame by frame."""
 
 import contextlib
 import functools
@@ -15,19 +15,20 @@ from util.files import atomic_path
 
 
 class EndOfVideo(Exception):
-    """A video file has no further frame."""
+    """A video file has no more frames."""
 
 
 class VideoFile(GivenMasks):
-    """A video file and the masks that are given for some of its frames, which are named by their numbers.
+    """A video file and the masks that are given for some of its frames. The names of the frames are their numbers.
 
-    Only the end of the stream tells how long the file is, so ``last`` is None; every frame is wanted.
+    The results contain every frame, so ``wanted`` is None. The length of the file is known only at its end, so
+    ``last`` is None.
 
     Args:
-        path: a file in any format that OpenCV reads.
+        path: a file in a format that OpenCV can read.
 
     Raises:
-        InputError: the file is missing or no video.
+        InputError: the file is missing or not a video.
     """
 
     wanted = None
@@ -37,12 +38,18 @@ class VideoFile(GivenMasks):
         self.name = path.name
         self.path = path
         self.masks: dict[int, Path] = {}
-        self.decoded = 0  # frames so far
+        self.decoded = 0  # number of frames that have been decoded
         self._capture = _open(path)
 
     @functools.cached_property
     def size(self) -> tuple[int, int]:
-        """Height and width of the frames, from the first one: a file's header may give them before its rotation."""
+        """The height and width of the frames in pixels.
+
+        The first frame is decoded for this, because the header of a file may state the size before a rotation.
+
+        Raises:
+            InputError: the first frame cannot be decoded.
+        """
         found, image = _open(self.path).read()
         if not found:
             raise InputError(f"{self.path} holds no frame that can be decoded; convert it, for example with ffmpeg")
@@ -50,30 +57,34 @@ class VideoFile(GivenMasks):
 
     @property
     def announced(self) -> int:
-        """The number of frames that the file's header announces, which need not be true; 0 if none."""
+        """The number of frames that the header of the file states, or 0. The number may be wrong."""
         return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     @property
     def fps(self) -> float:
-        """Frames per second to be shown, or NaN where the file does not say."""
+        """The number of frames per second, or NaN if the file does not state it."""
         return self._capture.get(cv2.CAP_PROP_FPS) or math.nan
 
     def frame_name(self, number: int) -> str:
-        """What a frame's result is called, without suffix."""
+        """Return the file name of a frame's result, without suffix."""
         return f"{number:05d}"
 
     def frame_number(self, name: str) -> int | None:
-        """The frame that a mask of this name belongs to; None where the header announces no such frame."""
+        """Return the number of the frame with this name, or None if the header states that there is no such frame."""
         if not name.isdecimal() or (self.announced and int(name) >= self.announced):
             return None
         return int(name)
 
     def read_frame(self, number: int) -> np.ndarray:
-        """Decode the next frame: uint8 RGB [H,W,3]. Frames come in order, ``number`` being the one that is next.
+        """Decode the next frame: uint8 RGB [H,W,3].
+
+        Args:
+            number: the number of the next frame. Frames can only be read in order.
 
         Raises:
-            EndOfVideo: there is no such frame.
-            InputError: the frame is of another size than the first one.
+            EndOfVideo: there are no more frames.
+            InputError: the frame has another size than the first frame.
+            ValueError: ``number`` is not the next frame.
         """
         if number != self.decoded:
             raise ValueError(f"frame {self.decoded} of {self.path} comes next, not {number}")
@@ -92,18 +103,23 @@ class VideoFile(GivenMasks):
 
 @contextlib.contextmanager
 def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that appends a uint8 RGB frame [H,W,3] to an MP4 file, which appears when it is complete.
+    """Yield a function that appends a uint8 RGB frame [H,W,3] to an MP4 file.
 
-    MPEG-4 takes even sizes only: an odd last row or column is left out.
+    The file appears at ``path`` when it is complete. MPEG-4 allows only even sizes, so the last row or column of an odd
+    size is left out.
 
     Args:
-        size: height and width of the frames.
+        path: the file to write.
+        size: the height and width of the frames, in pixels.
+        fps: the number of frames per second.
 
     Raises:
         InputError: the file cannot be written.
     """
     height, width = (side // 2 * 2 for side in size)
-    refusal = InputError(f"{path} cannot be written as an MP4 video; free some disk space, or use --format masks")
+    refusal = InputError(
+        f"{path} cannot be written as an MP4 video; free some disk space, or write masks instead of a video"
+    )
     written = 0
 
     def write(image: np.ndarray) -> None:
@@ -119,7 +135,7 @@ def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Call
             yield write
         finally:
             writer.release()
-        # The writer itself reports nothing.
+        # OpenCV's writer reports no errors, so count the frames in the file.
         if int(cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT)) != written:
             raise refusal
 

@@ -1,4 +1,4 @@
-"""YouTube-VOS 2018 and 2019 as their downloads lay them out."""
+"""The layout of YouTube-VOS 2018 and 2019, as in the downloads."""
 
 import functools
 import itertools
@@ -8,19 +8,41 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.folders import VideoFolders
 from dataset.images import read_mask
 from dataset.video import Video, frame_order, list_frames
 from util.errors import InputError
 
+TRAIN = "train"  # the training split as downloaded
+TRAIN_480P = "train_480p"  # smaller copies of it, made by scripts/resize_youtube.py
+_TRAIN_REMEDIES = {TRAIN: "unpack YouTube-VOS again", TRAIN_480P: "make it with scripts/resize_youtube.py"}
+
+
+def training_folders(yv_root: Path, split: str = TRAIN_480P) -> VideoFolders:
+    """Return the folders of the training videos, which have a mask for every fifth frame. They need not exist.
+
+    Args:
+        yv_root: the folder that holds ``train/`` and ``train_480p/``.
+        split: `TRAIN_480P` for the copies that training reads, or `TRAIN` for the original files.
+    """
+    images, masks = _images(yv_root, split), _masks(yv_root, split)
+    return VideoFolders("YouTube-VOS", images, masks, _TRAIN_REMEDIES[split], annotation_step=5)
+
+
+def meta_path(root: Path, split: str) -> Path:
+    """Return the path of the file that lists the objects of a split. `read_meta` reads the file."""
+    return root / split / "meta.json"
+
 
 @dataclass(frozen=True)
 class AskedObject:
-    """An object that the server asks for.
+    """An object whose masks the benchmark's server asks for.
 
     Attributes:
-        id: in the given masks and in the results.
-        frames: names of the frames in which it is asked for, in order; its mask is given for the first of them.
-        category: what it is, where the download says so.
+        id: the object's id in the given masks and in the results, 1 to 255.
+        frames: the names of the frames in which the server asks for the object, in order. The mask of the first of
+            these frames is given.
+        category: what kind of object it is, or None if ``meta.json`` does not say.
     """
 
     id: int
@@ -30,13 +52,14 @@ class AskedObject:
 
 @dataclass(frozen=True)
 class YouTubeVOS:
-    """One split of YouTube-VOS.
+    """One split of YouTube-VOS for evaluation.
 
     Args:
-        root: the folder that holds ``valid/`` or ``test/``, with ``JPEGImages``, ``Annotations`` and ``meta.json``,
-            and the download of all frames, ``all_frames/valid_all_frames`` or ``valid_all_frames``.
+        root: the folder that holds ``valid/`` or ``test/``, which hold ``JPEGImages``, ``Annotations`` and
+            ``meta.json``. It may also hold the download of all frames, ``all_frames/valid_all_frames`` or
+            ``valid_all_frames``.
         split: ``valid`` or ``test``.
-        output_all: ask for the masks of all frames, not only for those that the server asks for.
+        output_all: whether the results contain the masks of all frames, not only of those that the server asks for.
     """
 
     root: Path
@@ -45,34 +68,41 @@ class YouTubeVOS:
 
     @property
     def annotations(self) -> Path:
-        """The folder of given masks, one folder a video."""
-        return self.root / self.split / "Annotations"
+        """The folder of given masks, with one folder for each video."""
+        return _masks(self.root, self.split)
 
     @functools.cached_property
     def images(self) -> Path:
-        """The folder of frames: all of them where they are at hand, else the split's own, which are every fifth."""
-        folder = f"{self.split}_all_frames"
-        for base in (self.root / "all_frames" / folder, self.root / folder, self.root / self.split):
-            if (base / "JPEGImages").is_dir():
-                return base / "JPEGImages"
-        raise InputError(
-            f"{self.root / 'all_frames' / folder / 'JPEGImages'} is missing, and so is "
-            f"{self.root / self.split / 'JPEGImages'}; point at the folder that holds {self.split}/"
-        )
+        """The folder of frames: all frames if they were downloaded, otherwise every fifth frame, as in ``split``.
+
+        Raises:
+            InputError: neither folder exists.
+        """
+        all_frames = f"{self.split}_all_frames"
+        own = _images(self.root, self.split)
+        candidates = (_images(self.root / "all_frames", all_frames), _images(self.root, all_frames), own)
+        for folder in candidates:
+            if folder.is_dir():
+                return folder
+        raise InputError(f"{candidates[0]} is missing, and so is {own}; point at the folder that holds {self.split}/")
 
     @property
     def has_all_frames(self) -> bool:
-        """Whether ``images`` holds all frames, not only every fifth."""
-        return self.images.parent != self.root / self.split
+        """Whether ``images`` holds all frames, not only every fifth.
+
+        Raises:
+            InputError: as for `images`.
+        """
+        return self.images != _images(self.root, self.split)
 
     @functools.cached_property
     def asked(self) -> dict[str, list[AskedObject]]:
-        """What the server asks for in every video.
+        """The objects that the server asks for, by the name of their video.
 
         Raises:
-            InputError: as `read_meta`, or a video has no object, or an object no frame.
+            InputError: `read_meta` cannot read the list, a video has no object, or an object has no frame.
         """
-        path = self.root / self.split / "meta.json"
+        path = meta_path(self.root, self.split)
         videos = read_meta(path)
         for name, objects in videos.items():
             if not objects or not all(asked.frames for asked in objects):
@@ -80,12 +110,13 @@ class YouTubeVOS:
         return videos
 
     def videos(self) -> list[Video]:
-        """The videos of the split, each with its given masks, limited to the objects that start there.
+        """Return the videos of the split with their given masks.
 
-        An object whose mask shows no pixel of it is left out of ``new_objects``: nobody can tell where it is.
+        From a given mask only those objects are taken that start in its frame. An object is left out if its mask
+        has no pixel, because the mask does not say where the object is.
 
         Raises:
-            InputError: a frame that is asked for, or a given mask, is missing or cannot be read.
+            InputError: the server asks for a frame that is missing, or a given mask is missing or cannot be read.
         """
         return [self._video(name, objects) for name, objects in self.asked.items()]
 
@@ -112,10 +143,13 @@ class YouTubeVOS:
 
 
 def read_meta(path: Path) -> dict[str, list[AskedObject]]:
-    """Read a split's ``meta.json``: the objects of every video, by the video's name, each list by id.
+    """Read the ``meta.json`` of a split.
+
+    Returns:
+        The objects of every video, by the name of the video. Names and objects are in order, objects by their id.
 
     Raises:
-        InputError: the file is missing, no such list, or names no video.
+        InputError: the file is missing, has another format, or lists no video.
     """
     try:
         videos = {
@@ -132,3 +166,11 @@ def read_meta(path: Path) -> dict[str, list[AskedObject]]:
     if not videos:
         raise InputError(f"{path} lists no video; copy or download it again")
     return videos
+
+
+def _images(root: Path, split: str) -> Path:
+    return root / split / "JPEGImages"
+
+
+def _masks(root: Path, split: str) -> Path:
+    return root / split / "Annotations"

@@ -1,9 +1,10 @@
-"""Check all that a training stage reads, before a GPU waits for it.
+"""Check all files of a training stage, before a GPU waits for them.
 
     python scripts/check_data.py --stage 2 --davis_root DAVIS --yv_root YV
 
-Decodes every file, prints one line for each problem (path: what: remedy) and a table of what was found. Ends with exit
-code 0 where all is well, 1 where there are problems. Takes the data flags of train.py, which stops at the first one.
+The script decodes every file. It prints one line for each problem (path: problem: remedy) and a table of all data sets.
+The exit code is 0 if there is no problem and 1 if there are problems. The flags for the data are those of train.py.
+train.py itself stops at the first problem.
 """
 
 import argparse
@@ -19,16 +20,16 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.clips import VideoFolders, find_frames, find_videos
+from dataset.folders import VideoFolders, find_frames, find_videos
 from dataset.images import read_grey, read_image, read_mask
-from dataset.stages import StaticFolder, static_folders, video_folders
-from dataset.static import OBJECT_FROM, find_images
+from dataset.stages import stage_folders
+from dataset.static import OBJECT_FROM, StaticFolder, find_images
 from util.errors import InputError, command_line
 from util.parallel import in_processes
 
 
 class Problem(NamedTuple):
-    """Something that training would stumble over."""
+    """A problem that would stop training."""
 
     path: Path
     what: str
@@ -40,7 +41,7 @@ class Problem(NamedTuple):
 
 @dataclass
 class Findings:
-    """What a piece of a data set holds: frames with a mask, objects, and problems."""
+    """The content of a data set or of a part of it: the numbers of frames with a mask and of objects, and problems."""
 
     frames: int = 0
     objects: int = 0
@@ -49,7 +50,7 @@ class Findings:
 
 @dataclass
 class Plan:
-    """A data set to check: the problems that listing it shows, and a job for each of its images or videos."""
+    """A data set to check: the problems found in its folders, and a job for each image or video."""
 
     name: str
     problems: list[Problem]
@@ -58,7 +59,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class CheckImage:
-    """Job: decode an image of stage 0 and its mask."""
+    """A job that decodes an image of stage 0 and its mask."""
 
     path: Path
 
@@ -77,7 +78,7 @@ class CheckImage:
 
 @dataclass(frozen=True)
 class CheckVideo:
-    """Job: decode all of a video's frames and masks."""
+    """A job that decodes all frames and masks of a video."""
 
     folders: VideoFolders
     video: str
@@ -88,7 +89,7 @@ class CheckVideo:
             return Findings(problems=problems)
         frames, missing = find_frames(images, masks, annotation_step=self.folders.annotation_step)
         findings = Findings(len(frames), problems=[Problem(path, "missing", self.folders.remedy) for path in missing])
-        # Also files without a counterpart: what is wrong with them should not come up only when it is there.
+        # Decode files without a counterpart, too. Otherwise their problems would appear only after the next check.
         shown = {path.stem for path in images.glob("[!.]*.jpg")}
         annotated = {path.stem for path in masks.glob("[!.]*.png")}
         objects: set[int] = set()
@@ -119,7 +120,7 @@ def _closed(*folders: Path) -> list[Problem]:
 
 
 def _read(reader: Callable[[Path], np.ndarray], path: Path, findings: Findings) -> np.ndarray | None:
-    """What ``reader`` makes of a file; None where it cannot, which becomes one of the problems."""
+    """Return the content of a file. If it cannot be read, add a problem to ``findings`` and return None."""
     try:
         return reader(path)
     except InputError as error:
@@ -128,7 +129,7 @@ def _read(reader: Callable[[Path], np.ndarray], path: Path, findings: Findings) 
 
 
 def _problem(path: Path, error: InputError) -> Problem:
-    """Take the sentence of an error, "<path> [is] <what>; <remedy>", apart."""
+    """Split the message of an error, "<path> [is] <what>; <remedy>", into its parts."""
     what, _, remedy = str(error).removeprefix(f"{path} ").rpartition("; ")
     return Problem(path, what.removeprefix("is "), remedy)
 
@@ -143,10 +144,11 @@ def _compare(
     findings.problems.append(Problem(mask_path, what, "make or copy both again at the same size"))
 
 
-def plan_static(root: Path, folder: StaticFolder) -> Plan:
-    """What to check in a folder of stage 0."""
+def plan_images(root: Path, folder: StaticFolder) -> Plan:
+    """Plan the check of a data set of static images; ``root`` is the folder of stage 0."""
     if folder.path is None:
-        return Plan(folder.names, [Problem(root, f"no folder {folder.names}", "add it, or check --static_root")], [])
+        problem = Problem(root, f"no folder {folder.folder_names}", "add it, or check --static_root")
+        return Plan(folder.folder_names, [problem], [])
     images, missing = find_images(folder.path, nested=folder.nested)
     problems = [Problem(path, "missing", "copy the pair again, or remove its other half") for path in missing]
     if not images and not missing:
@@ -155,7 +157,7 @@ def plan_static(root: Path, folder: StaticFolder) -> Plan:
 
 
 def plan_videos(folders: VideoFolders) -> Plan:
-    """What to check in a data set of videos."""
+    """Plan the check of a data set of videos."""
     roots = (folders.images, folders.masks)
     problems = [Problem(root, "missing", folders.remedy) for root in roots if not root.is_dir()]
     problems = problems or _closed(*roots)
@@ -174,7 +176,7 @@ def plan_videos(folders: VideoFolders) -> Plan:
 
 
 def check(plans: list[Plan]) -> list[Findings]:
-    """Carry the plans out on all cores, printing every problem; returns what each data set holds."""
+    """Run the jobs of all plans on all cores and print every problem. Returns the findings for each plan."""
     totals = [Findings(problems=list(plan.problems)) for plan in plans]
     for plan in plans:
         _report(plan.problems)
@@ -200,7 +202,7 @@ def _report(problems: list[Problem]) -> None:
 
 
 def format_table(plans: list[Plan], totals: list[Findings], unit: str) -> str:
-    """The table of what was found, a line for each data set."""
+    """Return the table of findings, with a line for each data set. ``unit`` is "image" or "video"."""
     rows = [("", f"{unit}s", "frames", "objects", "problems")]
     for plan, total in zip(plans, totals, strict=True):
         rows.append((plan.name, *map(str, (len(plan.jobs), total.frames, total.objects, len(total.problems)))))
@@ -209,27 +211,29 @@ def format_table(plans: list[Plan], totals: list[Findings], unit: str) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
         "--stage", type=int, choices=range(4), required=True, help="0 static, 1 BL30K, 2 main, 3 main without BL30K"
     )
-    parser.add_argument("--static_root", type=Path, help="stage 0: holds fss, DUTS-TR, DUTS-TE, ecssd, BIG, HRSOD")
-    parser.add_argument("--bl_root", type=Path, help="stage 1: holds JPEGImages and Annotations")
-    parser.add_argument("--davis_root", type=Path, help="stages 2, 3: holds trainval, or is it")
-    parser.add_argument("--yv_root", type=Path, help="stages 2, 3: holds train_480p")
+    parser.add_argument("--static_root", type=Path, help="stage 0: folder of fss, DUTS-TR, DUTS-TE, ecssd, BIG, HRSOD")
+    parser.add_argument("--bl_root", type=Path, help="stage 1: folder of JPEGImages and Annotations")
+    parser.add_argument("--davis_root", type=Path, help="stages 2, 3: folder of trainval, or trainval itself")
+    parser.add_argument("--yv_root", type=Path, help="stages 2, 3: folder of train_480p")
     return parser.parse_args()
 
 
 @command_line
 def main() -> None:
+    """Run the command line."""
     arguments = parse_arguments()
-    if arguments.stage == 0:
-        plans = [plan_static(arguments.static_root, folder) for folder in static_folders(arguments.static_root)]
-    else:
-        roots = {name: getattr(arguments, name) for name in ("bl_root", "davis_root", "yv_root")}
-        plans = [plan_videos(folders) for folders in video_folders(arguments.stage, **roots)]
+    roots = {name: getattr(arguments, name) for name in ("static_root", "bl_root", "davis_root", "yv_root")}
+    plans = [
+        plan_images(arguments.static_root, folders) if isinstance(folders, StaticFolder) else plan_videos(folders)
+        for folders in stage_folders(arguments.stage, **roots)
+    ]
     totals = check(plans)
     print(format_table(plans, totals, "image" if arguments.stage == 0 else "video"))
     if any(total.problems for total in totals):

@@ -1,9 +1,9 @@
-"""Make YouTube-VOS's training videos small enough to train on: YV/train_480p from YV/train.
+"""Make small copies of YouTube-VOS's training videos for training: YV/train_480p from YV/train.
 
     python scripts/resize_youtube.py --yv_root YV
 
-The short side becomes 480 pixels; smaller files are copied as they are. Run it again after an interruption: finished
-files are kept.
+The short side becomes 480 pixels. Smaller files are copied without a change. After an interruption run the same command
+again: it keeps the finished files.
 """
 
 import argparse
@@ -20,20 +20,22 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.clips import find_videos
+from dataset.folders import VideoFolders, find_videos
 from dataset.images import image_size, read_image, read_mask, read_palette, write_mask
+from dataset.youtube import TRAIN, TRAIN_480P, meta_path, training_folders
 from util.errors import InputError, command_line
 from util.files import atomic_path
 from util.parallel import in_processes
 
-_JPEG_QUALITY = 95  # the frames are JPEGs already: a second compression should not show
+_JPEG_QUALITY = 95  # high, because the frames were compressed before
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--yv_root", type=Path, required=True, help="holds train/{JPEGImages,Annotations}/<video>")
+    parser.add_argument("--yv_root", type=Path, required=True, help="folder of train/{JPEGImages,Annotations}/<video>")
     parser.add_argument("--size", type=int, default=480, help="short side of the results in pixels (default: 480)")
     arguments = parser.parse_args()
     if arguments.size < 1:
@@ -41,33 +43,42 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def resize_video(source: Path, target: Path, size: int, video: str) -> tuple[int, int]:
-    """Resize the frames and masks of one video; returns how many files were written, and how many were there already.
+def resize_video(source: VideoFolders, target: VideoFolders, size: int, video: str) -> tuple[int, int]:
+    """Resize the frames and masks of one video.
+
+    Args:
+        source: the folders to read from.
+        target: the folders to write to.
+        size: the short side of the results, in pixels.
+        video: the name of the video.
+
+    Returns:
+        The number of files that were written, and the number of files that existed already.
 
     Raises:
-        InputError: a file cannot be read or written.
+        InputError: a file is missing or cannot be read or written.
     """
     files = []
-    for kind, pattern in (("JPEGImages", "[!.]*.jpg"), ("Annotations", "[!.]*.png")):
-        found = sorted((source / kind / video).glob(pattern))
+    for old, new, suffix in ((source.images, target.images, ".jpg"), (source.masks, target.masks, ".png")):
+        found = sorted((old / video).glob(f"[!.]*{suffix}"))
         if not found:
-            raise InputError(f"{source / kind / video} holds no files {pattern[4:]}; unpack YouTube-VOS again")
-        files += found
-    written = [_resize_file(path, target / path.relative_to(source), size) for path in files]
+            raise InputError(f"{old / video} holds no files {suffix}; {source.remedy}")
+        files += [(path, new / video / path.name) for path in found]
+    written = [_resize_file(path, resized, size) for path, resized in files]
     return sum(written), len(written) - sum(written)
 
 
 def _resize_file(source: Path, target: Path, size: int) -> bool:
-    """Whether the file had to be written."""
+    """Resize a frame or a mask. Returns whether the file had to be written."""
     old = image_size(source)
     scale = min(1, size / min(old))
     new = tuple(max(1, round(side * scale)) for side in old)
     try:
-        # A file of this name is complete, but it may be another --size's.
+        # A file with this name is complete, but it may come from a run with another --size.
         if image_size(target) == new:
             return False
     except InputError:
-        pass  # it is not there, or somebody damaged it
+        pass  # the file does not exist or is damaged, so write it
     (_resize_mask if source.suffix == ".png" else _resize_image)(source, target, new)
     return True
 
@@ -77,7 +88,7 @@ def _resize_image(source: Path, target: Path, size: tuple[int, int]) -> None:
     if image.shape[:2] == size:
         _copy(source, target)
         return
-    # Bicubic in Pillow's way, which averages over all the pixels that become one: plain interpolation would alias.
+    # Pillow's bicubic filter averages over all pixels that become one. Other interpolation would cause aliasing.
     resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
     with _writing(target) as temporary:
         resized.save(temporary, quality=_JPEG_QUALITY)
@@ -110,22 +121,24 @@ def _writing(target: Path) -> Iterator[Path]:
 
 @command_line
 def main() -> None:
+    """Run the command line."""
     arguments = parse_arguments()
-    source, target = arguments.yv_root / "train", arguments.yv_root / "train_480p"
-    for kind in ("JPEGImages", "Annotations"):
-        if not (source / kind).is_dir():
-            raise InputError(f"{source / kind} is missing; check --yv_root, or unpack YouTube-VOS's training set there")
-    videos, missing = find_videos(source / "JPEGImages", source / "Annotations")
+    root = arguments.yv_root
+    source, target = training_folders(root, TRAIN), training_folders(root, TRAIN_480P)
+    for folder in (source.images, source.masks):
+        if not folder.is_dir():
+            raise InputError(f"{folder} is missing; check --yv_root, or unpack YouTube-VOS's training set there")
+    videos, missing = find_videos(source.images, source.masks)
     if missing:
-        raise InputError(f"{missing[0]} is missing ({len(missing)} such folders); unpack YouTube-VOS again")
+        raise InputError(f"{missing[0]} is missing ({len(missing)} such folders); {source.remedy}")
     if not videos:
-        raise InputError(f"{source / 'JPEGImages'} holds no videos; check how YouTube-VOS was unpacked")
+        raise InputError(f"{source.images} holds no videos; check how YouTube-VOS was unpacked")
     resized = in_processes(functools.partial(resize_video, source, target, arguments.size), videos)
     counts = list(tqdm(resized, total=len(videos), desc="resizing", unit="video", disable=None))
-    if (source / "meta.json").is_file():
-        _copy(source / "meta.json", target / "meta.json")
+    if meta_path(root, TRAIN).is_file():
+        _copy(meta_path(root, TRAIN), meta_path(root, TRAIN_480P))
     written, kept = (sum(column) for column in zip(*counts, strict=True))
-    print(f"{target}: {len(videos)} videos, {written} files written, {kept} there already")
+    print(f"{root / TRAIN_480P}: {len(videos)} videos, {written} files written, {kept} there already")
 
 
 if __name__ == "__main__":

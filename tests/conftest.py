@@ -143,7 +143,6 @@ def inline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Co
 
     def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        monkeypatch.syspath_prepend((ROOT / script).parent)  # as python does
         status = 0
         try:
             runpy.run_path(str(ROOT / script), run_name="__main__")

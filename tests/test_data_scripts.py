@@ -13,7 +13,7 @@ from PIL import Image
 from conftest import ROOT, Command, assert_refused, draw_clip, write_davis
 from dataset.images import read_image, read_mask, read_palette, write_mask
 from dataset.stages import stage_dataset
-from dataset.toy import ToySettings, make_toy_data
+from toy import ToySettings, make_toy_data
 from util.errors import InputError
 
 PALETTE = bytes(range(30)) + bytes(738)  # not DAVIS's
@@ -172,8 +172,8 @@ def test_check_lists_all_problems_of_videos(roots, command):
     assert bad.returncode == 1, bad.stderr
     assert_listed(
         bad.stdout,
-        (images / "d", "missing", "--davis_root"),
-        (masks / "d", "missing", "--davis_root"),
+        (images / "d", "missing", "davis_root"),
+        (masks / "d", "missing", "davis_root"),
         (yv / "Annotations/z", "missing", "resize_youtube.py"),
         (masks / "a/00001.png", "missing", "copy it again"),
         (images / "a/00002.jpg", "cannot be decoded", "download it again"),
@@ -192,7 +192,7 @@ def test_check_goes_on_where_a_data_set_is_missing(roots, here):
     assert result.returncode == 1, result.stderr
     assert_listed(
         result.stdout,
-        (roots["davis_root"] / "trainval/ImageSets/2017/train.txt", "missing", "--davis_root"),
+        (roots["davis_root"] / "trainval/ImageSets/2017/train.txt", "missing", "davis_root"),
         (roots["yv_root"] / "train_480p/JPEGImages", "missing", "resize_youtube.py"),
     )
     assert table(result.stdout) == {"DAVIS 2017": [0, 0, 0, 1], "YouTube-VOS": [0, 0, 0, 1]}
@@ -238,5 +238,5 @@ def test_check_lists_all_problems_of_images(tmp_path, command):
 
 
 def test_check_needs_the_stage_s_folders(tmp_path, here):
-    assert_refused(check(here, 1, {}), "stage 1 needs --bl_root")
-    assert_refused(check(here, 0, {"static_root": tmp_path / "nowhere"}), "nowhere is no folder; check --static_root")
+    assert_refused(check(here, 1, {}), "stage 1 needs bl_root")
+    assert_refused(check(here, 0, {"static_root": tmp_path / "nowhere"}), "nowhere is no folder; check static_root")

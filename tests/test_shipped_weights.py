@@ -6,11 +6,11 @@ import torch
 
 from dataset.davis import DAVIS
 from dataset.images import to_tensor
-from dataset.toy import ToySettings, make_toy_data
 from model import load_network
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import InferenceCore
 from plain import PlainCore
+from toy import ToySettings, make_toy_data
 from util.metrics import read_results
 
 SAYS_SO = "using the small network shipped with the project"

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dataset.images import davis_palette, read_image, read_mask, read_palette
-from dataset.toy import ToySettings, make_toy_data
-from dataset.toy.scene import draw_scene
+from toy import ToySettings, make_toy_data
+from toy.scene import random_scene
 from util.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -178,7 +178,7 @@ def test_refuses_impossible_settings_and_foreign_folders(tmp_path):
 
 
 def test_photos_without_the_packages_is_a_clear_error(tmp_path, monkeypatch):
-    from dataset.toy.textures import load_photos
+    from toy.textures import load_photos
 
     load_photos.cache_clear()
     monkeypatch.setitem(sys.modules, "skimage", None)
@@ -188,7 +188,7 @@ def test_photos_without_the_packages_is_a_clear_error(tmp_path, monkeypatch):
 
 
 def test_ids_and_appearance_are_drawn_together():
-    scene = draw_scene(np.random.default_rng(5), 72, 128, 20, [2, 5])
+    scene = random_scene(np.random.default_rng(5), 72, 128, 20, [2, 5])
     for t in (0, 7.5, 19):
         frame, ids = scene.frame(t)
         assert frame.shape == (72, 128, 3) and frame.dtype == np.uint8

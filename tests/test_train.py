@@ -16,8 +16,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import ROOT, assert_refused
-from dataset.toy import ToySettings, make_toy_data
 from model import load_network
+from toy import ToySettings, make_toy_data
 from util.errors import InputError
 from util.run import RunFolder, TrainingState
 
@@ -243,8 +243,8 @@ def test_wrong_input_is_refused(train, command, toy, tmp_path):
     assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed")
     assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
-    assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "--batch_size")
-    assert_refused(command("train.py", "--stage", 1, "--id", "x", *scratch), "--bl_root")
+    assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "batch_size")
+    assert_refused(command("train.py", "--stage", 1, "--id", "x", *scratch), "bl_root")
     for flags, mentioned in (
         (("--warm_up", 5, 3), "--warm_up 5 3"),
         (("--log_every", 0), "--log_every"),

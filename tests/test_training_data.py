@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.clips import VideoClips, draw_clip, largest_gap
+from dataset.batches import GlobalBatchSampler, SampleKey
+from dataset.image_clips import ImageClips
 from dataset.images import IMAGE_MEAN, IMAGE_STD, write_mask
+from dataset.loading import training_batches
 from dataset.perturbation import mask_iou
-from dataset.sampling import GlobalBatchSampler, SampleKey
-from dataset.stages import stage_dataset, training_batches
-from dataset.static import StaticImages
+from dataset.stages import stage_dataset
+from dataset.video_clips import VideoClips, choose_clip, largest_gap
 from util.errors import InputError
 
 SIZE = 64
@@ -95,9 +96,9 @@ def test_gaps_follow_the_curriculum():
 @pytest.mark.parametrize(("length", "max_gap"), [(5, 5), (9, 25), (30, 5), (30, 25), (200, 25), (200, 1)])
 def test_clips_keep_the_gap_and_are_reversed_half_of_the_time(length, max_gap):
     rng = np.random.default_rng(0)
-    drawn = np.array([draw_clip(rng, length, frames=5, max_gap=max_gap) for _ in range(1000)])
-    assert drawn.min() == 0 and drawn.max() == length - 1
-    steps = np.diff(drawn, axis=1)
+    chosen = np.array([choose_clip(rng, length, frames=5, max_gap=max_gap) for _ in range(1000)])
+    assert chosen.min() == 0 and chosen.max() == length - 1
+    steps = np.diff(chosen, axis=1)
     assert 400 < (steps > 0).all(1).sum() < 600
     assert ((steps > 0).all(1) | (steps < 0).all(1)).all()
     assert np.abs(steps).max() == min(max_gap, length - 4)
@@ -106,9 +107,9 @@ def test_clips_keep_the_gap_and_are_reversed_half_of_the_time(length, max_gap):
 @pytest.mark.parametrize(("length", "gaps"), [(1, {0}), (2, {1}), (4, {1})])
 def test_clips_turn_round_in_videos_that_are_too_short(length, gaps):
     rng = np.random.default_rng(0)
-    drawn = np.array([draw_clip(rng, length, frames=5, max_gap=25) for _ in range(50)])
-    assert set(drawn.ravel()) == set(range(length))
-    assert set(np.abs(np.diff(drawn, axis=1)).ravel()) == gaps
+    chosen = np.array([choose_clip(rng, length, frames=5, max_gap=25) for _ in range(50)])
+    assert set(chosen.ravel()) == set(range(length))
+    assert set(np.abs(np.diff(chosen, axis=1)).ravel()) == gaps
 
 
 def test_clips_of_sparse_annotations_have_a_fifth_of_the_gap(tmp_path):
@@ -134,8 +135,8 @@ def test_video_sample_format(roots):
 
 
 def test_images_and_masks_move_together(roots):
-    static = StaticImages(roots["static_root"] / "DUTS-TR", crop_size=SIZE)
-    large = StaticImages(roots["static_root"] / "hrsod_SMALL", crop_size=SIZE)
+    static = ImageClips(roots["static_root"] / "DUTS-TR", crop_size=SIZE)
+    large = ImageClips(roots["static_root"] / "hrsod_SMALL", crop_size=SIZE)
     for source, count in ((static, 20), (large, 10), (clips(roots["yv_root"] / "train_480p", annotation_step=5), 20)):
         for sample in samples(source, count):
             for image, mask in zip(brightness(sample["frames"]), sample["masks"][:, 0].numpy(), strict=True):
@@ -181,11 +182,11 @@ def test_small_mask_of_a_static_image_is_found(tmp_path):
     ids = np.zeros((HEIGHT, WIDTH), np.uint8)
     ids[0, 0] = 1
     draw_frame(tmp_path, "a", ids)
-    assert all(sample["masks"][0].any() for sample in samples(StaticImages(tmp_path, crop_size=SIZE), 5))
+    assert all(sample["masks"][0].any() for sample in samples(ImageClips(tmp_path, crop_size=SIZE), 5))
 
 
 def test_static_sample_format(roots):
-    sample = StaticImages(roots["static_root"] / "fss", crop_size=SIZE, nested=True).sample(
+    sample = ImageClips(roots["static_root"] / "fss", crop_size=SIZE, nested=True).sample(
         0, np.random.default_rng(0), 0.0
     )
     assert sample["frames"].shape == (3, 3, SIZE, SIZE)
@@ -198,7 +199,7 @@ def test_static_sample_format(roots):
 def test_grey_masks_are_thresholded(tmp_path):
     draw_frame(tmp_path, "a", ellipses((48, 30)))
     cv2.imwrite(str(tmp_path / "a.png"), np.where(ellipses((48, 30)), 128, 127).astype(np.uint8))
-    image, mask = StaticImages(tmp_path, crop_size=SIZE)._read(tmp_path / "a.jpg")
+    image, mask = ImageClips(tmp_path, crop_size=SIZE)._read(tmp_path / "a.jpg")
     np.testing.assert_array_equal(mask, ellipses((48, 30)))
     assert image.shape == (HEIGHT, WIDTH, 3)
 
@@ -222,7 +223,7 @@ def test_stages_need_only_their_own_folders(roots):
     for number, flags in ((0, ["static_root"]), (1, ["bl_root"]), (2, ["davis_root", "yv_root"])):
         stage(number, {flag: roots[flag] for flag in flags})
         for missing in flags:
-            with pytest.raises(InputError, match=f"stage {number} needs --{missing}"):
+            with pytest.raises(InputError, match=f"stage {number} needs {missing}"):
                 stage(number, {flag: roots[flag] for flag in flags if flag != missing})
 
 
@@ -286,27 +287,27 @@ def test_missing_static_folder(roots, tmp_path):
         (tmp_path / folder).symlink_to(roots["static_root"] / folder)
     with pytest.raises(InputError, match="no folder BIG_small or BIG"):
         stage(0, {"static_root": tmp_path})
-    with pytest.raises(InputError, match="is no folder; check --static_root"):
+    with pytest.raises(InputError, match="is no folder; check static_root"):
         stage(0, {"static_root": tmp_path / "nowhere"})
 
 
 def test_static_images_need_their_masks(tmp_path):
     with pytest.raises(InputError, match="holds no images"):
-        StaticImages(tmp_path, crop_size=SIZE)
+        ImageClips(tmp_path, crop_size=SIZE)
     for name in ("a", "b"):
         draw_frame(tmp_path, name, ellipses((48, 30)))
     (tmp_path / "b.png").unlink()
     with pytest.raises(InputError, match=r"b\.png is missing, b\.jpg needs it"):
-        StaticImages(tmp_path, crop_size=SIZE)
+        ImageClips(tmp_path, crop_size=SIZE)
     (tmp_path / "b.jpg").unlink()
     (tmp_path / "a.jpg").rename(tmp_path / "c.jpg")
     with pytest.raises(InputError, match=r"a\.jpg is missing, a\.png needs it \(2 such files"):
-        StaticImages(tmp_path, crop_size=SIZE)
+        ImageClips(tmp_path, crop_size=SIZE)
 
 
 def test_static_pairs_must_fit_and_show_something(tmp_path):
     draw_frame(tmp_path, "a", ellipses((48, 30)))
-    source = StaticImages(tmp_path, crop_size=SIZE)
+    source = ImageClips(tmp_path, crop_size=SIZE)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((HEIGHT, WIDTH + 1), np.uint8))
     with pytest.raises(InputError, match=r"a\.jpg and a\.png differ in size"):
         samples(source, 1)
@@ -341,7 +342,7 @@ def test_hidden_files_are_no_data(tmp_path):
         (tmp_path / hidden).write_bytes(b"")
     (tmp_path / "Annotations/.cache").mkdir()
     assert samples(clips(tmp_path), 1)
-    assert len(StaticImages(tmp_path / "static", crop_size=SIZE)) == 1
+    assert len(ImageClips(tmp_path / "static", crop_size=SIZE)) == 1
 
 
 def test_videos_must_fit_and_show_something(tmp_path):
@@ -355,5 +356,5 @@ def test_videos_must_fit_and_show_something(tmp_path):
 
 
 def test_missing_davis_split(roots, tmp_path):
-    with pytest.raises(InputError, match=r"train\.txt is missing; check --davis_root"):
+    with pytest.raises(InputError, match=r"train\.txt is missing; check davis_root"):
         stage(2, roots | {"davis_root": tmp_path})

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.common import write_table
-from dataset.sampling import GlobalBatchSampler
-from dataset.stages import stage_dataset, training_batches
-from dataset.toy import ToySettings, make_toy_data
+from dataset.batches import GlobalBatchSampler
+from dataset.loading import training_batches
+from dataset.stages import stage_dataset
+from toy import ToySettings, make_toy_data
 
 LOADER_BATCH = 4
 LOADER_WORKERS = (1, 2)

@@ -1,4 +1,4 @@
-"""Body plans: what kinds of objects there are and how their parts are put together."""
+"""The kinds of objects, and how each kind is put together from parts."""
 
 import math
 from collections.abc import Callable
@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from dataset.toy.figures import Part, lump
-from dataset.toy.shapes import blob, box, ellipse, limb, polygon, wheel
-from dataset.toy.textures import pick
+from toy.figures import Part, lump
+from toy.shapes import blob, box, ellipse, limb, polygon, wheel
+from toy.textures import pick
 
 _QUARTER = math.pi / 2
 
 
 def person(rng: np.random.Generator) -> list[Part]:
-    """A walker: trunk, head, two arms, two legs with elbows and knees, at times a skirt or something in a hand."""
+    """Return a walking person: trunk, head, two arms and two legs, and sometimes a skirt or a thing in a hand."""
     shirt, trousers, skin, hair = 0, 1, 2, 3
     stride, build = rng.uniform(0.1, 0.75), rng.uniform(0.75, 1.4)
     trunk = np.array([[-0.07, 0.03], [0.07, 0.03], [0.1, -0.33], [0.05, -0.37], [-0.05, -0.37], [-0.1, -0.33]])
@@ -56,7 +56,7 @@ def person(rng: np.random.Generator) -> list[Part]:
 
 
 def animal(rng: np.random.Generator) -> list[Part]:
-    """Something on four jointed legs: trunk, neck, head with ears, tail."""
+    """Return an animal with four legs: trunk, neck, head with ears, and tail."""
     coat, second, dark = 0, 1, 2
     tall, long = rng.uniform(0.15, 0.5), rng.uniform(0.5, 0.9)
     thick = rng.uniform(0.2, 0.42)
@@ -94,7 +94,7 @@ def animal(rng: np.random.Generator) -> list[Part]:
 
 
 def vehicle(rng: np.random.Generator) -> list[Part]:
-    """A car, van or lorry seen from the side: body, cabin with windows, wheels that turn, lamps."""
+    """Return a car, van or lorry from the side: body, cabin with windows, lamps, and wheels that turn."""
     paint, glass, rubber, metal = 0, 1, 2, 3
     high, cabin = rng.uniform(0.14, 0.3), rng.uniform(0.1, 0.24)
     front, back = sorted(rng.uniform(-0.45, 0.45, 2))
@@ -124,7 +124,7 @@ def vehicle(rng: np.random.Generator) -> list[Part]:
 
 
 def cycle(rng: np.random.Generator) -> list[Part]:
-    """A two-wheeler with spokes one sees through, most of the time with somebody on it."""
+    """Return a bicycle or motorcycle. The background is visible between its spokes. Most have a rider."""
     frame, rubber = 4, 1
     radius, speed = rng.uniform(0.17, 0.26), rng.uniform(-0.7, 0.7)
     solid = rng.random() < 0.4
@@ -152,7 +152,7 @@ def cycle(rng: np.random.Generator) -> list[Part]:
 
 
 def flyer(rng: np.random.Generator) -> list[Part]:
-    """A bird, plane or fish: a drop-shaped body with wings or fins that beat."""
+    """Return a bird, plane or fish: a long body with wings or fins that move."""
     body = blob(rng, rng.uniform(0.6, 1), rng.uniform(0.14, 0.4), 0.08)
     marks = [(ellipse(*rng.uniform(0.05, 0.25, 2), (rng.uniform(-0.3, 0.3), 0)), 1) for _ in range(rng.integers(0, 4))]
     eye = (ellipse(0.035, 0.035, (0.3, -0.03)), 2)
@@ -170,7 +170,7 @@ def flyer(rng: np.random.Generator) -> list[Part]:
 
 
 def heap(rng: np.random.Generator) -> list[Part]:
-    """A soft lump with a few smaller ones hanging on it."""
+    """Return a soft lump with up to three smaller lumps on it."""
     parts = [lump(rng, 1, rng.uniform(0.4, 1.4), 3)]
     for _ in range(int(rng.integers(0, 4))):
         joint = tuple(rng.uniform(-0.4, 0.4, 2))
@@ -181,7 +181,7 @@ def heap(rng: np.random.Generator) -> list[Part]:
 
 
 def contraption(rng: np.random.Generator) -> list[Part]:
-    """Random parts of random shapes on random joints."""
+    """Return parts of random shapes on random joints."""
     shapes: list[Callable[[], list[np.ndarray]]] = [
         lambda: [blob(rng, *rng.uniform(0.2, 0.6, 2), rng.uniform(0.1, 0.6))],
         lambda: [box(*rng.uniform(0.1, 0.7, 2), rng.uniform(0, 1))],
@@ -205,7 +205,7 @@ def contraption(rng: np.random.Generator) -> list[Part]:
 
 
 def thing(rng: np.random.Generator) -> list[Part]:
-    """A rigid thing of one or two parts: a box, ball, board, ring, sign, bottle."""
+    """Return a rigid thing of one or two parts, such as a box, ball, board, ring, sign or bottle."""
     main = pick(
         rng,
         [
@@ -229,7 +229,7 @@ def thing(rng: np.random.Generator) -> list[Part]:
 
 
 def crawler(rng: np.random.Generator) -> list[Part]:
-    """Many jointed legs around a body of two lumps."""
+    """Return an insect or spider: a body of two lumps, and many legs."""
     parts = [lump(rng, rng.uniform(0.3, 0.6), rng.uniform(0.25, 0.45), 2)]
     parts.append(replace(lump(rng, 0.22, 0.2, 2), parent=0, joint=(0.25, 0), swing=0.1))
     pairs, length, width = int(rng.integers(3, 6)), rng.uniform(0.2, 0.45), rng.uniform(0.02, 0.07)
@@ -245,7 +245,7 @@ def crawler(rng: np.random.Generator) -> list[Part]:
 
 
 def _hull(points: np.ndarray) -> np.ndarray:
-    """Indices of the convex hull of points [N,2], in order around it."""
+    """Return the indices of the points [N,2] on their convex hull, in order around it."""
     order = np.lexsort(points.T[::-1]).tolist()
 
     def half(sequence: list[int]) -> list[int]:
@@ -262,7 +262,8 @@ def _hull(points: np.ndarray) -> np.ndarray:
     return np.array(half(order) + half(order[::-1]))
 
 
-# plan, how often it is drawn, names of its categories, names that only the YouTube-VOS validation videos use
+# For each kind of object: the function that makes its parts, its relative frequency, the names of its categories, and
+# the names of categories that only the validation videos of YouTube-VOS show.
 PLANS: list[tuple[Callable[[np.random.Generator], list[Part]], float, tuple[str, ...], tuple[str, ...]]] = [
     (person, 4, ("person",), ("nurse",)),
     (animal, 4, ("dog", "horse", "cow", "cat", "sheep"), ("chamois", "tapir")),
@@ -276,8 +277,8 @@ PLANS: list[tuple[Callable[[np.random.Generator], list[Part]], float, tuple[str,
 ]
 
 
-def draw_plan(rng: np.random.Generator, unseen: bool) -> tuple[list[Part], str]:
-    """A random object's parts and its category; ``unseen`` allows categories that training videos never show."""
+def random_plan(rng: np.random.Generator, unseen: bool) -> tuple[list[Part], str]:
+    """Return the parts and the category of a random object. ``unseen`` allows categories for validation only."""
     weights = np.array([share if unseen or names else 0 for _, share, names, _ in PLANS])
     plan, _, names, held_out = PLANS[int(rng.choice(len(PLANS), p=weights / weights.sum()))]
     names = held_out if not names or (unseen and rng.random() < 0.3) else names

@@ -1,4 +1,4 @@
-"""Figures: objects made of textured parts that hang on joints, and how they are drawn into a frame."""
+"""Figures: objects made of textured parts that are connected by joints, and functions that draw figures."""
 
 import math
 from collections.abc import Sequence
@@ -7,21 +7,31 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from dataset.toy.motion import rotation, scaling, translation
-from dataset.toy.shapes import blob, ellipse
-from dataset.toy.textures import colour, log_uniform, pick, soft_step, texture
+from toy.motion import rotation, scaling, translation
+from toy.shapes import blob, ellipse
+from toy.textures import colour, log_uniform, pick, soft_step, texture
 
-_LEVELS = 4  # each sprite and its halves, quarters and eighths, so that far objects do not flicker
-# from a sprite's pixels to those of one of its smaller versions
+_LEVELS = 4  # each sprite exists in four sizes, 1 to 1/8, so that small objects do not flicker
+# For each level, the matrix [3,3] from the pixels of the full-size sprite to the pixels of the level.
 _TO_LEVEL = [translation(-0.5, -0.5) @ scaling(0.5**n, 0.5**n) @ translation(0.5, 0.5) for n in range(_LEVELS)]
 
 
 @dataclass
 class Part:
-    """One rigid part: outlines in its own units around its joint, and how it hangs on its parent.
+    """One rigid part of a figure. A joint connects the part to its parent. The joint is (0, 0) in the part's units.
 
-    ``decals`` are outlines painted on it in another material. Parts are drawn in order of ``layer``. The joint swings
-    by ``swing`` radians ``beat`` times per period of the figure's motion, and turns by ``spin`` radians a frame.
+    Attributes:
+        outlines: the shape, floats [N,2] each. By the even-odd rule, an outline inside another one is a hole.
+        material: the number of the part's material.
+        parent: the index of the part that this part is connected to, or None for the root part.
+        joint: the place (x, y) of the joint, in the parent's units.
+        angle: the angle at the joint in the rest pose, in radians.
+        swing: the amplitude of the angle's motion, in radians.
+        beat: the number of swings in a period of the figure's motion.
+        phase: the phase of the swings, in radians.
+        spin: the steady rotation at the joint, in radians per frame.
+        layer: parts with a higher number are drawn later, so they hide others.
+        decals: outlines that are drawn on the part, each with the number of its material.
     """
 
     outlines: list[np.ndarray]
@@ -39,31 +49,43 @@ class Part:
 
 @dataclass
 class _Sprite:
-    levels: list[np.ndarray]  # premultiplied RGBA uint8 [h,w,4], each half as large as the one before
-    to_pixels: np.ndarray  # [3,3] from the part's units to the pixels of level 0
-    corners: np.ndarray  # [3,4] the sprite's corners in the part's units
+    levels: list[np.ndarray]  # premultiplied RGBA, uint8 [h,w,4]; each is half as large as the previous one
+    to_pixels: np.ndarray  # [3,3], from the part's units to the pixels of level 0
+    corners: np.ndarray  # [3,4], the corners of the sprite in the part's units
 
 
 @dataclass
 class Figure:
-    """A drawn object, ready to be put into frames; its rest pose lies around (0,0), y down."""
+    """An object with textures, which `draw` can put into frames.
+
+    Attributes:
+        parts: the parts. A parent comes before its children.
+        sprites: the picture of each part.
+        root: the matrix [3,3] from the root part's units to the figure's units. The centre of the rest pose is (0, 0),
+            and y points down.
+        period: the period of the figure's motion, in frames.
+        ripple: waves that bend the figure. Each has a wave vector, a displacement, a rate in radians per frame, and a
+            phase.
+        radius: the radius of the rest pose.
+        order: the indices of the parts, from the rearmost to the foremost.
+    """
 
     parts: list[Part]
     sprites: list[_Sprite]
-    root: np.ndarray  # [3,3] from the root part's units to the figure's
+    root: np.ndarray
     period: float
-    ripple: list[tuple[np.ndarray, np.ndarray, float, float]]  # (wave vector, displacement, rate, phase)
-    radius: float  # of the rest pose
-    order: list[int]  # parts from the rearmost to the foremost
+    ripple: list[tuple[np.ndarray, np.ndarray, float, float]]
+    radius: float
+    order: list[int]
 
     def pose(self, t: float) -> list[np.ndarray]:
-        """[3,3] from each part's units to the figure's at time t."""
+        """Return for each part the matrix [3,3] from its units to the figure's units at time ``t``."""
         return _pose(self.parts, self.root, 2 * math.pi * t / self.period, t)
 
 
 @dataclass
 class Outline:
-    """Size of a figure in its rest pose, in its parts' units."""
+    """The centre (x, y), size and area of a figure in its rest pose, in the units of the root part."""
 
     centre: tuple[float, float]
     height: float
@@ -81,7 +103,7 @@ def _pose(parts: Sequence[Part], root: np.ndarray, beat: float, t: float) -> lis
 
 
 def measure(parts: Sequence[Part]) -> Outline:
-    """Size and area of parts in their rest pose."""
+    """Return the size and area of parts in their rest pose."""
     shapes = []
     for part, matrix in zip(parts, _pose(parts, np.eye(3), 0, 0), strict=True):
         shapes.append([outline @ matrix[:2, :2].T + matrix[:2, 2] for outline in part.outlines])
@@ -105,13 +127,15 @@ def dress(
     palette: Sequence[np.ndarray] = (),
     photos: Sequence[np.ndarray] = (),
 ) -> Figure:
-    """Give parts their textures, light and motion.
+    """Return a figure made of parts with random textures, light and motion.
 
     Args:
-        pixels: pixels per unit at the largest size the figure will be drawn at.
-        softness: how far the figure ripples, as a share of its size; 0 is rigid.
-        palette: mean colours (RGB) for its materials, before random ones are drawn.
-        photos: pictures that materials may be cut from.
+        rng: makes all random choices.
+        parts: the parts. A parent comes before its children.
+        pixels: the number of pixels per unit at the largest size at which the figure is drawn.
+        softness: the amplitude of the ripple, as a share of the figure's size. With 0 the figure is rigid.
+        palette: the mean colours (float RGB [3] from 0 to 255) of the first materials. The others are random.
+        photos: photographs, uint8 RGB [H,W,3], from which materials may be cut.
     """
     outline = measure(parts)
     sizes = [np.ptp(np.concatenate(part.outlines), axis=0) * pixels for part in parts]
@@ -155,7 +179,7 @@ def _sprite(
 
     def fill(outlines: list[np.ndarray]) -> np.ndarray:
         canvas = np.zeros((height * 2, width * 2), np.uint8)
-        # Twice the size and then averaged: OpenCV's own anti-aliasing makes shapes half a pixel too large.
+        # Draw at twice the size and average, because OpenCV's anti-aliasing makes shapes half a pixel too large.
         corners = [np.round(((outline - low) * pixels + margin) * 2 * 16).astype(np.int32) for outline in outlines]
         cv2.fillPoly(canvas, corners, 255, shift=4)
         return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
@@ -173,7 +197,7 @@ def _sprite(
         weight = fill([outline]).astype(np.float32) / 255
         picture = cv2.blendLinear(picture, cover(materials[material]), 1 - weight, weight)
     shade = _relief(alpha, light - part.angle) * np.float32(relief)
-    # The sky lights what faces up, the ground takes light from what faces down.
+    # Upper parts are brighter, because light comes from the sky. Lower parts are darker.
     gain = 1 + shade + np.linspace(skylight, -skylight, height, dtype=np.float32)[:, None]
     if rimmed:
         gain *= 0.55 + 0.45 * soft_step(cv2.boxFilter(alpha, cv2.CV_32F, (5, 5)) / 255 - np.float32(0.8), 3)
@@ -192,7 +216,7 @@ def _sprite(
 
 
 def _relief(alpha: np.ndarray, light: float) -> np.ndarray:
-    """How much more (or less) light falls on each place of a cushion of this outline: float32 [H,W], about ±1."""
+    """Return the light on a cushion with this outline, relative to flat ground: float32 [H,W], about -1 to 1."""
     height, width = alpha.shape
     small = cv2.resize(alpha, (max(4, width // 4), max(4, height // 4)), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small.astype(np.float32) / 255, (0, 0), max(1.0, min(small.shape) * 0.22))
@@ -203,14 +227,22 @@ def _relief(alpha: np.ndarray, light: float) -> np.ndarray:
 
 
 def over(below: np.ndarray, above: np.ndarray) -> None:
-    """Put a premultiplied picture on another, in place; both uint8 [H,W,4]."""
+    """Put a picture on another one in place. Both are premultiplied RGBA, uint8 [H,W,4]."""
     rest = cv2.merge([cv2.bitwise_not(cv2.extractChannel(above, 3))] * 4)
     cv2.multiply(below, rest, dst=below, scale=1 / 255)
     cv2.add(below, above, dst=below)
 
 
 def crop(drawn: tuple[int, int, np.ndarray], height: int, width: int) -> tuple[slice, slice, np.ndarray]:
-    """What of a picture at (top, left) lies within a frame: (rows, columns, picture), empty where nothing does."""
+    """Cut off the parts of a picture that lie outside of a frame.
+
+    Args:
+        drawn: the top and left edges of the picture in the frame, and the picture [h,w,4], as `draw` returns them.
+        height, width: the size of the frame, in pixels.
+
+    Returns:
+        The rows and columns of the frame that the rest covers, and the rest [h,w,4]. It may be empty.
+    """
     top, left, picture = drawn
     rows = slice(min(max(top, 0), height), max(min(top + picture.shape[0], height), 0))
     columns = slice(min(max(left, 0), width), max(min(left + picture.shape[1], width), 0))
@@ -219,14 +251,17 @@ def crop(drawn: tuple[int, int, np.ndarray], height: int, width: int) -> tuple[s
 
 
 def draw(figure: Figure, t: float, matrix: np.ndarray, height: int, width: int) -> tuple[int, int, np.ndarray] | None:
-    """Draw a figure as it appears in a frame of height×width.
+    """Draw a figure for a frame.
 
     Args:
-        matrix: [3,3] from the figure's units to the frame's pixels, perspective allowed.
+        figure: the figure.
+        t: the time in the figure's motion, in frames.
+        matrix: [3,3], from the figure's units to the pixels of the frame. It may contain perspective.
+        height, width: the size of the frame, in pixels.
 
     Returns:
-        (top, left, picture): premultiplied RGBA uint8 [h,w,4] and where its corner lies in the frame, up to a few
-        pixels outside of it; None where the figure is out of sight.
+        The top and left edges of the picture in the frame, and the picture, premultiplied RGBA uint8 [h,w,4]. The
+        picture may extend beyond the frame. None if the figure is outside of the frame.
     """
     poses = np.stack(figure.pose(t))
     corners = matrix @ poses @ np.stack([sprite.corners for sprite in figure.sprites])
@@ -242,7 +277,7 @@ def draw(figure: Figure, t: float, matrix: np.ndarray, height: int, width: int) 
     left, top = (np.floor(low / step).astype(int) * step).tolist()
     columns, rows = (np.ceil((high - (left, top)) / step).astype(int) + 1).tolist()
 
-    # Places are computed on a grid of cells and interpolated; sample j stands for the middle of cell j.
+    # Places are computed for the centres of the cells of a grid, and interpolated in between.
     x = left + (np.arange(columns) + 0.5) * step - 0.5
     y = top + (np.arange(rows) + 0.5) * step - 0.5
     inverse = np.linalg.inv(matrix)
@@ -273,9 +308,14 @@ def draw(figure: Figure, t: float, matrix: np.ndarray, height: int, width: int) 
 
 
 def smear(picture: np.ndarray, x: float, y: float) -> np.ndarray:
-    """Blur a premultiplied picture along the way (x, y) in pixels, as a moving object does while the shutter is open.
+    """Return a picture with motion blur, as from an object that moves while the shutter is open.
 
-    Each pass averages the picture with itself, shifted both ways by a half of the pass before.
+    Each pass averages two copies of the picture that are shifted in opposite directions. The shift of a pass is half of
+    that of the previous pass.
+
+    Args:
+        picture: premultiplied RGBA, uint8 [h,w,4].
+        x, y: the motion while the shutter is open, in pixels.
     """
     x, y = x / 4, y / 4
     while max(abs(x), abs(y)) >= 0.5:
@@ -292,7 +332,7 @@ def _shifted(picture: np.ndarray, x: int, y: int) -> np.ndarray:
 
 
 def lump(rng: np.random.Generator, width: float, height: float, materials: int) -> Part:
-    """A part of random shape with a few patches on it, for what has no name."""
+    """Return a part of random shape with up to three patches in one of ``materials`` materials."""
     rough = log_uniform(rng, 0.1, 0.8)
     decals = []
     for _ in range(int(rng.integers(0, 4))):

@@ -1,6 +1,6 @@
 import pytest
 
-from dataset.sampling import GlobalBatchSampler, SampleKey, sample_rng
+from dataset.batches import GlobalBatchSampler, SampleKey, sample_rng
 from util.errors import InputError
 
 
@@ -45,12 +45,12 @@ def test_data_smaller_than_a_batch():
 
 
 def test_uneven_split_is_refused():
-    with pytest.raises(InputError, match=r"batch of 4 .* 3 processes × 2 .*--batch_size"):
+    with pytest.raises(InputError, match=r"batch of 4 .* 3 processes × 2 .*batch_size"):
         stream(world_size=3, accumulation=2)
 
 
 def test_samples_have_their_own_randomness():
     keys = [SampleKey(0, 0, 0), SampleKey(0, 1, 0), SampleKey(1, 0, 0), SampleKey(1, 1, 0)]
-    draws = [sample_rng(seed, key).random() for seed in (0, 1) for key in keys]
-    assert len(set(draws)) == 8
+    numbers = [sample_rng(seed, key).random() for seed in (0, 1) for key in keys]
+    assert len(set(numbers)) == 8
     assert sample_rng(0, SampleKey(0, 1, 0)).random() == sample_rng(0, SampleKey(0, 1, 9)).random()

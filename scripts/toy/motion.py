@@ -1,31 +1,39 @@
-"""Motion: smooth functions of time, and the paths and cameras made of them."""
+"""Smooth motion over time: the motion of the camera and the paths of objects. The unit of time is a frame of DAVIS."""
 
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from dataset.toy.textures import log_uniform, pick
+from toy.textures import log_uniform, pick
 
 
 def translation(x: float, y: float) -> np.ndarray:
-    """Homogeneous [3,3] shift by (x, y)."""
+    """Return the homogeneous matrix [3,3] of a shift by (x, y)."""
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], float)
 
 
 def rotation(angle: float) -> np.ndarray:
-    """Homogeneous [3,3] turn by ``angle`` radians."""
+    """Return the homogeneous matrix [3,3] of a rotation by ``angle`` radians."""
     cos, sin = math.cos(angle), math.sin(angle)
     return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], float)
 
 
 def scaling(x: float, y: float) -> np.ndarray:
-    """Homogeneous [3,3] scale."""
+    """Return the homogeneous matrix [3,3] of a scaling by ``x`` and ``y``."""
     return np.diag([x, y, 1.0])
 
 
 class Wander:
-    """A smooth aimless function of time within ±amplitude: three sines whose periods have no common multiple."""
+    """A random smooth function of time between -amplitude and amplitude.
+
+    The function is the sum of three sines. Their periods have no common multiple, so the function does not repeat.
+
+    Args:
+        rng: makes all random choices.
+        amplitude: the largest absolute value.
+        period: the approximate longest period, in frames.
+    """
 
     def __init__(self, rng: np.random.Generator, amplitude: float, period: float) -> None:
         weights = rng.dirichlet([6, 3, 1])
@@ -39,16 +47,22 @@ class Wander:
 
 
 def wander_at_speed(rng: np.random.Generator, amplitude: float, speed: float) -> Wander:
-    """A `Wander` whose top speed is about ``speed`` per unit of time."""
+    """Return a `Wander` with this amplitude. Its largest change per frame is about ``speed``."""
     return Wander(rng, amplitude, max(10.0, 2 * np.pi * amplitude / speed))
 
 
 @dataclass
 class Camera:
-    """Where the camera looks, as functions of time in shares of the frame's width.
+    """The motion of the camera. All lengths are shares of the frame's width.
 
-    ``pan`` (two functions) shifts everything alike; ``move`` is the sideways way it has gone, which shifts near things
-    more than far ones; ``forward`` the way it has gone ahead; ``log_zoom`` and ``roll`` act about the frame's centre.
+    Attributes:
+        pan: the shift (x, y) of the whole scene, near and far things alike.
+        shake: the fast shift (x, y) of a camera in a hand.
+        log_zoom: the logarithm of the zoom about the centre of the frame.
+        roll: the rotation about the centre of the frame, in radians.
+        sway: the part of the sideways motion that goes back and forth. Near things move more than far ones.
+        speed: the part of the sideways motion that is steady, per frame.
+        ahead: the forward motion per frame.
     """
 
     pan: tuple[Wander, Wander]
@@ -60,20 +74,22 @@ class Camera:
     ahead: float
 
     def move(self, t: float) -> float:
+        """Return the sideways distance that the camera has moved until time ``t``."""
         return self.sway(t) + self.speed * t
 
     def forward(self, t: float) -> float:
+        """Return the forward distance that the camera has moved until time ``t``."""
         return self.ahead * t
 
     def view(self, t: float, height: int, width: int) -> np.ndarray:
-        """[3,3] that zooms, rolls and shakes a frame that is ready otherwise."""
+        """Return the matrix [3,3] that zooms, rotates and shakes a frame of height×width pixels. It is applied last."""
         zoom = math.exp(self.log_zoom(t))
         centre = translation(width / 2 + self.shake[0](t) * width, height / 2 + self.shake[1](t) * width)
         return centre @ rotation(self.roll(t)) @ scaling(zoom, zoom) @ translation(-width / 2, -height / 2)
 
 
-def draw_camera(rng: np.random.Generator) -> Camera:
-    """A camera on a tripod, in a hand, panning, or travelling along with the action."""
+def random_camera(rng: np.random.Generator) -> Camera:
+    """Return a random camera: on a tripod, in a hand, panning, or moving with the objects."""
     kind = pick(rng, ["tripod", "hand", "hand", "pan", "travel", "travel"])
     shake = 0.0 if kind == "tripod" else log_uniform(rng, 0.001, 0.012)
     pan = log_uniform(rng, 0.08, 0.35) if kind == "pan" else 0.0 if kind == "tripod" else log_uniform(rng, 0.01, 0.08)
@@ -94,9 +110,28 @@ def draw_camera(rng: np.random.Generator) -> Camera:
 
 @dataclass
 class Track:
-    """The path of one object: where it is, how large, and how it is turned, over time.
+    """The path of one object: its place, size and orientation over time.
 
-    Lengths are shares of the frame's width; ``scale`` is in pixels per object unit.
+    Lengths are shares of the frame's width, and angles are in radians.
+
+    Attributes:
+        centre: the mean place (x, y) of the object.
+        drift: the motion (x, y) around the mean place.
+        scale: the usual size, in pixels per object unit.
+        log_scale: the logarithm of the factor by which the size changes.
+        angle: the rotation in the plane of the frame.
+        yaw: the rotation about the vertical axis. It makes the object narrower. After a quarter turn the object is
+            mirrored.
+        keystone: the perspective (x, y), the change of size over the object.
+        anchor: the share of the camera's motion that moves the object in the frame, 0 to 1.
+        depth: the parallax. At 0 the object moves like the horizon, and at 1 like near things.
+        wrap: if it is above 0, an object that leaves on one side returns on the other side. The value is the width of
+            the space that the object crosses.
+        spin: the steady rotation in the plane of the frame, per frame.
+        bounce: the height of jumps.
+        bounce_rate: the speed of jumps, in radians of a sine per frame.
+        absences: the times when the object is away. Each has a start, an end, the direction in which the object
+            leaves, and the number of frames that it takes to leave or to come back.
     """
 
     centre: tuple[float, float]
@@ -104,19 +139,18 @@ class Track:
     scale: float
     log_scale: Wander
     angle: Wander
-    yaw: Wander  # turn about the vertical: foreshortens the object and, past a quarter turn, shows it mirrored
+    yaw: Wander
     keystone: tuple[Wander, Wander]
-    anchor: float  # share of the camera's motion that the object's place in the frame takes part in
-    depth: float  # parallax: 0 moves like the horizon, 1 like things that are close
-    wrap: float = 0.0  # > 0: after leaving on one side the object comes back on the other, that many widths later
+    anchor: float
+    depth: float
+    wrap: float = 0.0
     spin: float = 0.0
     bounce: float = 0.0
     bounce_rate: float = 0.3
     absences: list[tuple[float, float, float, float]] = field(default_factory=list)
-    """(from, to, direction of leaving, time that it takes to leave and to come back) each"""
 
     def away(self, t: float) -> tuple[float, float]:
-        """How far an absence has carried the object off its path, in frame widths."""
+        """Return the distance (x, y) between the object and its path that an absence causes at time ``t``."""
         x = y = 0.0
         for start, end, direction, ease in self.absences:
             share = min(1.0, max(0.0, min((t - start) / ease, (end - t) / ease)))
@@ -125,7 +159,7 @@ class Track:
         return x, y
 
     def matrix(self, t: float, camera: Camera, height: int, width: int) -> np.ndarray:
-        """[3,3] from object units to the pixels of a frame that the camera's `view` has yet to act on."""
+        """Return the matrix [3,3] from object units to pixels at time ``t``. The camera's `view` is not applied yet."""
         away = self.away(t)
         moved = self.anchor * (camera.pan[0](t) + self.depth * camera.move(t))
         x = self.centre[0] + self.drift[0](t) + moved + away[0]
@@ -138,6 +172,7 @@ class Track:
         slant = np.eye(3)
         slant[2, :2] = self.keystone[0](t), self.keystone[1](t)
         facing = math.cos(self.yaw(t))
-        facing = math.copysign(max(abs(facing), 0.3), facing)  # no object is as thin as the flat ones drawn here
+        # The drawn objects are flat. Real objects never become thinner than this.
+        facing = math.copysign(max(abs(facing), 0.3), facing)
         turn = rotation(self.angle(t) + self.spin * t) @ scaling(size * facing, size)
         return translation(x * width, y * width) @ turn @ slant

@@ -1,4 +1,4 @@
-"""What lies behind and in front of the objects: sky, hills, houses, trees, walls, ground, posts."""
+"""The scenery behind and in front of the objects: sky, hills, houses, trees, walls, ground and posts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,21 +6,24 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataset.toy.figures import crop, draw, dress, measure, over
-from dataset.toy.motion import Camera, scaling, translation
-from dataset.toy.plans import draw_plan
-from dataset.toy.shapes import blob, box, polygon
-from dataset.toy.textures import colour, log_uniform, mix, noise, paint, photo_crop, pick, ramp, soft_step, texture
+from toy.figures import crop, draw, dress, measure, over
+from toy.motion import Camera, scaling, translation
+from toy.plans import random_plan
+from toy.shapes import blob, box, polygon
+from toy.textures import colour, log_uniform, mix, noise, paint, photo_crop, pick, ramp, soft_step, texture
 
-_REACH = 2.0  # canvases are this many frames wide; they are mirrored beyond
+_REACH = 2.0  # width of a canvas in frame widths; beyond its edges a canvas is mirrored
 
 
 @dataclass
 class Layer:
     """A flat picture that moves with the camera.
 
-    ``picture`` is premultiplied RGBA uint8 [h,w,4], ``detail`` pixels of it for each of the frame, its upper edge
-    ``top`` frame heights below the frame's; ``depth`` is its parallax: 0 for the horizon, 1 for what is close.
+    Attributes:
+        picture: premultiplied RGBA, uint8 [h,w,4].
+        detail: the number of the picture's pixels for each pixel of the frame.
+        top: the distance from the frame's upper edge down to the picture's upper edge, in frame heights.
+        depth: the parallax, 0 for the horizon and 1 for near things. A layer of depth 0 is opaque.
     """
 
     picture: np.ndarray
@@ -29,14 +32,14 @@ class Layer:
     depth: float
 
     def draw(self, frame: np.ndarray, t: float, camera: Camera) -> None:
-        """Put the layer on a frame, uint8 RGBA [H,W,4], in place."""
+        """Draw the layer at time ``t`` on a frame, uint8 RGBA [H,W,4], in place."""
         height, width = frame.shape[:2]
         x = (camera.pan[0](t) + self.depth * camera.move(t) - (_REACH - 1) / 2) * width
         y = self.top * height + camera.pan[1](t) * width
         place = camera.view(t, height, width) @ translation(x, y) @ scaling(1 / self.detail, 1 / self.detail)
         rows = self.picture.shape[0]
         edge = (place @ np.array([[0, self.picture.shape[1]] * 2, [0, 0, rows, rows], [1] * 4]))[1]
-        # A roll tilts the edges beyond the canvas's own width, where it is mirrored.
+        # The canvas goes on, mirrored. If the camera rolls, the outer ends of its edges are higher or lower.
         slack = abs(place[1, 0] / place[0, 0]) * width
         low, high = max(0, int(edge.min() - slack)), min(height, int(edge.max() + slack) + 1)
         opaque = self.depth == 0
@@ -60,15 +63,22 @@ class Layer:
 
 @dataclass
 class Ground:
-    """A plane that runs from the frame's lower edge to just below the horizon."""
+    """A plane from the frame's lower edge to a place below the horizon.
 
-    picture: np.ndarray  # uint8 RGBA [h,w,4], opaque, mirrored beyond its edges
-    horizon: float  # where the plane would vanish, in frame heights
-    edge: float  # where it ends, in frame heights
-    stretch: float  # how flat it is looked at
+    Attributes:
+        picture: uint8 RGBA [h,w,4], opaque. It is mirrored beyond its edges.
+        horizon: the height at which an endless plane would end, in frame heights from the top.
+        edge: the height at which this plane ends, in frame heights from the top.
+        stretch: the factor of the distances in the direction of view. With a larger factor the plane looks flatter.
+    """
+
+    picture: np.ndarray
+    horizon: float
+    edge: float
+    stretch: float
 
     def draw(self, frame: np.ndarray, t: float, camera: Camera) -> None:
-        """Put the plane on a frame, uint8 RGBA [H,W,4], in place."""
+        """Draw the plane at time ``t`` on a frame, uint8 RGBA [H,W,4], in place."""
         height, width = frame.shape[:2]
         pan_x, pan_y = camera.pan[0](t) * width, camera.pan[1](t) * width
         horizon, centre = self.horizon * height + pan_y, width / 2 + pan_x
@@ -95,21 +105,29 @@ class Ground:
 
 @dataclass
 class Backdrop:
-    """All scenery of a video: layers behind the ground, the ground, layers on it, and layers before the objects."""
+    """All scenery of a video.
+
+    Attributes:
+        far: the layers behind the ground.
+        ground: the ground, or None.
+        near: the layers on the ground.
+        front: the layers in front of the objects.
+        colours: mean colours of the scenery, float RGB [3] from 0 to 255. Objects may have the same colours.
+    """
 
     far: list[Layer]
     ground: Ground | None
     near: list[Layer]
     front: list[Layer]
-    colours: list[np.ndarray]  # mean colours (RGB) that objects may share
+    colours: list[np.ndarray]
 
     @property
     def floor(self) -> float | None:
-        """Where the ground's far edge is, in frame heights; None where there is no ground."""
+        """The height of the ground's far edge in frame heights from the top, or None if there is no ground."""
         return self.ground.edge if self.ground else None
 
     def draw(self, frame: np.ndarray, t: float, camera: Camera) -> None:
-        """Draw everything that is behind the objects on a frame, uint8 RGBA [H,W,4], in place."""
+        """Draw all scenery behind the objects at time ``t`` on a frame, uint8 RGBA [H,W,4], in place."""
         for layer in self.far:
             layer.draw(frame, t, camera)
         if self.ground:
@@ -118,8 +136,14 @@ class Backdrop:
             layer.draw(frame, t, camera)
 
 
-def draw_backdrop(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray]) -> Backdrop:
-    """Random scenery for frames of height×width: a landscape or street, a room, or one surface seen close."""
+def random_backdrop(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray]) -> Backdrop:
+    """Return random scenery: a landscape, a street, a room, or one surface near the camera.
+
+    Args:
+        rng: makes all random choices.
+        height, width: the size of the frames, in pixels.
+        photos: photographs, uint8 RGB [H,W,3], from which textures may be cut.
+    """
     kind = pick(rng, ["land", "land", "land", "street", "street", "room", "close", "close"])
     if kind == "close":
         picture, colours = _surface(rng, height, width, photos)
@@ -143,7 +167,7 @@ def draw_backdrop(rng: np.random.Generator, height: int, width: int, photos: Seq
 
 
 def _rgba(picture: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray:
-    """Premultiplied RGBA from RGB uint8 [h,w,3] and opacity float32 [h,w] (opaque where None)."""
+    """Return premultiplied RGBA from RGB, uint8 [h,w,3], and opacity, float32 [h,w] from 0 to 1 (None is opaque)."""
     if alpha is None:
         return cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA)
     opacity = cv2.convertScaleAbs(alpha, alpha=255)
@@ -174,7 +198,7 @@ def _sky(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.
 def _surface(
     rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray], things: float = 1
 ) -> tuple[Layer, list[np.ndarray]]:
-    """A wall or a floor that fills the frame, with flat shapes in other materials on it, sharp or out of focus."""
+    """Return a wall or floor that fills the frame, with flat shapes on it, sharp or blurred, and its mean colours."""
     blur = rng.random() < 0.3
     detail = 0.4 if blur else 0.75
     rows, columns = int(1.6 * height * detail), int(_REACH * width * detail)
@@ -199,7 +223,7 @@ def _surface(
 
 
 def _sticker(rng: np.random.Generator, picture: np.ndarray, material: np.ndarray, unit: float) -> None:
-    """Paint one flat shape of a material on a picture, in place, with a soft shadow along one side."""
+    """Draw one flat shape of a material and its soft shadow on a picture, in place."""
     side = unit * log_uniform(rng, 0.03, 0.6)
     shape = pick(
         rng,
@@ -228,18 +252,18 @@ def _sticker(rng: np.random.Generator, picture: np.ndarray, material: np.ndarray
 def _stand(
     rng: np.random.Generator, picture: np.ndarray, alpha: np.ndarray, height: int, width: int, foot: float, depth: float
 ) -> Layer:
-    """A layer whose lower edge lies ``foot`` frame heights down; the farther, the more the air greys its colours."""
+    """Return a layer whose lower edge is ``foot`` frame heights from the top. Haze makes far layers grey."""
     haze = rng.uniform(120, 210) + rng.normal(0, 8, 3)
     share = np.clip(rng.uniform(0, 0.8) * (1 - 2 * depth), 0, 0.7)
     table = np.clip(np.arange(256)[:, None] * (1 - share) + haze * share, 0, 255).astype(np.uint8)
-    alpha[:2], alpha[-2:] = 0, 0  # beyond its edges the picture is mirrored
+    alpha[:2], alpha[-2:] = 0, 0  # the picture is mirrored beyond its edges, so they must be transparent
     detail = picture.shape[1] / (_REACH * width)
     top = foot - picture.shape[0] / detail / height
     return Layer(_rgba(cv2.LUT(picture, table[None]), alpha), detail, top, depth)
 
 
 def _canvas(height: int, width: int, share: float, detail: float) -> tuple[int, int, np.ndarray]:
-    """Rows and columns of a canvas ``share`` frame heights high, and how far each row is above its foot (0..share)."""
+    """Return the rows and columns of a canvas ``share`` frame heights high, and each row's height above its foot."""
     rows, columns = max(12, int(height * share * detail)), int(_REACH * width * detail)
     return rows, columns, np.linspace(share, 0, rows, dtype=np.float32)[:, None]
 
@@ -271,7 +295,7 @@ def _houses(rng: np.random.Generator, height: int, width: int, foot: float, dept
 
 
 def _windows(rng: np.random.Generator, wall: np.ndarray, pitch: float) -> None:
-    """Rows of panes on a house's wall, uint8 [h,w,3], in place."""
+    """Draw rows of windows on the wall of a house, uint8 [h,w,3], in place."""
     pane, sill = colour(rng, 0) * 0.7, colour(rng, 0.1)
     wide, high = pitch * rng.uniform(0.3, 0.8), pitch * rng.uniform(0.4, 0.8)
     for y in np.arange(pitch * 0.4, wall.shape[0] - high, pitch * rng.uniform(1, 1.5)):
@@ -309,11 +333,11 @@ def _fence(rng: np.random.Generator, height: int, width: int, foot: float, depth
 
 
 def _bystanders(rng: np.random.Generator, height: int, width: int, foot: float, depth: float) -> Layer:
-    """A row of things like those that are annotated, which stand still far away."""
+    """Return a layer of figures like the annotated ones. They stand still, far from the camera."""
     rows, columns = int(0.4 * height), int(_REACH * width)
     canvas = np.zeros((rows, columns, 4), np.uint8)
     for _ in range(int(rng.integers(2, 8))):
-        parts, _ = draw_plan(rng, unseen=False)
+        parts, _ = random_plan(rng, unseen=False)
         outline = measure(parts)
         size = height * log_uniform(rng, 0.06, 0.3) / max(outline.height, 0.6 * outline.width)
         figure = dress(rng, parts, size, 0)
@@ -328,7 +352,7 @@ def _bystanders(rng: np.random.Generator, height: int, width: int, foot: float, 
 
 
 def _ground(rng: np.random.Generator, height: int, base: np.ndarray, photos: Sequence[np.ndarray]) -> np.ndarray:
-    """A square of soil, grass, water, floor or road, with patches and lines: opaque uint8 RGBA."""
+    """Return a square picture of soil, grass, water, floor or road, with patches and lines: opaque uint8 RGBA."""
     side = int(height * 1.5)
     picture = texture(rng, side, side, base, photos)
     if rng.random() < 0.5:
@@ -343,7 +367,7 @@ def _ground(rng: np.random.Generator, height: int, base: np.ndarray, photos: Seq
 
 
 def _front(rng: np.random.Generator, height: int, width: int) -> list[Layer]:
-    """At times something close that the objects pass behind: posts, or leaves at the frame's lower edge."""
+    """Return in some cases a layer in front of the objects: posts, or leaves at the frame's lower edge."""
     if rng.random() > 0.22:
         return []
     depth = rng.uniform(1, 1.6)

@@ -1,4 +1,4 @@
-"""A contact sheet of a toy data set, read back from its files."""
+"""A contact sheet of a toy data set, made from its files."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 
 from dataset.images import davis_palette, read_image, read_mask
-from dataset.toy.layouts import write_jpeg
+from toy.layouts import write_jpeg
 
 _COLUMNS, _ROWS, _TILE = 6, 4, 240
-# title, images, masks; each folder below these is a video
+# For each part of the sheet: the title, the folder of images and the folder of masks. Each folder in them is a video.
 _SHEETS = (
     ("static: fss", "static/fss", "static/fss"),
     ("static: the other folders", "static", "static"),
@@ -22,10 +22,9 @@ _SHEETS = (
 
 
 def write_preview(root: Path | str) -> Path:
-    """Write ``root/preview.jpg``: for each kind a few videos as rows of frames, plain and with their masks in colour.
+    """Write ``root/preview.jpg`` and return its path.
 
-    Returns:
-        its path.
+    The picture shows a few videos of each kind. Each row has frames of one video, above without and below with masks.
     """
     root = Path(root)
     rows: list[np.ndarray] = []
@@ -45,14 +44,14 @@ def write_preview(root: Path | str) -> Path:
 
 
 def _tile(frame: Path, mask: Path) -> np.ndarray:
-    """A small RGB picture of a frame: above as it is, below with its mask's colours, where it has one."""
+    """Return a small RGB picture of a frame: above as it is, and below with the colours of its mask if it has one."""
     image = read_image(frame)
     height = round(_TILE * image.shape[0] / image.shape[1])
     marked = image
     if mask.is_file():
         ids = read_mask(mask)
         palette = np.frombuffer(davis_palette(), np.uint8).reshape(256, 3)
-        ids = np.minimum(ids, 254)  # the palette's last colour is hard to tell from the image
+        ids = np.minimum(ids, 254)  # the last colour of the palette is hard to see on the image
         marked = np.where(ids[..., None] > 0, image // 2 + palette[ids] // 2, image)
     tiles = [cv2.resize(picture, (_TILE, height), interpolation=cv2.INTER_AREA) for picture in (image, marked)]
     return np.vstack(tiles)

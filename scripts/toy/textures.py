@@ -1,4 +1,4 @@
-"""Textures with the statistics of photographs: noise over many octaves, correlated muted colours, patterns."""
+"""Random textures with statistics like those of photographs: noise in many octaves, muted colours, and patterns."""
 
 import functools
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from util.errors import InputError
 
-# Mean colours (RGB) that surfaces tend to have: greys, soil and wood, skin and fur, plants, sky and cloth, paint.
+# Typical mean colours (RGB) of surfaces: greys, soil and wood, skin and fur, plants, sky and cloth, paint.
 _SURFACES = np.array(
     [
         [120, 120, 122], [60, 62, 66], [200, 198, 194], [30, 30, 34], [118, 92, 66], [150, 126, 96], [84, 62, 44],
@@ -20,31 +20,34 @@ _SURFACES = np.array(
 
 
 def pick(rng: np.random.Generator, choices: Sequence):
-    """One element of ``choices``, each equally likely."""
+    """Return a random element of ``choices``. All are equally likely."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number in [low, high] whose logarithm is uniform: every scale is equally likely."""
+    """Return a random number between ``low`` and ``high``. Its logarithm is uniformly distributed."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def noise(
     rng: np.random.Generator, height: int, width: int, coarse: float = 4, roughness: float = 0.7, stretch: float = 1
 ) -> np.ndarray:
-    """Multi-octave noise, float32 [H,W] with mean 0 and deviation 1.
+    """Return random noise in several octaves, float32 [height,width] with mean 0 and standard deviation 1.
 
     Args:
-        coarse: how many cells the coarsest octave has along the longer side.
-        roughness: amplitude of an octave relative to the one before; 1 gives natural images' 1/f spectrum.
-        stretch: cells are this many times as wide as high (grain, water, hair).
+        rng: makes all random choices.
+        height, width: the size, in pixels.
+        coarse: the number of cells of the coarsest octave along the longer side.
+        roughness: the amplitude of an octave, divided by that of the next coarser octave. 1 gives the 1/f spectrum of
+            natural images.
+        stretch: the width of a cell divided by its height. Grain, water and hair have long cells.
     """
     total = np.zeros((1, 1), np.float32)
     cell, amplitude = max(height, width) / coarse, 1.0
     while cell >= 1.5:
         rows = min(height, int(height / cell * max(stretch, 1)) + 2)
         columns = min(width, int(width / cell * max(1 / stretch, 1)) + 2)
-        # Each octave is added at its own resolution, so that all of them cost little more than the finest.
+        # Each octave is added at its own resolution. So all octaves take little more time than the finest alone.
         total = cv2.resize(total, (columns, rows), interpolation=cv2.INTER_CUBIC)
         total += rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(amplitude)
         cell, amplitude = cell / 2, amplitude * roughness
@@ -54,7 +57,7 @@ def noise(
 
 
 def colour(rng: np.random.Generator, vivid: float = 0.12) -> np.ndarray:
-    """A surface colour, float32 RGB within 8..248: mostly muted, a share ``vivid`` of them saturated."""
+    """Return a random surface colour, float32 RGB [3] from 8 to 248. ``vivid`` is its probability to be saturated."""
     mean = pick(rng, _SURFACES) * log_uniform(rng, 0.5, 1.6)
     grey = mean.mean()
     tint = rng.normal(0, 7, 3)
@@ -63,9 +66,17 @@ def colour(rng: np.random.Generator, vivid: float = 0.12) -> np.ndarray:
 
 
 def ramp(rng: np.random.Generator, base: np.ndarray, contrast: float) -> np.ndarray:
-    """Colours for the values of a noise field: uint8 [1,256,3] from shade to light around ``base`` (RGB).
+    """Return colours for the values of a noise field, from dark to bright.
 
-    Brightness does most of the change and hue drifts a little along, as it does on one lit material.
+    The colours differ mostly in brightness and a little in hue, as on a material in the light.
+
+    Args:
+        rng: makes all random choices.
+        base: the mean colour, float RGB [3] from 0 to 255.
+        contrast: the difference in brightness between the mean and both ends, as a share of the mean.
+
+    Returns:
+        uint8 RGB [1,256,3].
     """
     steps = np.linspace(-1, 1, 5, dtype=np.float32)[:, None]
     drift = rng.normal(0, 4, (5, 3)).astype(np.float32) + steps * rng.normal(0, 8, 3).astype(np.float32)
@@ -74,18 +85,18 @@ def ramp(rng: np.random.Generator, base: np.ndarray, contrast: float) -> np.ndar
 
 
 def paint(field: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Colour a noise field [H,W] (deviation about 1) with a ramp [1,256,3]: uint8 [H,W,3]."""
+    """Colour a noise field, float32 [H,W] as from `noise`, with the colours of a `ramp`. Returns uint8 RGB [H,W,3]."""
     index = cv2.convertScaleAbs(np.clip(field, -2.6, 2.6), alpha=48, beta=128)
     return cv2.LUT(cv2.merge([index] * 3), colours)
 
 
 def mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Blend two uint8 pictures [H,W,3]; ``weight`` float32 [H,W] in 0..1 is the second one's share."""
+    """Blend two uint8 pictures [H,W,3]. ``weight``, float32 [H,W] from 0 to 1, is the share of the second picture."""
     return cv2.blendLinear(first, second, 1 - weight, weight)
 
 
 def soft_step(field: np.ndarray, sharpness: float) -> np.ndarray:
-    """0 where ``field`` is well below 0, 1 well above, a ramp of width 1/sharpness between: float32."""
+    """Map values below 0 to 0 and values above 0 to 1, as float32. The ramp around 0 has the width 1/sharpness."""
     return np.clip(field * np.float32(sharpness) + np.float32(0.5), 0, 1).astype(np.float32, copy=False)
 
 
@@ -96,11 +107,13 @@ def texture(
     base: np.ndarray | None = None,
     photos: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
-    """One material, uint8 RGB [H,W,3].
+    """Return a picture of one random material, uint8 RGB [height,width,3].
 
     Args:
-        base: mean colour (RGB); drawn at random where None.
-        photos: RGB pictures that may stand in for a drawn material; crops of them are recoloured and turned.
+        rng: makes all random choices.
+        height, width: the size, in pixels.
+        base: the mean colour, float RGB [3] from 0 to 255, or None for a random colour.
+        photos: photographs, uint8 RGB [H,W,3]. The material may be a random crop of one of them.
     """
     if photos and rng.random() < 0.35:
         return photo_crop(rng, height, width, photos)
@@ -118,7 +131,7 @@ def texture(
 
 
 def photo_crop(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray]) -> np.ndarray:
-    """A random crop of a random photograph, flipped, turned and with its colours shifted: uint8 [H,W,3]."""
+    """Return a random crop of a random photograph, with a random direction and colour: uint8 RGB [height,width,3]."""
     photo = pick(rng, photos)
     if rng.random() < 0.5:
         photo = photo.transpose(1, 0, 2)
@@ -135,7 +148,7 @@ def photo_crop(rng: np.random.Generator, height: int, width: int, photos: Sequen
 
 @functools.cache
 def load_photos() -> tuple[np.ndarray, ...]:
-    """The photographs that scikit-image and scikit-learn carry in their wheels, uint8 RGB [H,W,3] each.
+    """Return the photographs in the packages scikit-image and scikit-learn, each uint8 RGB [H,W,3].
 
     Raises:
         InputError: one of the packages is missing.
@@ -152,7 +165,7 @@ def load_photos() -> tuple[np.ndarray, ...]:
 
 
 def _axis(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Distance along a random direction, 0..1 over the picture, bent a little: float32 [H,W]."""
+    """Return the distance along a random, slightly bent direction, float32 [H,W], about 0 to 1."""
     angle = pick(rng, [0, np.pi / 2, rng.uniform(0, np.pi)])
     x = np.linspace(0, width / max(height, width), width, dtype=np.float32)[None] * np.float32(np.cos(angle))
     y = np.linspace(0, height / max(height, width), height, dtype=np.float32)[:, None] * np.float32(np.sin(angle))
@@ -190,7 +203,7 @@ def _bricks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _leaves(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Many small overlapping strokes, each with its own brightness: leaves, feathers, pebbles, crowds."""
+    """Draw many small overlapping strokes of random brightness, which look like leaves, feathers or pebbles."""
     canvas = np.zeros((height, width), np.uint8)
     size = max(height, width) * log_uniform(rng, 0.012, 0.06)
     shape = rng.uniform(0.2, 1)

@@ -1,4 +1,4 @@
-"""A video: a cast of figures before a backdrop, seen by a camera. Frames can be drawn for any time, in any order."""
+"""A drawn video: figures in front of a backdrop, and a camera. Frames can be drawn for any time, in any order."""
 
 import math
 from collections.abc import Sequence
@@ -7,59 +7,94 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataset.toy.backdrop import Backdrop, draw_backdrop
-from dataset.toy.figures import Figure, crop, draw, dress, measure, over, smear
-from dataset.toy.motion import Camera, Track, Wander, draw_camera, wander_at_speed
-from dataset.toy.plans import draw_plan
-from dataset.toy.textures import colour, log_uniform, noise, pick
+from toy.backdrop import Backdrop, random_backdrop
+from toy.figures import Figure, crop, draw, dress, measure, over, smear
+from toy.motion import Camera, Track, Wander, random_camera, wander_at_speed
+from toy.plans import random_plan
+from toy.textures import colour, log_uniform, noise, pick
 
-LEAST_AREA = 0.004  # share of the frame that an object covers where it is first annotated
+LEAST_AREA = 0.004  # smallest share of the frame that an object covers in its first annotated frame
 
 
 @dataclass
 class Actor:
-    """A figure on its way; ``label`` is its id in the masks, 0 for those that nobody annotated."""
+    """A figure and its path.
+
+    Attributes:
+        figure: the figure.
+        track: the path.
+        label: the id in the masks, or 0 if the figure is not annotated.
+        category: the kind of object.
+        area: the share of the frame that the figure covers at its usual size, without occlusion.
+        height: the height in object units.
+        clock: the number of frames by which the figure's own motion is ahead. With it, figures that look the same do
+            not move in the same way.
+    """
 
     figure: Figure
     track: Track
     label: int
     category: str
-    area: float  # share of the frame, unoccluded, at its usual size
-    height: float  # in object units
-    clock: float  # its own motion runs this far ahead, so that things that look alike do not move alike
+    area: float
+    height: float
+    clock: float
 
 
 @dataclass
 class Light:
-    """How the light changes: exposure and white balance over time, a pattern of shade that drifts, noise, sharpness."""
+    """The light of a video, and the properties of the camera's pictures.
+
+    Attributes:
+        exposure: the logarithm of the brightness over time.
+        warmth: the white balance over time. It makes red brighter and blue darker.
+        tone: the mean and standard deviation of brightness (0 to 255) that the camera's exposure aims at.
+        shade: a pattern of light and shade, uint8 [h,w], or None. 128 changes nothing.
+        drift: the motion (x, y) of the pattern, in its pixels per frame.
+        grain: noise around 128, uint8 [h,w,4], or None. It is larger than the frame.
+        blur: the standard deviation of the blur, in pixels. Up to 0.3 there is no blur.
+        sun: the direction of shadows, or None for no shadows: the sideways and the upward length of a shadow, divided
+            by the height of the object.
+        shadow: the darkness of shadows, 0 to 1.
+        shutter: the share of the time between two frames in which the shutter is open.
+    """
 
     exposure: Wander
     warmth: Wander
-    tone: tuple[float, float]  # brightness and deviation (0..255) that the camera's exposure aims at
-    shade: np.ndarray | None  # uint8 [h,w], 128 is neutral
+    tone: tuple[float, float]
+    shade: np.ndarray | None
     drift: tuple[float, float]
-    grain: np.ndarray | None  # int8-like noise around 128, uint8 [h,w,4]
+    grain: np.ndarray | None
     blur: float
-    sun: tuple[float, float] | None  # where shadows fall: sideways per height, and flatness; None casts none
+    sun: tuple[float, float] | None
     shadow: float
-    shutter: float  # share of the time between frames that it is open
+    shutter: float
 
 
 class Scene:
-    """Draws the frames of one video."""
+    """One video. Its frames are drawn on demand.
+
+    Args:
+        height, width: the size of the frames, in pixels.
+        backdrop: the scenery.
+        camera: the motion of the camera.
+        actors: the figures, from the farthest to the nearest.
+        light: the light.
+    """
 
     def __init__(
         self, height: int, width: int, backdrop: Backdrop, camera: Camera, actors: list[Actor], light: Light
     ) -> None:
         self.height, self.width = height, width
-        self.actors = actors  # from the farthest to the nearest
+        self.actors = actors
         self.camera, self.backdrop, self._light = camera, backdrop, light
-        self._measured: tuple[float, float] | None = None  # brightness and deviation of the scene itself
+        self._measured: tuple[float, float] | None = None  # see _exposure
 
     def frame(self, t: float) -> tuple[np.ndarray, np.ndarray]:
-        """The frame at time t: uint8 BGR [H,W,3], as OpenCV writes it, and its object ids, uint8 [H,W].
+        """Draw the frame at time ``t``.
 
-        An id stands where the topmost thing that covers at least half of the pixel is that object.
+        Returns:
+            The frame, uint8 BGR [H,W,3] for OpenCV, and its object ids, uint8 [H,W]. The id of a pixel is that of the
+            nearest thing that covers at least half of the pixel.
         """
         frame = np.empty((self.height, self.width, 4), np.uint8)
         self.backdrop.draw(frame, t, self.camera)
@@ -72,11 +107,11 @@ class Scene:
         return cv2.cvtColor(frame, cv2.COLOR_RGBA2BGR), ids
 
     def ids(self, t: float) -> np.ndarray:
-        """Only the object ids of the frame at time t, uint8 [H,W]."""
+        """Return only the object ids of the frame at time ``t``, uint8 [H,W]."""
         return self._actors(t, None)
 
     def _exposure(self) -> tuple[float, float]:
-        """Mean and deviation of the backdrop's brightness at time 0, which the camera sets its exposure by."""
+        """Return the mean and deviation of the backdrop's brightness at time 0, which set the camera's exposure."""
         if self._measured is None:
             frame = np.empty((self.height, self.width, 4), np.uint8)
             self.backdrop.draw(frame, 0, self.camera)
@@ -85,14 +120,14 @@ class Scene:
         return self._measured
 
     def _centre(self, t: float) -> tuple[float, float]:
-        """Where the camera's motion carries something far away, in pixels."""
+        """Return the place (x, y), in pixels, to which the camera's motion moves a far thing at the frame's centre."""
         x, y = self.camera.pan[0](t) * self.width, self.camera.pan[1](t) * self.width
         x += 0.3 * self.camera.move(t) * self.width
         moved = self.camera.view(t, self.height, self.width) @ (x + self.width / 2, y + self.height / 2, 1)
         return moved[0], moved[1]
 
     def _actors(self, t: float, frame: np.ndarray | None) -> np.ndarray:
-        """Draw everything in front of the backdrop on ``frame``, in place where there is one; return the ids."""
+        """Draw the actors and the front layers on ``frame`` in place, if it is not None. Returns the object ids."""
         ids = np.zeros((self.height, self.width), np.uint8)
         views = [(time, self.camera.view(time, self.height, self.width)) for time in (t, t - 0.5, t + 0.5)]
         for actor in self.actors:
@@ -118,7 +153,10 @@ class Scene:
     def _draw(
         self, actor: Actor, t: float, views: list[tuple[float, np.ndarray]]
     ) -> tuple[int, int, np.ndarray] | None:
-        """An actor with its motion blur, as `figures.draw` returns it; ``views`` of the frame's time and around it."""
+        """Draw an actor with motion blur. The result is that of `figures.draw`.
+
+        ``views`` are three times with the camera's view: the time of the frame, and half a frame before and after it.
+        """
         matrices = [view @ actor.track.matrix(time, self.camera, self.height, self.width) for time, view in views]
         drawn = draw(actor.figure, t + actor.clock, matrices[0], self.height, self.width)
         if drawn is None:
@@ -136,14 +174,14 @@ class Scene:
         return top - margin_y, left - margin_x, smear(picture, x, y)
 
     def _cast_shadow(self, frame: np.ndarray, top: int, left: int, picture: np.ndarray) -> None:
-        """Darken what lies where a figure's shadow falls; drawn at a quarter of the size, for shadows are soft."""
+        """Draw a figure's soft shadow on ``frame`` in place. It is computed at a quarter of the size to save time."""
         lean, flat = self._light.sun
         rows, columns = picture.shape[:2]
         covered = np.flatnonzero(picture[..., 3].max(1) >= 128)
         if not len(covered):
             return
         foot = float(covered[-1])
-        # A point at height h above the foot throws its shadow lean·h sideways and flat·h up.
+        # The shadow of a point at height h above the foot falls lean·h sideways and flat·h up.
         corners_x = [lean * (foot - y) + x for x in (0, columns) for y in (0, foot)]
         low_x, high_x = left + min(corners_x) - 16, left + max(corners_x) + 16
         low_y, high_y = top + foot - max(flat, 0) * foot - 16, top + foot - min(flat, 0) * foot + 16
@@ -152,7 +190,7 @@ class Scene:
         if x1 - x0 < 8 or y1 - y0 < 8:
             return
         small = cv2.resize(picture[..., 3], (max(1, columns // 4), max(1, rows // 4)), interpolation=cv2.INTER_AREA)
-        # From the shadow's pixels (in quarters) back to the picture's (in quarters).
+        # The map from the pixels of the shadow to the pixels of the picture, both at a quarter of the size.
         base = (top + foot - y0) / 4
         back = np.array([[1, lean / flat, (x0 - left) / 4 - lean / flat * base], [0, 1 / flat, foot / 4 - base / flat]])
         size = ((x1 - x0) // 4, (y1 - y0) // 4)
@@ -164,6 +202,7 @@ class Scene:
         cv2.multiply(target, cv2.merge([rest, rest, rest, np.full_like(rest, 255)]), dst=target, scale=1 / 255)
 
     def _light_up(self, frame: np.ndarray, t: float) -> np.ndarray:
+        """Return a frame, uint8 RGBA [H,W,4], with the light, blur and noise of time ``t``."""
         light = self._light
         if light.shade is not None:
             shift = [[1, 0, light.drift[0] * t], [0, 1, light.drift[1] * t]]
@@ -177,10 +216,11 @@ class Scene:
         values = (np.arange(256)[:, None] - brightness) * np.clip(light.tone[1] / deviation, 0.6, 2) + light.tone[0]
         warmth = light.warmth(t)
         gain = math.exp(light.exposure(t)) * np.array([1 + warmth, 1, 1 - warmth, 1])
-        curve = np.tanh(1.1 * (values * gain / 127.5 - 1))  # lights and shadows saturate softly, as on film
+        # Very bright and very dark values saturate softly, as on film.
+        curve = np.tanh(1.1 * (values * gain / 127.5 - 1))
         frame = cv2.LUT(frame, (curve * 127 + 127.5).astype(np.uint8)[None])
         if light.grain is not None:
-            # The noise is one picture, seen from another corner in every frame.
+            # All frames use one picture of noise, each from another place in it.
             rows, columns = light.grain.shape[0] - self.height, light.grain.shape[1] - self.width
             y, x = int(t * 7919) % rows, int(t * 104729) % columns
             grain = light.grain[y : y + self.height, x : x + self.width]
@@ -188,8 +228,8 @@ class Scene:
         return frame
 
 
-def draw_light(rng: np.random.Generator, height: int, width: int) -> Light:
-    """Random light for frames of height×width."""
+def random_light(rng: np.random.Generator, height: int, width: int) -> Light:
+    """Return random light for frames of height×width pixels."""
     shade = None
     if rng.random() < 0.6:
         field = noise(rng, 64, 96, log_uniform(rng, 1.5, 14), rng.uniform(0.3, 0.7))
@@ -198,7 +238,7 @@ def draw_light(rng: np.random.Generator, height: int, width: int) -> Light:
     if rng.random() < 0.7:
         size = (height + 61, width + 83, 4)
         noisy = rng.standard_normal(size, dtype=np.float32) * np.float32(log_uniform(rng, 1, 7))
-        if rng.random() < 0.5:  # cameras smooth their noise
+        if rng.random() < 0.5:  # many cameras smooth their noise
             noisy = cv2.GaussianBlur(noisy, (3, 3), 0.8) * np.float32(1.6)
         grain = np.clip(noisy + 128, 0, 255).astype(np.uint8)
     flat = rng.uniform(0.15, 0.6) * pick(rng, [-1, 1, 1])
@@ -216,7 +256,7 @@ def draw_light(rng: np.random.Generator, height: int, width: int) -> Light:
     )
 
 
-def draw_track(
+def random_track(
     rng: np.random.Generator,
     height: int,
     width: int,
@@ -227,10 +267,19 @@ def draw_track(
     floor: float | None,
     annotated: bool,
 ) -> Track:
-    """A random path for an object of ``size`` pixels a unit, ``tall`` units high, in a video that lasts ``span``.
+    """Return a random path for an object.
 
-    Where there is a ``floor`` (its far edge, in frame heights), most things stand on it. Annotated objects stay with
-    the camera, more or less; others stand or pass by.
+    Args:
+        rng: makes all random choices.
+        height, width: the size of the frames, in pixels.
+        size: the usual size of the object, in pixels per object unit.
+        tall: the height of the object, in object units.
+        span: the length of the video, in frames.
+        camera: the motion of the camera.
+        floor: the height of the ground's far edge in frame heights from the top, or None without ground. Most objects
+            stand on the ground.
+        annotated: whether the object is annotated. Most annotated objects move with a moving camera. Others stand
+            still or cross the frame.
     """
     aspect = height / width
     grounded = floor is not None and rng.random() < 0.7
@@ -269,7 +318,7 @@ def draw_track(
     )
 
 
-def draw_scene(
+def random_scene(
     rng: np.random.Generator,
     height: int,
     width: int,
@@ -279,33 +328,36 @@ def draw_scene(
     unseen: bool = False,
     photos: Sequence[np.ndarray] = (),
 ) -> Scene:
-    """A random video of frames of height×width.
+    """Return a random video.
 
     Args:
-        span: how long it lasts; object and camera speeds are per unit of it.
-        labels: ids of its annotated objects.
-        late: by when an object has come into sight, for those that are not there at time 0.
-        unseen: allow categories that training videos never show.
-        photos: pictures that textures may be cut from.
+        rng: makes all random choices.
+        height, width: the size of the frames, in pixels.
+        span: the length of the video. The unit of time is that of all speeds, see `toy.motion`.
+        labels: the ids of the annotated objects.
+        late: by id, the time at which an object is visible, for objects that are not visible at time 0.
+        unseen: whether the video may show categories that no training video shows.
+        photos: photographs, uint8 RGB [H,W,3], from which textures may be cut.
 
     Returns:
-        a scene whose objects each cover at least `LEAST_AREA` of the frame at time 0, or at its ``late`` time.
+        A scene. At time 0, or at its ``late`` time, an object covers at least the share `LEAST_AREA` of the frame. In
+        rare cases no such path is found.
     """
     late = late or {}
-    camera = draw_camera(rng)
-    backdrop = draw_backdrop(rng, height, width, photos)
-    light = draw_light(rng, height, width)
+    camera = random_camera(rng)
+    backdrop = random_backdrop(rng, height, width, photos)
+    light = random_light(rng, height, width)
     actors: list[Actor] = []
     largest = 0.5 / len(labels) ** 0.5
     for label in [*labels, *[0] * int(rng.choice(5, p=[0.3, 0.3, 0.2, 0.1, 0.1]))]:
         twins = [actor for actor in actors if actor.label]
         area = log_uniform(rng, 0.015, largest) if label else log_uniform(rng, 0.004, 0.12)
-        if twins and rng.random() < (0.2 if label else 0.35):  # looks just like another one
+        if twins and rng.random() < (0.2 if label else 0.35):  # the object looks the same as another one
             twin = pick(rng, twins)
             figure, category, area, tall = twin.figure, twin.category, twin.area * rng.uniform(0.6, 1), twin.height
             size = twin.track.scale * math.sqrt(area / twin.area)
         else:
-            parts, category = draw_plan(rng, unseen)
+            parts, category = random_plan(rng, unseen)
             outline = measure(parts)
             tall = outline.height
             size = math.sqrt(area * height * width / outline.area)
@@ -315,9 +367,9 @@ def draw_scene(
             palette = [*near, *(colour(rng) for _ in range(5))]
             rng.shuffle(palette)
             figure = dress(rng, parts, size * 1.2, softness, palette, photos)
-        track = draw_track(rng, height, width, size, tall, span, camera, backdrop.floor, bool(label))
+        track = random_track(rng, height, width, size, tall, span, camera, backdrop.floor, bool(label))
         actors.append(Actor(figure, track, label, category, area, tall, rng.uniform(0, 100)))
-    # What stands lower in the frame is nearer.
+    # An object whose lower end is lower in the frame is nearer.
     actors.sort(key=lambda actor: actor.track.centre[1] * width + actor.track.scale * actor.height / 2)
     scene = Scene(height, width, backdrop, camera, actors, light)
     _bring_into_sight(rng, scene, span, late)
@@ -325,7 +377,10 @@ def draw_scene(
 
 
 def _bring_into_sight(rng: np.random.Generator, scene: Scene, span: float, late: dict[int, float]) -> None:
-    """Draw other paths for objects that are not seen when they should be; put the last stubborn ones on top."""
+    """Choose new random paths for objects that are not visible when they should be.
+
+    After some attempts these objects become the nearest ones.
+    """
     for attempt in range(14):
         missing = []
         for actor in scene.actors:
@@ -339,10 +394,10 @@ def _bring_into_sight(rng: np.random.Generator, scene: Scene, span: float, late:
                 missing.append(actor)
         for actor in missing:
             size, tall, floor = actor.track.scale, actor.height, scene.backdrop.floor
-            actor.track = draw_track(
+            actor.track = random_track(
                 rng, scene.height, scene.width, size, tall, span, scene.camera, floor, annotated=True
             )
-            if attempt > 6:  # near the middle, nearly still, on top of the others, and larger from time to time
+            if attempt > 6:  # near the middle, nearly still, in front of the others, and larger with each attempt
                 actor.track.scale *= 1.2
                 actor.track.drift = (Wander(rng, 0.02, 60), Wander(rng, 0.02, 60))
                 actor.track.centre = (rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7) * scene.height / scene.width)

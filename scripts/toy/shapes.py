@@ -1,16 +1,16 @@
-"""Outlines: closed polygons, float arrays [N,2] of (x, y) with y down, in an object's own units."""
+"""Outlines of shapes. An outline is a closed polygon: floats [N,2] of (x, y) in an object's units, with y down."""
 
 import numpy as np
 
 
 def ellipse(width: float, height: float, centre: tuple[float, float] = (0, 0), points: int = 40) -> np.ndarray:
-    """An ellipse [N,2] with the given full width and height."""
+    """Return an ellipse, floats [points,2], with this width and height."""
     turn = np.linspace(0, 2 * np.pi, points, endpoint=False)
     return np.stack([np.cos(turn) * width / 2 + centre[0], np.sin(turn) * height / 2 + centre[1]], 1)
 
 
 def blob(rng: np.random.Generator, width: float, height: float, rough: float, centre=(0, 0)) -> np.ndarray:
-    """A smooth irregular closed curve [N,2] about as wide and high as given; ``rough`` 0 is an ellipse."""
+    """Return a random smooth shape, floats [72,2], of about this size. With ``rough`` 0 it is an ellipse."""
     turn = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     radius = np.ones_like(turn)
     for order in range(2, 8):
@@ -20,15 +20,23 @@ def blob(rng: np.random.Generator, width: float, height: float, rough: float, ce
 
 
 def box(width: float, height: float, corner: float = 0.2, centre: tuple[float, float] = (0, 0)) -> np.ndarray:
-    """A rectangle [N,2] whose corners are rounded by ``corner`` (0..1) of its half sides."""
+    """Return a rectangle, floats [48,2]. With ``corner`` 0 its corners are nearly square, with 1 it is an ellipse."""
     turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    power = 2 / (2 + 18 * (1 - corner) ** 2)  # a superellipse: exponent 2 is round, 20 nearly square
+    # The shape is a superellipse. The exponent 2 is round, and 20 is nearly square.
+    power = 2 / (2 + 18 * (1 - corner) ** 2)
     x, y = (np.sign(side) * np.abs(side) ** power for side in (np.cos(turn), np.sin(turn)))
     return np.stack([x * width / 2 + centre[0], y * height / 2 + centre[1]], 1)
 
 
 def limb(length: float, start: float, end: float, bulge: float = 0) -> np.ndarray:
-    """A rounded bar [N,2] from (0,0) down to (0,length), ``start`` wide there and ``end`` wide at the tip."""
+    """Return a round bar, floats [N,2], from (0, 0) down to (0, ``length``).
+
+    Args:
+        length: the length of the bar without its round ends.
+        start: the width at (0, 0).
+        end: the width at (0, ``length``).
+        bulge: the share by which the middle is wider, 0 for straight sides. It may be negative.
+    """
     along = np.linspace(0, 1, 9)
     half = (start + (end - start) * along) / 2 * (1 + bulge * np.sin(np.pi * along))
     right = np.stack([half, along * length], 1)
@@ -40,7 +48,15 @@ def limb(length: float, start: float, end: float, bulge: float = 0) -> np.ndarra
 
 
 def polygon(rng: np.random.Generator, size: float, corners: int, depth: float = 0) -> np.ndarray:
-    """A polygon [N,2] of about ``size`` across; ``depth`` > 0 pulls every other corner in, which makes a star."""
+    """Return a random polygon or star, floats [N,2].
+
+    Args:
+        rng: makes all random choices.
+        size: the approximate diameter.
+        corners: the number of corners, or of the points of a star.
+        depth: 0 for a polygon. For a star, the share of the radius (0 to 1) by which its inner corners are nearer to
+            the centre.
+    """
     count = corners * 2 if depth else corners
     turn = np.sort(np.linspace(0, 2 * np.pi, count, endpoint=False) + rng.uniform(-0.6, 0.6, count) / count)
     radius = size / 2 * rng.uniform(0.8, 1.1, count)
@@ -49,11 +65,13 @@ def polygon(rng: np.random.Generator, size: float, corners: int, depth: float = 
 
 
 def wheel(radius: float, rim: float, spokes: int, spoke: float) -> list[np.ndarray]:
-    """A disc with see-through sectors: its outline and, by the even-odd rule, one hole [N,2] between each two spokes.
+    """Return the outlines of a wheel: a disc, and a hole between each two spokes. The even-odd rule makes the holes.
 
     Args:
-        rim: width of the rim and radius of the hub, as a share of the radius.
-        spoke: half width of a spoke in radians at the rim.
+        radius: the radius of the wheel.
+        rim: the width of the rim and the radius of the hub, as a share of the radius.
+        spokes: the number of spokes.
+        spoke: half of the width of a spoke at the rim, in radians.
     """
     outlines = [ellipse(2 * radius, 2 * radius, points=56)]
     for index in range(spokes):

@@ -12,28 +12,31 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.images import write_mask
-from dataset.toy.scene import LEAST_AREA, draw_scene
-from dataset.toy.textures import load_photos
+from toy.scene import LEAST_AREA, random_scene
+from toy.textures import load_photos
 from util.errors import InputError
 from util.files import atomic_path
 from util.parallel import in_processes
 
 STATIC_FOLDERS = ("fss", "DUTS-TR", "DUTS-TE", "ECSSD", "BIG", "HRSOD")
-ANNOTATED_EVERY = 5  # in YouTube-VOS
-_YOUTUBE_PACE = 0.4  # its frames are asked for five at a time, so its videos are slower than DAVIS's
-_STATIC_BATCH = 10  # images that one job draws; also the images of one FSS class
-_LATEST_AREA = LEAST_AREA / 4  # share of the frame from which a newcomer counts as seen
+ANNOTATED_EVERY = 5  # distance between annotated frames in YouTube-VOS
+_YOUTUBE_PACE = 0.4  # speed relative to DAVIS; it is slow because only every fifth frame is annotated
+_STATIC_BATCH = 10  # number of images that one job draws, and number of images in a class of FSS-1000
+_LATEST_AREA = LEAST_AREA / 4  # share of the frame at which an object that appears late counts as visible
 
 
 @dataclass(frozen=True)
 class ToySettings:
-    """What a toy data set consists of; the same settings give the same bytes.
+    """The content of a toy data set. The same settings give the same bytes.
 
     Attributes:
-        frames: length of each video; YouTube-VOS's training videos have that many annotated frames, five apart.
-        max_objects: most annotated objects in a video.
-        static, bl, youtube_train, ...: how many images or videos of each kind.
-        photos: cut some of the textures from photographs.
+        seed: determines all random choices.
+        height, width: the size of the frames, in pixels.
+        frames: the number of frames in a video. YouTube-VOS's training videos have this number of annotated frames,
+            five apart.
+        max_objects: the largest number of annotated objects in a video.
+        static, bl, youtube_train, ...: the number of images or videos of each kind.
+        photos: whether some of the textures are cut from photographs.
     """
 
     seed: int = 0
@@ -52,14 +55,17 @@ class ToySettings:
 
 
 def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, progress: bool = False) -> None:
-    """Write a toy data set below ``root``; what an interrupted run with the same settings has finished is kept.
+    """Write a toy data set. Files that an interrupted run with the same settings has finished are kept.
 
     Args:
-        workers: processes to draw with; 1 draws in this one.
-        progress: show a progress bar on stderr.
+        root: the folder to write to.
+        settings: the content of the data set.
+        workers: the number of processes that draw. With 1, this process draws.
+        progress: whether to show a progress bar on stderr.
 
     Raises:
-        InputError: the settings are out of range, or ``root`` holds other data.
+        InputError: the settings are out of range, ``root`` holds other data, or the packages with photographs are
+            missing.
     """
     root = Path(root)
     _check(settings)
@@ -76,7 +82,7 @@ def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, pro
 
 
 def video_name(kind: str, index: int) -> str:
-    """Name of a kind's video number ``index``."""
+    """Return the name of video number ``index`` of a kind."""
     return f"{kind.replace('_', '-')}-{index:05d}"
 
 
@@ -91,7 +97,7 @@ def _check(settings: ToySettings) -> None:
 
 
 def _claim(root: Path, settings: ToySettings) -> None:
-    """Note the settings in ``root``, or compare them with those that are noted there."""
+    """Write the settings to a file in ``root``. If the file exists already, compare the settings with it."""
     note = root / "toy_data.json"
     wanted = asdict(settings)
     try:
@@ -122,7 +128,7 @@ def _record(root: Path, kind: str, index: int) -> Path:
 
 
 def _finished(root: Path, kind: str, index: int) -> bool:
-    """Whether a job has run to its end and all its files are still there."""
+    """Return whether a job has ended and all its files still exist."""
     try:
         record = json.loads(_record(root, kind, index).read_text())
     except (FileNotFoundError, ValueError):
@@ -133,7 +139,7 @@ def _finished(root: Path, kind: str, index: int) -> bool:
 def _draw_all(root: Path, settings: ToySettings, jobs: list[tuple[str, int]], workers: int) -> Iterator[None]:
     if workers <= 1 or len(jobs) <= 1:
         threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # the pictures are too small for more to pay
+        cv2.setNumThreads(1)  # with more threads, pictures of this size are not drawn faster
         try:
             for job in jobs:
                 yield _run(root, settings, job)
@@ -144,7 +150,7 @@ def _draw_all(root: Path, settings: ToySettings, jobs: list[tuple[str, int]], wo
 
 
 def _run(root: Path, settings: ToySettings, job: tuple[str, int]) -> None:
-    """Draw one video (or one batch of images) and note what was written."""
+    """Draw one video or one batch of images, and write a record of its files."""
     kind, index = job
     files, objects = _KINDS[kind][1](root, settings, index)
     record = {"files": sorted(path.relative_to(root).as_posix() for path in files), "objects": objects}
@@ -153,7 +159,7 @@ def _run(root: Path, settings: ToySettings, job: tuple[str, int]) -> None:
 
 
 def _rng(settings: ToySettings, kind: str, index: int) -> np.random.Generator:
-    """The one source of randomness of a video: no two kinds, splits or videos share a seed."""
+    """Return the generator that makes all random choices of a video. Every video has a seed of its own."""
     return np.random.default_rng([settings.seed, _KINDS[kind][0], index])
 
 
@@ -162,7 +168,7 @@ def _photos(settings: ToySettings) -> tuple[np.ndarray, ...]:
 
 
 class _Video:
-    """Writes one video's files and remembers which."""
+    """Writes the files of one video and remembers their paths."""
 
     def __init__(self, name: str, quality: int) -> None:
         self.files: list[Path] = []
@@ -178,7 +184,7 @@ class _Video:
 
 
 def write_jpeg(path: Path, frame: np.ndarray, quality: int) -> Path:
-    """Write a uint8 BGR frame [H,W,3] as a JPEG file of the given quality (0..100); returns ``path``."""
+    """Write a uint8 BGR frame [H,W,3] as a JPEG file with this quality (0 to 100). Returns ``path``."""
     data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
@@ -189,7 +195,7 @@ def _draw_static(root: Path, settings: ToySettings, batch: int) -> tuple[list[Pa
     files = []
     for index in range(batch * _STATIC_BATCH, min(settings.static, (batch + 1) * _STATIC_BATCH)):
         rng = _rng(settings, "static", index)
-        scene = draw_scene(rng, settings.height, settings.width, 1, [1], photos=_photos(settings))
+        scene = random_scene(rng, settings.height, settings.width, 1, [1], photos=_photos(settings))
         frame, ids = scene.frame(0)
         number, place = divmod(index, len(STATIC_FOLDERS))
         folder = root / "static" / STATIC_FOLDERS[place]
@@ -221,10 +227,10 @@ def _draw_davis(kind: str) -> Callable[[Path, ToySettings, int], tuple[list[Path
 def _draw_dense(
     images: Path, masks: Path, settings: ToySettings, kind: str, index: int, level: str = "", first_only: bool = False
 ) -> tuple[list[Path], dict]:
-    """A video with a mask for every frame, or for the first alone."""
+    """Draw a video with a mask for every frame, or for the first frame only."""
     rng = _rng(settings, kind, index)
     labels = range(1, 1 + int(rng.integers(1, settings.max_objects + 1)))
-    scene = draw_scene(rng, settings.height, settings.width, settings.frames, labels, photos=_photos(settings))
+    scene = random_scene(rng, settings.height, settings.width, settings.frames, labels, photos=_photos(settings))
     video = _Video(video_name(kind, index), int(rng.integers(80, 96)))
     for t in range(settings.frames):
         frame, ids = scene.frame(t)
@@ -239,7 +245,7 @@ def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[
     labels = _labels(rng, int(rng.integers(1, settings.max_objects + 1)), gaps=False)
     step = ANNOTATED_EVERY * _YOUTUBE_PACE
     span = settings.frames * step
-    scene = draw_scene(rng, settings.height, settings.width, span, labels, photos=_photos(settings))
+    scene = random_scene(rng, settings.height, settings.width, span, labels, photos=_photos(settings))
     video = _Video(video_name("youtube_train", index), int(rng.integers(80, 96)))
     seen: dict[int, list[str]] = {label: [] for label in labels}
     for number in range(settings.frames):
@@ -260,7 +266,11 @@ def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[
 
 
 def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[list[Path], dict]:
-    """A video in which objects appear one after another; every second one has a late one, every third starts late."""
+    """Draw a video of which the server asks for objects from different frames on.
+
+    In every second video the last object appears late. In every third video no object is asked for before the second
+    annotated frame.
+    """
     rng = _rng(settings, "youtube_valid", index)
     with_late = index % 2 == 0 and settings.max_objects > 1
     labels = _labels(rng, int(rng.integers(1 + with_late, settings.max_objects + 1)), gaps=index % 2 == 1)
@@ -270,7 +280,7 @@ def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[
     span = settings.frames * _YOUTUBE_PACE
     late = {label: t * _YOUTUBE_PACE for label, t in arrival.items()}
     size = (settings.height, settings.width)
-    scene = draw_scene(rng, *size, span, labels, late, unseen=True, photos=_photos(settings))
+    scene = random_scene(rng, *size, span, labels, late, unseen=True, photos=_photos(settings))
     video = _Video(video_name("youtube_valid", index), int(rng.integers(80, 96)))
     start = ANNOTATED_EVERY if index % 3 == 1 else 0
     known: dict[int, int] = {}
@@ -298,7 +308,7 @@ def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[
 
 
 def _labels(rng: np.random.Generator, count: int, gaps: bool) -> list[int]:
-    """Object ids in rising order: 1 to ``count``, or some of those up to three times as many."""
+    """Return object ids in order: 1 to ``count``, or with ``gaps`` a random choice from 1 to 3·``count``."""
     if not gaps:
         return list(range(1, count + 1))
     return sorted((rng.choice(3 * count, count, replace=False) + 1).tolist())
@@ -313,7 +323,7 @@ def _write_lists(root: Path, settings: ToySettings) -> None:
         if names:
             sets = root / "DAVIS" / "2017" / half / "ImageSets"
             _write_lines(sets / "2017" / f"{split}.txt", names)
-            if half == "trainval":  # DAVIS 2016 is a part of DAVIS 2017
+            if half == "trainval":  # the videos of DAVIS 2016 are some of those of DAVIS 2017
                 _write_lines(sets / "2016" / f"{split}.txt", names[::2])
     for kind, folders in (("youtube_train", ("train", "train_480p")), ("youtube_valid", ("valid", "valid_gt"))):
         videos = {}
@@ -330,7 +340,7 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
         temporary.write_text("".join(f"{line}\n" for line in lines))
 
 
-# kind: (its part of the seed, what draws one job of it)
+# The kinds of data. Each has a number that is part of its seeds, and a function that draws one job.
 _KINDS: dict[str, tuple[int, Callable[[Path, ToySettings, int], tuple[list[Path], dict]]]] = {
     "static": (1, _draw_static),
     "bl": (2, _draw_bl),

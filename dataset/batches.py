@@ -1,0 +1,107 @@
+"""The order of training samples. It follows from the seed alone, however the batches are split.
+
+The split is over processes and accumulation steps, and over runs: training may stop and go on.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from util.errors import InputError
+
+# Numbers that keep the two kinds of random numbers apart. They come first in a seed, because numpy ignores zeros at
+# the end of a seed.
+_ORDER_STREAM, _SAMPLE_STREAM = 1, 2
+
+
+class SampleKey(NamedTuple):
+    """The key of one training sample.
+
+    Attributes:
+        epoch: the number of the epoch, from 0.
+        index: the place of the sample in the data set, from 0.
+        iteration: the training iteration that uses the sample, from 0.
+    """
+
+    epoch: int
+    index: int
+    iteration: int
+
+
+def sample_rng(seed: int, key: SampleKey) -> np.random.Generator:
+    """Return the generator that makes all random choices in one sample.
+
+    It depends on the seed and on the epoch and index of the sample, and on nothing else.
+    """
+    return np.random.default_rng((_SAMPLE_STREAM, seed, key.epoch, key.index))
+
+
+class GlobalBatchSampler:
+    """The batches of one process, from an endless stream of samples. Data loaders take it as ``batch_sampler``.
+
+    The stream contains all epochs, one after another. An epoch contains every sample once, in random order. Global
+    batch ``n`` is the samples ``n·batch_size`` to ``(n+1)·batch_size − 1`` of the stream. A batch may contain the end
+    of one epoch and the start of the next, so no sample is left out. Training that goes on at ``start_iteration`` gets
+    the same batches as training without a stop.
+
+    A global batch is split into ``world_size·accumulation`` equal micro-batches. Each process yields its
+    ``accumulation`` micro-batches in turn. All micro-batches, in the order of the ranks, are the global batch in its
+    order.
+
+    Args:
+        length: the number of samples in the data set.
+        batch_size: the number of samples in a global batch, over all processes and accumulation steps.
+        iterations: the number of iterations in the whole training. The stream ends there.
+        start_iteration: the first iteration of this run, from 0.
+        rank: the number of this process, from 0.
+        world_size: the number of processes.
+        accumulation: the number of micro-batches that each process runs in an iteration.
+        seed: determines the order of the samples in all epochs.
+
+    Raises:
+        InputError: ``batch_size`` cannot be split into equal micro-batches.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        batch_size: int,
+        iterations: int,
+        start_iteration: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulation: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if batch_size < 1 or batch_size % (world_size * accumulation):
+            raise InputError(
+                f"a batch of {batch_size} cannot be split evenly over {world_size} processes × {accumulation} "
+                "accumulation steps; choose a batch_size that is a multiple of their product"
+            )
+        self.length = length
+        self.batch_size = batch_size
+        self.iterations = iterations
+        self.start_iteration = start_iteration
+        self.rank = rank
+        self.accumulation = accumulation
+        self.micro_batch_size = batch_size // (world_size * accumulation)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return max(0, self.iterations - self.start_iteration) * self.accumulation
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        @functools.lru_cache(maxsize=1)
+        def order(epoch: int) -> np.ndarray:
+            return np.random.default_rng((_ORDER_STREAM, self.seed, epoch)).permutation(self.length)
+
+        share = self.rank * self.accumulation * self.micro_batch_size
+        for iteration in range(self.start_iteration, self.iterations):
+            start = iteration * self.batch_size + share
+            for _ in range(self.accumulation):
+                places = (divmod(number, self.length) for number in range(start, start + self.micro_batch_size))
+                yield [SampleKey(epoch, int(order(epoch)[place]), iteration) for epoch, place in places]
+                start += self.micro_batch_size

@@ -1,0 +1,62 @@
+"""The processes that load training batches, and how they react to signals."""
+
+import atexit
+import multiprocessing
+import signal
+from collections.abc import Iterator
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from dataset.batches import GlobalBatchSampler
+from dataset.training_data import TrainingData
+from util.errors import InputError
+
+
+def training_batches(
+    data: TrainingData, sampler: GlobalBatchSampler, *, workers: int, pin_memory: bool = False
+) -> Iterator[dict[str, torch.Tensor | list[str]]]:
+    """Load the micro-batches of this process in order.
+
+    Args:
+        data: the samples.
+        sampler: the keys of the samples in each micro-batch.
+        workers: the number of loading processes. With 0 this process loads the samples itself.
+        pin_memory: whether the tensors lie in page-locked memory, which is faster to copy to a GPU.
+
+    Yields:
+        Dictionaries like those of the samples: tensors are stacked along a new first dimension, names are in a list.
+
+    Raises:
+        InputError: a sample cannot be made. The message names the file.
+    """
+    atexit.register(_end_workers)
+    loader = DataLoader(
+        data, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, worker_init_fn=_start_worker
+    )
+    try:
+        yield from loader
+    except InputError as error:
+        # The text of an error from a loading process contains the traceback. The message is its last line.
+        message = str(error).strip().splitlines()[-1]
+        raise InputError(message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from None
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # there is a loading process for each core already
+    # Terminals and job schedulers send their signals to all processes of a job. Only the training loop may decide
+    # when to stop.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """End the loading processes when this process ends, also after an error.
+
+    Otherwise Python would send them SIGTERM, which they ignore, and wait for their end.
+    """
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would report ended loading processes as failures
+    for child in multiprocessing.active_children():
+        child.kill()

@@ -1,6 +1,0 @@
-"""Procedural videos with exact masks, in the layouts of the real data sets: `make_toy_data`."""
-
-from dataset.toy.layouts import ToySettings, make_toy_data
-from dataset.toy.preview import write_preview
-
-__all__ = ["ToySettings", "make_toy_data", "write_preview"]

@@ -1,0 +1,55 @@
+"""The data set of a training stage, made of several sources of clips."""
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from dataset.batches import SampleKey, sample_rng
+
+
+class Source(Protocol):
+    """Clips of one kind, such as those of one folder of videos."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
+        """Make sample number ``index``.
+
+        Args:
+            index: the number of the sample, from 0.
+            rng: makes all random choices.
+            progress: the share of training that is over, 0 to 1.
+        """
+
+
+class TrainingData(Dataset):
+    """The samples of several sources, one source after another. The index is a `SampleKey`.
+
+    Samples have the format that `make_sample` describes. A sample depends on the seed and on its key, and on nothing
+    else. If a source is repeated, its copies have different keys, so they are augmented differently.
+
+    Args:
+        parts: the sources, each with the number of times that it counts.
+        iterations: the number of iterations in the whole training. The gaps between frames depend on it.
+        seed: determines everything random in the samples.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Source, int]], *, iterations: int, seed: int) -> None:
+        self.sources = [source for source, repeats in parts for _ in range(repeats)]
+        self.ends = list(itertools.accumulate(len(source) for source in self.sources))
+        self.iterations = iterations
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, key: SampleKey) -> dict[str, torch.Tensor | str]:
+        place = bisect.bisect_right(self.ends, key.index)
+        source = self.sources[place]
+        index = key.index - (self.ends[place] - len(source))
+        return source.sample(index, sample_rng(self.seed, key), key.iteration / self.iterations)
