@@ -11,13 +11,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset.davis import DAVIS
-from util.arguments import add_engine_arguments, chosen_network, engine_settings
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation import claim_output, evaluate
-from util.metrics import format_results, score_videos, write_results
-from util.pictures import draw_video
+from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings
+from util.evaluation.metrics import format_results, score_videos, write_results
+from util.evaluation.pictures import draw_video
+from util.evaluation.stream import claim_output, evaluate
 
 
 def parse_arguments() -> argparse.Namespace:

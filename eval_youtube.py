@@ -14,12 +14,12 @@ from itertools import chain
 from pathlib import Path
 
 from dataset.youtube import YouTubeVOS, read_meta
-from util.arguments import add_engine_arguments, chosen_network, engine_settings
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation import claim_output, evaluate
-from util.youtube_server import check_scorable, score, summary, write_scores, write_submission
+from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings
+from util.evaluation.stream import claim_output, evaluate
+from util.evaluation.youtube_server import check_scorable, score, summary, write_scores, write_submission
 
 
 def parse_arguments() -> argparse.Namespace:

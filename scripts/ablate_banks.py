@@ -18,13 +18,13 @@ from dataset.davis import DAVIS
 from dataset.video import Video
 from model import RDE_VOS
 from model.memory import BANKS
-from util.arguments import add_network_arguments, chosen_network
 from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.evaluation import EngineSettings, claim_output, evaluate
+from util.evaluation.arguments import add_network_arguments, chosen_network
+from util.evaluation.metrics import read_results, score_videos, write_results
+from util.evaluation.stream import EngineSettings, claim_output, evaluate
 from util.files import atomic_path, write_csv
-from util.metrics import read_results, score_videos, write_results
 
 DEFAULT_BANK, DEFAULT_THETA = "2F+L+RDE", 3
 # J&F, J and F on DAVIS 2017 val as Table 5 gives them; the banks at θ = 3.

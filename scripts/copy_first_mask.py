@@ -16,8 +16,8 @@ from tqdm import tqdm
 from dataset.davis import DAVIS
 from dataset.images import write_mask
 from util.errors import InputError, command_line
-from util.evaluation import mask_name
-from util.metrics import format_results, score_videos, write_results
+from util.evaluation.metrics import format_results, score_videos, write_results
+from util.evaluation.stream import mask_name
 
 
 @command_line

@@ -30,13 +30,13 @@ from tqdm import tqdm
 from dataset.davis import DAVIS
 from dataset.images import read_mask
 from dataset.video import Video, in_background
-from util.arguments import add_network_arguments, chosen_network
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.evaluation import EngineSettings, Segmented, claim_output, engine_network, segment
+from util.evaluation.arguments import add_network_arguments, chosen_network
+from util.evaluation.metrics import contour_accuracy, region_similarity
+from util.evaluation.stream import EngineSettings, Segmented, claim_output, engine_network, segment
 from util.files import atomic_path, write_csv
-from util.metrics import contour_accuracy, region_similarity
 
 HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "FPS", "ms per frame", "Peak memory (GiB)"]
 PUBLISHED = (

@@ -26,11 +26,11 @@ from tqdm import tqdm
 from dataset.images import write_mask
 from dataset.video import Video, in_background, list_frames
 from dataset.video_file import VideoFile, video_writer
-from util.arguments import add_engine_arguments, chosen_network, engine_settings
 from util.device import choose_device, peak_memory
 from util.errors import InputError, command_line
-from util.evaluation import Segmented, Throughput, mask_name, segment
-from util.pictures import overlay
+from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings
+from util.evaluation.pictures import overlay
+from util.evaluation.stream import Segmented, Throughput, mask_name, segment
 
 FOLDER_FPS = 24
 

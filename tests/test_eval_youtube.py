@@ -16,8 +16,8 @@ import plain
 from conftest import assert_refused, draw_clip
 from dataset.images import read_image, read_mask, resize_mask, to_tensor, write_mask
 from dataset.youtube import YouTubeVOS
-from util.evaluation import planned_frames
-from util.metrics import contour_accuracy
+from util.evaluation.metrics import contour_accuracy
+from util.evaluation.stream import planned_frames
 
 SIZE = (60, 100)  # of the frames
 SMALL_SIZE = (48, 80)  # at which they are segmented

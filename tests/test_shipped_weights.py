@@ -11,7 +11,7 @@ from model import load_network
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import InferenceCore
 from plain import PlainCore
-from util.metrics import read_results
+from util.evaluation.metrics import read_results
 
 SAYS_SO = "using the small network shipped with the project"
 

@@ -19,7 +19,7 @@ from conftest import ROOT, assert_refused
 from dataset.toy import ToySettings, make_toy_data
 from model import load_network
 from util.errors import InputError
-from util.run import RunFolder, TrainingState
+from util.training.run import RunFolder, TrainingState
 
 SMALL = (
     *("--key_backbone", "resnet10", "--key_width", 16, "--mask_backbone", "resnet10", "--mask_width", 16),

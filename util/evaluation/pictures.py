@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dataset.images import davis_palette, read_mask
 from dataset.video import Video
+from util.evaluation.metrics import VideoScore
 from util.files import atomic_path
-from util.metrics import VideoScore
 
 MARGIN = 8  # pixels between the tiles of a contact sheet
 

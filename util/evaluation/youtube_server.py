@@ -15,8 +15,8 @@ from dataset.images import read_mask
 from dataset.video import frame_order
 from dataset.youtube import AskedObject
 from util.errors import InputError
+from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.files import atomic_path, write_csv
-from util.metrics import contour_accuracy, region_similarity
 
 Asked = Mapping[str, Sequence[AskedObject]]  # by video
 

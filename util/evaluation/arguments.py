@@ -9,7 +9,7 @@ from model import RDE_VOS
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import engine_dtype
 from util.distributed import Processes
-from util.evaluation import EngineSettings, engine_network
+from util.evaluation.stream import EngineSettings, engine_network
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:

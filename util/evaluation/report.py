@@ -27,10 +27,10 @@ from dataset.davis import DAVIS
 from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError
-from util.evaluation import Throughput, is_finished, mask_name, read_settings, throughput
+from util.evaluation.metrics import VOID, VideoScore, global_results, score_videos, statistics
+from util.evaluation.pictures import evenly_spaced, outline
+from util.evaluation.stream import Throughput, is_finished, mask_name, read_settings, throughput
 from util.files import atomic_path
-from util.metrics import VOID, VideoScore, global_results, score_videos, statistics
-from util.pictures import evenly_spaced, outline
 
 PICTURE_WIDTH = 480  # pixels
 PICTURE_QUALITY = 55  # of WebP: a DAVIS frame of this width takes about 12 kB

@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dataset.images import to_image
 from util.distributed import Processes
-from util.pictures import overlay
+from util.evaluation.pictures import overlay
 
 
 class TrainingLog:
