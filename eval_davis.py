@@ -1,7 +1,7 @@
 """Segment DAVIS 2016 or 2017 and, where the split has ground truth, score the result.
 
 Writes OUTPUT/<video>/<frame>.png, ready for submission, global_results-val.csv and per-sequence_results-val.csv.
-Finished videos are not segmented again. Under torchrun the videos are shared out over the processes.
+Finished videos are not segmented again. Under torchrun the processes share the videos.
 """
 
 import argparse
@@ -11,13 +11,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset.davis import DAVIS
-from util.arguments import add_engine_arguments, chosen_network, engine_settings
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation import claim_output, evaluate
-from util.metrics import format_results, score_videos, write_results
-from util.pictures import draw_video
+from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
+from util.evaluation.metrics import format_results, score_videos, write_results
+from util.evaluation.output import OutputFolder, evaluate
+from util.evaluation.pictures import draw_video
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,11 +41,13 @@ def main() -> None:
     settings = engine_settings(arguments)
     processes = Processes()
     device = choose_device(arguments.device)
+    if processes.is_main:
+        for note in network_notes(arguments, device):
+            print(note)
     network = chosen_network(arguments, device)
     settings.check(network)
-    output = arguments.output
-    described = {"year": davis.year, "split": davis.split}
-    claim_output(output, arguments.model, davis.root, processes, **described, **asdict(settings))
+    output = OutputFolder(arguments.output)
+    output.claim(arguments.model, davis.root, processes, year=davis.year, split=davis.split, **asdict(settings))
 
     speed = evaluate(network, videos, output, settings, processes)
     memory = peak_memory(device)
@@ -55,13 +57,15 @@ def main() -> None:
         scores = {}
         if davis.has_ground_truth:
             names = [video.name for video in videos]
-            scored = score_videos(davis.annotations, output, names, merge_objects=davis.year == 2016, progress=True)
-            write_results(scored, output)
+            scored = score_videos(
+                davis.annotations, output.masks, names, merge_objects=davis.year == 2016, progress=True
+            )
+            write_results(scored, output.path)
             print(format_results(scored))
             scores = {score.name: score for score in scored}
         if arguments.overlay:
             for video in tqdm(videos, desc="drawing", unit="video", disable=None):
-                draw_video(video, output / video.name, output / "overlay", scores.get(video.name))
+                draw_video(video, output.masks / video.name, output.path / "overlay", scores.get(video.name))
     processes.close()
 
 

@@ -1,11 +1,12 @@
 """Segment YouTube-VOS 2018 or 2019, zip the masks as the server takes them and, given ground truth, score them.
 
 Writes OUTPUT/Annotations/<video>/<frame>.png and OUTPUT.zip. Finished videos are not segmented again. Under torchrun
-the videos are shared out over the processes.
+the processes share the videos.
 
-With --gt also OUTPUT/per-object_results-<split>.csv, each object's J and F as means over the frames that it is asked
-for in, without the first, and OUTPUT/global_results-<split>.csv, Table 4's figures: the means over the objects of seen
-and of unseen categories, and Overall, the mean of those four.
+With --gt the command also writes OUTPUT/per-object_results-<split>.csv and OUTPUT/global_results-<split>.csv. The first
+file holds J and F of each object, as means over the frames in which the server asks for the object, without the first
+of them. The second file holds the figures of Table 4: the means over the objects of seen and of unseen categories, and
+Overall, the mean of these four.
 """
 
 import argparse
@@ -14,12 +15,12 @@ from itertools import chain
 from pathlib import Path
 
 from dataset.youtube import YouTubeVOS, read_meta
-from util.arguments import add_engine_arguments, chosen_network, engine_settings
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation import claim_output, evaluate
-from util.youtube_server import check_scorable, score, summary, write_scores, write_submission
+from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
+from util.evaluation.output import OutputFolder, evaluate
+from util.evaluation.youtube_server import check_scorable, score, summary, write_scores, write_submission
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,11 +54,14 @@ def main() -> None:
     settings = engine_settings(arguments)
     processes = Processes()
     device = choose_device(arguments.device)
+    if processes.is_main:
+        for note in network_notes(arguments, device):
+            print(note)
     network = chosen_network(arguments, device)
     settings.check(network)
-    output = arguments.output.absolute()
+    output = OutputFolder(arguments.output.absolute(), masks="Annotations")
     described = {"split": youtube.split, "output_all": youtube.output_all, "all_frames": youtube.has_all_frames}
-    claim_output(output, arguments.model, arguments.yv_path, processes, **described, **asdict(settings))
+    output.claim(arguments.model, arguments.yv_path, processes, **described, **asdict(settings))
     if processes.is_main:
         if not youtube.has_all_frames:
             print(f"note: all frames are not at hand, so those of {youtube.images} are taken for the whole videos")
@@ -70,17 +74,17 @@ def main() -> None:
                         f"{item.id}, which starts there; it will be in no mask"
                     )
 
-    speed = evaluate(network, videos, output, settings, processes, masks="Annotations")
+    speed = evaluate(network, videos, output, settings, processes)
     memory = peak_memory(device)
     if processes.is_main:
         print(f"FPS         {speed.fps:.3g} ({speed.frames} masks in {speed.seconds:.1f} s)")
         print(f"peak memory {memory / 2**30:.3f} GiB ({device})")
-        submission = output.with_name(f"{output.name}.zip")
-        write_submission(output, youtube.asked, submission)
+        submission = output.path.with_name(f"{output.path.name}.zip")
+        write_submission(output.path, youtube.asked, submission)
         print(f"zip         {submission}")
         if arguments.gt:
-            scores = score(youtube.asked, seen, arguments.gt, output / "Annotations", progress=True)
-            write_scores(scores, output, youtube.split)
+            scores = score(youtube.asked, seen, arguments.gt, output.masks, progress=True)
+            write_scores(scores, output.path, youtube.split)
             print("  ".join(f"{name} {100 * figure:.1f}" for name, figure in summary(scores).items()))
     processes.close()
 

@@ -36,8 +36,8 @@ from model.training import ClipResult, ClipTrainer, LossTerms
 from util.device import choose_device, training_layout
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.run import RunFolder, StopRequest, TrainingState
-from util.training_log import TrainingLog, object_ious
+from util.training.log import TrainingLog, object_ious
+from util.training.run import RunFolder, StopRequest, TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)

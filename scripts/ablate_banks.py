@@ -1,7 +1,7 @@
 """Table 5: segment DAVIS 2017 val, or other videos in its layout, with every bank and with every θ for 2F+L+RDE.
 
 Writes OUTPUT/<bank>-<θ>/ as eval_davis.py writes its output, and OUTPUT/table5.csv and table5.png with the published
-figures beside ours. Run again to go on: what is finished is not done again.
+figures beside ours. Run again to go on: finished work is not done again.
 """
 
 import argparse
@@ -18,13 +18,14 @@ from dataset.davis import DAVIS
 from dataset.video import Video
 from model import RDE_VOS
 from model.memory import BANKS
-from util.arguments import add_network_arguments, chosen_network
 from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.evaluation import EngineSettings, claim_output, evaluate
+from util.evaluation.arguments import add_network_arguments, chosen_network, network_notes
+from util.evaluation.metrics import read_results, score_videos, write_results
+from util.evaluation.output import OutputFolder, evaluate
+from util.evaluation.stream import EngineSettings
 from util.files import atomic_path, write_csv
-from util.metrics import read_results, score_videos, write_results
 
 DEFAULT_BANK, DEFAULT_THETA = "2F+L+RDE", 3
 # J&F, J and F on DAVIS 2017 val as Table 5 gives them; the banks at θ = 3.
@@ -47,7 +48,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: what was run, J&F, J and F in percent, and frames per second."""
+    """A row of the table: bank and θ, J&F, J and F in percent, and frames per second."""
 
     bank: str
     mem_every: int
@@ -71,21 +72,21 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run(
-    network: RDE_VOS, model: Path, davis: DAVIS, videos: list[Video], output: Path, settings: EngineSettings,
+    network: RDE_VOS, model: Path, davis: DAVIS, videos: list[Video], output: OutputFolder, settings: EngineSettings,
     processes: Processes,
 ) -> Row:  # fmt: skip
-    """Segment and score the videos with one bank and θ, or read what is there from an earlier run."""
+    """Segment and score the videos with one bank and θ; finished results of an earlier run are read."""
     names = [video.name for video in videos]
-    claim_output(output, model, davis.root, processes, videos=names, **asdict(settings))
+    output.claim(model, davis.root, processes, videos=names, **asdict(settings))
     speed = evaluate(network, videos, output, settings, processes)
-    if processes.is_main and not (output / "global_results-val.csv").is_file():
-        write_results(score_videos(davis.annotations, output, names, progress=True), output)
+    if processes.is_main and not (output.path / "global_results-val.csv").is_file():
+        write_results(score_videos(davis.annotations, output.masks, names, progress=True), output.path)
     processes.wait()
-    return Row(settings.bank, settings.mem_every, read_results(output), speed.fps)
+    return Row(settings.bank, settings.mem_every, read_results(output.path), speed.fps)
 
 
 def write_table(rows: list[Row], path: Path) -> None:
-    """Write the rows, all scores in percent, with the published ones beside them where there are any."""
+    """Write the rows, scores in percent, with the published scores beside them where the paper has them."""
     header = ["Bank", "θ", "J&F", "J", "F", "Published J&F", "Published J", "Published F", "FPS"]
     lines = [
         [row.bank, row.mem_every]
@@ -98,7 +99,7 @@ def write_table(rows: list[Row], path: Path) -> None:
 
 
 def draw_table(banks: list[Row], thetas: list[Row], path: Path) -> None:
-    """Draw J&F by bank and by θ, ours and the published figures as marks of their own."""
+    """Draw J&F by bank and by θ, with different marks for our figures and the published figures."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True, width_ratios=(max(len(banks), 3), max(len(thetas), 3)))
     titles = (f"bank (θ = {DEFAULT_THETA})", f"θ ({DEFAULT_BANK})")
@@ -132,6 +133,9 @@ def main() -> None:
     videos = davis.videos()
     processes = Processes()
     device = choose_device(arguments.device)
+    if processes.is_main:
+        for note in network_notes(arguments, device):
+            print(note)
     network = chosen_network(arguments, device)
     settings = {
         (bank, theta): EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top, amp=arguments.amp)
@@ -142,7 +146,7 @@ def main() -> None:
 
     output, rows = arguments.output, {}
     for (bank, theta), each in settings.items():
-        folder = output / f"{bank}-{theta}"
+        folder = OutputFolder(output / f"{bank}-{theta}")
         rows[bank, theta] = row = run(network, arguments.model, davis, videos, folder, each, processes)
         if processes.is_main:
             print(f"{bank:9} θ {theta}  J&F {row.scores[0]:.1f}  {row.fps:.3g} FPS", flush=True)

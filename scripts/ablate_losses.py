@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 from dataset.davis import DAVIS
 from util.errors import InputError, command_line
+from util.evaluation.metrics import read_results
 from util.files import atomic_path, write_csv
-from util.metrics import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 # The rows of Table 6: train.py's flags, and J&F, J and F on DAVIS 2017 val as published.

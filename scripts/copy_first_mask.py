@@ -1,4 +1,4 @@
-"""The least that a method has to beat: every frame of a DAVIS video gets the first frame's mask, and is scored.
+"""Score the simplest method on DAVIS: every frame of a video gets the mask of the first frame.
 
     python scripts/copy_first_mask.py --davis_path DAVIS --output OUTPUT
 
@@ -16,8 +16,8 @@ from tqdm import tqdm
 from dataset.davis import DAVIS
 from dataset.images import write_mask
 from util.errors import InputError, command_line
-from util.evaluation import mask_name
-from util.metrics import format_results, score_videos, write_results
+from util.evaluation.metrics import format_results, score_videos, write_results
+from util.evaluation.output import OutputFolder
 
 
 @command_line
@@ -27,16 +27,17 @@ def main() -> None:
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks and scores")
     arguments = parser.parse_args()
-    if (arguments.output / ".records").exists():
-        raise InputError(f"{arguments.output} holds the results of a network; choose another --output")
+    output = OutputFolder(arguments.output)
+    if output.records.exists():
+        raise InputError(f"{output.path} holds the results of a network; choose another --output")
     davis = DAVIS(arguments.davis_path)
     videos = davis.videos()
     for video in tqdm(videos, unit="video", disable=None):
         first = video.read_given_mask(0)
         for number in range(len(video.frames)):
-            write_mask(arguments.output / video.name / mask_name(video, number), first, video.palette)
-    scores = score_videos(davis.annotations, arguments.output, [video.name for video in videos], progress=True)
-    write_results(scores, arguments.output)
+            write_mask(output.mask(video, number), first, video.palette)
+    scores = score_videos(davis.annotations, output.masks, [video.name for video in videos], progress=True)
+    write_results(scores, output.path)
     print(format_results(scores))
 
 

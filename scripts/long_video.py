@@ -1,7 +1,7 @@
 """Figure 3: how J&F, speed and memory change with the length of a video, for RDE's constant bank and STM's growing one.
 
-A clip in DAVIS's layout, played forward and backward, is repeated 1, 10, 15 and 20 times. Every run is a process of
-its own, so that its peak memory is its own. As in the paper, STM's bank takes only every 60th frame.
+A clip in DAVIS's layout, played forward and backward, is repeated 1, 10, 15 and 20 times. Every run has a process of
+its own, because peak memory is measured for a process. As in the paper, STM's bank takes only every 60th frame.
 
 Writes OUTPUT/figure3.csv and figure3.png. Run again to go on: finished runs are not done again.
 """
@@ -30,13 +30,14 @@ from tqdm import tqdm
 from dataset.davis import DAVIS
 from dataset.images import read_mask
 from dataset.video import Video, in_background
-from util.arguments import add_network_arguments, chosen_network
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.evaluation import EngineSettings, Segmented, claim_output, engine_network, segment
+from util.evaluation.arguments import add_network_arguments, chosen_network, network_notes
+from util.evaluation.metrics import contour_accuracy, region_similarity
+from util.evaluation.output import OutputFolder
+from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
 from util.files import atomic_path, write_csv
-from util.metrics import contour_accuracy, region_similarity
 
 HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "FPS", "ms per frame", "Peak memory (GiB)"]
 PUBLISHED = (
@@ -61,12 +62,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def forward_and_backward(clip: Video, times: int) -> Video:
-    """A video that plays a clip forward and backward ``times`` times; its frames are the clip's own files."""
+    """A video that plays a clip forward and backward ``times`` times; its frames are the files of the clip."""
     return Video(f"{clip.name} ×{times}", [*clip.frames, *reversed(clip.frames)] * times, clip.masks)
 
 
 def measure(model: Path, davis: DAVIS, name: str, times: int, settings: EngineSettings, device_name: str) -> dict:
-    """Segment the long video and score each frame as it comes; nothing is kept but sums.
+    """Segment the long video and score each frame at once; only sums are kept.
 
     As on DAVIS, the first and the last frame are not scored.
 
@@ -92,7 +93,7 @@ def measure(model: Path, davis: DAVIS, name: str, times: int, settings: EngineSe
 
     total, seconds = np.zeros(2), 0.0
     try:
-        # What a device does at its first frames only, such as choosing algorithms, is not part of the speed.
+        # Work of a device at its first frames only, such as the choice of algorithms, is not part of the speed.
         deque(itertools.islice(segment(network, clip, settings), 2 * settings.mem_every), maxlen=0)
         scored = in_background(segment(network, video, settings), score)
         for figures, frame_seconds in tqdm(scored, total=len(video.frames), desc=settings.bank, disable=None):
@@ -105,12 +106,12 @@ def measure(model: Path, davis: DAVIS, name: str, times: int, settings: EngineSe
 
 
 def run(path: Path, model: Path, davis: DAVIS, name: str, times: int, settings: EngineSettings, device: str) -> dict:
-    """`measure` in a process of its own, or what it found in an earlier run, from ``path``."""
+    """Call `measure` in a process of its own, or read the results of an earlier run from ``path``."""
     if not path.is_file():
         try:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 record = pool.submit(measure, model, davis, name, times, settings, device).result()
-        except BrokenProcessPool:  # a system that is short of memory ends the process
+        except BrokenProcessPool:  # the system ends a process where memory is short
             raise _too_long(settings, times) from None
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(record))
@@ -152,7 +153,12 @@ def main() -> None:
     davis = DAVIS(arguments.davis_path)
     davis.video(arguments.video).read_given_mask(0)
     device = choose_device(arguments.device)
-    network = chosen_network(arguments, torch.device("cpu"))  # only to see that it suits
+    processes = Processes()
+    # This process only checks the network, on the CPU.
+    if processes.is_main:
+        for note in network_notes(arguments, torch.device("cpu")):
+            print(note)
+    network = chosen_network(arguments, torch.device("cpu"))
     banks = {"2F+L+RDE": arguments.mem_every, "STM": arguments.stm_mem_every}
     settings = [
         EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top, amp=arguments.amp)
@@ -160,15 +166,15 @@ def main() -> None:
     ]
     for each in settings:
         each.check(network)
-    output = arguments.output
+    output = OutputFolder(arguments.output)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     claimed = {each.bank: asdict(each) for each in settings}
     claimed |= {"video": arguments.video, "device": where}
-    claim_output(output, arguments.model, arguments.davis_path, Processes(), **claimed)
+    output.claim(arguments.model, arguments.davis_path, processes, **claimed)
 
     rows = []
     for each, times in itertools.product(settings, arguments.times):
-        path = output / ".records" / f"{each.bank}-{times}.json"
+        path = output.records / f"{each.bank}-{times}.json"
         record = run(path, arguments.model, davis, arguments.video, times, each, arguments.device)
         frames, seconds, memory = record["frames"], record["seconds"], record["peak_memory"] / 2**30
         j, f = 100 * record["j"], 100 * record["f"]
@@ -176,10 +182,10 @@ def main() -> None:
         rows.append([each.bank, each.mem_every, times, frames, *figures])
         shown = zip(HEADER[4:], figures, strict=True)
         print(f"{each.bank:9} ×{times:<3}", *(f"{name} {figure:.3g}" for name, figure in shown), sep="  ", flush=True)
-    write_csv(output / "figure3.csv", [HEADER, *rows])
-    draw(rows, output / "figure3.png")
+    write_csv(output.path / "figure3.csv", [HEADER, *rows])
+    draw(rows, output.path / "figure3.png")
     print(PUBLISHED)
-    print(f"{output / 'figure3.csv'}\n{output / 'figure3.png'}")
+    print(f"{output.path / 'figure3.csv'}\n{output.path / 'figure3.png'}")
 
 
 if __name__ == "__main__":

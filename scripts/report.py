@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.errors import command_line
-from util.report import write_report
+from util.evaluation.report import write_report
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -3,8 +3,8 @@
     python scripts/segment_video.py VIDEO --mask 00000.png --model WEIGHTS --output OUTPUT
 
 VIDEO is a video file or a folder of images. A mask is a palette or 8-bit grey PNG of the frame's size: 0 is the
-background, every other value an object. It is named after its frame: in a folder as the image is, for a video file by
-the frame's number, counted from 0. A single mask of any other name, but no number, belongs to the
+background, every other value an object. In a folder a mask has the name of its image. For a video file the name of a
+mask is the number of its frame, counted from 0. A single mask with any other name that is no number belongs to the
 first frame.
 
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
@@ -26,11 +26,11 @@ from tqdm import tqdm
 from dataset.images import write_mask
 from dataset.video import Video, in_background, list_frames
 from dataset.video_file import VideoFile, video_writer
-from util.arguments import add_engine_arguments, chosen_network, engine_settings
 from util.device import choose_device, peak_memory
 from util.errors import InputError, command_line
-from util.evaluation import Segmented, Throughput, mask_name, segment
-from util.pictures import overlay
+from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
+from util.evaluation.pictures import overlay
+from util.evaluation.stream import Segmented, Throughput, mask_name, segment
 
 FOLDER_FPS = 24
 
@@ -49,15 +49,18 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def assign_masks(masks: Sequence[Path], video: Video | VideoFile) -> dict[int, Path]:
-    """Masks by the number of the frame that they belong to.
+    """Find the frame of each mask.
+
+    Returns:
+        the masks by the numbers of their frames.
 
     Raises:
-        InputError: a mask is named like no frame, or two are for one frame.
+        InputError: a mask has the name of no frame, or two masks have the same frame.
     """
     assigned: dict[int, Path] = {}
     for mask in masks:
         number = video.frame_number(mask.stem)
-        # A number is meant for a frame; nobody names the first one's mask 00099 when there are eight.
+        # A number is the name of a frame: in a video of eight frames the mask 00099 is an error.
         if number is None and (len(masks) > 1 or mask.stem.isdecimal()):
             raise InputError(
                 f"{mask} is named like no frame of {video.name}; name each mask after its frame, such as "
@@ -72,7 +75,7 @@ def assign_masks(masks: Sequence[Path], video: Video | VideoFile) -> dict[int, P
 
 @contextlib.contextmanager
 def writing_masks(folder: Path, video: Video | VideoFile) -> Iterator[Callable[[Segmented], None]]:
-    """Yield a function that writes a result's mask; the folder appears when all are written."""
+    """Yield a function that writes the mask of a result; the folder appears when all masks are written."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -84,7 +87,7 @@ def writing_masks(folder: Path, video: Video | VideoFile) -> Iterator[Callable[[
 
 @contextlib.contextmanager
 def writing_overlay(path: Path, video: Video | VideoFile) -> Iterator[Callable[[Segmented], None]]:
-    """Yield a function that appends a result, drawn over its frame, to a video."""
+    """Yield a function that draws the mask of a result over its frame and appends the picture to a video."""
     fps = video.fps if isinstance(video, VideoFile) and 1 <= video.fps <= 240 else FOLDER_FPS
     with video_writer(path, video.size, fps) as append:
         yield lambda result: append(overlay(result.image, result.ids, video.palette))
@@ -100,7 +103,7 @@ def main() -> None:
         video = VideoFile(arguments.video)
     video.masks.update(assign_masks(arguments.mask, video))
     for number in sorted(video.masks):
-        video.read_given_mask(number)  # refuses what cannot be used before an hour has gone into the frames before it
+        video.read_given_mask(number)  # refuses a bad mask now, not after an hour of segmenting
     targets = {"masks": arguments.output / "masks", "overlay": arguments.output / "overlay.mp4"}
     if arguments.format != "both":
         targets = {arguments.format: targets[arguments.format]}
@@ -109,6 +112,8 @@ def main() -> None:
             raise InputError(f"{target} is there already; choose another --output or delete it")
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
+    for note in network_notes(arguments, device):
+        print(note)
     network = chosen_network(arguments, device)
     settings.check(network)
     for number in sorted(video.masks):

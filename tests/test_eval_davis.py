@@ -101,7 +101,9 @@ def test_a_lost_mask_is_made_again(evaluate, tmp_path):
 
 def test_results_of_other_settings_are_not_mixed(evaluate, published_checkpoint, tmp_path):
     assert evaluate().returncode == 0
-    assert_refused(evaluate("--mem_every", 5), tmp_path / "output", "mem_every", "--output")
+    assert_refused(
+        evaluate("--mem_every", 5), tmp_path / "output", "mem_every", "choose another folder or delete this one"
+    )
     assert_refused(evaluate(model=published_checkpoint), tmp_path / "output", "model")
     assert_refused(evaluate(path=write_davis(tmp_path / "davis", {"long": 9})), tmp_path / "output", "data")
 
@@ -293,7 +295,7 @@ def test_wrong_flags_are_refused(evaluate, published_state, davis, tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     assert_refused(evaluate("--bank", "2F+X"), "2F+X", "2F+L+RDE")
     assert_refused(evaluate("--mem_every", 0), "mem_every")
-    assert_refused(evaluate("--device", "abacus"), "--device abacus", "--device cpu")
+    assert_refused(evaluate("--device", "abacus"), "device abacus", "device cpu")
     assert_refused(evaluate(path=tmp_path / "absent"), tmp_path / "absent")
     assert_refused(evaluate(output=tmp_path / "text.pth"), tmp_path / "text.pth", "cannot be used")
     assert_refused(evaluate(model=tmp_path / "absent.pth"), tmp_path / "absent.pth")

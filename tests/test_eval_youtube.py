@@ -16,8 +16,8 @@ import plain
 from conftest import assert_refused, draw_clip
 from dataset.images import read_image, read_mask, resize_mask, to_tensor, write_mask
 from dataset.youtube import YouTubeVOS
-from util.evaluation import planned_frames
-from util.metrics import contour_accuracy
+from util.evaluation.metrics import contour_accuracy
+from util.evaluation.stream import planned_frames
 
 SIZE = (60, 100)  # of the frames
 SMALL_SIZE = (48, 80)  # at which they are segmented
@@ -292,13 +292,13 @@ def _mask_of_another_size(root):
 
 def _no_ground_truth(root):
     (root / "gt/late/00010.png").unlink()
-    return root / "gt/late/00010.png", "--gt"
+    return root / "gt/late/00010.png", "leave out the ground truth"
 
 
 def _no_categories(root):
     path = root / "valid/meta.json"
     path.write_text(path.read_text().replace('"category"', '"kind"'))
-    return "category", "covered", "--gt"
+    return "category", "covered", "leave out the ground truth"
 
 
 def _no_training_meta(root):
@@ -336,5 +336,5 @@ def test_ground_truth_of_another_size_and_wrong_flags_are_refused(arguments, inl
     truth = shutil.copytree(youtube / "gt", tmp_path / "gt")
     write_mask(truth / "late/00010.png", np.zeros((30, 50), np.uint8))
     assert_refused(inline(*arguments("--gt", truth)), truth / "late/00010.png", "50×30")
-    assert_refused(inline(*arguments("--size", 8)), "--size", "480")
+    assert_refused(inline(*arguments("--size", 8)), "size must be more than 16", "480")
     assert_refused(inline(*arguments("--split", "test")), youtube / "test/meta.json", "missing")

@@ -11,7 +11,7 @@ import pytest
 
 from dataset.images import read_mask, write_mask
 from util.errors import InputError
-from util.metrics import (
+from util.evaluation.metrics import (
     contour_accuracy,
     global_results,
     object_results,

@@ -16,8 +16,8 @@ from PIL import Image
 from conftest import assert_refused, write_davis, write_evaluation
 from dataset.images import read_mask
 from util.errors import InputError
-from util.metrics import global_results, score_videos, statistics, write_results
-from util.report import COLOURS, EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
+from util.evaluation.metrics import global_results, score_videos, statistics, write_results
+from util.evaluation.report import COLOURS, EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
 
 ODD = """<!--<script>&"'{{1}}"""  # legal as a folder's name
 LENGTHS = {"clip": 25, ODD: 6}
@@ -318,4 +318,4 @@ def test_bad_input_ends_with_one_sentence(command, davis, evaluated, tmp_path):
     with pytest.raises(InputError, match="trainval/"):
         write_report(evaluated, tmp_path / "nowhere", tmp_path / "report.html")
     refused = command("scripts/report.py", evaluated, "--davis_path", davis, "--output", davis)
-    assert_refused(refused, davis, "cannot be written", "--output")
+    assert_refused(refused, davis, "cannot be written", "another file for the page")

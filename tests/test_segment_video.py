@@ -13,7 +13,7 @@ import plain
 from conftest import assert_refused, draw_clip, tensors
 from dataset.images import davis_palette, read_image, read_mask, write_mask
 from dataset.video_file import EndOfVideo, VideoFile, video_writer
-from util.evaluation import EngineSettings, segment
+from util.evaluation.stream import EngineSettings, segment
 
 SIZE = (48, 80)
 LENGTH = 11

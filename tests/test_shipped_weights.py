@@ -11,7 +11,7 @@ from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import InferenceCore
 from plain import PlainCore
 from toy import ToySettings, make_toy_data
-from util.metrics import read_results
+from util.evaluation.metrics import read_results
 
 SAYS_SO = "using the small network shipped with the project"
 

@@ -13,7 +13,7 @@ from dataset.davis import DAVIS
 from dataset.images import read_image, read_mask, to_tensor
 from model.inference import InferenceCore
 from model.memory import BANKS
-from util.metrics import contour_accuracy, region_similarity
+from util.evaluation.metrics import contour_accuracy, region_similarity
 
 CLIPS = {"cows": 6, "other": 4}
 

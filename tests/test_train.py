@@ -19,7 +19,7 @@ from conftest import ROOT, assert_refused
 from model import load_network
 from toy import ToySettings, make_toy_data
 from util.errors import InputError
-from util.run import RunFolder, TrainingState
+from util.training.run import RunFolder, TrainingState
 
 SMALL = (
     *("--key_backbone", "resnet10", "--key_width", 16, "--mask_backbone", "resnet10", "--mask_width", 16),
@@ -195,7 +195,7 @@ def test_no_checkpoint_is_kept_of_weights_that_are_no_numbers(small_network, tmp
     optimizer = torch.optim.Adam(network.parameters())
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
     state = TrainingState(network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), 7)
-    with pytest.raises(InputError, match=r"key_encoder.*no longer finite after iteration 7.*--resume"):
+    with pytest.raises(InputError, match=r"key_encoder.*no longer finite after iteration 7.*resume"):
         RunFolder(tmp_path, "run").save(state)
     assert not list(tmp_path.rglob("*.pth"))
     # Another precision than that of the checkpoint, as `auto` finds on another GPU.
@@ -239,7 +239,7 @@ def test_frozen_parts_stay_as_they_are(train, small_checkpoint, tmp_path):
 def test_wrong_input_is_refused(train, command, toy, tmp_path):
     scratch = ("--from_scratch", *SMALL, "--iterations", 1, "--batch_size", 1)
     assert train(0, "run", *scratch).returncode == 0
-    assert_refused(train(0, "run", *scratch), tmp_path / "run", "--resume", "--id")
+    assert_refused(train(0, "run", *scratch), tmp_path / "run", "resume this run", "another id")
     assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed")
     assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")

@@ -1,4 +1,4 @@
-"""Where to compute, and how much memory it took."""
+"""The device that computes, and its peak memory."""
 
 import re
 import sys
@@ -11,12 +11,14 @@ from util.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is the GPU of this process where there is one and the CPU elsewhere; any torch device name works.
+    """Return the device of a name, after a test that the device works; a GPU becomes the current device.
 
-    Under ``torchrun`` each process of a machine has a GPU of its own, which ``cuda`` stands for, too.
+    Args:
+        name: any device name of torch, or ``auto``: the GPU of this process where there is a GPU, otherwise the CPU.
+            ``cuda`` is the GPU of this process, too: under ``torchrun`` each process of a machine has its own GPU.
 
     Raises:
-        InputError: there is no such device here.
+        InputError: this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -27,36 +29,41 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        raise InputError(f"--device {name} cannot be used here ({reason}); try --device cpu") from None
+        raise InputError(f"device {name} cannot be used here ({reason}); try device cpu") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
 
 
 def training_layout(device: torch.device, dtype: torch.dtype | None) -> torch.memory_format:
-    """The order of tensors' elements: channels last, but for fp32 on CPUs.
+    """The memory format of tensors in training: channels last, except in fp32 on CPUs.
 
-    Convolutions in 16 bits work on it, on GPUs and CPUs, and max pooling of bf16 is slow in any other order. On CPUs
-    those in fp32 lay out data as they please, and gradients of large weights take long to bring into it.
+    Convolutions in 16 bits work in channels last, on GPUs and CPUs. Max pooling of bf16 is slow in any other format.
+    Convolutions in fp32 on CPUs choose a format of their own, and there the conversion of large weights' gradients to
+    channels last takes long.
+
+    Args:
+        device: the device that trains.
+        dtype: the 16-bit type of autocast; None for fp32.
     """
     return torch.contiguous_format if device.type == "cpu" and dtype is None else torch.channels_last
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was asked, so that a clock read next tells the truth."""
+    """Wait until a GPU has finished its work, so that a clock that is read next includes this work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory so far in bytes: of the GPU's tensors, or on a CPU of the whole process."""
+    """The peak memory so far in bytes: of the tensors on a GPU, or of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.is_file():
-        # Not getrusage: Linux lets a process inherit the peak of the one that started it.
+        # Linux lets a process inherit the peak of its parent process in getrusage, but not here.
         return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
-    import resource  # here, as Windows has none
+    import resource  # imported here because Windows has no such module
 
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return resident if sys.platform == "darwin" else resident * 1024

@@ -1,4 +1,4 @@
-"""What a command line does when it is given something it cannot use."""
+"""The errors of the project's functions, and how a command line ends with one."""
 
 import functools
 import sys
@@ -8,14 +8,17 @@ from collections.abc import Callable
 class InputError(Exception):
     """Input from outside cannot be used.
 
-    The message is one sentence that names the file (or flag) and the remedy; command lines print it as it is.
+    The message is one sentence that names the file or the argument, and the remedy. Command lines print the message
+    without change.
     """
 
 
 def command_line(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a script's ``main``: `InputError` ends it with one line on stderr and exit code 2, Ctrl-C with 130.
+    """Decorate a script's ``main``, so that an error from outside ends the script without a traceback.
 
-    So do files and folders that the system refuses, which nobody can ask for in advance.
+    `InputError` ends the script with one line on stderr and exit code 2. So does an `OSError` about a file or folder,
+    because a script cannot check in advance everything that the system may refuse. Ctrl-C ends the script with exit
+    code 130.
     """
 
     @functools.wraps(main)

@@ -1,20 +1,31 @@
-"""Files that are either complete or not there."""
+"""Files that are either complete or absent, and notes that say which settings a folder belongs to."""
 
 import contextlib
 import csv
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from util.errors import InputError
 
 
+class Difference(NamedTuple):
+    """A setting whose value in a note is not the wanted value; None stands for a setting without a value."""
+
+    name: str
+    found: object
+    wanted: object
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` on success, delete it on any failure.
+    """Yield a temporary path beside ``path``; rename the file there to ``path`` on success, delete it on any failure.
 
-    The temporary name keeps the suffix, which image and archive writers read the format from, and starts with a
-    dot, so that no reader of the folder takes it for a result. Missing parent folders are made.
+    The temporary name keeps the suffix, because writers of images and archives choose the format by the suffix. The
+    name starts with a dot, so that no reader of the folder takes the file for a result. Missing parent folders are
+    made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +38,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table, floats with six digits after the point.
+    """Write a table; floats have six digits after the point.
 
     Raises:
         InputError: the file cannot be written.
@@ -38,3 +49,44 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
             writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another output folder") from None
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        InputError: the file is missing or holds no JSON object; the message ends with the remedy.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} cannot be read (it holds no JSON object); {remedy}")
+    return content
+
+
+def claim(note: Path, settings: Mapping[str, object]) -> list[Difference]:
+    """Claim the folder of a note for some settings.
+
+    The first claim writes the settings into the note. Every later claim compares its settings with the note. Values
+    are compared as JSON returns them: a tuple is the same as a list.
+
+    Args:
+        note: a JSON file in the folder; a note that is absent is written, with missing parent folders.
+        settings: values that JSON can hold, by name.
+
+    Returns:
+        the settings that differ: first those in ``settings``, in their order, then those that only the note has. The
+        list is empty where the folder belongs to the settings.
+
+    Raises:
+        InputError: the note cannot be read.
+    """
+    text = json.dumps(settings, indent=1)
+    if not note.is_file():
+        with atomic_path(note) as temporary:
+            temporary.write_text(text + "\n")
+    found, wanted = read_json(note, "choose another folder or delete this one"), json.loads(text)
+    differences = [Difference(name, found.get(name), wanted.get(name)) for name in {**wanted, **found}]
+    return [difference for difference in differences if difference.found != difference.wanted]

@@ -1,4 +1,4 @@
-"""Many independent pieces of work on all cores."""
+"""Independent pieces of work, shared out over all cores."""
 
 import os
 import signal
@@ -16,9 +16,14 @@ Result = TypeVar("Result")
 
 
 def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None) -> Iterator[Result]:
-    """Yield ``work(item)`` for each item in order, from ``workers`` processes (by default one for each core).
+    """Yield ``work(item)`` for each item, in order, computed in several processes.
 
-    An error in ``work`` comes out here; what has not begun by then is left undone.
+    An error in ``work`` is raised here; work that has not begun by then is cancelled.
+
+    Args:
+        work: a function that other processes can import.
+        items: the arguments of ``work``.
+        workers: the number of processes; by default one process for each core.
 
     Raises:
         InputError: the system ended a process.
@@ -39,5 +44,5 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    cv2.setNumThreads(1)  # there is a process for each core already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
+    cv2.setNumThreads(1)  # each core has a process already

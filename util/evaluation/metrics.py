@@ -1,4 +1,4 @@
-"""J and F as the DAVIS 2017 semi-supervised evaluation defines them, and the result files it writes.
+"""J and F as the DAVIS 2017 semi-supervised evaluation defines them, and its files of results.
 
 J, region similarity, is the intersection over union of two masks. F, contour accuracy, is the F-measure of the masks'
 boundaries, matched within a tolerance. Both, and their mean, recall and decay, are defined in Perazzi et al., "A
@@ -28,15 +28,15 @@ from util.errors import InputError
 from util.files import write_csv
 
 CONTOUR_TOLERANCE = 0.008  # of the image diagonal
-VOID = 255  # DAVIS ground truth marks pixels of no object so
+VOID = 255  # the id of pixels that belong to no object in DAVIS's ground truth
 
 
 class Statistics(NamedTuple):
-    """What DAVIS reports of an object's per-frame values."""
+    """The three figures that DAVIS reports for J or F of an object."""
 
     mean: float
-    recall: float  # share of frames above 0.5
-    decay: float  # mean of the first quarter minus mean of the last
+    recall: float  # the share of frames above 0.5
+    decay: float  # the mean of the first quarter of the frames minus the mean of the last quarter
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class VideoScore:
 
     Attributes:
         name: the video's folder name.
-        frames: names, without suffix, of the scored frames; the first and the last of a video are not scored.
+        frames: names, without suffix, of the scored frames; the first and the last frame of a video are not scored.
         j: region similarity [objects, frames], float64; row i belongs to object id i + 1.
         f: contour accuracy [objects, frames], float64.
     """
@@ -77,8 +77,9 @@ def contour_accuracy(
     """Contour accuracy F, the F-measure 2PR/(P+R) of the boundaries.
 
     A pixel lies on a mask's boundary if it differs from its right, lower or lower-right neighbour. Precision P is the
-    share of predicted boundary pixels within ceil(tolerance · diagonal) pixels of a true one, recall R the reverse;
-    the share of no pixels is 1, so two masks without boundary score 1.
+    share of predicted boundary pixels within ceil(tolerance · diagonal) pixels of a true boundary pixel. Recall R is
+    the share of true boundary pixels within this distance of a predicted boundary pixel. The share is 1 where a mask
+    has no boundary pixel, so two masks without boundary score 1.
 
     Args:
         truth, prediction: boolean masks [H,W] or [N,H,W].
@@ -95,16 +96,19 @@ def contour_accuracy(
 
 
 def statistics(values: np.ndarray) -> Statistics:
-    """Mean, recall and decay of one object's J or F over the scored frames [frames].
+    """Mean, recall and decay of J or F of one object.
 
-    NaNs count in neither mean nor decay, and as failures in recall. A single frame has decay 0; without frames (a
-    video of one or two) there is nothing to report and all three are NaN.
+    NaN values do not count in mean and decay. In recall they count as frames that are not above 0.5. A single frame has
+    decay 0. Without frames (in a video of one or two frames) all three figures are NaN.
+
+    Args:
+        values: J or F in every scored frame [frames].
     """
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0:
         return Statistics(math.nan, math.nan, math.nan)
-    # Neighbouring quarters share their border frame. DAVIS's code keeps these indices in 8 bits, which wrap around in
-    # videos of more than 256 scored frames; here they do not.
+    # Neighbouring quarters share a frame. DAVIS's code stores these indices in 8 bits, which overflow in videos of more
+    # than 256 scored frames; here they do not overflow.
     ids = np.round(np.linspace(1, values.size, 5) + 1e-10).astype(int) - 1
     first, last = values[ids[0] : ids[1] + 1], values[ids[3] : ids[4] + 1]
     return Statistics(_nanmean(values), float(np.mean(values > 0.5)), _nanmean(first) - _nanmean(last))
@@ -114,15 +118,15 @@ def score_video(truth_folder: Path | str, prediction_folder: Path | str, merge_o
     """Score the predicted masks of one video, <prediction_folder>/<frame>.png against <truth_folder>/<frame>.png.
 
     The objects are 1 to the highest id of the first ground-truth mask (255 is void). Videos of one or two frames have
-    nothing to score: their j and f are [objects, 0]. Predictions of unscored frames need not exist.
+    no scored frame: their j and f are [objects, 0]. Frames that are not scored need no prediction.
 
     Args:
         truth_folder, prediction_folder: folders of 8-bit id masks; the last part of truth_folder names the video.
-        merge_objects: as in DAVIS 2016, every id but 0 (255 too) is object 1, on both sides.
+        merge_objects: as in DAVIS 2016, every id except 0 (also 255) is object 1, in ground truth and predictions.
 
     Raises:
         InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id that the
-            first ground-truth mask does not allow; or that mask holds no object.
+            first ground-truth mask does not allow; or the first ground-truth mask holds no object.
     """
     truth_folder = Path(truth_folder)
     return _score([(truth_folder, Path(prediction_folder))], merge_objects, progress=False)[0]
@@ -138,7 +142,7 @@ def score_videos(
 ) -> list[VideoScore]:
     """Score several videos, <root>/<video>/<frame>.png each, on all cores; see `score_video`.
 
-    Every video's list of files is checked before the first is scored, so that a missing one shows at once.
+    The files of all videos are checked before the first video is scored, so that a missing file is reported at once.
 
     Args:
         truth_root, prediction_root: folders with a subfolder for each video.
@@ -156,7 +160,7 @@ def score_videos(
 def global_results(scores: Sequence[VideoScore]) -> dict[str, float]:
     """DAVIS's global figures: each is the mean over all objects of all videos.
 
-    Objects of videos without scored frames are left out; where nothing else is left, the figures are NaN.
+    Objects of videos without scored frames do not count. Where no object counts, the figures are NaN.
 
     Returns:
         "J&F-Mean" (the mean of the two means), then "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay".
@@ -172,7 +176,7 @@ def global_results(scores: Sequence[VideoScore]) -> dict[str, float]:
 
 
 def object_results(scores: Sequence[VideoScore]) -> dict[str, tuple[float, float]]:
-    """J-Mean and F-Mean of every object, by DAVIS's name of it, ``<video>_<id>``; NaN without scored frames."""
+    """J-Mean and F-Mean of every object by DAVIS's name, ``<video>_<id>``; NaN without scored frames."""
     return {
         f"{score.name}_{object_id}": (statistics(j).mean, statistics(f).mean)
         for score in scores
@@ -193,9 +197,9 @@ def format_results(scores: Sequence[VideoScore]) -> str:
 
 
 def write_results(scores: Sequence[VideoScore], output_folder: Path | str, split: str = "val") -> None:
-    """Write global_results-<split>.csv and per-sequence_results-<split>.csv, named and laid out as DAVIS's code does.
+    """Write global_results-<split>.csv and per-sequence_results-<split>.csv, in the layout of DAVIS's code.
 
-    Figures have six decimals (DAVIS: three). Each file is complete or not there; existing ones are replaced.
+    Figures have six decimals; DAVIS's code writes three. Each file is complete or absent. Existing files are replaced.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -216,11 +220,11 @@ def read_results(output_folder: Path | str, split: str = "val") -> tuple[float, 
 def _score(folders: list[tuple[Path, Path]], merge_objects: bool, progress: bool) -> list[VideoScore]:
     videos = [(*_list_frames(*pair, merge_objects), *pair) for pair in folders]
     tasks = [(truth / frame, prediction / frame, n) for n, frames, truth, prediction in videos for frame in frames]
-    # Threads, not processes: each process would first import torch for seconds, about what DAVIS's val takes to score.
-    # Decoding and array work run outside the interpreter lock; more threads than cores, or than a few, queue for it.
+    # Threads are faster than processes here: the import of torch takes a process about as long as all of DAVIS's val
+    # takes to score. Decoding and array operations release the interpreter lock. More than eight threads wait for it.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         scored = pool.map(lambda task: _score_frame(*task, merge_objects), tasks)
-        hidden = None if progress else True  # None shows the bar in terminals only
+        hidden = None if progress else True  # None shows the bar only in terminals
         scored = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=hidden)))
     scores = []
     for objects, frames, truth, _ in videos:
@@ -249,7 +253,7 @@ def _list_frames(truth_folder: Path, prediction_folder: Path, merge_objects: boo
 
 
 def _score_frame(truth_path: Path, prediction_path: Path, objects: int, merge_objects: bool) -> np.ndarray:
-    """J and F of every object of one frame, [2, objects]."""
+    """J and F of every object in one frame, float64 [2, objects]."""
     truth, prediction = read_mask(truth_path), read_mask(prediction_path)
     if prediction.shape != truth.shape:
         (height, width), (true_height, true_width) = prediction.shape, truth.shape
@@ -287,7 +291,7 @@ def _per_mask(
     return np.array([measure(*pair) for pair in zip(truth, prediction, strict=True)], dtype=np.float64)
 
 
-# From here on masks are uint8 [H,W] of 0 and 1, as OpenCV takes them.
+# The functions below take masks as OpenCV does: uint8 [H,W] of 0 and 1.
 
 
 def _region_similarity(truth: np.ndarray, prediction: np.ndarray) -> float:
@@ -296,7 +300,7 @@ def _region_similarity(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def _contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> float:
-    # One map carries both masks, bit 0 the truth and bit 1 the prediction, so that every step serves both at once.
+    # One map holds both masks, the truth in bit 0 and the prediction in bit 1, so that every operation serves both.
     masks = truth | prediction << 1
     boundaries = _boundaries(masks[_box(masks)])
     near = _dilate(boundaries, radius)
@@ -307,7 +311,7 @@ def _contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) ->
 
 
 def _box(mask: np.ndarray) -> tuple[slice, slice]:
-    """Where the mask is not 0, and one pixel more on each side, for its boundary lies partly outside it."""
+    """The box around a mask with a margin of one pixel, because the boundary lies partly outside the mask."""
     x, y, width, height = cv2.boundingRect(mask)
     return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
@@ -323,11 +327,12 @@ def _boundaries(masks: np.ndarray) -> np.ndarray:
 def _dilate(bits: np.ndarray, radius: int) -> np.ndarray:
     """Dilate every bit of a uint8 map [H,W] with the disk dx² + dy² <= radius².
 
-    The disk is a stack of horizontal runs: the map is widened step by step to each run's length and, shifted to the
-    run's row, added in. That takes O(radius) passes where a plain dilation takes O(radius²).
+    The disk consists of one horizontal run in each row. The map is widened step by step to the length of each run,
+    moved to the row of the run, and added to the result. This takes O(radius) passes over the map; a plain dilation
+    takes O(radius²).
     """
     height, width = bits.shape
-    # With a margin on the right, rows can be widened as one long line: what leaves a row ends in a margin.
+    # With a margin on the right all rows are widened as one line: pixels that leave a row end in a margin.
     rows = cv2.copyMakeBorder(bits, radius, radius, 0, radius, cv2.BORDER_CONSTANT)
     line = rows.reshape(-1)
     dilated = np.zeros_like(rows[:height])
@@ -351,6 +356,6 @@ def _radius(shape: tuple[int, ...], tolerance: float) -> int:
 
 
 def _nanmean(values: np.ndarray) -> float:
-    """`numpy.nanmean`, but without its warning where there is nothing to average."""
+    """`numpy.nanmean` without its warning where there is no value."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else math.nan

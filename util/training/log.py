@@ -1,4 +1,4 @@
-"""What is written down of a training: scalars and panels for TensorBoard."""
+"""The log of a training run: scalars and pictures for TensorBoard."""
 
 import time
 from collections.abc import Mapping
@@ -11,27 +11,37 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dataset.images import to_image
 from util.distributed import Processes
-from util.pictures import overlay
+from util.evaluation.pictures import overlay
 
 
 class TrainingLog:
-    """Averages scalars between two entries of the log, over iterations and processes, and draws panels.
+    """Writes scalars, averaged over iterations and processes since the previous entry, and pictures of masks.
 
-    Values stay on the device until they are written, so that collecting them never waits for a GPU.
+    Scalars stay on the device until they are written, so that `collect` never waits for a GPU.
+
+    Args:
+        folder: the folder of the log.
+        processes: the processes of the run; the main process writes for all.
+        first_iteration: the number of iterations that are finished already.
     """
 
     def __init__(self, folder: Path, processes: Processes, first_iteration: int) -> None:
         self._processes = processes
-        # Entries beyond the checkpoint that training goes on from would otherwise appear twice.
+        # A resumed run repeats the iterations after its last checkpoint; their first entries are deleted.
         self._writer = SummaryWriter(folder, purge_step=first_iteration + 1) if processes.is_main else None
-        self._sums: dict[str, Tensor] = {}  # of the sum and the count of each scalar, [2]
+        self._sums: dict[str, Tensor] = {}  # by name: the sum and the number of the values, [2]
         self._samples = 0
         self._since = time.perf_counter()
 
     def collect(self, values: Mapping[str, Tensor], samples: int = 0) -> None:
-        """Add the scalars of a pass over so many samples; those that are not finite are values that it does not have.
+        """Add the scalars of a pass; a scalar that is not finite does not count.
 
-        Gradients overflow in fp16 where loss scaling tries too much; such a step is left out.
+        Scalars are NaN where a pass has no such value. Gradients overflow in fp16 where the loss scaling tries a scale
+        that is too large, and the step is then skipped.
+
+        Args:
+            values: scalars by name, on any device.
+            samples: the number of samples in the pass.
         """
         for name, value in values.items():
             pair = torch.stack([value.nan_to_num(0, 0, 0), value.isfinite().to(value)])
@@ -39,10 +49,14 @@ class TrainingLog:
         self._samples += samples
 
     def write(self, iteration: int, **others: float) -> dict[str, float]:
-        """Write the means since the last entry, the samples per second, and ``others`` as they are; return the means.
+        """Write an entry: the means of the scalars since the previous entry, the samples per second, and ``others``.
 
         Args:
-            iteration: how many iterations are done.
+            iteration: the number of finished iterations.
+            others: scalars that are written without averaging.
+
+        Returns:
+            the means by name.
         """
         names = list(self._sums)
         sums = torch.stack([self._sums[name] for name in names])
@@ -61,10 +75,10 @@ class TrainingLog:
         """Draw the first clip of a batch: its frames with the predicted masks above those with the true ones.
 
         Args:
-            iteration: how many iterations are done.
-            frames: normalised [B,T,3,H,W].
-            true: masks [B,T,K,H,W].
-            predicted: masks [B,K,H,W] by frame; frame 0 has none.
+            iteration: the number of finished iterations.
+            frames: normalised frames [B,T,3,H,W].
+            true: true masks [B,T,K,H,W], 0 or 1.
+            predicted: soft masks [B,K,H,W] by frame; frame 0 has none.
         """
         if not self._writer:
             return
@@ -77,30 +91,30 @@ class TrainingLog:
         self._writer.add_image("predicted (above) and true masks", np.concatenate(rows), iteration, dataformats="HWC")
 
     def close(self) -> None:
-        """Write what is left to disk."""
+        """Write the remaining entries to disk."""
         if self._writer:
             self._writer.close()
 
 
 def label_map(masks: Tensor) -> Tensor:
-    """Soft masks [K,H,W] to uint8 ids [H,W]: 0 where no mask is above one half."""
+    """Convert soft masks [K,H,W] to uint8 ids [H,W]: the id of the highest mask, and 0 where no mask is above 0.5."""
     best, ids = masks.float().max(0)
     return torch.where(best > 0.5, ids + 1, 0).to(torch.uint8)
 
 
 def object_ious(predicted: dict[int, Tensor], true: Tensor, selector: Tensor) -> dict[str, Tensor]:
-    """Mean IoU of each object slot over the predicted frames of a batch.
+    """The mean IoU of each object over the predicted frames of a batch.
 
     Args:
         predicted: soft masks [B,K,H,W] by frame.
         true: masks [B,T,K,H,W], 0 or 1.
-        selector: [B,K], 1 where there is an object.
+        selector: [B,K], 1 where a clip has that object, otherwise 0.
 
     Returns:
-        scalars by name, ``IoU/object 1`` and so on, in 0..1; NaN where no clip of the batch fills the slot.
+        scalars by name, ``IoU/object 1`` and so on, in 0..1; NaN where no clip of the batch has that object.
     """
     guess = torch.stack([predicted[t] for t in predicted], dim=1) > 0.5
-    # Not indexed by a list, which would make a GPU wait for it.
+    # Indexing by a list would make the CPU wait for the GPU.
     truth = torch.stack([true[:, t] for t in predicted], dim=1) > 0
     intersection = (guess & truth).sum((3, 4), dtype=torch.float32)
     union = (guess | truth).sum((3, 4), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""The flags that every evaluation script shares."""
+"""The command-line flags that the evaluation scripts share."""
 
 import argparse
 from pathlib import Path
@@ -8,12 +8,11 @@ import torch
 from model import RDE_VOS
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import engine_dtype
-from util.distributed import Processes
-from util.evaluation import EngineSettings, engine_network
+from util.evaluation.stream import EngineSettings, engine_network
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which network is run, and how it reads its memory, whatever that holds."""
+    """Add the flags that choose the network, the device and how the network reads its memory."""
     parser.add_argument(
         "--model", type=Path, default=SHIPPED_WEIGHTS,
         help="checkpoint; its architecture is read from the file (default: the small network shipped with the project)",
@@ -24,24 +23,34 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_network(arguments: argparse.Namespace, device: torch.device) -> RDE_VOS:
-    """The network that the flags of `add_network_arguments` name, as the engine runs it; says so where no one is named.
+    """Load the network that the flags of `add_network_arguments` choose, in the form in which engines run it.
 
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
-    if arguments.model == SHIPPED_WEIGHTS and Processes().is_main:
-        print("using the small network shipped with the project, trained on drawn data; --model chooses another")
-    if arguments.amp and engine_dtype(device, amp=True) == torch.float32 and Processes().is_main:
-        print("note: this CPU has no arithmetic in 16 bits, so --amp changes nothing")
     return engine_network(arguments.model, device, arguments.amp)
 
 
+def network_notes(arguments: argparse.Namespace, device: torch.device) -> list[str]:
+    """The sentences that a user should read about the flags of `add_network_arguments`.
+
+    They say that the network is the shipped one, and that the device has no half precision.
+    """
+    notes = []
+    if arguments.model == SHIPPED_WEIGHTS:
+        notes.append("using the small network shipped with the project, trained on drawn data; --model chooses another")
+    if arguments.amp and engine_dtype(device, amp=True) == torch.float32:
+        notes.append("note: this CPU has no arithmetic in 16 bits, so --amp changes nothing")
+    return notes
+
+
 def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, size: int | None = None) -> None:
-    """Add the flags that say how videos are segmented.
+    """Add the flags of `add_network_arguments`, and the flags that say how videos are segmented.
 
     Args:
-        mem_every: the data set's default θ.
-        size: the default short side; where it is None there is no such flag, and frames keep their size.
+        parser: the parser to add the flags to.
+        mem_every: the default of θ.
+        size: the default of the short side, in pixels; None leaves the flag out, and frames keep their size.
     """
     add_network_arguments(parser)
     parser.add_argument(
@@ -55,7 +64,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, siz
 
 
 def engine_settings(arguments: argparse.Namespace) -> EngineSettings:
-    """The settings that the flags of `add_engine_arguments` were given."""
+    """The settings that the flags of `add_engine_arguments` choose."""
     return EngineSettings(
         bank=arguments.bank,
         mem_every=arguments.mem_every,

@@ -10,22 +10,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dataset.images import davis_palette, read_mask
 from dataset.video import Video
+from util.evaluation.metrics import VideoScore
 from util.files import atomic_path
-from util.metrics import VideoScore
 
 MARGIN = 8  # pixels between the tiles of a contact sheet
 
 
 def overlay(frame: np.ndarray, ids: np.ndarray, palette: bytes | None = None) -> np.ndarray:
-    """Draw a mask over a frame: each object tinted half in its palette colour, with an outline in the full one.
+    """Draw a mask over a frame: each object half in its palette colour, with an outline fully in this colour.
 
     Args:
         frame: uint8 RGB [H,W,3].
-        ids: uint8 object ids [H,W]; 0 is left as it is.
-        palette: RGB triples by id; DAVIS's by default.
+        ids: uint8 object ids [H,W]; pixels of id 0 keep their colour.
+        palette: RGB triples by id; by default the palette of DAVIS.
 
     Returns:
-        uint8 RGB [H,W,3].
+        the picture, uint8 RGB [H,W,3].
     """
     colours = np.frombuffer(palette or davis_palette(), np.uint8).reshape(-1, 3)[ids]
     inside = ids > 0
@@ -36,13 +36,15 @@ def overlay(frame: np.ndarray, ids: np.ndarray, palette: bytes | None = None) ->
 
 
 def outline(ids: np.ndarray) -> np.ndarray:
-    """The objects' pixels whose neighbourhood, about 1/240 of the picture's height wide, holds another id.
+    """Mark the pixels of objects that have another id close to them.
+
+    Close is half of 1/240 of the height of the picture, but at least one pixel.
 
     Args:
         ids: uint8 object ids [H,W].
 
     Returns:
-        bool [H,W].
+        the outline, bool [H,W].
     """
     width = max(3, ids.shape[0] // 240 | 1)
     neighbourhood = np.ones((width, width), np.uint8)
@@ -54,8 +56,8 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str,
 
     Args:
         pictures: image files of one size.
-        captions: a line of text for each.
-        title: a line of text above all.
+        captions: a line of text for each picture.
+        title: a line of text above all pictures.
         output: the file to write.
     """
     columns, width = min(4, len(pictures)), 320
@@ -78,20 +80,20 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str,
 
 
 def evenly_spaced(count: int, most: int = 8) -> list[int]:
-    """Up to ``most`` of the numbers 0 to ``count``−1, evenly spaced, the first and the last among them."""
+    """Up to ``most`` evenly spaced numbers from 0 to ``count``−1, with the first and the last number."""
     return sorted({round(number) for number in np.linspace(0, count - 1, min(most, count))})
 
 
 def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None = None) -> None:
-    """Draw a video's masks over its frames, and a contact sheet of the first, the last and evenly spaced frames.
+    """Draw the masks of a video over its frames, and a contact sheet of evenly spaced frames.
 
     Writes ``output/<video>/<frame>.jpg`` and ``output/<video>.jpg``.
 
     Args:
         video: the frames.
-        masks: the folder of the masks, one for each frame that is to be drawn.
+        masks: the folder of the masks; a frame without a mask is not drawn.
         output: the folder for the pictures.
-        score: J&F for the captions, where it is known.
+        score: J and F of the video for the captions; None where the video is not scored.
 
     Raises:
         InputError: a frame or a mask cannot be read.

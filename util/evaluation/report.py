@@ -1,7 +1,8 @@
-"""One HTML page about an evaluation's results that needs nothing else: figures, table, plots, pictures and a player.
+"""One HTML page about the results of an evaluation: figures, table, plots, pictures and a player.
 
-Pictures are layers: a frame is embedded once, as WebP, and each mask as a PNG that is transparent where there is no
-object, some 1 kB, so that prediction and truth can be switched without either being drawn into a picture of its own.
+The page needs no other file and no network. Its pictures are layers: the page holds each frame once, as WebP, and each
+mask as a PNG of about 1 kB that is transparent outside the objects. A reader can switch between prediction and truth,
+and the page needs no further picture for this.
 """
 
 import base64
@@ -27,41 +28,51 @@ from dataset.davis import DAVIS
 from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError
-from util.evaluation import Throughput, is_finished, mask_name, read_settings, throughput
+from util.evaluation.metrics import VOID, VideoScore, global_results, score_videos, statistics
+from util.evaluation.output import OutputFolder
+from util.evaluation.pictures import evenly_spaced, outline
+from util.evaluation.stream import Throughput, mask_name
 from util.files import atomic_path
-from util.metrics import VOID, VideoScore, global_results, score_videos, statistics
-from util.pictures import evenly_spaced, outline
 
 PICTURE_WIDTH = 480  # pixels
 PICTURE_QUALITY = 55  # of WebP: a DAVIS frame of this width takes about 12 kB
-FRAMES_PER_VIDEO = 60  # at most, in the player;
-FRAMES_PER_PAGE = 900  # many videos share this many, or the page would outgrow a phone's memory
-MOMENTS = 8
-MOMENT_DISTANCE = 10  # frames between two worst moments of an object, which would else be neighbours
+FRAMES_PER_VIDEO = 60  # in the player, at most
+FRAMES_PER_PAGE = 900  # many videos share these frames, because a phone has little memory for a page
+MOMENTS = 8  # the number of worst moments on the page
+MOMENT_DISTANCE = 10  # frames between two worst moments of an object, because neighbouring frames look alike
 
-# Of objects 1, 2, ... in masks and plots. DAVIS's own palette has colours too dark for a line on a dark page; these
-# have a contrast of 3:1 or more to the page's cards, light and dark.
+# The colours of objects 1, 2, ... in masks and plots. Some colours of DAVIS's palette are too dark for a line on a dark
+# page. These colours have a contrast of 3:1 or more to the light and to the dark background of the page.
 COLOURS = ("#3b82f6", "#e8590c", "#1f9d63", "#d6409f", "#a07d00", "#8e6cef", "#0a95a8", "#e5484d")
-TINT, EDGE = 120, 255  # opacity of an object's inside and outline
+TINT, EDGE = 120, 255  # the opacity of the inside and of the outline of an object, in 0..255
 
-# Where the plots' axes lie in their picture (left, bottom, width, height): the page draws its playhead over them.
+# The position of the axes in a plot (left, bottom, width, height), as shares of the plot. The page draws the line of
+# the current frame over the axes.
 AXES = (0.085, 0.15, 0.89, 0.8)
-_TEXT_COLOUR = "#010203"  # stands for the page's own text colour, which matplotlib cannot name
+_TEXT_COLOUR = "#010203"  # takes the place of the page's text colour, which matplotlib does not know
 
 
 class Moment(NamedTuple):
-    """An object in a frame, and how it was scored there."""
+    """An object in a frame, with its scores."""
 
-    video: int  # index in the report's videos
+    video: int  # the index of the video in the report
     object_id: int
-    frame: int  # number in the video
+    frame: int  # the number of the frame in the video
     j: float
     f: float
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished video with the folder of its predictions and, where the split has ground truth, that and its score."""
+    """The results of a finished video.
+
+    Attributes:
+        video: the video.
+        predictions: the folder of the predicted masks.
+        took: the number of segmented frames, and the time for them.
+        truth: the folder of the true masks; None where the split has no ground truth.
+        score: J and F; None where the split has no ground truth.
+    """
 
     video: Video
     predictions: Path
@@ -80,34 +91,38 @@ def write_report(output: Path, davis_path: Path, page: Path, progress: bool = Fa
     """Write a page about the results that eval_davis.py left in ``output``.
 
     Args:
-        output: the folder of masks; its settings say which year and split of DAVIS they belong to.
-        davis_path: the data set's folder.
-        page: the HTML file to write; complete or not at all.
+        output: the output folder of eval_davis.py; its settings say which year and split of DAVIS was segmented.
+        davis_path: the folder of the data set.
+        page: the HTML file to write; the file is complete or absent.
         progress: show progress bars on stderr.
 
     Returns:
-        what is missing in the results, in sentences; the page shows them too.
+        sentences about what is missing in the results; the page shows them too.
 
     Raises:
-        InputError: ``output`` is not eval_davis.py's, holds no finished video, or masks or frames cannot be read.
+        InputError: eval_davis.py did not write ``output``, ``output`` holds no finished video, masks or frames cannot
+            be read, or the page cannot be written.
     """
-    settings = read_settings(output)
+    folder = OutputFolder(output)
+    settings = folder.settings()
     if not {"year", "split", "bank", "mem_every", "top_k", "amp", "model"} <= settings.keys():
-        raise InputError(f"{output} was not written by eval_davis.py; point at its --output")
+        raise InputError(f"{output} was not written by eval_davis.py; point at the output folder of eval_davis.py")
     davis = DAVIS(davis_path, settings["year"], settings["split"])
     videos = davis.videos()
-    finished = [video for video in videos if is_finished(video, output)]
+    finished = [video for video in videos if folder.is_finished(video)]
     if not finished:
         raise InputError(f"{output} holds no finished video of {davis.image_set}; run eval_davis.py on it first")
     names = [video.name for video in finished]
     scores = [None] * len(names)
     if davis.has_ground_truth:
-        scores = score_videos(davis.annotations, output, names, merge_objects=davis.year == 2016, progress=progress)
+        scores = score_videos(
+            davis.annotations, folder.masks, names, merge_objects=davis.year == 2016, progress=progress
+        )
     results = [
         Result(
             video,
-            output / video.name,
-            throughput([video], output),
+            folder.masks / video.name,
+            folder.throughput([video]),
             davis.annotations / video.name if davis.has_ground_truth else None,
             score,
         )
@@ -115,17 +130,17 @@ def write_report(output: Path, davis_path: Path, page: Path, progress: bool = Fa
     ]
     overall = global_results(scores) if davis.has_ground_truth else {}
     notes = _missing(output, [video.name for video in videos if video not in finished], len(videos), overall)
-    html = _render(settings, results, overall, notes, throughput(finished, output), progress)
+    html = _render(settings, results, overall, notes, folder.throughput(finished), progress)
     try:
         with atomic_path(page) as temporary:
             temporary.write_text(html, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise InputError(f"{page} cannot be written ({error.strerror}); choose another --output") from None
+        raise InputError(f"{page} cannot be written ({error.strerror}); choose another file for the page") from None
     return notes
 
 
 def worst_moments(results: Sequence[Result], count: int = MOMENTS) -> list[Moment]:
-    """The objects and frames of the lowest J&F, worst first, those of one object some frames apart."""
+    """The ``count`` objects and frames with the lowest J&F, the worst first; see `MOMENT_DISTANCE`."""
     moments = [
         Moment(index, object_id, frame, float(j), float(f))
         for index, result in enumerate(results)
@@ -143,13 +158,13 @@ def worst_moments(results: Sequence[Result], count: int = MOMENTS) -> list[Momen
 
 
 def plot(values: np.ndarray, numbers: Sequence[int], length: int, name: str) -> str:
-    """Draw J or F over time as an SVG that takes the text colour of the page it is put into.
+    """Draw J or F over time as an SVG whose text has the text colour of the page around it.
 
     Args:
-        values: [objects, scored frames], 0..1.
-        numbers: the scored frames' numbers.
-        length: number of frames of the video.
-        name: what the ids in the picture start with, for a page that holds several.
+        values: J or F [objects, scored frames], in 0..1.
+        numbers: the numbers of the scored frames.
+        length: the number of frames of the video.
+        name: the prefix of the ids in the SVG, which must differ between the plots of a page.
 
     Returns:
         an ``<svg>`` element that refers to nothing outside itself.
@@ -166,13 +181,13 @@ def plot(values: np.ndarray, numbers: Sequence[int], length: int, name: str) -> 
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0, pad=4)
         for object_id, row in enumerate(values, 1):
-            # A single scored frame makes no line.
+            # A single scored frame needs a marker, because it makes no line.
             marker = "" if len(numbers) > 1 else "o"
             axes.plot(numbers, 100 * row, color=colour_of(object_id), linewidth=1.4, marker=marker)
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    # Within a page an <svg> needs neither the XML head nor namespaces, and its size is the page's to choose.
+    # Within a page an <svg> needs neither the XML head nor namespaces, and the page chooses its size.
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_TEXT_COLOUR, "currentColor")
     svg = re.sub(r' (?:xmlns(?::xlink)?|width|height|version)="[^"]*"', "", svg, count=5)
@@ -180,12 +195,15 @@ def plot(values: np.ndarray, numbers: Sequence[int], length: int, name: str) -> 
 
 
 def layer(ids: np.ndarray) -> bytes:
-    """A mask as a picture to lay over its frame: a PNG of the objects' colours, transparent elsewhere.
+    """Draw a mask as a PNG picture that lies over its frame.
 
     Args:
-        ids: uint8 object ids [H,W]; 0 is transparent.
+        ids: uint8 object ids [H,W]; pixels of id 0 are transparent.
+
+    Returns:
+        the content of the PNG file.
     """
-    # Colour c inside is entry c of the palette, on outlines entry len(COLOURS) + c; entry 0 is transparent.
+    # The inside of colour c is entry c of the palette, its outline is entry len(COLOURS) + c. Entry 0 is transparent.
     entries = np.where(ids > 0, (ids.astype(int) - 1) % len(COLOURS) + 1, 0)
     entries[outline(ids)] += len(COLOURS)
     image = Image.fromarray(entries.astype(np.uint8))
@@ -202,7 +220,7 @@ def colour_of(object_id: int) -> str:
 
 
 def _missing(output: Path, unfinished: Sequence[str], count: int, overall: dict[str, float]) -> list[str]:
-    """What a reader of the figures must know is not there, in sentences."""
+    """Sentences about missing results that a reader of the figures must know."""
     notes = []
     if unfinished:
         names = ", ".join(unfinished[:5]) + (", ..." if len(unfinished) > 5 else "")
@@ -222,14 +240,14 @@ def _missing(output: Path, unfinished: Sequence[str], count: int, overall: dict[
     except (OSError, StopIteration, KeyError, TypeError, ValueError):
         notes.append(f"{path.name} cannot be read; the figures here are computed from the masks.")
     else:
-        # DAVIS's own file has three decimals.
+        # A file of DAVIS's code has three decimals.
         if not unfinished and not np.allclose(written, list(overall.values()), atol=6e-4, equal_nan=True):
             notes.append(f"{path.name} has other figures than the masks give; those here are the masks'.")
     return notes
 
 
 def _picture(result: Result, number: int) -> dict:
-    """A frame with its masks and scores, as the page's template and script take it; pictures in base64."""
+    """A frame with its masks and scores, for the page's template and script; pictures are in base64."""
     video = result.video
     name = mask_name(video, number)
     size = _picture_size(video)
@@ -248,14 +266,14 @@ def _picture(result: Result, number: int) -> dict:
 
 
 def _picture_size(video: Video) -> tuple[int, int]:
-    """Width and height of a video's pictures."""
+    """Width and height, in pixels, of a video's pictures."""
     height, width = video.size
     scale = min(1, PICTURE_WIDTH / width)
     return round(scale * width), max(1, round(scale * height))
 
 
 def _read_ids(path: Path, video: Video) -> np.ndarray:
-    """The ids of a mask, counted as the scores count them."""
+    """The object ids of a mask, uint8 [H,W], with merged objects and void pixels as `score_videos` treats them."""
     ids = read_mask(path)
     if ids.shape != video.size:
         raise InputError(
@@ -273,6 +291,7 @@ def _render(
     took: Throughput,
     progress: bool,
 ) -> str:
+    """The page as HTML text."""
     moments = worst_moments(results)
     most = min(FRAMES_PER_VIDEO, max(FRAMES_PER_PAGE // len(results), 8))
     shown = [evenly_spaced(len(result.video.frames), most) for result in results]
@@ -280,7 +299,7 @@ def _render(
     tasks += [(result, number) for result, numbers in zip(results, shown, strict=True) for number in numbers]
     with ThreadPoolExecutor() as pool:
         pictures = pool.map(lambda task: _picture(*task), tasks)
-        hidden = None if progress else True  # None shows the bar in terminals only
+        hidden = None if progress else True  # None shows the bar only in terminals
         pictures = iter(list(tqdm(pictures, total=len(tasks), desc="drawing", unit="picture", disable=hidden)))
     moments = [{**moment._asdict(), "picture": next(pictures)} for moment in moments]
     videos = [
@@ -311,7 +330,7 @@ def _render(
 
 
 def _describe(index: int, result: Result, pictures: list[dict]) -> dict:
-    """A video as the page's template takes it."""
+    """The description of a video for the page's template."""
     video, score = result.video, result.score
     if score:
         objects = list(range(1, len(score.j) + 1))

@@ -1,6 +1,5 @@
-"""The folder of a training run: its configuration, its checkpoints, and the wish to stop it."""
+"""The folder of a training run, the state that its checkpoints hold, and requests to stop the run."""
 
-import json
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +12,23 @@ from model.checkpoint import save_network
 from model.network import RDE_VOS
 from util.distributed import Processes
 from util.errors import InputError
-from util.files import atomic_path
+from util.files import claim
 
 CHECKPOINTS_KEPT = 3
 
 
 @dataclass
 class TrainingState:
-    """What an iteration changes, and what has to be brought back to go on as if nothing had happened."""
+    """Everything that an iteration changes; a run that restores this state goes on as if it had never stopped."""
 
     network: RDE_VOS
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
-    iteration: int = 0  # how many are done
+    iteration: int = 0  # the number of finished iterations
 
     def step(self) -> None:
-        """Finish an iteration whose gradients are there."""
+        """Finish an iteration whose gradients are computed."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
@@ -37,7 +36,7 @@ class TrainingState:
         self.iteration += 1
 
     def content(self) -> dict[str, Any]:
-        """All but the network, for a checkpoint."""
+        """The state without the network, for a checkpoint."""
         return {
             "iteration": self.iteration,
             "optimizer": self.optimizer.state_dict(),
@@ -47,56 +46,56 @@ class TrainingState:
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take over all but the network from a checkpoint."""
+        """Take the state, without the network, from the content of a checkpoint."""
         self.iteration = content["iteration"]
         self.optimizer.load_state_dict(content["optimizer"])
         self.schedule.load_state_dict(content["schedule"])
-        if content["scaler"]:  # empty after iterations in another precision
+        if content["scaler"]:  # empty in checkpoints of a precision without loss scaling
             self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["random_state"])
 
 
 class RunFolder:
-    """``<root>/<name>`` with ``config.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth`` and logs."""
+    """The folder ``<root>/<name>`` of a run.
+
+    The folder holds ``config.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth`` and the log.
+    """
 
     def __init__(self, root: Path, name: str) -> None:
         self.path = root / name
 
     def claim(self, config: dict[str, Any], resume: bool) -> None:
-        """Make this the folder of a run with this configuration.
+        """Make this the folder of a run with a configuration.
+
+        Args:
+            config: everything that the trained weights depend on, as values that JSON can hold.
+            resume: the folder may hold a run already, with the same configuration.
 
         Raises:
-            InputError: there is a run of this name and it is not to be resumed, or it was started differently.
+            InputError: the folder holds a run and ``resume`` is false, the run has another configuration, or the
+                configuration of the run cannot be read.
         """
-        path = self.path / "config.json"
-        config = json.loads(json.dumps(config))  # as it comes back: tuples are lists
-        if not path.is_file():
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(config, indent=1) + "\n")
-            return
-        if not resume:
-            raise InputError(f"{self.path} holds a run already; go on with --resume, or choose another --id")
-        kept = json.loads(path.read_text())
-        different = sorted(name for name in config.keys() | kept.keys() if config.get(name) != kept.get(name))
-        if different:
-            raise InputError(
-                f"{path} has another {', '.join(different)}; resume with the run's own settings, or choose another --id"
-            )
+        note = self.path / "config.json"
+        if note.is_file() and not resume:
+            raise InputError(f"{self.path} holds a run already; resume this run, or choose another id")
+        if differences := claim(note, config):
+            names = ", ".join(sorted(difference.name for difference in differences))
+            raise InputError(f"{note} has another {names}; resume with the run's own settings, or choose another id")
 
     def latest(self) -> Path | None:
-        """The newest checkpoint, where there is one."""
+        """The newest checkpoint; None where there is no checkpoint."""
         return next(reversed(self._checkpoints()), None)
 
     def save(self, state: TrainingState) -> None:
-        """Write the checkpoint of an iteration, and delete all but the last few.
+        """Write the checkpoint of a state, and delete all checkpoints except the last few.
 
         Raises:
-            InputError: a weight is no number any more; nothing is written.
+            InputError: a weight is infinite or no number; no checkpoint is written.
         """
         if broken := [name for name, tensor in state.network.state_dict().items() if not tensor.isfinite().all()]:
             raise InputError(
-                f"{broken[0]} is no longer finite after iteration {state.iteration}; go on from the run's last "
-                "checkpoint with --resume, or start again with a lower --lr"
+                f"{broken[0]} is no longer finite after iteration {state.iteration}; resume from the run's last "
+                "checkpoint, or start again with a lower learning rate"
             )
         path = self.path / f"checkpoint_{state.iteration}.pth"
         save_network(state.network, path, **state.content())
@@ -104,15 +103,16 @@ class RunFolder:
             old.unlink()
 
     def _checkpoints(self) -> list[Path]:
-        """Those that are there, the newest last."""
+        """The checkpoints in the folder, the newest last."""
         paths = self.path.glob("checkpoint_[0-9]*.pth")
         return sorted(paths, key=lambda path: int(path.stem.removeprefix("checkpoint_")))
 
 
 class StopRequest:
-    """Turns SIGTERM and Ctrl-C into a wish that the training loop grants when it is ready; a second Ctrl-C is final.
+    """Turns SIGTERM and Ctrl-C into a request that the training loop reads when it is ready to stop.
 
-    A second SIGTERM is not: a scheduler's reaches every process, and torchrun passes its own one on.
+    A second Ctrl-C ends the process at once. A second SIGTERM does not, because a process regularly gets two of them:
+    a scheduler sends SIGTERM to every process, and torchrun sends another one to its processes.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -122,7 +122,7 @@ class StopRequest:
             signal.signal(number, self._receive)
 
     def received(self) -> int:
-        """The signal that any process has received so far, the same answer in all of them; 0 for none."""
+        """The signal that any process has received so far, the same in every process; 0 for no signal."""
         if self._processes.count == 1:
             return self._signal
         signals = torch.tensor(self._signal)

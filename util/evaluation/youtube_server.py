@@ -1,4 +1,4 @@
-"""What the YouTube-VOS server takes, a zip of masks, and what it gives back, J and F by kind of category."""
+"""The format of the YouTube-VOS server: a zip file of masks goes in, and J and F by kind of category come out."""
 
 import math
 import os
@@ -15,8 +15,8 @@ from dataset.images import read_mask
 from dataset.video import frame_order
 from dataset.youtube import AskedObject
 from util.errors import InputError
+from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.files import atomic_path, write_csv
-from util.metrics import contour_accuracy, region_similarity
 
 Asked = Mapping[str, Sequence[AskedObject]]  # by video
 
@@ -26,10 +26,12 @@ class ObjectScore:
     """J and F of one object.
 
     Attributes:
-        video, id, category: of the object.
-        seen: whether training videos show its category.
-        frames: how many were scored.
-        j, f: their means; NaN where there was none.
+        video: the name of the object's video.
+        id: the id of the object in the masks.
+        category: the category of the object.
+        seen: whether training videos show this category.
+        frames: the number of scored frames.
+        j, f: the means of J and F over the scored frames, in 0..1; NaN without scored frames.
     """
 
     video: str
@@ -42,14 +44,19 @@ class ObjectScore:
 
 
 def write_submission(output: Path, asked: Asked, path: Path) -> None:
-    """Zip ``output/Annotations/<video>/<frame>.png`` for every frame that is asked for, and nothing else.
+    """Write the zip file for the server: the masks of all frames that the server asks for, and no other file.
+
+    Args:
+        output: the folder that holds ``Annotations/<video>/<frame>.png``.
+        asked: the objects and frames that the server asks for.
+        path: the zip file.
 
     Raises:
-        InputError: a mask is missing, or the zip does not read back as it should.
+        InputError: a mask is missing, or the zip file differs from the written data when it is read again.
     """
     names = [f"Annotations/{video}/{frame}.png" for video in asked for frame in _frames(asked[video])]
     with atomic_path(path) as temporary:
-        # PNGs are compressed already.
+        # PNG files are compressed already.
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for name in names:
                 try:
@@ -62,22 +69,26 @@ def write_submission(output: Path, asked: Asked, path: Path) -> None:
 
 
 def check_scorable(asked: Asked, truth_root: Path) -> None:
-    """Check, before anything is segmented, that all is at hand that `score` needs.
+    """Check, before any video is segmented, that `score` has the ground truth and the categories that it needs.
+
+    Args:
+        asked: the objects and frames that the server asks for.
+        truth_root: the folder of ground truth, ``<video>/<frame>.png``.
 
     Raises:
-        InputError: a frame's ground truth is missing, or an object has no category.
+        InputError: the ground truth of a frame is missing, or an object has no category.
     """
     for video, objects in asked.items():
         for item in objects:
             if item.category is None:
                 raise InputError(
-                    f"meta.json gives no category for object {item.id} of {video}, so seen and unseen ones cannot be "
-                    f"told apart; use a meta.json that has categories, or leave out --gt"
+                    f"meta.json gives no category for object {item.id} of {video}, so seen and unseen objects "
+                    "cannot be told apart; use a meta.json that has categories, or leave out the ground truth"
                 )
     for video, frame, _ in _scored(asked):
         path = truth_root / video / f"{frame}.png"
         if not path.is_file():
-            raise InputError(f"{path} is missing; point --gt at the ground truth of all videos, or leave it out")
+            raise InputError(f"{path} is missing; give the ground truth of all videos, or leave out the ground truth")
 
 
 def score(
@@ -90,13 +101,18 @@ def score(
 ) -> list[ObjectScore]:
     """Score ``prediction_root/<video>/<frame>.png`` against ``truth_root/<video>/<frame>.png``.
 
-    Every object is scored in every frame in which it is asked for, but for its first, where it is given. Where it is
-    neither there nor predicted, J and F are 1. Its score is the mean over those frames.
+    Every object is scored in the frames in which the server asks for it, except the first of them, where its mask is
+    given. J and F are 1 in a frame that has the object in neither of the two masks. The score of an object is the mean
+    over these frames.
 
     Args:
-        asked: what the server asks for; see `check_scorable`.
-        seen_categories: those of the training videos.
+        asked: the objects and frames that the server asks for; see `check_scorable`.
+        seen_categories: the categories of the training videos.
+        truth_root, prediction_root: the folders of the videos.
         progress: show a progress bar on stderr.
+
+    Returns:
+        the scores of all objects, in the order of ``asked``.
 
     Raises:
         InputError: a mask is missing, cannot be read, or differs in size from the ground truth.
@@ -117,7 +133,7 @@ def score(
 
     values: dict[tuple[str, int], list[np.ndarray]] = {}
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        hidden = None if progress else True  # None shows the bar in terminals only
+        hidden = None if progress else True  # None shows the bar only in terminals
         measured = tqdm(pool.map(measure, tasks), total=len(tasks), desc="scoring", unit="frame", disable=hidden)
         for (video, _, ids), rows in zip(tasks, measured, strict=True):
             for i, row in zip(ids, rows, strict=True):
@@ -132,9 +148,12 @@ def score(
 
 
 def summary(scores: Sequence[ObjectScore]) -> dict[str, float]:
-    """The figures of Table 4: the means over the objects of seen and of unseen categories, and their mean, Overall.
+    """The figures of Table 4, in 0..1.
 
-    A kind of which there is no object is NaN and does not count in Overall.
+    Returns:
+        "Overall", "J_seen", "F_seen", "J_unseen", "F_unseen": the means of J and F over the objects of seen and of
+        unseen categories, and Overall, the mean of these four. A kind without objects is NaN and does not count in
+        Overall.
     """
     figures = {}
     for kind in ("seen", "unseen"):
@@ -145,7 +164,7 @@ def summary(scores: Sequence[ObjectScore]) -> dict[str, float]:
 
 
 def write_scores(scores: Sequence[ObjectScore], output: Path, split: str) -> None:
-    """Write ``global_results-<split>.csv``, Table 4's figures, and ``per-object_results-<split>.csv``; all in 0..1.
+    """Write ``global_results-<split>.csv``, the figures of Table 4, and ``per-object_results-<split>.csv``; in 0..1.
 
     Raises:
         InputError: the files cannot be written.
@@ -158,11 +177,12 @@ def write_scores(scores: Sequence[ObjectScore], output: Path, split: str) -> Non
 
 
 def _frames(objects: Sequence[AskedObject]) -> list[str]:
+    """The names of the frames in which the server asks for any of the objects, in order."""
     return sorted({frame for item in objects for frame in item.frames}, key=frame_order)
 
 
 def _scored(asked: Asked) -> Iterator[tuple[str, str, list[int]]]:
-    """Video, frame and the objects to score there."""
+    """Yield every scored frame: the video, the name of the frame, and the ids of the objects to score."""
     for video, objects in asked.items():
         for frame in _frames(objects):
             ids = [item.id for item in objects if frame in item.frames[1:]]

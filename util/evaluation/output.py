@@ -1,0 +1,167 @@
+"""The folder of an evaluation's results, and the loop over the videos that fills it."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dataset.images import write_mask
+from dataset.video import Video, in_background
+from model.network import RDE_VOS
+from util.distributed import Processes
+from util.errors import InputError
+from util.evaluation.stream import EngineSettings, Segmented, Throughput, mask_name, segment
+from util.files import atomic_path, claim, read_json
+
+
+class OutputFolder:
+    """The folder of an evaluation's results: masks, the settings that made them, and a record of each finished video.
+
+    The folder of a video appears when all masks of the video are written.
+
+    Args:
+        path: the folder; `claim` makes it.
+        masks: the name of the subfolder for the folders of the videos; by default ``path`` itself holds them.
+
+    Attributes:
+        path: the folder.
+        masks: the folder that holds ``<video>/<frame>.png``.
+        records: the folder of the settings and of the records of finished videos.
+    """
+
+    def __init__(self, path: Path, masks: str = "") -> None:
+        self.path = path
+        self.masks = path / masks
+        self.records = path / ".records"
+
+    def claim(self, model: Path, data: Path, processes: Processes, **settings: object) -> None:
+        """Make this the folder for the results of one model, on one folder of data, with one set of settings.
+
+        Every process has to call this method.
+
+        Args:
+            model: the checkpoint; its content counts, not its path.
+            data: the folder of the data set.
+            processes: the processes that share the work.
+            settings: everything else that the results depend on, as values that JSON can hold.
+
+        Raises:
+            InputError: the folder holds results of another model, of other data or settings, or its settings cannot be
+                read.
+        """
+        settings = {"model": _sha256(model), "data": str(data.resolve()), **settings}
+        if processes.is_main:
+            claim(self._note, settings)  # writes the note where there is none
+        processes.wait()
+        differences = claim(self._note, settings)
+        if differences:
+            names = " and ".join(difference.name for difference in differences)
+            raise InputError(
+                f"{self.path} holds results made with another {names}; choose another folder or delete this one"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that the results were made with, by the names that `claim` wrote.
+
+        Raises:
+            InputError: the folder holds no settings, or they cannot be read.
+        """
+        if not self._note.is_file():
+            raise InputError(f"{self._note} is missing; point at the folder that the evaluation wrote")
+        return self._read(self._note)
+
+    def mask(self, video: Video, number: int) -> Path:
+        """The file with the mask of a frame."""
+        return self.masks / video.name / mask_name(video, number)
+
+    def is_finished(self, video: Video) -> bool:
+        """Whether the folder holds all masks of a video, and its record."""
+        return self._record(video).is_file() and all(self.mask(video, number).is_file() for number in video.results)
+
+    def store(self, video: Video, results: Iterable[Segmented], written: Callable[[], object]) -> None:
+        """Write the masks of a video while its results come in, and then its record.
+
+        Args:
+            video: the video.
+            results: the results of all its wanted frames.
+            written: called after each mask.
+
+        Raises:
+            InputError: as ``results``.
+        """
+        unfinished = self.records / f"{video.name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        palette = video.palette
+
+        def write(result: Segmented) -> float:
+            write_mask(unfinished / mask_name(video, result.number), result.ids, palette)
+            return result.seconds
+
+        seconds = 0.0
+        for frame_seconds in in_background(results, write):
+            seconds += frame_seconds
+            written()
+        folder = self.masks / video.name
+        shutil.rmtree(folder, ignore_errors=True)
+        self.masks.mkdir(exist_ok=True)
+        os.replace(unfinished, folder)
+        with atomic_path(self._record(video)) as temporary:
+            temporary.write_text(json.dumps({"frames": len(video.results), "seconds": seconds}))
+
+    def throughput(self, videos: Iterable[Video]) -> Throughput:
+        """The throughput of finished videos together.
+
+        Raises:
+            InputError: the record of a video cannot be read.
+        """
+        records = [self._read(self._record(video)) for video in videos]
+        return Throughput(sum(record["frames"] for record in records), sum(record["seconds"] for record in records))
+
+    @property
+    def _note(self) -> Path:
+        return self.records / "settings.json"
+
+    def _record(self, video: Video) -> Path:
+        return self.records / f"{video.name}.json"
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        return read_json(path, "delete it and run the evaluation again")
+
+
+def evaluate(
+    network: RDE_VOS, videos: Sequence[Video], output: OutputFolder, settings: EngineSettings, processes: Processes
+) -> Throughput:
+    """Segment videos into an output folder, shared out over the processes.
+
+    Finished videos are left as they are, so an interrupted run goes on where it stopped.
+
+    Returns:
+        the throughput of all videos together, in whichever run and process they were segmented; the same in every
+        process.
+
+    Raises:
+        InputError: a video cannot be read, or the settings cannot work.
+    """
+    unfinished = [video for video in videos if not output.is_finished(video)]
+    processes.wait()  # until every process has found the same unfinished videos
+    # The longest videos come first, and the processes take turns, so that all finish at about the same time.
+    mine = sorted(unfinished, key=lambda video: -video.last)[processes.rank :: processes.count]
+    with tqdm(
+        total=sum(len(video.results) for video in mine), unit="frame", disable=None, position=processes.rank
+    ) as progress:
+        for number, video in enumerate(mine, start=1):
+            progress.set_description(f"video {number}/{len(mine)} {video.name}")
+            output.store(video, segment(network, video, settings), progress.update)
+    processes.wait()
+    return output.throughput(videos)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,153 @@
+"""The engine over a video, as a stream of results."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dataset.images import resize_image, resize_mask, short_side_size, to_tensor
+from dataset.video import Video, in_background
+from dataset.video_file import EndOfVideo, VideoFile
+from model.checkpoint import load_network
+from model.fast import fast_network
+from model.inference import STRIDE, InferenceCore, UpdateClock, engine_dtype
+from model.network import RDE_VOS
+from util.device import synchronize
+from util.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """The settings that a video is segmented with.
+
+    Attributes:
+        bank, mem_every, top_k, amp: see `model.inference.InferenceCore`.
+        size: the short side, in pixels, at which frames are segmented; None keeps the size of the frames.
+    """
+
+    bank: str = "2F+L+RDE"
+    mem_every: int = 3
+    top_k: int = 40
+    amp: bool = False
+    size: int | None = None
+
+    def check(self, network: RDE_VOS) -> None:
+        """Refuse settings that cannot work, before any video is read.
+
+        Raises:
+            InputError: as `core`.
+        """
+        self.core(network)
+
+    def core(self, network: RDE_VOS) -> InferenceCore:
+        """A new engine with these settings.
+
+        Raises:
+            InputError: ``size`` is too small, or `InferenceCore` refuses the other settings.
+        """
+        if self.size is not None and self.size <= STRIDE:
+            # SAM halves the embeddings, so they need at least two positions on each side.
+            raise InputError(f"size must be more than {STRIDE} pixels, not {self.size}; the usual size is 480")
+        try:
+            return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k, amp=self.amp)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+
+class Segmented(NamedTuple):
+    """The result for one frame."""
+
+    number: int  # of the frame in the video
+    image: np.ndarray  # the frame, uint8 RGB [H,W,3]
+    ids: np.ndarray  # uint8 object ids [H,W]
+    seconds: float  # of the network since the previous result
+
+
+class Throughput(NamedTuple):
+    """The number of segmented frames, and the processing time for them."""
+
+    frames: int
+    seconds: float  # without reading and writing files
+
+    @property
+    def fps(self) -> float:
+        """Frames per second as the paper counts them: all frames over the processing time; NaN without frames."""
+        return self.frames / self.seconds if self.seconds else float("nan")
+
+
+def engine_network(path: Path, device: torch.device, amp: bool) -> RDE_VOS:
+    """Load the network of a checkpoint in the form in which engines run it.
+
+    An engine converts a plain network to this form itself, but then the plain network stays in memory, too.
+
+    Raises:
+        InputError: as `model.checkpoint.load_network`.
+    """
+    return fast_network(load_network(path, device), engine_dtype(device, amp))
+
+
+def segment(network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings) -> Iterator[Segmented]:
+    """Segment a video as a stream: a few frames are decoded in advance, and no frame and no result is kept.
+
+    Frames that are neither wanted nor update the memory are not decoded, and neither are frames after the last wanted
+    frame. With a ``size`` the probabilities are resized to the size of the frame before each pixel gets its most
+    probable id.
+
+    Yields:
+        the results of the wanted frames, in order.
+
+    Raises:
+        InputError: a frame or mask is missing, corrupt or of the wrong size, or the settings cannot work.
+    """
+    core = settings.core(network)
+    device = next(network.parameters()).device
+    full_size = video.size
+    size = short_side_size(full_size, settings.size) if settings.size else full_size
+
+    def load(number: int) -> tuple[int, np.ndarray, torch.Tensor, torch.Tensor | None]:
+        image, mask = video.read_frame(number), None
+        if number in video.masks:
+            mask = torch.from_numpy(resize_mask(video.read_given_mask(number), size))
+        return number, image, to_tensor(resize_image(image, size)), mask
+
+    passed, seconds = 0, 0.0
+    with contextlib.suppress(EndOfVideo):
+        for number, image, pixels, mask in in_background(planned_frames(video, settings.mem_every), load):
+            started = time.perf_counter()
+            for _ in range(passed, number):
+                core.skip()
+            passed = number + 1
+            probability = core.step(pixels, mask, last=number == video.last)
+            wanted = video.wanted is None or number in video.wanted
+            if wanted:
+                if size != full_size:
+                    probability = F.interpolate(probability[None], full_size, mode="bilinear", align_corners=False)[0]
+                labels = torch.tensor([0, *core.object_ids], dtype=torch.uint8, device=device)
+                # argmax takes 20 times as long as max on a CPU.
+                ids = labels[probability.max(0).indices].cpu().numpy()
+            synchronize(device)
+            seconds += time.perf_counter() - started
+            if wanted:
+                yield Segmented(number, image, ids, seconds)
+                seconds = 0.0
+
+
+def planned_frames(video: Video | VideoFile, mem_every: int) -> Iterator[int]:
+    """The numbers of the frames that the engine needs: the wanted frames, and the frames that update the memory."""
+    clock = UpdateClock(mem_every)
+    for number in itertools.count() if video.last is None else range(video.last + 1):
+        update = clock.tick(annotated=number in video.masks)
+        if update or video.wanted is None or number in video.wanted:
+            yield number
+
+
+def mask_name(video: Video | VideoFile, number: int) -> str:
+    """The name of the file with the mask of a frame."""
+    return f"{video.frame_name(number)}.png"
