@@ -47,7 +47,8 @@ def main() -> None:
     network = chosen_network(arguments, device)
     settings.check(network)
     output = OutputFolder(arguments.output)
-    output.claim(arguments.model, davis.root, processes, year=davis.year, split=davis.split, **asdict(settings))
+    described = {"year": davis.year, "split": davis.split, **asdict(settings), "amp": arguments.amp}
+    output.claim(arguments.model, davis.root, processes, **described)
 
     speed = evaluate(network, videos, output, settings, processes)
     memory = peak_memory(device)

@@ -61,7 +61,8 @@ def main() -> None:
     settings.check(network)
     output = OutputFolder(arguments.output.absolute(), masks="Annotations")
     described = {"split": youtube.split, "output_all": youtube.output_all, "all_frames": youtube.has_all_frames}
-    output.claim(arguments.model, arguments.yv_path, processes, **described, **asdict(settings))
+    described |= {**asdict(settings), "amp": arguments.amp}
+    output.claim(arguments.model, arguments.yv_path, processes, **described)
     if processes.is_main:
         if not youtube.has_all_frames:
             print(f"note: all frames are not at hand, so those of {youtube.images} are taken for the whole videos")

@@ -16,9 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import util  # noqa: F401  before torch, see there
-
-# isort: split
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -28,12 +25,12 @@ from dataset.batches import GlobalBatchSampler
 from dataset.loading import training_batches
 from dataset.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
-from model.checkpoint import load_imagenet_weights, network_from_checkpoint, read_checkpoint
-from model.inference import STRIDE, half_precision
+from model.checkpoint import add_aggregation, load_imagenet_weights, network_from_checkpoint, read_checkpoint
+from model.inference import STRIDE
 from model.losses import hard_pixel_share
 from model.resnet import BACKBONES
 from model.training import ClipResult, ClipTrainer, LossTerms
-from util.device import choose_device, training_layout
+from util.device import choose_device, half_precision, training_layout
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.training.log import TrainingLog, object_ious
@@ -170,12 +167,7 @@ def first_network(arguments: argparse.Namespace) -> RDE_VOS:
     """The network that a new run starts from."""
     if arguments.load_network:
         network = load_network(arguments.load_network)
-        if arguments.stage > 0 and not network.config.aggregation:
-            # STCN's weights and the like: SAM starts here.
-            state = network.state_dict()
-            network = RDE_VOS(replace(network.config, aggregation=True))
-            network.load_state_dict(network.state_dict() | state)
-        return network
+        return add_aggregation(network) if arguments.stage > 0 else network
     if arguments.stage > 0 and not arguments.from_scratch:
         raise InputError(
             f"stage {arguments.stage} starts from the weights of an earlier one; give them with --load_network, or "

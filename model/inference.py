@@ -66,7 +66,7 @@ class InferenceCore:
 
     @property
     def update_due(self) -> bool:
-        """Whether the next frame updates the memory. A frame that does not, and whose masks nobody wants, may be skipped."""
+        """Whether the next frame updates the memory. Other frames may be skipped if nobody wants their masks."""
         return self._clock.due
 
     def skip(self) -> None:

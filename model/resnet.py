@@ -30,7 +30,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions of 1×1, 3×3 and 1×1 beside a shortcut; ``stride`` is that of the 3×3 convolution and the shortcut."""
+    """Convolutions of 1×1, 3×3 and 1×1 beside a shortcut; ``stride`` is that of the 3×3 one and of the shortcut."""
 
     expansion = 4
 

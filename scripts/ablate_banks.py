@@ -72,12 +72,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run(
-    network: RDE_VOS, model: Path, davis: DAVIS, videos: list[Video], output: OutputFolder, settings: EngineSettings,
-    processes: Processes,
+    network: RDE_VOS, arguments: argparse.Namespace, davis: DAVIS, videos: list[Video], output: OutputFolder,
+    settings: EngineSettings, processes: Processes,
 ) -> Row:  # fmt: skip
     """Segment and score the videos with one bank and θ; finished results of an earlier run are read."""
     names = [video.name for video in videos]
-    output.claim(model, davis.root, processes, videos=names, **asdict(settings))
+    output.claim(arguments.model, davis.root, processes, videos=names, **asdict(settings), amp=arguments.amp)
     speed = evaluate(network, videos, output, settings, processes)
     if processes.is_main and not (output.path / "global_results-val.csv").is_file():
         write_results(score_videos(davis.annotations, output.masks, names, progress=True), output.path)
@@ -138,8 +138,7 @@ def main() -> None:
             print(note)
     network = chosen_network(arguments, device)
     settings = {
-        (bank, theta): EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top, amp=arguments.amp)
-        for bank, theta in wanted
+        (bank, theta): EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top) for bank, theta in wanted
     }
     for each in settings.values():
         each.check(network)
@@ -147,7 +146,7 @@ def main() -> None:
     output, rows = arguments.output, {}
     for (bank, theta), each in settings.items():
         folder = OutputFolder(output / f"{bank}-{theta}")
-        rows[bank, theta] = row = run(network, arguments.model, davis, videos, folder, each, processes)
+        rows[bank, theta] = row = run(network, arguments, davis, videos, folder, each, processes)
         if processes.is_main:
             print(f"{bank:9} θ {theta}  J&F {row.scores[0]:.1f}  {row.fps:.3g} FPS", flush=True)
     if processes.is_main:

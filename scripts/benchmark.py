@@ -5,14 +5,14 @@
     python scripts/benchmark.py training --output training.csv --crop_size 192 --batch_size 2
     python scripts/benchmark.py loaders --output loaders.csv
 
-"plain" is the engine, or the training pass, as one would first write it (tests/plain.py). What is compared in time
-takes turns in one process: each repetition runs every variant once. Times are medians over the repetitions, and ratios
-are medians of the repetitions' ratios. What is compared in memory runs in processes of its own: the peak is that of
-the process (on a GPU, of its tensors) from the first frame or step on, the growth what it is above the memory right
-before that. Weights in every form that a variant holds are part of the peak, not of the growth.
+"plain" is the engine on the plain network, as the modules in model/ define it. "fast" is the engine on the network of
+model/fast/. The variants take turns in one process: each repetition runs every variant once. Times are medians over
+the repetitions, and ratios are medians of the repetitions' ratios. For the memory every variant runs in a process of
+its own. The peak is the peak memory of the process (on a GPU, of its tensors) from the first frame or step on. The
+growth is the peak minus the memory before the first frame or step. Weights count in the peak, not in the growth.
 
-Without --model the probabilities of the objects are close to each other everywhere, so that the share of pixels with
-the same id says little; with trained weights it does.
+Without --model the weights are random, and the probabilities of all objects are close to each other in every pixel. The
+share of pixels with the same id then says little.
 
 Each command prints a table and writes it as a CSV file.
 """
@@ -23,8 +23,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# The plain formulas live in the tests, so that the product carries no second engine.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from benchmarks.engine import measure_engines, measure_lengths
 from benchmarks.loaders import measure_loaders
@@ -52,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--frames", type=positive, default=24, help="of the drawn video; a folder's are all played")
     command.add_argument("--times", type=positive, nargs="+", default=[1, 10, 20], help="default 1 10 20")
 
-    command = commands.add_parser("training", help="time and memory of a training step, plain and ours")
+    command = commands.add_parser("training", help="time and memory of a training step, with and without --recompute")
     command.set_defaults(run=measure_training)
     _add_network_arguments(command)
     command.add_argument("--crop_size", type=positive, default=192, help="side of the drawn clips; default 192")

@@ -19,9 +19,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import util  # noqa: F401  before torch, see there
-
-# isort: split
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -66,7 +63,9 @@ def forward_and_backward(clip: Video, times: int) -> Video:
     return Video(f"{clip.name} ×{times}", [*clip.frames, *reversed(clip.frames)] * times, clip.masks)
 
 
-def measure(model: Path, davis: DAVIS, name: str, times: int, settings: EngineSettings, device_name: str) -> dict:
+def measure(
+    model: Path, davis: DAVIS, name: str, times: int, settings: EngineSettings, amp: bool, device_name: str
+) -> dict:
     """Segment the long video and score each frame at once; only sums are kept.
 
     As on DAVIS, the first and the last frame are not scored.
@@ -78,7 +77,7 @@ def measure(model: Path, davis: DAVIS, name: str, times: int, settings: EngineSe
         InputError: the clip cannot be read, or the memory does not suffice.
     """
     device = choose_device(device_name)
-    network = engine_network(model, device, settings.amp)
+    network = engine_network(model, device, amp)
     clip = davis.video(name)
     video = forward_and_backward(clip, times)
     ids = np.unique(clip.read_given_mask(0))[1:, None, None]
@@ -105,12 +104,14 @@ def measure(model: Path, davis: DAVIS, name: str, times: int, settings: EngineSe
     return {"frames": len(video.frames), "seconds": seconds, "peak_memory": peak_memory(device), "j": j, "f": f}
 
 
-def run(path: Path, model: Path, davis: DAVIS, name: str, times: int, settings: EngineSettings, device: str) -> dict:
+def run(
+    path: Path, model: Path, davis: DAVIS, name: str, times: int, settings: EngineSettings, amp: bool, device: str
+) -> dict:
     """Call `measure` in a process of its own, or read the results of an earlier run from ``path``."""
     if not path.is_file():
         try:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                record = pool.submit(measure, model, davis, name, times, settings, device).result()
+                record = pool.submit(measure, model, davis, name, times, settings, amp, device).result()
         except BrokenProcessPool:  # the system ends a process where memory is short
             raise _too_long(settings, times) from None
         with atomic_path(path) as temporary:
@@ -160,22 +161,19 @@ def main() -> None:
             print(note)
     network = chosen_network(arguments, torch.device("cpu"))
     banks = {"2F+L+RDE": arguments.mem_every, "STM": arguments.stm_mem_every}
-    settings = [
-        EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top, amp=arguments.amp)
-        for bank, theta in banks.items()
-    ]
+    settings = [EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top) for bank, theta in banks.items()]
     for each in settings:
         each.check(network)
     output = OutputFolder(arguments.output)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    claimed = {each.bank: asdict(each) for each in settings}
+    claimed = {each.bank: {**asdict(each), "amp": arguments.amp} for each in settings}
     claimed |= {"video": arguments.video, "device": where}
     output.claim(arguments.model, arguments.davis_path, processes, **claimed)
 
     rows = []
     for each, times in itertools.product(settings, arguments.times):
         path = output.records / f"{each.bank}-{times}.json"
-        record = run(path, arguments.model, davis, arguments.video, times, each, arguments.device)
+        record = run(path, arguments.model, davis, arguments.video, times, each, arguments.amp, arguments.device)
         frames, seconds, memory = record["frames"], record["seconds"], record["peak_memory"] / 2**30
         j, f = 100 * record["j"], 100 * record["f"]
         figures = [(j + f) / 2, j, f, frames / seconds, 1000 * seconds / frames, memory]

@@ -1,27 +1,20 @@
-"""The plain formulas, which the fast code must match.
+"""The formulas of the paper, written without the algebra that makes the project's code short or quick.
 
-`segment` goes by the letter of the paper, one object and one position at a time. `PlainCore` and `train_pass` are the
-engine and the forward pass of training as one would first write them in PyTorch: what speed is measured against.
+`segment` handles one object and one memory position at a time. `train_pass` handles one frame at a time.
 """
 
 import math
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model import RDE_VOS, convolution, inference
+from model import RDE_VOS
 from model.aggregation import SpatioTemporalAggregation
-from model.blocks import FusionBlock, SharedConv2d, per_object
-from model.encoders import KeyFeatures
-from model.inference import InferenceCore
-from model.memory import MemoryBank
 from model.network import soft_aggregation
 from model.reading import readout, similarity
-from model.resnet import Backbone
 
-# Table 5's rows as the embeddings that are read once there has been an update.
+# The rows of Table 5: the embeddings that are read after the first update.
 CONTENTS = {
     "RDE": ["RDE"],
     "F": ["F"],
@@ -34,7 +27,7 @@ CONTENTS = {
     "F+2L": ["F", "L", "L"],
     "2F+L+RDE": ["F", "F", "L", "RDE"],
 }
-# And before the first update, when RDE is F, there is no L, and F counts once.
+# The embeddings that are read before the first update: RDE is F, there is no L, and F counts once.
 CONTENTS_AT_FIRST = dict.fromkeys(CONTENTS, "F") | dict.fromkeys(["F+RDE", "F+L+RDE", "2F+L+RDE"], "FF")
 
 
@@ -61,7 +54,7 @@ def aggregate_probabilities(objects: Tensor) -> Tensor:
 def segment(
     network: RDE_VOS, images: list[Tensor], masks: dict[int, Tensor], bank: str, mem_every: int, top_k: int
 ) -> list[Tensor]:
-    """Segment a video by the letter of the paper; each object has a memory of its own.
+    """Segment a video as the paper says; each object has a memory of its own.
 
     Args:
         images: frames [3,H,W].
@@ -148,139 +141,23 @@ def sam(module: SpatioTemporalAggregation, previous: Tensor, latest: Tensor) -> 
     return F.conv3d(x, kernel, squeeze.bias, padding=(0, 1, 1))[:, :, 0]
 
 
-class PlainNetwork(nn.Module):
-    """The network without algebra: concatenations are convolved as a whole, for every object, norms are norms."""
-
-    def __init__(self, network: RDE_VOS) -> None:
-        super().__init__()
-        self.network = network
-        self.compress = PlainFusionBlock(network.decoder.compress)
-        self.fuse = PlainFusionBlock(network.mask_encoder.fuse)
-
-    def encode_key(self, image: Tensor) -> KeyFeatures:
-        encoder = self.network.key_encoder
-        f4, f8, f16 = plain_backbone(encoder.backbone, image)
-        return KeyFeatures(encoder.key_projection(f16), encoder.value_projection(f16), f16, f8, f4)
-
-    def prepare_encoding(self, f16: Tensor) -> Tensor:
-        return f16
-
-    def encode_value(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
-        objects, others = masks.shape[1], masks.sum(1, keepdim=True) - masks
-        frame = per_object(image, objects), per_object(f16, objects)
-        return self.encode_object(*frame, masks.flatten(0, 1), others.flatten(0, 1)).unflatten(0, masks.shape[:2])
-
-    def encode_object(self, image: Tensor, f16: Tensor, mask: Tensor, others: Tensor) -> Tensor:
-        """The value [N,Cv,h,w] of one object of each frame, from its mask and the sum of the others' [N,H,W]."""
-        encoder = self.network.mask_encoder
-        _, _, x = plain_backbone(encoder.backbone, torch.cat([image, mask[:, None], others[:, None]], dim=1))
-        x = self.fuse(torch.cat([x, f16], dim=1))
-        return encoder.refine(x + encoder.attention(x))
-
-    def aggregate(self, previous: tuple[Tensor, Tensor], latest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        key = sam(self.network.key_aggregation, previous[0], latest[0])
-        value = sam(self.network.value_aggregation, previous[1].flatten(0, 1), latest[1].flatten(0, 1))
-        return key, value.view_as(latest[1])
-
-    def prepare_decoding(self, features: KeyFeatures) -> KeyFeatures:
-        return features
-
-    def decode(self, read: Tensor, features: KeyFeatures) -> Tensor:
-        decoder, objects = self.network.decoder, read.shape[1]
-        x = self.compress(torch.cat([read.flatten(0, 1), per_object(features.query_value, objects)], dim=1))
-        for up, skip in ((decoder.up8, features.f8), (decoder.up4, features.f4)):
-            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = up.block(x + per_object(up.skip(skip), objects))
-        predict = decoder.predict
-        logit = F.conv2d(x.relu(), predict.weight, predict.bias, padding=1)
-        logit = F.interpolate(logit, scale_factor=4, mode="bilinear", align_corners=False)
-        return logit.view(*read.shape[:2], *logit.shape[2:])
-
-
-def plain_backbone(backbone: Backbone, x: Tensor) -> list[Tensor]:
-    """The features at strides 4, 8 and 16."""
-    x = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(x))))
-    features = []
-    for stage in (backbone.layer1, backbone.layer2, backbone.layer3):
-        for block in stage:
-            shortcut = x
-            for layer in block.downsample.children():
-                shortcut = layer(shortcut)
-            for number in range(1, len(block.convolutions()) + 1):
-                x = getattr(block, f"bn{number}")(getattr(block, f"conv{number}")(x))
-                x = F.relu_(x if number < len(block.convolutions()) else x + shortcut)
-        features.append(x)
-    return features
-
-
-class PlainFusionBlock(nn.Module):
-    """A residual block of a concatenation."""
-
-    def __init__(self, block: FusionBlock) -> None:
-        super().__init__()
-        self.conv1, self.shortcut = self._whole(block.conv1), self._whole(block.shortcut)
-        self.conv2 = block.conv2
-
-    @staticmethod
-    def _whole(conv: SharedConv2d) -> nn.Conv2d:
-        weight = torch.cat([conv.own.weight, conv.shared.weight], dim=1).detach()
-        whole = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-        whole.weight, whole.bias = nn.Parameter(weight), conv.shared.bias
-        return whole
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x.relu()).relu()) + self.shortcut(x)
-
-
-class PlainMemory(MemoryBank):
-    """Reads a dense affinity over every repeated position."""
-
-    def read(self, query_key: Tensor, top_k: int) -> Tensor:
-        read = []
-        for group in self._groups:
-            contents = [embedding for embedding, count in group.contents(self.spec) for _ in range(count)]
-            keys = torch.cat([embedding.key.flatten(2) for embedding in contents], dim=2)
-            values = torch.cat([embedding.value.flatten(3) for embedding in contents], dim=3)
-            score = similarity(keys, query_key.flatten(2))
-            best, positions = score.topk(min(top_k, score.shape[1]), dim=1)
-            weights = torch.zeros_like(score).scatter_(1, positions, best.softmax(dim=1))
-            read.append(readout(weights, values).unflatten(3, query_key.shape[2:]))
-        return torch.cat(read, dim=1)
-
-
-class PlainCore(InferenceCore):
-    """The engine on the plain network and the plain memory, in fp32."""
-
-    def __init__(self, network: RDE_VOS, **settings: object) -> None:
-        # Nothing of the fast copy is made: it would count as the plain engine's memory.
-        with mock.patch.object(inference, "fast_network", lambda network, dtype: network):
-            super().__init__(network, **settings)
-        self.network = PlainNetwork(network)
-        self._memory = PlainMemory(self._memory.spec, self.network.aggregate)
-
-
-@mock.patch.object(convolution, "trains_by_nnpack", lambda conv, x: False)
 def train_pass(
-    network: PlainNetwork, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor
+    network: RDE_VOS, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The forward pass of training on clips of five frames, with L_Seg over all pixels.
 
-    Frames are encoded one by one, and so are the objects of each; the STM bank segments every frame from 1 on, the SAM
-    bank frames 2 and 4. The arguments are `model.training.ClipTrainer`'s.
+    The STM bank segments every frame from 1 on, the SAM bank segments frames 2 and 4. The arguments are those of
+    `model.training.ClipTrainer`.
 
     Returns:
-        the loss (Eq. 10), and its unweighted terms by their names there.
+        the loss (Eq. 10), and its unweighted terms by the names of `ClipTrainer`.
     """
     masks, perturbed = masks.to(frames), perturbed.to(frames)
     features = [network.encode_key(frames[:, t]) for t in range(5)]
     keys = [feature.key for feature in features]
 
     def encode(t: int, objects: Tensor) -> Tensor:
-        everything = objects.sum(1)
-        values = [
-            network.encode_object(frames[:, t], features[t].f16, mask, everything - mask) for mask in objects.unbind(1)
-        ]
-        return torch.stack(values, dim=1)
+        return network.encode_value(frames[:, t], network.prepare_encoding(features[t].f16), objects)
 
     def read_frame(memory: list[tuple[Tensor, Tensor]], t: int) -> Tensor:
         memory_keys = torch.cat([key.flatten(2) for key, _ in memory], dim=2)
@@ -289,7 +166,7 @@ def train_pass(
         return readout(weights, memory_values).unflatten(3, keys[t].shape[2:])
 
     def logits(read: Tensor, t: int) -> Tensor:
-        objects = network.decode(read, features[t]).sigmoid()
+        objects = network.decode(read, network.prepare_decoding(features[t])).sigmoid()
         return soft_aggregation(objects * selector[:, :, None, None])
 
     def cross_entropy(aggregated: Tensor, t: int) -> Tensor:
@@ -305,7 +182,7 @@ def train_pass(
     values = [encode(0, perturbed)]
     terms = {"mc": divergence(teacher=encode(0, masks[:, 0]), student=values[0])}
 
-    # The STM bank remembers every frame, with the masks that it predicted.
+    # The STM bank remembers every frame with its predicted masks.
     stm_reads, stm_logits = {}, {}
     for t in range(1, 5):
         stm_reads[t] = read_frame(list(zip(keys, values, strict=False)), t)
@@ -314,7 +191,7 @@ def train_pass(
             values.append(encode(t, stm_logits[t].softmax(1)[:, 1:]))
     terms |= {f"ce_{t}": cross_entropy(stm_logits[t], t) for t in (1, 3)}
 
-    # The SAM bank is the RDE, and remembers those same frames.
+    # The SAM bank is the RDE of the same frames.
     rde = keys[0], values[0]
     for t in range(1, 4):
         rde = network.aggregate(rde, (keys[t], values[t]))

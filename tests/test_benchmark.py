@@ -67,7 +67,7 @@ def test_engines_on_a_folder(benchmark, tmp_path):
         assert number(row, "FPS") == pytest.approx(1000 / number(row, "ms per frame"), rel=1e-3)
         check_against_plain(row, rows[0])
     plain, fast, amp = (number(row, "largest difference") for row in rows)
-    assert plain == 0 and fast < 1e-4 and fast < amp < 0.5
+    assert plain == 0 and fast < 1e-4 and fast <= amp < 0.5  # equal on processors without bf16
     assert number(rows[0], "same ids (%)") == 100 and all(number(row, "same ids (%)") > 0 for row in rows)
 
 
@@ -81,7 +81,7 @@ def test_lengths(benchmark):
 
 def test_training(benchmark):
     rows = benchmark("training", "--crop_size", 64, "--batch_size", 1, "--repetitions", 1)
-    assert [row["pass"] for row in rows] == ["plain", "ours", "ours --recompute"]
+    assert [row["pass"] for row in rows] == ["plain", "--recompute"]
     check_memory(rows)
     for row in rows:
         assert number(row, "step (ms)") > number(row, "forward (ms)") + number(row, "backward (ms)") > 0
@@ -112,5 +112,5 @@ def test_what_cannot_be_measured_is_refused(inline, small_checkpoint, tmp_path: 
     clip = ("--video", base / "JPEGImages/480p/clip", "--mask", base / "Annotations/480p/clip/00000.png")
     assert_refused(refused(*engine, *clip), "00000.png holds 2 objects", "--objects")
     assert_refused(refused("training", "--crop_size", 50), "--crop_size 50", "16")
-    assert_refused(refused("loaders", "--davis_root", base), "--yv_root")
+    assert_refused(refused("loaders", "--davis_root", base), "yv_root")
     assert not (tmp_path / "table.csv").exists()

@@ -10,6 +10,7 @@ from torch import nn
 from conftest import SMALL
 from model import RDE_VOS, NetworkConfig, soft_aggregation
 from model.aggregation import SpatioTemporalAggregation
+from model.blocks import FusionBlock, ResidualBlock
 from model.reading import MemoryTable, affinity, readout, similarity
 from model.resnet import Backbone
 from plain import read, sam
@@ -117,6 +118,19 @@ def test_objects_of_a_batch_are_independent(small_network):
         frame = small_network.prepare_encoding(alone.f16)
         swapped = small_network.encode_value(images[b : b + 1], frame, masks[b : b + 1].flip(1))
         torch.testing.assert_close(swapped.flip(1)[0], values[b], atol=1e-4, rtol=1e-4)
+
+
+def test_fusion_blocks_are_residual_blocks_of_concatenations():
+    torch.manual_seed(0)
+    fusion, whole = FusionBlock(6, 4, 8), ResidualBlock(10, 8)
+    for conv in ("conv1", "shortcut"):
+        halves = getattr(fusion, conv)
+        getattr(whole, conv).weight.data = torch.cat([halves.own.weight, halves.shared.weight], dim=1)
+        getattr(whole, conv).bias = halves.shared.bias
+    whole.conv2 = fusion.conv2
+    own, shared = torch.randn(2 * 3, 6, 5, 7), torch.randn(2, 4, 5, 7)
+    expected = whole(torch.cat([own, shared.repeat_interleave(3, dim=0)], dim=1))
+    torch.testing.assert_close(fusion(own, fusion.prepare(shared)), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])

@@ -1,4 +1,4 @@
-"""The fast copy of the network, and the convolutions that it is made of, against the plain ones."""
+"""The fast network, its blocks and its convolutions against the plain network."""
 
 import functools
 import itertools
@@ -12,24 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from conftest import ROOT, SMALL, draw_clip, tensors
-from model import RDE_VOS, compiled
-from model.compiled import CompiledConv2d
-from model.convolution import (
-    Conv2d,
-    NNPACKConv2d,
-    OneChannelConv2d,
-    PackedConv2d,
-    WinogradConv2d,
-    finish,
-    gains_from_winograd,
-    trains_by_nnpack,
-)
-from model.fast import fast_network
+from conftest import ROOT, SMALL, draw_clip, tensors, write_davis
+from model import RDE_VOS, load_network
+from model.fast import compiled, fast_network
+from model.fast.blocks import OneChannelConv2d
+from model.fast.compiled import CompiledConv2d, gains_from_winograd
+from model.fast.convolution import Convolution, PackedConv2d
 from model.inference import InferenceCore
-from plain import PlainCore
+from util.device import inference_dtype
+
+needs_onednn = pytest.mark.skipif(not PackedConv2d.available(), reason="this PyTorch has no oneDNN")
 
 
 def can_compile(dtype: torch.dtype) -> bool:
@@ -76,76 +69,6 @@ def test_every_part_computes_the_same(network, frames):
     torch.testing.assert_close(fast_value, value, atol=1e-4, rtol=1e-4)
     logit, fast_logit = (n.decode(value, n.prepare_decoding(features)) for n in (network, fast))
     torch.testing.assert_close(fast_logit, logit, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="this PyTorch has no NNPACK")
-@pytest.mark.parametrize(("channels", "size"), [((64, 64), (40, 41)), ((96, 72), (30, 54)), ((64, 128), (8, 8))])
-@torch.inference_mode()
-def test_nnpack_is_the_convolution(channels, size):
-    torch.manual_seed(0)
-    conv = nn.Conv2d(*channels, 3, padding=1)
-    assert gains_from_winograd(conv)
-    x = torch.randn(2, channels[0], *size)
-    torch.testing.assert_close(NNPACKConv2d(conv)(x), conv(x), atol=1e-4, rtol=1e-4)
-    # Channels-last tensors come out of the backbones.
-    x = x.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(NNPACKConv2d(conv)(x), conv(x), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="this PyTorch has no NNPACK")
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("channels", "images", "size"), [((256, 288), 2, (45, 46)), ((288, 256), 1, (63, 64))])
-def test_nnpack_has_the_gradients_of_the_convolution(channels, images, size, bias):
-    torch.manual_seed(0)
-    conv = Conv2d(*channels, 3, padding=1, bias=bias)
-    x, other = torch.randn(images, channels[0], *size), torch.randn(images, channels[1], *size)
-    assert trains_by_nnpack(conv, x)
-    assert not trains_by_nnpack(conv, x.bfloat16()) and not trains_by_nnpack(conv, x[:, :, :40, :40])
-    with torch.no_grad():
-        assert not trains_by_nnpack(conv, x)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not trains_by_nnpack(conv, x)
-    plain = nn.Conv2d(*channels, 3, padding=1, bias=bias)
-    plain.load_state_dict(conv.state_dict())
-    x_of_plain = x.clone().requires_grad_()
-    # Without the ReLU, whose gradient jumps where results are as good as zero.
-    result, expected = conv(x.requires_grad_(), other), plain(x_of_plain) + other
-    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
-    weights = torch.randn_like(result)
-    (result * weights).sum().backward()
-    (expected * weights).sum().backward()
-    torch.testing.assert_close(x.grad, x_of_plain.grad, atol=1e-4, rtol=1e-3)
-    for ours, theirs in zip(conv.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-2, rtol=1e-3)  # sums of thousands of products
-    # A fixed input, as at the border of a frozen part, asks for no gradient.
-    conv(x.detach()).sum().backward()
-
-
-@pytest.mark.skipif(not PackedConv2d.available(), reason="this PyTorch has no oneDNN")
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(
-    ("channels", "size"),
-    [((64, 64), (75, 80)), ((96, 72), (80, 81)), ((64, 128), (113, 54)), ((64, 96), (8, 8)), ((64, 64), (1, 3))],
-)
-@torch.inference_mode()
-def test_winograd_is_the_convolution(channels, size, bias, monkeypatch):
-    torch.manual_seed(0)
-    conv = nn.Conv2d(*channels, 3, padding=1, bias=bias)
-    assert gains_from_winograd(conv)
-    x = torch.randn(2, channels[0], *size)
-    exact = conv(x)
-    # In fp32 it shows that the algebra is right, in bands of any height: as by default, of one, three and all rows.
-    other = torch.randn_like(exact)
-    columns = -(-size[1] // 4)
-    for band_bytes in (WinogradConv2d.BAND_BYTES, 1, 3 * 36 * columns * max(channels) * 4, 1 << 40):
-        monkeypatch.setattr(WinogradConv2d, "BAND_BYTES", band_bytes)
-        torch.testing.assert_close(WinogradConv2d(conv)(x), exact, atol=1e-4, rtol=1e-4)
-        result = WinogradConv2d(conv)(x, other.clone(), replace_other=True)
-        torch.testing.assert_close(result, exact + other, atol=1e-4, rtol=1e-4)
-    # In 16 bits it loses about as much as its documentation says.
-    half = WinogradConv2d(conv.bfloat16())(x.bfloat16())
-    assert half.dtype == torch.bfloat16
-    assert (half - exact).norm() < 0.02 * exact.norm()
 
 
 @needs_compiler
@@ -219,33 +142,28 @@ def test_a_temporary_folder_that_is_missing_is_as_good_as_no_compiler(monkeypatc
     assert compiled._library.__wrapped__(torch.float32) is None
 
 
+@needs_onednn
 @torch.inference_mode()
-def test_a_convolution_does_what_follows_it_and_leaves_the_other_tensor_alone():
+def test_a_convolution_includes_what_surrounds_it_and_keeps_the_other_tensor():
     torch.manual_seed(0)
     plain = nn.Conv2d(64, 96, 3, padding=1)
-    conv = Conv2d(64, 96, 3, padding=1)
-    conv.load_state_dict(plain.state_dict())
     x, other = torch.randn(1, 64, 80, 76), torch.randn(1, 96, 80, 76)
     kept = other.clone()
-    kinds = [conv, NNPACKConv2d(plain)] + [PackedConv2d.of(plain), WinogradConv2d(plain)] * PackedConv2d.available()
-    kinds += [CompiledConv2d(plain)] * can_compile(torch.float32)
-    for kind in kinds:
-        for relu_first, relu in itertools.product((False, True), repeat=2):
-            for summand in (None, other):
-                expected = finish(plain(x.relu() if relu_first else x), summand, relu)
-                result = kind(x, summand, relu_first=relu_first, relu=relu)
-                torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
+    for kind in [PackedConv2d(plain)] + [CompiledConv2d(plain)] * can_compile(torch.float32):
+        for relu_first, relu, summand in itertools.product((False, True), (False, True), (None, other)):
+            expected = plain(x.relu() if relu_first else x) + (0 if summand is None else summand)
+            result = kind(x, summand, relu_first=relu_first, relu=relu)
+            torch.testing.assert_close(result, expected.relu() if relu else expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(other, kept)
-        # Where it may replace it, the result is the same.
+        # The result may replace the other tensor; the result is the same.
         for layout in (torch.contiguous_format, torch.channels_last):
             replaced = other.clone(memory_format=layout)
             result = kind(x, replaced, relu=True, replace_other=True)
-            torch.testing.assert_close(result, finish(plain(x), other, True), atol=1e-4, rtol=1e-4)
-            if isinstance(kind, CompiledConv2d | WinogradConv2d | PackedConv2d) and layout == torch.channels_last:
-                assert result.data_ptr() == replaced.data_ptr()
+            torch.testing.assert_close(result, (plain(x) + other).relu(), atol=1e-4, rtol=1e-4)
+            assert (result.data_ptr() == replaced.data_ptr()) == (layout == torch.channels_last)
 
 
-@pytest.mark.skipif(not PackedConv2d.available(), reason="this PyTorch has no oneDNN")
+@needs_onednn
 @pytest.mark.parametrize(
     "settings",
     [
@@ -260,23 +178,19 @@ def test_a_convolution_does_what_follows_it_and_leaves_the_other_tensor_alone():
 def test_packed_weights_are_the_convolution_at_every_size(settings):
     torch.manual_seed(0)
     conv = nn.Conv2d(5, 24, **settings)
-    packed = PackedConv2d.of(conv)
+    packed = PackedConv2d(conv)
     for batch, height, width in ((1, 40, 56), (2, 25, 31), (1, 40, 56)):
         x = torch.randn(batch, 5, height, width)
         torch.testing.assert_close(packed(x), conv(x), atol=1e-4, rtol=1e-4)
 
 
+@torch.inference_mode()
 def test_one_channel_is_the_convolution():
     torch.manual_seed(0)
-    conv = OneChannelConv2d(24)
+    conv = nn.Conv2d(24, 1, 3, padding=1)
     for layout in (torch.contiguous_format, torch.channels_last):
-        x = torch.randn(2, 24, 17, 30).contiguous(memory_format=layout).requires_grad_()
-        plain = F.conv2d(x, conv.weight, conv.bias, padding=1)
-        torch.testing.assert_close(conv(x), plain, atol=1e-5, rtol=1e-5)
-        weights = torch.randn_like(plain)
-        gradients = (torch.autograd.grad((y * weights).sum(), (x, *conv.parameters())) for y in (conv(x), plain))
-        for ours, expected in zip(*gradients, strict=True):
-            torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+        x = torch.randn(2, 24, 17, 30).contiguous(memory_format=layout)
+        torch.testing.assert_close(OneChannelConv2d(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
 
 
 def test_winograd_is_for_some_convolutions():
@@ -292,32 +206,68 @@ def test_winograd_is_for_some_convolutions():
 
 
 @pytest.mark.parametrize("objects", [1, 3])
-def test_the_engine_agrees_with_the_plain_one(network, objects):
-    """Large enough a frame for NNPACK to run, and wide enough a network for Winograd convolutions."""
+def test_the_engine_agrees_on_both_networks(network, objects):
     frames, ids = draw_clip(7, 160, 192, objects)
     images, mask = tensors(frames), torch.from_numpy(ids[0])
-    plain, fast, half = PlainCore(network), InferenceCore(network), InferenceCore(network, amp=True)
+    half = inference_dtype(torch.device("cpu"), amp=True)
+    cores = [InferenceCore(each) for each in (network, fast_network(network), fast_network(network, half))]
     for t, image in enumerate(images):
-        expected, quick, mixed = (core.step(image, mask if t == 0 else None) for core in (plain, fast, half))
+        expected, quick, mixed = (core.step(image, mask if t == 0 else None) for core in cores)
         torch.testing.assert_close(quick, expected, atol=1e-3, rtol=0)
         assert mixed.dtype == torch.float32 and (mixed - expected).abs().mean() < 0.01
 
 
-def test_one_copy_serves_until_the_weights_change(network):
-    first = fast_network(network)
-    assert fast_network(network) is first and fast_network(network, torch.bfloat16) is not first
-    with torch.no_grad():
-        network.decoder.predict.bias += 1
-    second = fast_network(network)
-    assert second is not first
-    assert torch.equal(second.decoder.predict.bias, network.decoder.predict.bias)
+def test_the_conversion_leaves_the_plain_network_as_it_is(network):
+    image = torch.randn(1, 3, 32, 48)
+    network.train()
+    before, key = {name: tensor.clone() for name, tensor in network.state_dict().items()}, network.encode_key(image).key
+    fast = fast_network(network, torch.bfloat16)
+    assert not fast.training and not any(weight.requires_grad for weight in fast.parameters())
+    assert network.training and all(weight.requires_grad for weight in network.parameters())
+    assert not any(isinstance(module, Convolution) for module in network.modules())
+    after = network.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert torch.equal(network.encode_key(image).key, key)
 
 
-def test_a_fast_network_is_returned_as_it_is(network):
+def test_weights_that_do_not_change_share_their_memory(network):
     fast = fast_network(network)
-    assert fast_network(fast) is fast
-    with pytest.raises(ValueError, match="bfloat16"):
-        fast_network(fast, torch.bfloat16)
+    weight = network.mask_encoder.attention.channel_mlp[0].weight
+    assert fast.mask_encoder.attention.channel_mlp[0].weight.data_ptr() == weight.data_ptr()
+
+
+def test_loading_converting_and_segmenting_work_in_inference_mode(small_checkpoint):
+    frames, ids = draw_clip(3, 64, 80, 1)
+    with torch.inference_mode():
+        network = load_network(small_checkpoint)
+        cores = InferenceCore(network), InferenceCore(fast_network(network))
+        for t, image in enumerate(tensors(frames)):
+            plain, fast = (core.step(image, torch.from_numpy(ids[0]) if t == 0 else None) for core in cores)
+            torch.testing.assert_close(fast, plain, atol=1e-3, rtol=0)
+
+
+def test_without_the_folder_everything_still_works(tmp_path, small_checkpoint):
+    """Only the call of `fast_network` needs model/fast/."""
+    for package in ("model", "util", "dataset"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    shutil.rmtree(tmp_path / "model" / "fast")
+    stream = tmp_path / "util" / "evaluation" / "stream.py"
+    text = stream.read_text()
+    call = "fast_network(load_network(path, device), inference_dtype(device, amp))"
+    assert text.count(call) == 1 and text.count("fast_network") == 2  # its import and the one call
+    text = text.replace("from model.fast import fast_network\n", "").replace(call, "load_network(path, device)")
+    stream.write_text(text)
+    for script in ("eval_davis.py", "train.py"):
+        shutil.copy(ROOT / script, tmp_path)
+    (tmp_path / "model" / "weights").mkdir()
+    davis = write_davis(tmp_path / "DAVIS", {"clip": 4})
+    flags = ["--model", small_checkpoint, "--davis_path", davis, "--output", tmp_path / "output", "--device", "cpu"]
+    program = [sys.executable, "eval_davis.py", *map(str, flags)]
+    result = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "output" / "clip").glob("*.png"))) == 4
+    result = subprocess.run([sys.executable, "train.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_bank_f_encodes_no_updates(network):
@@ -336,8 +286,9 @@ import sys
 import torch
 from model import load_network
 from model.checkpoint import SHIPPED_WEIGHTS
+from model.fast import fast_network
 from model.inference import InferenceCore
-core = InferenceCore(load_network(SHIPPED_WEIGHTS))
+core = InferenceCore(fast_network(load_network(SHIPPED_WEIGHTS)))
 mask = torch.zeros(64, 64, dtype=torch.uint8)
 mask[16:48, 16:48] = 1
 for t in range(4):

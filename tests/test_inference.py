@@ -1,5 +1,6 @@
 """The engine: every bank against the plain formulas, late objects, skipped frames, and what it refuses."""
 
+import copy
 import gc
 
 import pytest
@@ -133,11 +134,11 @@ def test_the_engine_keeps_no_frames_and_a_bank_of_constant_size(small_network, b
     assert grown == (20 * embedding if bank == "STM" else 0)
 
 
-def test_amp_agrees_with_fp32(small_network):
+def test_half_precision_agrees_with_fp32(small_network):
     frames, ids = draw_clip(8, 64, 96, 2)
     images, masks = tensors(frames), {0: torch.from_numpy(ids[0])}
     exact = run(InferenceCore(small_network), images, masks)
-    mixed = run(InferenceCore(small_network, amp=True), images, masks)
+    mixed = run(InferenceCore(copy.deepcopy(small_network).bfloat16()), images, masks)
     for a, b in zip(exact, mixed, strict=True):
         assert b.dtype == torch.float32
         assert (a - b).abs().mean() < 0.02
@@ -164,7 +165,7 @@ def test_what_the_engine_refuses(small_network):
     with pytest.raises(ValueError, match="float tensor"):
         core.step(image[0], mask)
     core.step(image, mask)
-    with pytest.raises(ValueError, match="those before"):
+    with pytest.raises(ValueError, match="the frames before"):
         core.step(image[:, :16])
     for wrong in ({"mem_every": 0}, {"top_k": 0}, {"bank": "X"}):
         with pytest.raises(ValueError):

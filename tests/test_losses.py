@@ -11,7 +11,7 @@ from conftest import GOLDENS, SMALL, tensors
 from model import RDE_VOS
 from model.losses import bootstrapped_cross_entropy, channel_divergence, hard_pixel_share
 from model.training import ClipTrainer, LossTerms
-from plain import PlainNetwork, train_pass
+from plain import train_pass
 
 
 def golden_batch(golden) -> tuple[torch.Tensor, ...]:
@@ -48,7 +48,7 @@ def test_golden(published_network):
 def test_the_plain_pass_gives_the_same_losses(small_network, small_batch):
     """Of both clips, one of which has an empty slot; and the same gradients of what both passes run as it is."""
     result = ClipTrainer(small_network)(*small_batch, share=1.0)
-    loss, terms = train_pass(PlainNetwork(small_network), *small_batch)
+    loss, terms = train_pass(small_network, *small_batch)
     torch.testing.assert_close(loss, result.loss)
     assert set(terms) == set(result.terms)
     for name, term in terms.items():

@@ -8,9 +8,10 @@ from dataset.davis import DAVIS
 from dataset.images import to_tensor
 from model import load_network
 from model.checkpoint import SHIPPED_WEIGHTS
+from model.fast import fast_network
 from model.inference import InferenceCore
-from plain import PlainCore
 from toy import ToySettings, make_toy_data
+from util.device import inference_dtype
 from util.evaluation.metrics import read_results
 
 SAYS_SO = "using the small network shipped with the project"
@@ -75,7 +76,8 @@ def test_the_recurrent_embedding_stays_in_range_over_hundreds_of_updates(toy):
 def test_the_engine_agrees_with_the_plain_one(toy):
     network = load_network(SHIPPED_WEIGHTS)
     video = DAVIS(toy / "DAVIS" / "2017").videos()[0]
-    cores = PlainCore(network), InferenceCore(network), InferenceCore(network, amp=True)
+    half = inference_dtype(torch.device("cpu"), amp=True)
+    cores = [InferenceCore(each) for each in (network, fast_network(network), fast_network(network, half))]
     same_fast, same_amp = [], []
     for t in range(len(video.frames)):
         image = to_tensor(video.read_frame(t))

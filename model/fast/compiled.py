@@ -109,9 +109,9 @@ class CompiledConv2d(Convolution):
     which are four to seven times as large, from memory; and it needs no memory between calls.
     """
 
-    # Bounds of the workspace in bytes. If all transformed kernels fit into ALL_KERNELS_BYTES, a few tiles at a time pass
-    # all kernels. Otherwise all tiles pass a few kernels at a time. The bounds were measured on a processor with 1 MiB of
-    # cache for each core and 32 MiB for all cores.
+    # Bounds of the workspace in bytes. If all transformed kernels fit into ALL_KERNELS_BYTES, a few tiles at a time
+    # pass all kernels. Otherwise all tiles pass a few kernels at a time. The bounds were measured on a processor with
+    # 1 MiB of cache for each core and 32 MiB for all cores.
     ALL_KERNELS_BYTES, FEW_TILES_BYTES = 1 << 24, 1 << 21
     SOME_KERNELS_BYTES, ALL_TILES_BYTES = 1 << 23, 1 << 25
 
@@ -132,7 +132,7 @@ class CompiledConv2d(Convolution):
 
     @staticmethod
     def possible(conv: nn.Conv2d) -> bool:
-        """Whether a convolution `gains_from_winograd`, and this machine compiles the program for its type and channels."""
+        """Whether a convolution `gains_from_winograd`, and the program for its type and channels compiles here."""
         if not gains_from_winograd(conv) or conv.weight.device.type != "cpu":
             return False
         library = _library(conv.weight.dtype)

@@ -1,4 +1,4 @@
-"""What every measurement of scripts/benchmark.py is made of."""
+"""The parts that all measurements of scripts/benchmark.py share."""
 
 import argparse
 import gc
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from model import RDE_VOS, NetworkConfig, load_network
-from util import lasting_memory, return_freed_memory
 from util.device import choose_device, peak_memory
 from util.errors import InputError
 from util.files import write_csv
@@ -26,37 +25,36 @@ MEMORY_COLUMNS = ("peak (MiB)", "growth (MiB)")
 
 
 class Memory(NamedTuple):
-    """Peak memory in MiB, and how much of it had not been there before."""
+    """The peak memory in MiB, and its growth: the peak minus the memory before the measurement."""
 
     peak: float
     growth: float
 
 
 def make_network(arguments: argparse.Namespace, device: torch.device) -> RDE_VOS:
-    """The network of the command line; a new one has the same weights every time.
+    """The network that the command line names, or a new network, which has the same weights every time.
 
     Raises:
         InputError: the checkpoint cannot be used, or has no SAM.
     """
     if arguments.model is None:
         torch.manual_seed(0)
-        with lasting_memory():
-            return RDE_VOS(NetworkConfig(mask_backbone="resnet18")).eval().to(device)
+        return RDE_VOS(NetworkConfig(mask_backbone="resnet18")).eval().to(device)
     network = load_network(arguments.model, device)
     if not network.config.aggregation:
-        raise InputError(f"{arguments.model} has no SAM, which is measured here; give weights of RDE-VOS")
+        raise InputError(f"{arguments.model} has no SAM, which this script measures; give weights of RDE-VOS")
     return network
 
 
 def prepare(arguments: argparse.Namespace) -> torch.device:
-    """Set this process up as the command line wants it; returns where to compute."""
+    """Set up this process as the command line says; returns the device to compute on."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     return choose_device(arguments.device)
 
 
 def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
-    """Call a function of this file in a new process, so that its peak memory is its own.
+    """Call a function in a new process, so that the peak memory of the process is that of the function.
 
     Raises:
         InputError: as ``work`` does, or the system ended the process.
@@ -69,7 +67,7 @@ def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
 
 
 class MemoryMeter:
-    """Peak memory from now on."""
+    """Measures the peak memory from its construction on."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -77,9 +75,7 @@ class MemoryMeter:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            # What loading has freed goes back to the system; kept at hand, it would hide as much of the growth.
-            return_freed_memory()
-            # Linux forgets the peak so far, which came from loading; elsewhere it stays, and growth begins at it.
+            # Loading has its own peak. Linux can forget this peak; on other systems the growth begins at the peak.
             reset = Path("/proc/self/clear_refs")
             if reset.exists():
                 reset.write_text("5")

@@ -27,24 +27,24 @@ from benchmarks.common import (
 from dataset.images import resize_image, resize_mask, to_tensor
 from dataset.video import Video, list_frames
 from model import RDE_VOS
+from model.fast import fast_network
 from model.inference import InferenceCore
-from plain import PlainCore
-from util.device import synchronize
+from util.device import inference_dtype, synchronize
 from util.errors import InputError
 
-ENGINES = {"plain": (PlainCore, False), "fast": (InferenceCore, False), "fast --amp": (InferenceCore, True)}
+ENGINES = ("plain", "fast", "fast --amp")
 PARTS = ("key encoder", "reading", "decoder", "mask encoder", "SAM", "rest")
 
 
 class PartTimes:
-    """Times calls from outside, without waiting for a GPU: its events note when it comes by."""
+    """Times calls of functions. On a GPU events take the times, so that the calls do not wait for the GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._calls: list[tuple[str, float | torch.cuda.Event, float | torch.cuda.Event]] = []
 
     def timed(self, part: str, function: Callable[..., Result]) -> Callable[..., Result]:
-        """The function, with its calls counted as time of a part."""
+        """A function whose calls count as time of a part."""
 
         def call(*arguments: object) -> Result:
             start = self._now()
@@ -55,7 +55,7 @@ class PartTimes:
         return call
 
     def take(self) -> dict[str, float]:
-        """Seconds by part since this was last asked; a GPU must have finished."""
+        """Seconds by part since the last call of this method; a GPU must have finished its work."""
         total: dict[str, float] = {}
         for part, start, end in self._calls:
             seconds = end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
@@ -72,33 +72,38 @@ class PartTimes:
 
 
 class Player:
-    """An engine that is timed while it plays a video whose first frame has a mask.
+    """An engine that segments a video frame by frame and measures its times.
 
     Args:
         engine: one of `ENGINES`.
+        network: a plain network.
+        mask: object ids of the first frame [H,W].
+        mem_every, bank: see `model.inference.InferenceCore`.
     """
 
     def __init__(self, engine: str, network: RDE_VOS, mask: Tensor, *, mem_every: int, bank: str = "2F+L+RDE") -> None:
-        core_class, amp = ENGINES[engine]
-        self._core = core = core_class(network, bank=bank, mem_every=mem_every, amp=amp)
-        self._device = next(network.parameters()).device
+        self._device = network.device
+        if engine != "plain":
+            network = fast_network(network, inference_dtype(network.device, amp=engine == "fast --amp"))
+        self._core = core = InferenceCore(network, bank=bank, mem_every=mem_every)
         self._mask: Tensor | None = mask
         self._seconds = 0.0
         self._parts = PartTimes(self._device)
-        timed, inner = self._parts.timed, core.network
+        timed = self._parts.timed
         core.network = SimpleNamespace(
-            parameters=inner.parameters,
-            encode_key=timed("key encoder", inner.encode_key),
-            prepare_decoding=timed("decoder", inner.prepare_decoding),
-            decode=timed("decoder", inner.decode),
-            prepare_encoding=timed("mask encoder", inner.prepare_encoding),
-            encode_value=timed("mask encoder", inner.encode_value),
+            device=network.device,
+            dtype=network.dtype,
+            encode_key=timed("key encoder", network.encode_key),
+            prepare_decoding=timed("decoder", network.prepare_decoding),
+            decode=timed("decoder", network.decode),
+            prepare_encoding=timed("mask encoder", network.prepare_encoding),
+            encode_value=timed("mask encoder", network.encode_value),
         )
         core._memory.read = timed("reading", core._memory.read)
         core._memory._aggregate = timed("SAM", core._memory._aggregate)
 
     def step(self, image: np.ndarray) -> Tensor:
-        """Play a frame, uint8 RGB [H,W,3], to its ids on the CPU; returns the probabilities."""
+        """Segment a frame, uint8 RGB [H,W,3], up to its ids on the CPU; returns the probabilities [K+1,H,W]."""
         pixels = to_tensor(image)
         synchronize(self._device)
         started = time.perf_counter()
@@ -110,7 +115,7 @@ class Player:
         return probability
 
     def take_times(self) -> dict[str, float]:
-        """Seconds by part since this was last asked, and those of everything as ``total``."""
+        """Seconds by part since the last call of this method, and the seconds of all parts as ``total``."""
         parts = dict.fromkeys(PARTS, 0.0) | self._parts.take()
         parts["rest"] = self._seconds - sum(parts.values())
         parts["total"], self._seconds = self._seconds, 0.0
@@ -118,13 +123,14 @@ class Player:
 
 
 class Clip:
-    """The video of the command line: a folder's frames, over and over, or drawn ones.
+    """The video of the command line: the frames of a folder, repeated without end, or drawn frames.
 
     Args:
-        objects: how many it must have.
+        arguments: the command line.
+        objects: the number of objects that the video must have.
 
     Raises:
-        InputError: the mask has fewer objects, or what is given cannot be read.
+        InputError: the mask has fewer objects, or the frames or the mask cannot be read.
     """
 
     def __init__(self, arguments: argparse.Namespace, objects: int) -> None:
@@ -142,7 +148,7 @@ class Clip:
 
     @property
     def length(self) -> int | None:
-        """The number of different frames of a folder."""
+        """The number of different frames of a folder; None for drawn frames, which never repeat."""
         return None if self._video is None else len(self._video.frames)
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
@@ -152,18 +158,18 @@ class Clip:
         return [resize_image(self._video.read_frame(t % self.length), self._size) for t in range(start, stop)]
 
     def mask(self, objects: int) -> Tensor:
-        """The first frame's mask with its first so many objects: uint8 [H,W]."""
+        """The mask of the first frame, limited to a number of objects: uint8 [H,W]."""
         kept = np.isin(self._first_ids, self._ids[:objects])
         return torch.from_numpy(self._first_ids * kept)
 
 
 def warm_up_length(mem_every: int) -> int:
-    """Frames until an engine has been through everything that it does: the annotated one, and two updates."""
+    """The number of frames until an engine has done all kinds of work: the annotated frame, and two updates."""
     return 1 + 2 * mem_every
 
 
 class Agreement:
-    """How far the results of an engine are from those of the plain one."""
+    """The differences between the results of an engine and those of the plain engine."""
 
     def __init__(self) -> None:
         self.difference = 0.0
@@ -185,10 +191,11 @@ class Agreement:
 def time_engines(
     network: RDE_VOS, clip: Clip, objects: int, arguments: argparse.Namespace
 ) -> tuple[dict[str, list[dict[str, float]]], dict[str, Agreement]]:
-    """Let the engines play the same video in turns.
+    """Let the engines segment the same video in turns.
 
     Returns:
-        for each engine the milliseconds per frame by part, in each repetition; and how well it agrees with plain.
+        for each engine the milliseconds per frame by part, in each repetition; for each engine its agreement with the
+        plain engine.
     """
     players = {name: Player(name, network, clip.mask(objects), mem_every=arguments.mem_every) for name in ENGINES}
     agreement = {name: Agreement() for name in ENGINES}
@@ -211,7 +218,7 @@ def time_engines(
 
 
 def engine_memory(arguments: argparse.Namespace, engine: str, objects: int) -> Memory:
-    """The memory that an engine takes, in this process."""
+    """The memory that an engine takes in this process."""
     device = prepare(arguments)
     clip = Clip(arguments, max(arguments.objects))
     player = Player(engine, make_network(arguments, device), clip.mask(objects), mem_every=arguments.mem_every)
@@ -252,7 +259,7 @@ def measure_engines(arguments: argparse.Namespace) -> None:
 
 
 def play(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, float, Memory]:
-    """Play the video so many times over, in this process; returns the frames, the seconds and the memory."""
+    """Segment the video ``times`` times, in this process; returns the frames, the seconds and the memory."""
     device = prepare(arguments)
     clip = Clip(arguments, arguments.objects)
     network, mask = make_network(arguments, device), clip.mask(arguments.objects)
@@ -260,7 +267,7 @@ def play(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, flo
     settings = {"bank": bank, "mem_every": arguments.mem_every}
     warm_up = Player("fast", network, mask, **settings)
     player = Player("fast", network, mask, **settings)
-    # Before the warm-up, whose memory the first frames of the run would otherwise find at hand.
+    # The measurement starts before the warm-up. Otherwise the run could reuse memory that the warm-up has freed.
     meter = MemoryMeter(device)
     for t in range(warm_up_length(arguments.mem_every)):
         warm_up.step(frames[t % len(frames)])
@@ -274,7 +281,7 @@ def play(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, flo
 def measure_lengths(arguments: argparse.Namespace) -> None:
     """The command ``length``."""
     device = prepare(arguments)
-    Clip(arguments, arguments.objects)  # refuses what cannot be used
+    Clip(arguments, arguments.objects)  # refuses unusable input before the first process starts
     rows = []
     for bank in ("2F+L+RDE", "STM"):
         for times in arguments.times:

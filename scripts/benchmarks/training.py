@@ -25,17 +25,16 @@ from benchmarks.common import (
 from dataset.images import to_tensor
 from model.inference import STRIDE
 from model.training import ClipTrainer
-from plain import PlainNetwork, train_pass
 from util.device import synchronize, training_layout
 from util.errors import InputError
 
-PASSES = ("plain", "ours", "ours --recompute")
+PASSES = ("plain", "--recompute")
 PASS_PARTS = ("forward", "backward", "step")
 SLOTS = 2  # objects of a training clip, as in the real data
 
 
 class Losses(NamedTuple):
-    """What a training pass computed."""
+    """The results of a training pass."""
 
     loss: float
     terms: dict[str, float]
@@ -46,23 +45,15 @@ class Trainer:
 
     def __init__(self, name: str, arguments: argparse.Namespace, device: torch.device) -> None:
         self._device = device
-        network = make_network(arguments, device).train()
-        if name == "plain":
-            self._pass = PlainNetwork(network).train()
-        else:
-            network.to(memory_format=training_layout(device, None))
-            self._pass = ClipTrainer(network, recompute=name.endswith("--recompute"))
-        fused = None if name == "plain" else True  # None is torch's choice
-        self._optimizer = torch.optim.Adam(self._pass.parameters(), lr=1e-5, weight_decay=1e-7, fused=fused)
+        network = make_network(arguments, device).to(memory_format=training_layout(device, None)).train()
+        self._pass = ClipTrainer(network, recompute=name == "--recompute")
+        self._optimizer = torch.optim.Adam(self._pass.parameters(), lr=1e-5, weight_decay=1e-7, fused=True)
 
     def step(self, batch: tuple[Tensor, ...]) -> tuple[dict[str, float], Losses]:
         """Train on a batch; returns seconds by part, and the losses."""
         clock = [self._now()]
         self._optimizer.zero_grad()
-        if isinstance(self._pass, PlainNetwork):
-            loss, terms = train_pass(self._pass, *batch)
-        else:
-            loss, terms, _ = self._pass(*batch, share=1.0)
+        loss, terms, _ = self._pass(*batch, share=1.0)
         clock.append(self._now())
         loss.backward()
         clock.append(self._now())

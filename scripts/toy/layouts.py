@@ -15,7 +15,7 @@ from dataset.images import write_mask
 from toy.scene import LEAST_AREA, random_scene
 from toy.textures import load_photos
 from util.errors import InputError
-from util.files import atomic_path
+from util.files import atomic_path, claim
 from util.parallel import in_processes
 
 STATIC_FOLDERS = ("fss", "DUTS-TR", "DUTS-TE", "ECSSD", "BIG", "HRSOD")
@@ -99,23 +99,13 @@ def _check(settings: ToySettings) -> None:
 def _claim(root: Path, settings: ToySettings) -> None:
     """Write the settings to a file in ``root``. If the file exists already, compare the settings with it."""
     note = root / "toy_data.json"
-    wanted = asdict(settings)
-    try:
-        found = json.loads(note.read_text())
-    except FileNotFoundError:
-        if root.is_file() or (root.is_dir() and any(root.iterdir())):
-            raise InputError(f"{root} holds something other than toy data; choose a new folder") from None
-        with atomic_path(note) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=1) + "\n")
-        return
-    except (ValueError, OSError) as error:
-        raise InputError(f"{note} cannot be read ({error}); delete {root} or choose a new folder") from None
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise InputError(
-                f"{root} holds toy data made with {name}={found.get(name)}, not {value}; "
-                "choose a new folder, or the settings in its toy_data.json"
-            )
+    if not note.is_file() and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
+        raise InputError(f"{root} holds something other than toy data; choose a new folder")
+    for name, found, wanted in claim(note, asdict(settings)):
+        raise InputError(
+            f"{root} holds toy data made with {name}={found}, not {wanted}; "
+            "choose a new folder, or the settings in its toy_data.json"
+        )
 
 
 def _jobs(settings: ToySettings, kind: str) -> int:

@@ -7,7 +7,7 @@ import torch
 
 from model import RDE_VOS
 from model.checkpoint import SHIPPED_WEIGHTS
-from model.inference import engine_dtype
+from util.device import inference_dtype
 from util.evaluation.stream import EngineSettings, engine_network
 
 
@@ -23,7 +23,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_network(arguments: argparse.Namespace, device: torch.device) -> RDE_VOS:
-    """Load the network that the flags of `add_network_arguments` choose, in the form in which engines run it.
+    """Load the network that the flags of `add_network_arguments` choose, and make it fast.
 
     Raises:
         InputError: as `model.checkpoint.load_network`.
@@ -39,7 +39,7 @@ def network_notes(arguments: argparse.Namespace, device: torch.device) -> list[s
     notes = []
     if arguments.model == SHIPPED_WEIGHTS:
         notes.append("using the small network shipped with the project, trained on drawn data; --model chooses another")
-    if arguments.amp and engine_dtype(device, amp=True) == torch.float32:
+    if arguments.amp and inference_dtype(device, amp=True) == torch.float32:
         notes.append("note: this CPU has no arithmetic in 16 bits, so --amp changes nothing")
     return notes
 
@@ -69,6 +69,5 @@ def engine_settings(arguments: argparse.Namespace) -> EngineSettings:
         bank=arguments.bank,
         mem_every=arguments.mem_every,
         top_k=arguments.top,
-        amp=arguments.amp,
         size=getattr(arguments, "size", None),
     )

@@ -17,9 +17,9 @@ from dataset.video import Video, in_background
 from dataset.video_file import EndOfVideo, VideoFile
 from model.checkpoint import load_network
 from model.fast import fast_network
-from model.inference import STRIDE, InferenceCore, UpdateClock, engine_dtype
+from model.inference import STRIDE, InferenceCore, UpdateClock
 from model.network import RDE_VOS
-from util.device import synchronize
+from util.device import inference_dtype, synchronize
 from util.errors import InputError
 
 
@@ -28,14 +28,13 @@ class EngineSettings:
     """The settings that a video is segmented with.
 
     Attributes:
-        bank, mem_every, top_k, amp: see `model.inference.InferenceCore`.
+        bank, mem_every, top_k: see `model.inference.InferenceCore`.
         size: the short side, in pixels, at which frames are segmented; None keeps the size of the frames.
     """
 
     bank: str = "2F+L+RDE"
     mem_every: int = 3
     top_k: int = 40
-    amp: bool = False
     size: int | None = None
 
     def check(self, network: RDE_VOS) -> None:
@@ -56,7 +55,7 @@ class EngineSettings:
             # SAM halves the embeddings, so they need at least two positions on each side.
             raise InputError(f"size must be more than {STRIDE} pixels, not {self.size}; the usual size is 480")
         try:
-            return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k, amp=self.amp)
+            return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k)
         except ValueError as error:
             raise InputError(str(error)) from None
 
@@ -83,14 +82,17 @@ class Throughput(NamedTuple):
 
 
 def engine_network(path: Path, device: torch.device, amp: bool) -> RDE_VOS:
-    """Load the network of a checkpoint in the form in which engines run it.
+    """Load the network of a checkpoint, and make it fast.
 
-    An engine converts a plain network to this form itself, but then the plain network stays in memory, too.
+    Args:
+        path: the checkpoint.
+        device: the device to compute on.
+        amp: whether to compute in half precision, where the device can.
 
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
-    return fast_network(load_network(path, device), engine_dtype(device, amp))
+    return fast_network(load_network(path, device), inference_dtype(device, amp))
 
 
 def segment(network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings) -> Iterator[Segmented]:
@@ -107,7 +109,6 @@ def segment(network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings
         InputError: a frame or mask is missing, corrupt or of the wrong size, or the settings cannot work.
     """
     core = settings.core(network)
-    device = next(network.parameters()).device
     full_size = video.size
     size = short_side_size(full_size, settings.size) if settings.size else full_size
 
@@ -129,10 +130,10 @@ def segment(network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings
             if wanted:
                 if size != full_size:
                     probability = F.interpolate(probability[None], full_size, mode="bilinear", align_corners=False)[0]
-                labels = torch.tensor([0, *core.object_ids], dtype=torch.uint8, device=device)
+                labels = torch.tensor([0, *core.object_ids], dtype=torch.uint8, device=network.device)
                 # argmax takes 20 times as long as max on a CPU.
                 ids = labels[probability.max(0).indices].cpu().numpy()
-            synchronize(device)
+            synchronize(network.device)
             seconds += time.perf_counter() - started
             if wanted:
                 yield Segmented(number, image, ids, seconds)
