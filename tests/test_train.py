@@ -262,7 +262,7 @@ def test_missing_imagenet_weights_name_the_file_to_place(train, tmp_path, monkey
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
     result = train(0, "run", "--iterations", 1)
-    assert_refused(result, tmp_path / "torch" / "hub" / "checkpoints" / "resnet50-", "--from_scratch")
+    assert_refused(result, tmp_path / "torch" / "hub" / "checkpoints" / "resnet50-", "random weights")
     narrow = train(0, "run", "--iterations", 1, "--key_width", 32)
     assert_refused(narrow, "width 32", "--from_scratch")
 

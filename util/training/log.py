@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from dataset.images import to_image
+from model.training import ClipResult
 from util.distributed import Processes
 from util.evaluation.pictures import overlay
 
@@ -32,6 +33,17 @@ class TrainingLog:
         self._sums: dict[str, Tensor] = {}  # by name: the sum and the number of the values, [2]
         self._samples = 0
         self._since = time.perf_counter()
+
+    def collect_pass(self, inputs: Mapping[str, Tensor], result: ClipResult) -> None:
+        """Add the losses and the IoUs of a training pass.
+
+        Args:
+            inputs: the batch: ``masks`` [B,T,K,H,W] and ``selector`` [B,K].
+            result: the result of the pass.
+        """
+        terms = {f"loss/{name}": term for name, term in result.terms.items()}
+        ious = object_ious(result.masks, inputs["masks"], inputs["selector"])
+        self.collect({"loss/total": result.loss, **terms, **ious}, samples=len(inputs["selector"]))
 
     def collect(self, values: Mapping[str, Tensor], samples: int = 0) -> None:
         """Add the scalars of a pass; a scalar that is not finite does not count.

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import nn
 
 from model.checkpoint import save_network
 from model.network import RDE_VOS
@@ -34,6 +35,10 @@ class TrainingState:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.iteration += 1
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that the run trains."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def content(self) -> dict[str, Any]:
         """The state without the network, for a checkpoint."""

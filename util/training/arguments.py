@@ -1,0 +1,97 @@
+"""The command-line flags of train.py."""
+
+import argparse
+from pathlib import Path
+
+from model.network import NetworkConfig
+from model.resnet import BACKBONES
+from model.training import LossTerms
+from util.training.recipe import RECIPES
+
+PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")  # the names for --freeze
+
+
+def parse_arguments(description: str) -> argparse.Namespace:
+    """Read the command line of train.py."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--stage", type=int, choices=RECIPES, required=True, help="0 static, 1 BL30K, 2 main, 3 main without BL30K")
+    add("--id", required=True, help="name of the run; its folder is RUNS/ID")
+    add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+    add("--resume", action="store_true", help="go on from the last checkpoint of the run; without a checkpoint start")
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--static_root", type=Path, help="stage 0: holds fss, DUTS-TR, DUTS-TE, ecssd, BIG, HRSOD")
+    data.add_argument("--bl_root", type=Path, help="stage 1: holds JPEGImages and Annotations")
+    data.add_argument("--davis_root", type=Path, help="stages 2, 3: holds trainval, or is trainval itself")
+    data.add_argument("--yv_root", type=Path, help="stages 2, 3: holds train_480p")
+    data.add_argument("--crop_size", type=int, default=384, help="side of the training crops (default: 384)")
+    data.add_argument("--workers", type=int, default=8, help="loading processes of each training process (default: 8)")
+
+    start = parser.add_argument_group("start")
+    start.add_argument("--load_network", type=Path, help="weights to start from, of any known form")
+    start.add_argument(
+        "--from_scratch", action="store_true",
+        help="start from random weights instead of ImageNet's, and train batch norms, which are frozen otherwise",
+    )  # fmt: skip
+    start.add_argument(
+        "--freeze",
+        nargs="+",
+        default=[],
+        metavar="PART",
+        choices=PARTS,
+        help=f"parts to leave unchanged: {', '.join(PARTS)}",
+    )
+    network = NetworkConfig()
+    for side in ("key", "mask"):
+        flag, default = f"--{side}_backbone", getattr(network, f"{side}_backbone")
+        start.add_argument(flag, choices=BACKBONES, default=default, help=f"in a new network (default: {default})")
+    for flag in ("--key_width", "--mask_width", "--key_channels", "--value_channels"):
+        default = getattr(network, flag[2:])
+        start.add_argument(flag, type=int, default=default, help=f"in a new network (default: {default})")
+    start.add_argument(
+        "--decoder_channels", type=int, nargs=3, default=network.decoder_channels, metavar="C",
+        help="channels in a new network, at strides 16, 8 and 4 (default: 512 256 256)",
+    )  # fmt: skip
+
+    recipe = parser.add_argument_group("recipe (default: the paper's for the stage)")
+    recipe.add_argument(
+        "--iterations", type=int, help="length of the training; the schedules are stretched to this length"
+    )
+    recipe.add_argument(
+        "--batch_size", type=int, help="samples of an iteration, over all processes and accumulation steps"
+    )
+    recipe.add_argument(
+        "--accumulation", type=int, default=1, help="passes to split a process's share into (default: 1)"
+    )
+    recipe.add_argument("--lr", type=float, help="learning rate")
+    recipe.add_argument("--steps", type=int, nargs="+", help="iterations at which the learning rate falls to a tenth")
+    recipe.add_argument(
+        "--warm_up", type=int, nargs=2, metavar=("START", "END"),
+        help="iterations between which the share of hard pixels falls",
+    )  # fmt: skip
+    terms = LossTerms()
+    recipe.add_argument("--mu", type=float, default=terms.mu, help=f"weight of L_UG (default: {terms.mu:g})")
+    recipe.add_argument("--gamma", type=float, default=terms.gamma, help=f"weight of L_MC (default: {terms.gamma:g})")
+    recipe.add_argument("--without_mc", action="store_true", help="leave out L_MC (Table 6)")
+    recipe.add_argument("--without_ug", action="store_true", help="leave out L_UG (Table 6)")
+    recipe.add_argument("--without_stm", action="store_true", help="leave out L_Seg's STM pattern items (Table 6)")
+    recipe.add_argument(
+        "--seed", type=int, default=0, help="seed of the initialisation and of the samples (default: 0)"
+    )
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    machine.add_argument(
+        "--precision", choices=("auto", "fp32", "fp16", "bf16"), default="auto",
+        help="auto: bf16 on GPUs that have bf16, fp16 with loss scaling on other GPUs, fp32 on CPUs",
+    )  # fmt: skip
+    machine.add_argument(
+        "--recompute",
+        action="store_true",
+        help="compute activations again in the backward pass: less memory, more time",
+    )
+    machine.add_argument("--save_every", type=int, default=5000, help="iterations between checkpoints (default: 5000)")
+    machine.add_argument("--log_every", type=int, default=100, help="iterations between log entries (default: 100)")
+    machine.add_argument("--draw_every", type=int, default=1000, help="iterations between panels (default: 1000)")
+    return parser.parse_args()
