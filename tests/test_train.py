@@ -241,7 +241,7 @@ def test_wrong_input_is_refused(train, command, toy, tmp_path):
     assert train(0, "run", *scratch).returncode == 0
     assert_refused(train(0, "run", *scratch), tmp_path / "run", "resume this run", "another id")
     assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed")
-    assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
+    assert_refused(train(1, "other", "--iterations", 1), "--load_network", "random weights")
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "batch_size")
     assert_refused(command("train.py", "--stage", 1, "--id", "x", *scratch), "bl_root")
@@ -264,7 +264,7 @@ def test_missing_imagenet_weights_name_the_file_to_place(train, tmp_path, monkey
     result = train(0, "run", "--iterations", 1)
     assert_refused(result, tmp_path / "torch" / "hub" / "checkpoints" / "resnet50-", "random weights")
     narrow = train(0, "run", "--iterations", 1, "--key_width", 32)
-    assert_refused(narrow, "width 32", "--from_scratch")
+    assert_refused(narrow, "width 32", "random weights")
 
 
 def test_imagenet_weights_start_both_encoders(monkeypatch):
