@@ -24,7 +24,13 @@ from dataset.batches import GlobalBatchSampler
 from dataset.loading import training_batches
 from dataset.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
-from model.checkpoint import add_aggregation, load_imagenet_weights, network_from_checkpoint, read_checkpoint
+from model.checkpoint import (
+    add_aggregation,
+    load_imagenet_weights,
+    network_from_checkpoint,
+    prepare_for_several_objects,
+    read_checkpoint,
+)
 from model.inference import STRIDE
 from model.losses import hard_pixel_share
 from model.training import ClipTrainer, LossTerms
@@ -183,7 +189,10 @@ def first_network(arguments: argparse.Namespace) -> RDE_VOS:
     """The network that a new run starts from."""
     if arguments.load_network:
         network = load_network(arguments.load_network)
-        return add_aggregation(network) if arguments.stage > 0 else network
+        if arguments.stage > 0:
+            return add_aggregation(prepare_for_several_objects(network))
+        network.single_object = True
+        return network
     if arguments.stage > 0 and not arguments.from_scratch:
         raise InputError(
             f"stage {arguments.stage} starts from the weights of an earlier one; give them with --load_network, or "
@@ -201,6 +210,7 @@ def first_network(arguments: argparse.Namespace) -> RDE_VOS:
     network = RDE_VOS(config)
     if not arguments.from_scratch:
         load_imagenet_weights(network)
+    network.single_object = arguments.stage == 0
     return network
 
 

@@ -120,9 +120,27 @@ def video_transforms(
     return transforms
 
 
-def plain_transforms(height: int, width: int, *, size: int, frames: int) -> list[FrameTransform]:
-    """Return transforms without augmentation: each stretches the whole image [height,width] to [size,size]."""
-    return [FrameTransform(Warp(np.diag([size / width, size / height, 1.0]), size))] * frames
+def transforms_around_object(
+    rng: np.random.Generator, ids: np.ndarray, *, size: int, frames: int
+) -> list[FrameTransform]:
+    """Return transforms without augmentation, all with the same crop around a random pixel of an object.
+
+    The crop shows every pixel of its part of the image, because it does not make the image smaller. So it shows even
+    an object of one pixel.
+
+    Args:
+        rng: chooses the pixel.
+        ids: object ids, uint8 [H,W]. At least one is not 0.
+        size: the side of the crops, in pixels. The crop covers ``size`` pixels of the image along each side, or the
+            whole side if that is shorter.
+        frames: the number of frames in the clip.
+    """
+    pixel = rng.choice(np.argwhere(ids))
+    covered = np.minimum(size, ids.shape)
+    top, left = np.clip(pixel - covered // 2, 0, ids.shape - covered)
+    scale_y, scale_x = size / covered
+    matrix = np.array([[scale_x, 0, -left * scale_x], [0, scale_y, -top * scale_y], [0, 0, 1]])
+    return [FrameTransform(Warp(matrix, size))] * frames
 
 
 def affine(height: int, width: int, *, degrees: float = 0, scale: float = 1, shear: float = 0) -> np.ndarray:

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import torch
 
-from dataset.augmentation import plain_transforms, static_transforms
-from dataset.images import image_size, read_grey, read_image
-from dataset.sample import MAX_TRIES, make_sample, visible_objects
+from dataset.augmentation import static_transforms, transforms_around_object
+from dataset.images import image_size, read_grey, read_image, resize_mask
+from dataset.sample import MAX_TRIES, make_sample
 from dataset.static import OBJECT_FROM, find_images
 from util.errors import InputError
 
@@ -67,29 +67,33 @@ class ImageClips:
         image, mask = self._read(path)
         for _ in range(MAX_TRIES):
             transforms = static_transforms(rng, *mask.shape, size=self.crop_size, frames=FRAMES)
-            if len(visible_objects(transforms[0].warp.mask(mask))):
+            if transforms[0].warp.mask(mask).any():
                 break
         else:
-            transforms = plain_transforms(*mask.shape, size=self.crop_size, frames=FRAMES)
-            if not len(visible_objects(transforms[0].warp.mask(mask), any_size=True)):
-                raise InputError(
-                    f"{path.with_suffix('.png')} shows no object (no value of {OBJECT_FROM} or more); "
-                    "remove it and its image"
-                )
+            transforms = transforms_around_object(rng, mask, size=self.crop_size, frames=FRAMES)
         name = f"{self.name}: {path.stem}"
         return make_sample([(image, mask)] * FRAMES, transforms, [1], slots=1, rng=rng, name=name)
 
     def _read(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Return an image, uint8 RGB [H,W,3], and its mask, uint8 0/1 [H,W]. Large images are made smaller."""
+        """Return an image, uint8 RGB [H,W,3], and its mask, uint8 0/1 [H,W].
+
+        Large images are made smaller. The mask shows an object, also if the object is very small.
+        """
         mask_path = path.with_suffix(".png")
         mask = read_grey(mask_path)
         if image_size(path) != mask.shape:
             raise InputError(f"{path} and {mask_path.name} differ in size; copy or download the pair again")
+        mask = (mask >= OBJECT_FROM).astype(np.uint8)
+        if not mask.any():
+            raise InputError(
+                f"{mask_path} shows no object (no value of {OBJECT_FROM} or more); remove it and its image"
+            )
         # Some images are high-resolution photographs. To make one smaller once takes far less time than to warp the
         # large image three times.
         short = math.ceil(_MOST_DETAIL * self.crop_size)
         image = read_image(path, least_side=short)
         if min(mask.shape) > short:
             height, width = (round(side * short / min(mask.shape)) for side in mask.shape)
-            image, mask = (cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA) for array in (image, mask))
-        return image, (mask >= OBJECT_FROM).astype(np.uint8)
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            mask = resize_mask(mask, (height, width))
+        return image, mask

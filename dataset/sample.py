@@ -12,23 +12,21 @@ from dataset.perturbation import perturb_mask
 
 # How many random augmentations are tried until the first frame's crop shows an object.
 MAX_TRIES = 10
-# The smallest share of the crop that an object of a reasonable size covers.
-_LEAST_AREA = 1e-3
 
 # float32 [3,256]: the result of `to_tensor` for each 8-bit value in each channel.
 _NORMALISED = to_tensor(np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2))[..., 0].numpy()
 
 
-def visible_objects(ids: np.ndarray, *, any_size: bool = False) -> np.ndarray:
+def visible_objects(ids: np.ndarray, least_area: float = 0.0) -> np.ndarray:
     """Return the objects in a crop that are large enough for training, in the order of their ids.
 
     Args:
         ids: the crop's object ids, uint8 [S,S].
-        any_size: whether one pixel is enough. Otherwise an object must cover a thousandth of the crop.
+        least_area: the share of the crop, 0 to 1, that an object must cover. With 0 one pixel is enough.
     """
     areas = np.bincount(ids.ravel(), minlength=256)
     areas[0] = 0
-    return np.flatnonzero(areas >= (1 if any_size else max(1, _LEAST_AREA * ids.size)))
+    return np.flatnonzero(areas >= max(1, least_area * ids.size))
 
 
 def make_sample(

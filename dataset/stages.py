@@ -12,6 +12,8 @@ from util.errors import InputError
 
 # How often the samples of a data set count in an epoch. The others count once.
 _REPEATS = {"BIG": 5, "HRSOD": 5, "DAVIS 2017": 5}
+# The settings of `VideoClips` that are different for BL30K. Small objects are left out here and nowhere else.
+_BL30K = {"crop_area": 0.25, "least_area": 1e-3, "last_change": 0.8}
 
 
 def stage_dataset(
@@ -98,7 +100,7 @@ def _video_clips(stage: int, folders: VideoFolders, crop_size: int) -> VideoClip
         listed,
         crop_size=crop_size,
         annotation_step=folders.annotation_step,
-        **({"crop_area": 0.25, "last_change": 0.8} if stage == 1 else {}),
+        **(_BL30K if stage == 1 else {}),
     )
 
 

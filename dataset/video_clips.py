@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataset.augmentation import FrameTransform, plain_transforms, video_transforms
+from dataset.augmentation import FrameTransform, transforms_around_object, video_transforms
 from dataset.folders import find_frames, find_videos
 from dataset.images import read_image, read_mask
 from dataset.sample import MAX_TRIES, make_sample, visible_objects
@@ -26,6 +26,7 @@ class VideoClips:
         videos: the names of the videos. By default these are all videos in ``masks``.
         crop_size: the side of the square crops, in pixels.
         crop_area: the smallest share of a frame's area that a crop covers, 0 to 1.
+        least_area: the share of a crop, 0 to 1, that an object must cover to be used. With 0 one pixel is enough.
         annotation_step: the distance between annotated frames, in frames of the original video. Only annotated frames
             are used. If the step is 1, every frame must have a mask.
         last_change: the share of training (0 to 1) after which the gaps between frames are small again, see
@@ -44,6 +45,7 @@ class VideoClips:
         *,
         crop_size: int,
         crop_area: float = 0.36,
+        least_area: float = 0.0,
         annotation_step: int = 1,
         last_change: float = 0.9,
     ) -> None:
@@ -56,6 +58,7 @@ class VideoClips:
             raise InputError(f"{missing[0]} is missing ({len(missing)} such folders); copy {name} again")
         self.crop_size = crop_size
         self.crop_area = (crop_area, 1.0)
+        self.least_area = least_area
         self.annotation_step = annotation_step
         self.last_change = last_change
 
@@ -65,8 +68,9 @@ class VideoClips:
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
         """Make a clip from video number ``index``.
 
-        All objects of the clip are visible in its first frame. If the frame shows objects of a reasonable size, only
-        these are used. If there are more than two, two of them are chosen at random.
+        All objects of the clip are visible in its first frame and cover at least ``least_area`` of its crop. If there
+        are more than two such objects, two of them are chosen at random. If random crops show no such object, the
+        first frame shows an object of any size.
 
         Args:
             index: the number of the video, from 0.
@@ -82,7 +86,7 @@ class VideoClips:
         """
         video = self.videos[index]
         stems = self._annotated(video)
-        max_gap = max(1, largest_gap(progress, self.last_change) // self.annotation_step)
+        max_gap = largest_gap(progress, last_change=self.last_change, annotation_step=self.annotation_step)
         clip, transforms, visible = self._choose(video, stems, max_gap, rng)
         objects = rng.permutation(visible)[:MAX_OBJECTS]
         frames = [stems[place] for place in clip]
@@ -104,16 +108,16 @@ class VideoClips:
             clip = choose_clip(rng, len(stems), frames=FRAMES, max_gap=max_gap)
             ids = read_mask(self.mask_root / video / f"{stems[clip[0]]}.png")
             transforms = video_transforms(rng, *ids.shape, **shape, crop_area=self.crop_area)
-            visible = visible_objects(transforms[0].warp.mask(ids))
+            visible = visible_objects(transforms[0].warp.mask(ids), self.least_area)
             if len(visible):
                 return clip, transforms, visible
         # The objects of this video are small, rare or near the border. Look for any frame that shows one, and use
-        # this frame and those after it without augmentation.
+        # this frame and those after it, around the object and without augmentation.
         for first in rng.permutation(len(stems)):
             ids = read_mask(self.mask_root / video / f"{stems[first]}.png")
-            transforms = plain_transforms(*ids.shape, **shape)
-            visible = visible_objects(transforms[0].warp.mask(ids), any_size=True)
-            if len(visible):
+            if ids.any():
+                transforms = transforms_around_object(rng, ids, **shape)
+                visible = visible_objects(transforms[0].warp.mask(ids))
                 return _bounce(first + np.arange(FRAMES), len(stems)), transforms, visible
         raise InputError(f"{self.mask_root / video} shows no object in any frame; remove the video from both folders")
 
@@ -140,19 +144,20 @@ class VideoClips:
         return frames
 
 
-def largest_gap(progress: float, last_change: float = 0.9) -> int:
-    """Return the largest gap between neighbouring frames of a clip, in frames of the original video.
+def largest_gap(progress: float, *, last_change: float = 0.9, annotation_step: int = 1) -> int:
+    """Return the largest gap between neighbouring frames of a clip, in annotated frames (the paper, Section 4.2).
 
-    The gap starts at 5 and grows to 25, so that clips become harder. At the end it is 5 again, because the frames of
-    test videos are close to each other.
+    In a video with a mask for every frame, the gap starts at 6 and grows to 26, so that clips become harder. At the
+    end it is 6 again, because the frames of test videos are close to each other. For YouTube-VOS, with a mask for
+    every fifth frame, these are 2, 6 and 2 annotated frames.
 
     Args:
         progress: the share of training that is over, 0 to 1.
-        last_change: the share of training after which the gap is 5 again.
+        last_change: the share of training after which the gap is small again.
+        annotation_step: the distance between annotated frames, in frames of the original video.
     """
-    if progress >= last_change:
-        return 5
-    return 5 + 5 * sum(progress >= change for change in (0.1, 0.2, 0.3, 0.4))
+    growth = 0 if progress >= last_change else sum(progress >= change for change in (0.1, 0.2, 0.3, 0.4))
+    return 5 * (1 + growth) // annotation_step + 1
 
 
 def choose_clip(rng: np.random.Generator, length: int, *, frames: int, max_gap: int) -> Sequence[int]:
@@ -165,7 +170,7 @@ def choose_clip(rng: np.random.Generator, length: int, *, frames: int, max_gap: 
         rng: makes all random choices.
         length: the number of frames in the video.
         frames: the number of frames in the clip.
-        max_gap: the largest distance between neighbouring frames of the clip. The smallest is 1.
+        max_gap: the largest distance between neighbouring frames of the clip. The smallest distance is 1.
 
     Returns:
         The places of the clip's frames in the video, 0 to ``length`` - 1.

@@ -23,6 +23,13 @@ from util.files import atomic_path
 # The small network that comes with the project. The README beside the file says how the network was trained.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "toy.pth"
 
+_FIRST_CONVOLUTION = (
+    "mask_encoder.backbone.conv1.weight"  # of the image, the object's mask and the other objects' masks
+)
+# A fifth channel with less than this share of the fourth one's root mean square is dead. A full stage 0 leaves 0.003;
+# in the shipped network, which stages 1 and 2 trained after it had died, it has grown to 0.11.
+_DEAD_SHARE = 0.01
+
 # Published name -> our name; the first match counts. RDE-VOS and STCN share the names of all parts but SAM.
 _PUBLISHED_NAMES = [
     (r"key_encoder\.res2\.", "key_encoder.backbone.layer1."),
@@ -75,12 +82,17 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VO
 
 
 def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> None:
-    """Write a checkpoint: weights, configuration and, for resuming, ``training_state``.
+    """Write a checkpoint: weights, configuration, `RDE_VOS.single_object` and, for resuming, ``training_state``.
 
     The file is complete or not there. ``training_state`` must consist of tensors and plain Python containers, because
     ``weights_only=True`` reads nothing else.
     """
-    content = {"config": asdict(network.config), "network": network.state_dict(), **training_state}
+    content = {
+        "config": asdict(network.config),
+        "network": network.state_dict(),
+        "single_object": network.single_object,
+        **training_state,
+    }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
 
@@ -163,6 +175,7 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
     _extend_single_object(state)
     _check_names(network.state_dict(), state, path)
     network.load_state_dict(state, assign=True)
+    network.single_object = content.get("single_object", _has_dead_channel(state[_FIRST_CONVOLUTION]))
     # Files may store weights in half precision to save space. The network computes in single precision.
     return network.float().requires_grad_(True)
 
@@ -173,7 +186,34 @@ def add_aggregation(network: RDE_VOS) -> RDE_VOS:
         return network
     extended = RDE_VOS(replace(network.config, aggregation=True))
     extended.load_state_dict(extended.state_dict() | network.state_dict())
+    extended.single_object = network.single_object
     return extended.train(network.training)
+
+
+def prepare_for_several_objects(network: RDE_VOS) -> RDE_VOS:
+    """Start the mask encoder's fifth input channel orthogonal, in place, if stage 0 trained the network last.
+
+    Stage 0 has one object, so the gradient of the channel of the other objects' masks is 0. Adam turns the weight decay
+    alone into full steps and so makes the channel ever smaller. Any other network stays as it is. The same weights
+    always give the same network.
+    """
+    if network.single_object:
+        _start_others_channel(network.mask_encoder.backbone.conv1.weight.data)
+        network.single_object = False
+    return network
+
+
+def _start_others_channel(weight: Tensor) -> None:
+    """Start the channel of the other objects' masks in a weight [C,5,7,7] orthogonal, in place, always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        extend_input_channels(weight, image_channels=4)
+
+
+def _has_dead_channel(weight: Tensor) -> bool:
+    """Whether the fifth channel of a weight [C,5,7,7] is dead, which shows stage 0 in files that do not name it."""
+    object_size, others_size = (weight[:, channel].float().square().mean().sqrt() for channel in (3, 4))
+    return bool(others_size < _DEAD_SHARE * object_size)
 
 
 class _SkipRandomNumbers(TorchFunctionMode):
@@ -262,15 +302,12 @@ def _split_shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _extend_single_object(state: dict[str, Tensor]) -> None:
     """Add the channel of the other objects, orthogonal, to a mask encoder for a single object [image, mask]."""
-    name = "mask_encoder.backbone.conv1.weight"
-    weight = state.get(name)
+    weight = state.get(_FIRST_CONVOLUTION)
     if weight is not None and weight.ndim == 4 and weight.shape[1] == 4:
         extended = weight.new_empty(weight.shape[0], 5, *weight.shape[2:], dtype=torch.float32)
         extended[:, :4] = weight
-        with torch.random.fork_rng(devices=[]):  # every load of a file gives the same network
-            torch.manual_seed(0)
-            extend_input_channels(extended, image_channels=4)
-        state[name] = extended
+        _start_others_channel(extended)
+        state[_FIRST_CONVOLUTION] = extended
 
 
 def _config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
@@ -285,7 +322,7 @@ def _config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
         key_backbone=_backbone_of(state, "key_encoder"),
         key_width=width("key_encoder.backbone.conv1.weight"),
         mask_backbone=_backbone_of(state, "mask_encoder"),
-        mask_width=width("mask_encoder.backbone.conv1.weight"),
+        mask_width=width(_FIRST_CONVOLUTION),
         key_channels=width("key_encoder.key_projection.weight"),
         value_channels=width("key_encoder.value_projection.weight"),
         decoder_channels=(

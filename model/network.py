@@ -33,12 +33,15 @@ class RDE_VOS(nn.Module):
     Attributes:
         frozen_norms: whether batch norms keep their stored statistics in training, as in all stages of the paper.
             Random weights come without useful statistics: set ``frozen_norms`` to False before ``train()``.
+        single_object: whether stage 0 trained the network last. Stage 0 has one object, so the input channel of the
+            other objects' masks is not trained (see `model.checkpoint.prepare_for_several_objects`).
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
         self.frozen_norms = True
+        self.single_object = False
         self.key_encoder = KeyEncoder(config.key_backbone, config.key_width, config.key_channels, config.value_channels)
         c4, c8, c16 = self.key_encoder.backbone.channels
         self.mask_encoder = MaskEncoder(config.mask_backbone, config.mask_width, c16, config.value_channels)

@@ -6,10 +6,10 @@ from torchvision.transforms.v2 import functional as torchvision
 from dataset.augmentation import (
     Warp,
     affine,
-    plain_transforms,
     recolour,
     static_transforms,
     thin_plate_displacement,
+    transforms_around_object,
     video_transforms,
 )
 
@@ -113,7 +113,13 @@ def test_static_clips_move_and_stay_within_their_zoom():
     assert 70 < warps < 130, "a third of the frames are bent"
 
 
-def test_plain_transforms_show_everything():
-    image = smooth_image(30, 60)
-    transform = plain_transforms(30, 60, size=60, frames=1)[0]
-    np.testing.assert_array_equal(transform.warp.mask(image[..., 0])[::2][:, 1:-1], image[:, 1:-1, 0])
+@pytest.mark.parametrize("shape", [(1400, 1400), (64, 64), (30, 100), (100, 63), (20, 31)])
+@pytest.mark.parametrize("corner", [0, -1])
+def test_crop_around_an_object_shows_its_pixel(shape, corner):
+    ids = np.zeros(shape, np.uint8)
+    ids[corner, corner] = 3
+    transforms = transforms_around_object(np.random.default_rng(0), ids, size=64, frames=3)
+    assert len(transforms) == 3
+    assert 3 in transforms[0].warp.mask(ids)
+    inside = transforms[0].warp.mask(np.ones_like(ids))
+    assert inside.all(), "the crop lies inside the image"

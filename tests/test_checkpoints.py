@@ -1,12 +1,15 @@
 """Every form of checkpoint is recognised by its content, and nothing else is taken for one."""
 
+import copy
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from model import RDE_VOS, load_network, save_network
+from model.checkpoint import add_aggregation, prepare_for_several_objects
 from util.errors import InputError
 
 
@@ -73,6 +76,60 @@ def test_a_single_object_network_gains_the_channel_of_the_others(published_state
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in single.items()}
     again = load_network(save(half, tmp_path)).mask_encoder.backbone.conv1.weight
     assert torch.equal(again[:, 4:], weight[:, 4:])
+
+
+def first_weight(network: RDE_VOS) -> torch.Tensor:
+    return network.mask_encoder.backbone.conv1.weight.data
+
+
+def assert_orthogonal(channel: torch.Tensor) -> None:
+    channel = channel.flatten(1)
+    smaller = channel.T @ channel if len(channel) > channel.shape[1] else channel @ channel.T
+    torch.testing.assert_close(smaller, torch.eye(len(smaller)), atol=1e-5, rtol=0)
+
+
+def small_with_fifth_channel(network: RDE_VOS, factor: float, **attributes: object) -> RDE_VOS:
+    changed = copy.deepcopy(network)
+    first_weight(changed)[:, 4] *= factor
+    for name, value in attributes.items():
+        setattr(changed, name, value)
+    return changed
+
+
+@pytest.mark.parametrize("factor", [1, 0.5, 0.003])
+def test_the_fifth_channel_starts_anew_after_stage_0(small_network, tmp_path, factor):
+    trained = small_with_fifth_channel(small_network, factor, single_object=True)
+    save_network(trained, tmp_path / "a.pth")
+    loaded = load_network(tmp_path / "a.pth")
+    assert_same(loaded, trained)  # loading alone, as for evaluation or for more of stage 0, changes nothing
+    random_state = torch.get_rng_state()
+    started = prepare_for_several_objects(load_network(tmp_path / "a.pth"))
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert_orthogonal(first_weight(started)[:, 4])
+    assert torch.equal(first_weight(started)[:, :4], first_weight(trained)[:, :4])
+    assert_same(prepare_for_several_objects(load_network(tmp_path / "a.pth")), started)
+    assert not started.single_object
+
+
+@pytest.mark.parametrize("factor", [1, 0.05])
+def test_the_fifth_channel_of_later_stages_stays(small_network, tmp_path, factor):
+    trained = small_with_fifth_channel(small_network, factor)
+    save_network(trained, tmp_path / "a.pth")
+    assert_same(prepare_for_several_objects(load_network(tmp_path / "a.pth")), trained)
+
+
+@pytest.mark.parametrize(("factor", "dead"), [(0.003, True), (0.05, False)])
+def test_a_dead_channel_shows_stage_0_in_older_files(small_network, tmp_path, factor, dead):
+    save_network(small_with_fifth_channel(small_network, factor), tmp_path / "a.pth")
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    del content["single_object"]
+    assert load_network(save(content, tmp_path)).single_object == dead
+
+
+def test_a_new_sam_keeps_what_is_known_of_the_fifth_channel(small_network):
+    network = RDE_VOS(replace(small_network.config, aggregation=False))
+    network.single_object = True
+    assert add_aggregation(network).single_object
 
 
 def test_ours_with_any_architecture_and_training_state(small_network, tmp_path):

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from check_data import CheckImage, CheckVideo
 from conftest import ROOT, Command, assert_refused, draw_clip, write_davis
+from dataset.folders import VideoFolders
+from dataset.image_clips import ImageClips
 from dataset.images import read_image, read_mask, read_palette, write_mask
 from dataset.stages import stage_dataset
+from dataset.video_clips import VideoClips
 from toy import ToySettings, make_toy_data
 from util.errors import InputError
 
@@ -235,6 +239,36 @@ def test_check_lists_all_problems_of_images(tmp_path, command):
         "BIG": [10, 10, 10, 0],
         "HRSOD_small or HRSOD": [0, 0, 0, 1],
     }
+
+
+ODD_MASKS = {
+    "empty": (np.zeros((60, 60), np.uint8), True),
+    "a pixel": (np.pad(np.ones((1, 1), np.uint8), ((700, 699), (700, 699))), False),
+    "a line": (np.pad(np.ones((1, 1400), np.uint8), ((700, 699), (0, 0))), False),
+    "another size": (np.ones((60, 61), np.uint8), True),
+}
+
+
+@pytest.mark.parametrize(("mask", "refused"), ODD_MASKS.values(), ids=ODD_MASKS)
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_training_refuses_what_the_check_finds(tmp_path, kind, mask, refused):
+    image = np.zeros((len(mask), len(mask), 3), np.uint8)
+    if kind == "image":
+        cv2.imwrite(str(tmp_path / "a.jpg"), image)
+        cv2.imwrite(str(tmp_path / "a.png"), 255 * mask)
+        check, clips = CheckImage(tmp_path / "a.jpg"), ImageClips(tmp_path, crop_size=64)
+    else:
+        (tmp_path / "images/a").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "images/a/0.jpg"), image)
+        write_mask(tmp_path / "masks/a/0.png", mask)
+        check = CheckVideo(VideoFolders("toy", tmp_path / "images", tmp_path / "masks", "copy it again"), "a")
+        clips = VideoClips("toy", tmp_path / "images", tmp_path / "masks", crop_size=64)
+    assert bool(check().problems) == refused
+    if refused:
+        with pytest.raises(InputError):
+            clips.sample(0, np.random.default_rng(0), 0.0)
+    else:
+        assert clips.sample(0, np.random.default_rng(0), 0.0)["masks"][0].any()
 
 
 def test_check_needs_the_stage_s_folders(tmp_path, here):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import ROOT, assert_refused
-from model import load_network
+from model import load_network, save_network
 from toy import ToySettings, make_toy_data
+from train import first_network
 from util.errors import InputError
 from util.training.run import RunFolder, TrainingState
 
@@ -85,6 +87,7 @@ def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes):
     assert config["recipe"]["batch_size"] == 4 and config["network"]["value_channels"] == 32
 
     previous = "s0"
+    assert load_network(tmp_path / "s0" / "network.pth").single_object
     for stage in (1, 2, 3):
         start = ("--load_network", tmp_path / previous / "network.pth")
         flags = ("--batch_size", 2, "--iterations", 36, "--warm_up", 100, 200)
@@ -98,6 +101,20 @@ def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes):
         assert any(name.startswith("value_aggregation") for name in changed)
         assert not any("running_" in name for name in changed)
         previous = f"s{stage}"
+        assert not load_network(tmp_path / previous / "network.pth").single_object
+
+
+def test_only_later_stages_start_the_fifth_channel_anew(small_network, tmp_path):
+    stage_0 = copy.deepcopy(small_network)
+    stage_0.single_object = True
+    stage_0.mask_encoder.backbone.conv1.weight.data[:, 4] *= 0.5
+    save_network(stage_0, tmp_path / "s0.pth")
+    again, later = (first_network(Namespace(load_network=tmp_path / "s0.pth", stage=stage)) for stage in (0, 1))
+    before, kept, anew = (network.mask_encoder.backbone.conv1.weight for network in (stage_0, again, later))
+    assert torch.equal(kept, before) and again.single_object
+    channel = anew[:, 4].flatten(1)
+    torch.testing.assert_close(channel.T @ channel, torch.eye(49), atol=1e-5, rtol=0)
+    assert torch.equal(anew[:, :4], before[:, :4]) and not later.single_object
 
 
 def test_however_a_batch_is_split_the_weights_are_the_same(train, small_checkpoint, tmp_path):

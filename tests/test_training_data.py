@@ -86,11 +86,22 @@ def roots(tmp_path_factory) -> dict[str, Path]:
 
 
 def test_gaps_follow_the_curriculum():
-    def gaps(last: float) -> list[int]:
-        return [largest_gap(percent / 100, last) for percent in (0, 9, 10, 19, 20, 30, 40, 79, 80, 89, 90, 100)]
+    def gaps(**settings) -> list[int]:
+        return [largest_gap(percent / 100, **settings) for percent in (0, 9, 10, 19, 20, 30, 40, 79, 80, 89, 90, 100)]
 
-    assert gaps(0.9) == [5, 5, 10, 10, 15, 20, 25, 25, 25, 25, 5, 5]
-    assert gaps(0.8) == [5, 5, 10, 10, 15, 20, 25, 25, 5, 5, 5, 5]
+    assert gaps() == [6, 6, 11, 11, 16, 21, 26, 26, 26, 26, 6, 6]
+    assert gaps(last_change=0.8) == [6, 6, 11, 11, 16, 21, 26, 26, 6, 6, 6, 6]
+    assert gaps(annotation_step=5) == [2, 2, 3, 3, 4, 5, 6, 6, 6, 6, 2, 2]
+
+
+@pytest.mark.parametrize("largest", [2, 6, 26])
+def test_all_gaps_are_equally_frequent(largest):
+    rng = np.random.default_rng(0)
+    chosen = np.array([choose_clip(rng, 400, frames=5, max_gap=largest) for _ in range(3000)])
+    counts = np.bincount(np.abs(np.diff(chosen, axis=1)).ravel(), minlength=largest + 1)
+    assert counts[0] == 0 and len(counts) == largest + 1
+    expected = 4 * 3000 / largest
+    assert np.abs(counts[1:] - expected).max() < 4 * expected**0.5  # four standard deviations
 
 
 @pytest.mark.parametrize(("length", "max_gap"), [(5, 5), (9, 25), (30, 5), (30, 25), (200, 25), (200, 1)])
@@ -112,12 +123,25 @@ def test_clips_turn_round_in_videos_that_are_too_short(length, gaps):
     assert set(np.abs(np.diff(chosen, axis=1)).ravel()) == gaps
 
 
-def test_clips_of_sparse_annotations_have_a_fifth_of_the_gap(tmp_path):
-    draw_video(tmp_path, "a", moving(60), step=5)
-    source = clips(tmp_path, annotation_step=5)
-    for progress, largest in ((0, 5), (0.5, 25)):
-        frames = [list(map(int, sample["name"].split()[2:])) for sample in samples(source, 30, progress)]
-        assert np.abs(np.diff(frames)).max() == largest
+CURRICULUM = {
+    1: {0: 6, 0.1: 11, 0.2: 16, 0.3: 21, 0.4: 26, 0.8: 6},
+    2: {0: 10, 0.1: 15, 0.2: 20, 0.3: 25, 0.4: 30, 0.8: 30, 0.9: 10},
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "progress", "largest"),
+    [(number, progress, largest) for number, gaps in CURRICULUM.items() for progress, largest in gaps.items()],
+)
+def test_clips_have_the_gaps_of_their_data_set(roots, tmp_path, number, progress, largest):
+    """Gaps in frames of the original video: YouTube-VOS, in stage 2, has a mask for every fifth frame."""
+    base, step = (tmp_path, 1) if number == 1 else (tmp_path / "train_480p", 5)
+    draw_video(base, "long", [ellipses((20, 20), height=40, width=40)] * 120, step=step)
+    data = stage(number, {**roots, "bl_root": tmp_path, "yv_root": tmp_path})
+    frames = [list(map(int, sample["name"].split()[2:])) for sample in samples(data.sources[-1], 40, progress)]
+    gaps = np.abs(np.diff(frames))
+    assert gaps.min() == step and gaps.max() == largest
+    assert 0.4 < gaps.mean() / (step + largest) < 0.6
 
 
 # Samples
@@ -178,11 +202,32 @@ def test_object_that_is_rare_small_and_at_the_border_is_found(tmp_path):
         assert sample["name"].split()[2] == "00023"
 
 
-def test_small_mask_of_a_static_image_is_found(tmp_path):
-    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
-    ids[0, 0] = 1
+def test_small_objects_are_left_out_of_bl30k_only(roots, tmp_path):
+    ids = ellipses((192, 120), height=240, width=384)
+    ids[60:64, 192:196] = 2  # less than a thousandth of any crop
+    draw_video(tmp_path, "a", [ids] * 5)
+    draw_video(tmp_path / "train_480p", "a", [ids] * 5, step=5)
+    numbers = {}
+    for number in (1, 2):
+        data = stage(number, {**roots, "bl_root": tmp_path, "yv_root": tmp_path})
+        numbers[number] = [sample["selector"].sum() for sample in samples(data.sources[-1], 20)]
+    assert max(numbers[1]) == 1 and max(numbers[2]) == 2
+
+
+@pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (1400, 1400)])
+def test_small_mask_of_a_static_image_is_found(tmp_path, shape):
+    """The large image is made smaller before the crop."""
+    ids = np.zeros(shape, np.uint8)
+    ids[0] = ids[-1, -1] = 1
     draw_frame(tmp_path, "a", ids)
     assert all(sample["masks"][0].any() for sample in samples(ImageClips(tmp_path, crop_size=SIZE), 5))
+
+
+def test_pixel_in_a_large_frame_is_found(tmp_path):
+    ids = np.zeros((1400, 1400), np.uint8)
+    ids[700, 700] = 1
+    draw_video(tmp_path, "a", [ids] * 5)
+    assert all(sample["masks"][0, 0].any() for sample in samples(clips(tmp_path), 3))
 
 
 def test_static_sample_format(roots):
