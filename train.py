@@ -10,17 +10,23 @@ The defaults are the paper's recipe. The folder runs/ID holds everything of a ru
 
 import argparse
 import contextlib
+import datetime
+import hashlib
+import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from dataset.batches import GlobalBatchSampler
+from dataset.davis import DAVIS
+from dataset.images import normalise
 from dataset.loading import training_batches
 from dataset.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
@@ -34,7 +40,7 @@ from model.checkpoint import (
 from model.inference import STRIDE
 from model.losses import hard_pixel_share
 from model.training import ClipTrainer, LossTerms
-from util.device import choose_device, half_precision, training_layout
+from util.device import choose_device, half_precision, inference_dtype, peak_memory, training_layout
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.training.arguments import parse_arguments
@@ -42,7 +48,10 @@ from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
 from util.training.recipe import RECIPES, Recipe
 from util.training.run import RunFolder, StopRequest, TrainingState
+from util.training.validation import Validation
 
+PATIENCE = datetime.timedelta(minutes=30)  # a process that hangs must not hold all GPUs for longer
+UNREADABLE = 1000  # stands for a sample that cannot be read, among the numbers of signals
 INPUTS = ("frames", "masks", "perturbed", "selector")  # of a batch, in the order of ClipTrainer's arguments
 
 
@@ -52,80 +61,118 @@ def main() -> None:
     arguments = parse_arguments(__doc__)
     recipe = chosen_recipe(arguments)
     device = choose_device(arguments.device)
+    processes = Processes("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", PATIENCE)
+    with processes.together():
+        stopped = train(arguments, recipe, device, processes)
+        processes.wait()  # torchrun ends all other processes when one process ends, even one that is still saving
+    processes.close()
+    if stopped:
+        sys.exit(128 + stopped)
+
+
+def train(arguments: argparse.Namespace, recipe: Recipe, device: torch.device, processes: Processes) -> int:
+    """Train from the start, or from the run's last checkpoint, up to the end or a request to stop.
+
+    Returns:
+        the signal that has stopped the training; 0 at its end.
+    """
     dtype = precision(arguments.precision, device)
-    processes = Processes("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     run = RunFolder(arguments.runs, arguments.id)
-    checkpoint = run.latest() if arguments.resume else None
-    content = read_checkpoint(checkpoint) if checkpoint else None
+    # The main process alone looks for a checkpoint: the others may lie on machines with other folders.
+    checkpoint = run.latest() if arguments.resume and processes.is_main else None
+    content = processes.from_main(read_checkpoint(checkpoint) if checkpoint else None)
 
     batches = load_batches(arguments, recipe, device, processes, start=content["iteration"] if content else 0)
     torch.manual_seed(arguments.seed)
-    network = network_from_checkpoint(content, checkpoint) if content else first_network(arguments)
+    network = network_from_checkpoint(content, run.path) if content else first_network(arguments)
     choose_trained_parts(network, arguments)
     terms = loss_terms(arguments)
     if processes.is_main:
         run.claim(configuration(arguments, recipe, terms, network), arguments.resume)
     processes.wait()
     state = training_state(network, recipe, device, dtype, content)
-    model = data_parallel(ClipTrainer(network, terms, recompute=arguments.recompute), device, processes)
+    model = data_parallel(arguments, ClipTrainer(network, terms, recompute=arguments.recompute), device, processes)
+    validation = chosen_validation(arguments, run, processes, inference_dtype(device, amp=dtype is not None))
+    if processes.is_main:
+        run.note_start(state.iteration, started_with(arguments))
 
     first_iteration = state.iteration
-    stop = StopRequest(processes)
+    stop = StopRequest()
     log = TrainingLog(run.path / "log", processes, first_iteration)
-    check = LossCheck()
+    check = LossCheck(patience=20 if state.scaler.is_enabled() else 0)  # a row of 20 brings the scale from 2^16 below 1
     hidden = None if processes.is_main else True  # None shows the bar in terminals only
     progress = tqdm(total=recipe.iterations, initial=first_iteration, unit="it", disable=hidden)
-    stopped = 0  # the signal that ended the training, if there was one
-    while state.iteration < recipe.iterations and not stopped:
+    stopped, unreadable = 0, None  # a signal or UNREADABLE; the error of this process
+    while state.iteration < recipe.iterations:
+        try:
+            with log.waiting():
+                parts = [next(batches) for _ in range(arguments.accumulation)]
+        except InputError as error:
+            unreadable = error
+        stopped = processes.greatest(UNREADABLE if unreadable else stop.received)
+        if stopped:
+            break
+        done = state.iteration + 1
+        logs, draws, saves, validates = (
+            done % every == 0 or (done == recipe.iterations and last)
+            for every, last in (
+                (arguments.log_every, False),
+                (arguments.draw_every, False),
+                (arguments.save_every, True),
+                (arguments.validate_every or recipe.iterations + 1, validation is not None),
+            )
+        )
         share = hard_pixel_share(state.iteration, recipe.warm_up)
-        for part in range(arguments.accumulation):
-            batch = next(batches)
+        for part, batch in enumerate(parts, start=1):
             inputs = {name: batch[name].to(device, non_blocking=True) for name in INPUTS}
+            inputs["frames"] = normalise(inputs["frames"])
             # The processes exchange gradients once in an iteration, in the last backward pass.
-            with exchange(model, part == arguments.accumulation - 1):
+            with exchange(model, part == arguments.accumulation):
                 with torch.autocast(device.type, dtype, enabled=dtype is not None):
                     result = model(*inputs.values(), share)
                 state.scaler.scale(result.loss / arguments.accumulation).backward()
             log.collect_pass(inputs, result)
             check.add(result.loss, batch["name"])
         state.scaler.unscale_(state.optimizer)
-        logs, draws, saves = (
-            (state.iteration + 1) % every == 0
-            for every in (arguments.log_every, arguments.draw_every, arguments.save_every)
-        )
         if logs:
             log.collect({"gradient norm": torch.nn.utils.get_total_norm([p.grad for p in state.parameters()])})
         state.step()
 
         progress.update()
-        stopped = stop.received()
-        saves = saves or bool(stopped) or state.iteration == recipe.iterations
-        if logs or saves:
+        if logs or saves or validates:
             check.finish()
         if logs:
             others = {"learning rate": state.schedule.get_last_lr()[0], "share of hard pixels": share}
-            means = log.write(state.iteration, **others)
+            means = log.write(done, **others, **{"peak memory (GiB)": peak_memory(device) / 2**30})
             progress.set_postfix(loss=f"{means['loss/total']:.3f}")
         if draws:
-            log.draw(state.iteration, inputs["frames"], inputs["masks"], result.masks)
+            log.draw(done, inputs["frames"], inputs["masks"], result.masks)
         if saves and processes.is_main:
             run.save(state)
+        if validates:
+            scores = validation.run(network)
+            log.write_scores(done, scores)
+            if processes.is_main:
+                run.keep_best(network, done, scores)
     progress.close()
+    if stopped:
+        check.finish()
+        if processes.is_main and state.iteration > first_iteration:
+            run.save(state)
     log.close()
 
-    if stopped and state.iteration < recipe.iterations:
-        if processes.is_main:
-            print(f"stopped after iteration {state.iteration}; go on with --resume")
-        processes.wait()  # torchrun ends all other processes when one process ends, even one that is still saving
-        processes.close()
-        sys.exit(128 + stopped)
+    if stopped == UNREADABLE:
+        processes.wait()  # until the checkpoint is complete
+        raise unreadable or InputError("another process cannot read a sample and says which; mend it and use --resume")
     if processes.is_main:
-        trained = run.path / "network.pth"
-        # Evaluations know a file of weights by its bytes, so a finished run does not write the file again.
-        if state.iteration > first_iteration or not trained.is_file():
-            save_network(network, trained)
-        print(f"trained weights are in {trained}")
-    processes.close()
+        if stopped:
+            print(f"stopped after iteration {state.iteration}; go on with --resume")
+        elif state.iteration > first_iteration or not (run.path / "network.pth").is_file():
+            # Evaluations know a file of weights by its bytes, so a finished run does not write the file again.
+            save_network(network, run.path / "network.pth")
+        if not stopped:
+            print(f"trained weights are in {run.path / 'network.pth'}")
+    return stopped
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
@@ -142,8 +189,8 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = replace(recipe, **changes)
     if min(recipe.iterations, recipe.batch_size, arguments.accumulation) < 1:
         raise InputError("--iterations, --batch_size and --accumulation are at least 1")
-    if min(arguments.save_every, arguments.log_every, arguments.draw_every) < 1:
-        raise InputError("--save_every, --log_every and --draw_every are at least 1; for never choose --iterations + 1")
+    if min(arguments.save_every, arguments.log_every, arguments.draw_every, arguments.validate_every or 1) < 1:
+        raise InputError("the numbers of --..._every are at least 1; for never choose --iterations + 1")
     if recipe.warm_up[0] > recipe.warm_up[1]:
         raise InputError(f"--warm_up {recipe.warm_up[0]} {recipe.warm_up[1]} ends before it starts; give START END")
     if recipe.lr <= 0 or arguments.workers < 0:
@@ -247,6 +294,34 @@ def configuration(arguments: argparse.Namespace, recipe: Recipe, terms: LossTerm
     return config | {"recipe": asdict(recipe), "losses": asdict(terms), "network": asdict(network.config)}
 
 
+def started_with(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything about a start of the run that the configuration leaves open: versions, data and first weights."""
+    folders = {name: getattr(arguments, name) for name in ("static_root", "bl_root", "davis_root", "yv_root")}
+    noted: dict[str, Any] = {name: str(folder.resolve()) for name, folder in folders.items() if folder}
+    if arguments.load_network:
+        with open(arguments.load_network, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        noted |= {"load_network": str(arguments.load_network.resolve()), "load_network_sha256": digest}
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    return noted | {"versions": versions | {"cuda": torch.version.cuda}}
+
+
+def chosen_validation(
+    arguments: argparse.Namespace, run: RunFolder, processes: Processes, dtype: torch.dtype
+) -> Validation | None:
+    """The validation that the flags choose; None for no validation.
+
+    Raises:
+        InputError: there is no folder to validate on, or the folder's videos are incomplete.
+    """
+    if not arguments.validate_every:
+        return None
+    folder = arguments.validate_on or arguments.davis_root
+    if folder is None:
+        raise InputError("--validate_every needs videos; give a folder in DAVIS's layout with --validate_on")
+    return Validation(DAVIS(folder), run.path / "validation", processes, dtype)
+
+
 def training_state(
     network: RDE_VOS, recipe: Recipe, device: torch.device, dtype: torch.dtype | None, content: dict[str, Any] | None
 ) -> TrainingState:
@@ -256,17 +331,28 @@ def training_state(
     optimizer = torch.optim.Adam(trained, recipe.lr, weight_decay=1e-7, fused=True)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.steps), gamma=0.1)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # all passes have the same shapes
     state = TrainingState(network, optimizer, schedule, scaler)
     if content:
         state.restore(content)
     return state
 
 
-def data_parallel(trainer: ClipTrainer, device: torch.device, processes: Processes) -> nn.Module:
-    """The trainer, wrapped for several processes where there are several."""
+def data_parallel(
+    arguments: argparse.Namespace, trainer: ClipTrainer, device: torch.device, processes: Processes
+) -> nn.Module:
+    """The trainer, compiled if the flags say so, and wrapped for several processes where there are several."""
+    if arguments.compile:
+        trainer.compile()
     if processes.count == 1:
         return trainer
-    return DistributedDataParallel(trainer, device_ids=[device.index] if device.type == "cuda" else None)
+    return DistributedDataParallel(
+        trainer,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=not trainer.network.frozen_norms,  # frozen statistics are the same everywhere
+        gradient_as_bucket_view=True,  # spares a copy of all gradients
+    )
 
 
 def exchange(model: nn.Module, last: bool) -> contextlib.AbstractContextManager:

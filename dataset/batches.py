@@ -77,9 +77,12 @@ class GlobalBatchSampler:
         seed: int = 0,
     ) -> None:
         if batch_size < 1 or batch_size % (world_size * accumulation):
+            remedy = "choose a batch_size that is a multiple of their product"
+            if 0 < batch_size < world_size:
+                remedy = f"start at most {batch_size} processes, which train at the same batch, or {remedy}"
             raise InputError(
                 f"a batch of {batch_size} cannot be split evenly over {world_size} processes × {accumulation} "
-                "accumulation steps; choose a batch_size that is a multiple of their product"
+                f"accumulation steps; {remedy}"
             )
         self.length = length
         self.batch_size = batch_size

@@ -149,9 +149,13 @@ def resize_mask(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
     """Convert a uint8 RGB frame [H,W,3] to the network's input: float32 [3,H,W], normalised with ImageNet's mean."""
-    image = torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
-    return image.sub_(mean).div_(std)
+    return normalise(torch.from_numpy(image).permute(2, 0, 1))
+
+
+def normalise(image: torch.Tensor) -> torch.Tensor:
+    """Convert uint8 RGB frames [...,3,H,W] to float32, normalised with ImageNet's mean, on the same device."""
+    mean, std = (torch.tensor(values).view(3, 1, 1).to(image.device) for values in (IMAGE_MEAN, IMAGE_STD))
+    return image.float().div_(255).sub_(mean).div_(std)
 
 
 def to_image(tensor: torch.Tensor) -> np.ndarray:

@@ -2,19 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
-import cv2
 import numpy as np
 import torch
 
 from dataset.augmentation import FrameTransform, recolour
-from dataset.images import to_tensor
 from dataset.perturbation import perturb_mask
 
 # How many random augmentations are tried until the first frame's crop shows an object.
 MAX_TRIES = 10
-
-# float32 [3,256]: the result of `to_tensor` for each 8-bit value in each channel.
-_NORMALISED = to_tensor(np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2))[..., 0].numpy()
 
 
 def visible_objects(ids: np.ndarray, least_area: float = 0.0) -> np.ndarray:
@@ -51,19 +46,18 @@ def make_sample(
     Returns:
         A dictionary with these entries:
 
-        - ``frames``: float32 [T,3,S,S], normalised with ImageNet's mean.
+        - ``frames``: uint8 RGB [T,3,S,S]. `dataset.images.normalise` prepares them for the network.
         - ``masks``: uint8 0/1 [T,O,S,S]. Empty slots are 0.
         - ``perturbed``: uint8 0/1 [O,S,S], the masks of the first frame with random errors (Section 3.3).
         - ``selector``: float32 [O]. It is 1 for slots with an object and 0 for empty slots.
         - ``name``: as given.
     """
     size = transforms[0].warp.size
-    frames = np.empty((len(transforms), 3, size, size), np.float32)
+    frames = np.empty((len(transforms), 3, size, size), np.uint8)
     masks = np.zeros((len(transforms), slots, size, size), np.uint8)
     for time, ((image, ids), transform) in enumerate(zip(pairs, transforms, strict=True)):
         image = recolour(transform.warp.image(image), transform.colour)
-        for channel, values in enumerate(cv2.split(image)):
-            frames[time, channel] = cv2.LUT(values, _NORMALISED[channel])
+        frames[time] = image.transpose(2, 0, 1)
         ids = transform.warp.mask(ids)
         for slot, object_id in enumerate(objects):
             masks[time, slot] = ids == object_id

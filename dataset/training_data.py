@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,6 +11,10 @@ import torch
 from torch.utils.data import Dataset
 
 from dataset.batches import SampleKey, sample_rng
+from util.errors import InputError
+
+# Seconds to wait before the second and the third attempt at a sample. A file server may fail for a moment.
+RETRY_AFTER = (1.0, 5.0)
 
 
 class Source(Protocol):
@@ -52,4 +57,9 @@ class TrainingData(Dataset):
         place = bisect.bisect_right(self.ends, key.index)
         source = self.sources[place]
         index = key.index - (self.ends[place] - len(source))
+        for seconds in RETRY_AFTER:
+            try:
+                return source.sample(index, sample_rng(self.seed, key), key.iteration / self.iterations)
+            except InputError:
+                time.sleep(seconds)
         return source.sample(index, sample_rng(self.seed, key), key.iteration / self.iterations)

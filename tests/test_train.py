@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,11 +17,14 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import ROOT, assert_refused
+from conftest import ROOT, assert_refused, write_davis
+from dataset.batches import GlobalBatchSampler
+from dataset.stages import stage_dataset
 from model import load_network, save_network
 from toy import ToySettings, make_toy_data
 from train import first_network
 from util.errors import InputError
+from util.training.loss_check import LossCheck
 from util.training.run import RunFolder, TrainingState
 
 SMALL = (
@@ -194,6 +198,103 @@ def test_sigterm_stops_cleanly_after_saving(train, toy, tmp_path):
     assert (tmp_path / "run" / f"checkpoint_{done}.pth").is_file()
 
 
+def start_pair(toy: Path, runs: tuple[Path, Path], *flags: object) -> list[subprocess.Popen]:
+    """Two processes as two machines would run them: each with a folder of runs of its own, and without torchrun."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, (ROOT / "train.py", *arguments(toy, folder, 2, "run"), *flags))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": "0"},
+        )
+        for rank, folder in enumerate(runs)
+    ]
+
+
+def test_the_main_process_decides_where_both_machines_resume_and_a_lost_one_ends_the_other(toy, tmp_path):
+    recipe = ("--from_scratch", *SMALL, "--batch_size", 2, "--save_every", 2, "--iterations")
+    whole, parts = ((tmp_path / name / "a", tmp_path / name / "b") for name in ("whole", "parts"))
+    for process in start_pair(toy, whole, *recipe, 6):
+        assert process.communicate(timeout=200)[1] is not None and process.returncode == 0
+
+    # One of the two machines is lost in the middle.
+    first, second = start_pair(toy, parts, *recipe, 6)
+    wait_for(parts[0] / "run" / "checkpoint_2.pth", first)
+    second.kill()
+    _, errors = first.communicate(timeout=200)
+    second.communicate()
+    assert first.returncode == 2 and "Traceback" not in errors, errors
+    assert "error: process 0 lost another process" in errors
+    # The second machine has no checkpoint.
+    assert not list(parts[1].rglob("*.pth"))
+    for process in start_pair(toy, parts, *recipe, 6, "--resume"):
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    expected = weights(whole[0] / "run")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(parts[0] / "run").items())
+    starts = json.loads((parts[0] / "run" / "starts.json").read_text())["starts"]
+    assert starts[0]["iteration"] == 0 and starts[-1]["iteration"] >= 2
+    assert starts[0]["versions"]["torch"] == torch.__version__ and starts[0]["davis_root"].endswith("2017")
+
+
+def test_a_corrupt_sample_leaves_a_checkpoint_of_the_last_iteration(train, toy, tmp_path):
+    data = stage_dataset(0, static_root=toy / "static", iterations=8, crop_size=64)
+    batches = GlobalBatchSampler(len(data), batch_size=2, iterations=8)
+    names = [{data[key]["name"] for key in keys} for keys in batches]
+    late = next(iteration for iteration in range(2, 8) if names[iteration] - set().union(*names[:iteration]))
+    name = (names[late] - set().union(*names[:late])).pop().split(": ")[1]
+    static = tmp_path / "static"
+    shutil.copytree(toy / "static", static)
+    (image,) = static.rglob(f"{name}.jpg")
+    kept = image.read_bytes()
+    image.write_bytes(kept[:200])
+    recipe = ("--from_scratch", *SMALL, "--batch_size", 2, "--iterations", 8, "--static_root", static)
+    result = train(0, "run", *recipe, processes=2)
+    assert result.returncode != 0 and 'Traceback (most recent call last):\n  File "' + str(ROOT) not in result.stderr
+    assert f"error: {image} cannot be decoded" in result.stderr
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint_*")] == [f"checkpoint_{late}.pth"]
+    image.write_bytes(kept)
+    assert train(0, "run", *recipe, "--resume", processes=2).returncode == 0
+
+
+def test_validation_logs_its_scores_and_keeps_the_best_weights(train, small_checkpoint, tmp_path):
+    davis = write_davis(tmp_path / "DAVIS", {"first": 6, "second": 4})
+    recipe = ("--load_network", small_checkpoint, "--batch_size", 2, "--iterations", 3)
+    result = train(2, "run", *recipe, "--validate_every", 2, "--validate_on", davis, processes=2)
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "run"
+    log = scalars(run)
+    # After two iterations, and at the end.
+    assert all(len(log[f"validation/{name}"]) == 2 for name in ("J&F", "J", "F", "RDE norm"))
+    assert min(log["validation/J&F"]) >= 0 and min(log["validation/RDE norm"]) > 0
+    assert {"peak memory (GiB)", "share of time waiting for data"} <= log.keys()
+    best = torch.load(run / "best.pth", weights_only=True)["validation"]
+    assert best["J&F"] == pytest.approx(max(log["validation/J&F"]), abs=1e-6)
+    assert load_network(run / "best.pth").config.aggregation
+    assert len(list((run / "validation").glob("*/*.png"))) == 10
+    assert_refused(train(0, "none", "--from_scratch", *SMALL, "--validate_every", 2), "--validate_on")
+
+
+def test_under_loss_scaling_only_a_row_of_broken_losses_is_an_error():
+    check = LossCheck(patience=3)
+    broken, fine = torch.tensor(float("inf")), torch.tensor(1.0)
+    for loss in (broken, broken, broken, fine, broken, broken, broken):
+        check.add(loss, ["sample"])
+    check.finish()
+    check.add(broken, ["last"])
+    with pytest.raises(InputError, match="on the batch of last"):
+        check.finish()
+    check = LossCheck()
+    check.add(broken, ["first"])
+    with pytest.raises(InputError, match="on the batch of first"):
+        check.add(fine, ["second"])
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(train, tmp_path):
     recipe = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 4)
     assert train(0, "good", *recipe).returncode == 0
@@ -201,7 +302,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(train, tmp_p
     content["network"]["decoder.predict.bias"][0] = float("nan")
     torch.save(content, tmp_path / "bad.pth")
     result = train(0, "bad", "--load_network", tmp_path / "bad.pth", "--batch_size", 1, "--iterations", 4)
-    assert_refused(result, "the loss became nan on the batch of", ": ", "--load_network")
+    assert_refused(result, "the loss became nan on the batch of", ": ", "learning rate")
     assert not list((tmp_path / "bad").glob("*.pth"))
 
 

@@ -91,7 +91,19 @@ def parse_arguments(description: str) -> argparse.Namespace:
         action="store_true",
         help="compute activations again in the backward pass: less memory, more time",
     )
+    machine.add_argument(
+        "--compile", action="store_true", help="compile the pass with torch.compile; slow at the start, then faster"
+    )
     machine.add_argument("--save_every", type=int, default=5000, help="iterations between checkpoints (default: 5000)")
     machine.add_argument("--log_every", type=int, default=100, help="iterations between log entries (default: 100)")
     machine.add_argument("--draw_every", type=int, default=1000, help="iterations between panels (default: 1000)")
+    machine.add_argument(
+        "--validate_every", type=int, metavar="N", help="iterations between validations on DAVIS val (default: none)"
+    )
+    machine.add_argument(
+        "--validate_on",
+        type=Path,
+        metavar="DAVIS",
+        help="folder in DAVIS's layout to validate on (default: davis_root)",
+    )
     return parser.parse_args()

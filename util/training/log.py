@@ -1,7 +1,8 @@
 """The log of a training run: scalars and pictures for TensorBoard."""
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ class TrainingLog:
         self._sums: dict[str, Tensor] = {}  # by name: the sum and the number of the values, [2]
         self._samples = 0
         self._since = time.perf_counter()
+        self._waited = 0.0  # seconds
 
     def collect_pass(self, inputs: Mapping[str, Tensor], result: ClipResult) -> None:
         """Add the losses and the IoUs of a training pass.
@@ -60,8 +62,30 @@ class TrainingLog:
             self._sums[name] = self._sums.get(name, 0) + pair.detach()
         self._samples += samples
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A context in which this process waits for data."""
+        started = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - started
+
+    def write_scores(self, iteration: int, scores: Mapping[str, float]) -> None:
+        """Write the scores of a validation.
+
+        Args:
+            iteration: the number of finished iterations.
+            scores: the scores by name.
+        """
+        if self._writer:
+            for name, value in scores.items():
+                self._writer.add_scalar(f"validation/{name}", value, iteration)
+        self._since, self._waited = time.perf_counter(), 0.0  # a validation is no part of the training's speed
+
     def write(self, iteration: int, **others: float) -> dict[str, float]:
-        """Write an entry: the means of the scalars since the previous entry, the samples per second, and ``others``.
+        """Write an entry.
+
+        An entry holds the means of the scalars since the previous entry, the samples per second, the share of the time
+        in which the main process waited for data, and ``others``.
 
         Args:
             iteration: the number of finished iterations.
@@ -77,7 +101,8 @@ class TrainingLog:
         scalars = {name: total / count for name, (total, count) in zip(names, sums.tolist(), strict=True) if count}
         now = time.perf_counter()
         others["samples per second"] = self._processes.count * self._samples / (now - self._since)
-        self._sums, self._samples, self._since = {}, 0, now
+        others["share of time waiting for data"] = self._waited / (now - self._since)
+        self._sums, self._samples, self._since, self._waited = {}, 0, now, 0.0
         if self._writer:
             for name, value in (scalars | others).items():
                 self._writer.add_scalar(name, value, iteration)

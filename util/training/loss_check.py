@@ -20,16 +20,22 @@ class LossCheck:
 
     A loss is copied to the CPU as soon as the GPU has computed the loss. The check of a loss waits for the copy alone,
     and not for the work that was given to the GPU later.
+
+    Args:
+        patience: how many losses in a row may be infinite or no number. In fp16 the loss scaling skips such steps and
+            tries a smaller scale; only a row of them is an error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: int = 0) -> None:
+        self._patience = patience
+        self._in_a_row = 0
         self._pending: deque[_Pending] = deque()
 
     def add(self, loss: Tensor, names: list[str]) -> None:
         """Take the loss of a pass over the samples of these names, and check the loss before.
 
         Raises:
-            InputError: the loss before is infinite or no number; the message names the samples.
+            InputError: too many losses in a row are infinite or no number; the message names the samples.
         """
         copy, copied = loss.detach(), None
         if loss.is_cuda:
@@ -49,12 +55,12 @@ class LossCheck:
         while self._pending:
             self._check(self._pending.popleft())
 
-    @staticmethod
-    def _check(pending: _Pending) -> None:
+    def _check(self, pending: _Pending) -> None:
         if pending.copied:
             pending.copied.synchronize()
-        if not pending.loss.isfinite():
+        self._in_a_row = 0 if pending.loss.isfinite() else self._in_a_row + 1
+        if self._in_a_row > self._patience:
             raise InputError(
                 f"the loss became {pending.loss.item()} on the batch of {'; '.join(pending.names)}; look at these "
-                "samples, or start again from the last checkpoint with --load_network and a lower --lr"
+                "samples, or start again from the last checkpoint with a lower learning rate"
             )

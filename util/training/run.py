@@ -1,5 +1,7 @@
 """The folder of a training run, the state that its checkpoints hold, and requests to stop the run."""
 
+import datetime
+import json
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.checkpoint import save_network
+from model.checkpoint import read_checkpoint, save_network
 from model.network import RDE_VOS
-from util.distributed import Processes
 from util.errors import InputError
-from util.files import claim
+from util.files import atomic_path, claim, read_json
 
 CHECKPOINTS_KEPT = 3
 
@@ -63,11 +64,13 @@ class TrainingState:
 class RunFolder:
     """The folder ``<root>/<name>`` of a run.
 
-    The folder holds ``config.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth`` and the log.
+    The folder holds ``config.json``, ``starts.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth``, the
+    log and, with validations, ``best.pth`` and the masks of the last validation.
     """
 
     def __init__(self, root: Path, name: str) -> None:
         self.path = root / name
+        self._best: float | None = None  # the highest J&F of the validations, once known
 
     def claim(self, config: dict[str, Any], resume: bool) -> None:
         """Make this the folder of a run with a configuration.
@@ -107,6 +110,36 @@ class RunFolder:
         for old in self._checkpoints()[:-CHECKPOINTS_KEPT]:
             old.unlink()
 
+    def note_start(self, iteration: int, noted: dict[str, Any]) -> None:
+        """Add a start of the run to ``starts.json``: the date, the iteration, and ``noted``, values that JSON can hold.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        path = self.path / "starts.json"
+        starts = read_json(path, "delete the file and start again")["starts"] if path.is_file() else []
+        date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with atomic_path(path) as temporary:
+            content = {"starts": [*starts, {"date": date, "iteration": iteration, **noted}]}
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+    def keep_best(self, network: RDE_VOS, iteration: int, scores: dict[str, float]) -> None:
+        """Write ``best.pth`` where no validation so far had a higher J&F.
+
+        Args:
+            network: the network after ``iteration`` iterations.
+            scores: the scores of the validation, with ``J&F``; the file holds them beside the weights.
+
+        Raises:
+            InputError: the file of an earlier validation cannot be read.
+        """
+        path = self.path / "best.pth"
+        if self._best is None and path.is_file():
+            self._best = read_checkpoint(path)["validation"]["J&F"]
+        if self._best is None or scores["J&F"] > self._best:
+            self._best = scores["J&F"]
+            save_network(network, path, validation={"iteration": iteration, **scores})
+
     def _checkpoints(self) -> list[Path]:
         """The checkpoints in the folder, the newest last."""
         paths = self.path.glob("checkpoint_[0-9]*.pth")
@@ -120,21 +153,12 @@ class StopRequest:
     a scheduler sends SIGTERM to every process, and torchrun sends another one to its processes.
     """
 
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
-        self._signal = 0
+    def __init__(self) -> None:
+        self.received = 0  # the signal that this process has received; 0 for no signal
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
-    def received(self) -> int:
-        """The signal that any process has received so far, the same in every process; 0 for no signal."""
-        if self._processes.count == 1:
-            return self._signal
-        signals = torch.tensor(self._signal)
-        torch.distributed.all_reduce(signals, torch.distributed.ReduceOp.MAX)
-        return int(signals)
-
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
+        self.received = number
         if number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,99 @@
+"""Validation while training: the scores of a DAVIS split, and the recurrence of SAM over a long video."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dataset.davis import DAVIS
+from dataset.images import read_mask, to_tensor
+from model.fast import fast_network
+from model.inference import pad_to_stride
+from model.network import RDE_VOS
+from util.distributed import Processes
+from util.evaluation.metrics import VideoScore, global_results, score_videos
+from util.evaluation.output import OutputFolder
+from util.evaluation.stream import EngineSettings, mask_name, segment
+
+TIMES = 20  # how often the clip for the recurrence is played forward and backward, as in Figure 3
+
+
+class Validation:
+    """Segments and scores a DAVIS split with the network of a training as it is. The processes share the videos.
+
+    Args:
+        davis: the split; it has ground truth.
+        output: the folder for the masks. Each validation replaces the masks of the one before.
+        processes: the processes of the training.
+        dtype: the type to segment in.
+    """
+
+    def __init__(self, davis: DAVIS, output: Path, processes: Processes, dtype: torch.dtype) -> None:
+        self._davis = davis
+        self._output = OutputFolder(output)
+        self._processes = processes
+        self._dtype = dtype
+        self._videos = davis.videos()
+
+    def run(self, network: RDE_VOS) -> dict[str, float]:
+        """Validate a network, which stays as it is. Every process has to call this method.
+
+        Returns:
+            ``J&F``, ``J`` and ``F`` in 0..1 and, for a network with SAM, ``RDE norm`` (see `recurrence`); the same in
+            every process.
+
+        Raises:
+            InputError: a frame or a mask cannot be read, or a mask cannot be written.
+        """
+        fast = fast_network(network, self._dtype)
+        settings = EngineSettings() if network.config.aggregation else EngineSettings(bank="2F+L")
+        mine = self._videos[self._processes.rank :: self._processes.count]
+        for video in mine:
+            self._output.store(video, segment(fast, video, settings), written=lambda: None)
+        names = [video.name for video in mine]
+        scores: list[VideoScore] = score_videos(
+            self._davis.annotations, self._output.masks, names, merge_objects=self._davis.year == 2016
+        )
+        figures = global_results(list(itertools.chain(*self._processes.gather(scores))))
+        result = {"J&F": figures["J&F-Mean"], "J": figures["J-Mean"], "F": figures["F-Mean"]}
+        if network.config.aggregation:
+            norm = recurrence(fast, self._davis, settings.mem_every) if self._processes.is_main else 0.0
+            result["RDE norm"] = self._processes.from_main(norm)
+        return result
+
+
+@torch.inference_mode()
+def recurrence(network: RDE_VOS, davis: DAVIS, mem_every: int) -> float:
+    """How far SAM's recurrence leads: the greatest norm of the RDE's values, relative to those of the first frame.
+
+    SAM folds the frames of the split's first video, with their true masks, into the RDE, forward and backward, 20
+    times. Clips of training have three updates only, so the losses do not show an embedding that grows with every
+    update.
+
+    Args:
+        network: a network with SAM, for inference.
+        davis: the split; it has ground truth.
+        mem_every: θ, the number of frames between updates.
+
+    Raises:
+        InputError: a frame or a mask cannot be read.
+    """
+    video = davis.videos()[0]
+    ids = np.unique(video.read_given_mask(0))
+    object_ids = torch.from_numpy(ids[ids > 0]).view(-1, 1, 1)
+    embeddings = []
+    for number in range(0, len(video.frames), mem_every):
+        image, _ = pad_to_stride(to_tensor(video.read_frame(number))[None])
+        ids = read_mask(davis.annotations / video.name / mask_name(video, number))
+        mask, _ = pad_to_stride(torch.from_numpy(ids)[None] == object_ids)
+        image, mask = (each.to(network.device, network.dtype) for each in (image, mask[None]))
+        features = network.encode_key(image)
+        value = network.encode_value(image, network.prepare_encoding(features.f16), mask)
+        embeddings.append((features.key, value))
+    rde = embeddings[0]
+    first, greatest = rde[1].float().norm(), rde[1].new_zeros((), dtype=torch.float32)
+    for embedding in [*embeddings[1:], *reversed(embeddings)] * TIMES:
+        rde = network.aggregate(rde, embedding)
+        greatest = torch.maximum(greatest, rde[1].float().norm())  # a norm that is no number stays in the result
+    return float(greatest / first)
