@@ -7,11 +7,9 @@ again: it keeps the finished files.
 """
 
 import argparse
-import contextlib
 import functools
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +88,7 @@ def _resize_image(source: Path, target: Path, size: tuple[int, int]) -> None:
         return
     # Pillow's bicubic filter averages over all pixels that become one. Other interpolation would cause aliasing.
     resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
-    with _writing(target) as temporary:
+    with atomic_path(target) as temporary:
         resized.save(temporary, quality=_JPEG_QUALITY)
 
 
@@ -101,22 +99,12 @@ def _resize_mask(source: Path, target: Path, size: tuple[int, int]) -> None:
         return
     resized = Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST)
     palette = read_palette(source)
-    with _writing(target) as temporary:
-        write_mask(temporary, np.array(resized), palette)
+    write_mask(target, np.array(resized), palette)
 
 
 def _copy(source: Path, target: Path) -> None:
-    with _writing(target) as temporary:
+    with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-@contextlib.contextmanager
-def _writing(target: Path) -> Iterator[Path]:
-    try:
-        with atomic_path(target) as temporary:
-            yield temporary
-    except OSError as error:
-        raise InputError(f"{target} cannot be written ({error}); make room or get access, and run this again") from None
 
 
 @command_line
