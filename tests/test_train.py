@@ -181,7 +181,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(train, tmp_p
     recipe = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 4)
     assert train(0, "good", *recipe).returncode == 0
     content = torch.load(tmp_path / "good" / "network.pth", weights_only=True)
-    content["network"]["decoder.predict.weight"] *= 1e38  # finite, but the products are not
+    content["network"]["key_encoder.backbone.conv1.weight"] *= 1e38  # finite, but the features are not
     torch.save(content, tmp_path / "bad.pth")
     result = train(0, "bad", "--load_network", tmp_path / "bad.pth", "--batch_size", 1, "--iterations", 4)
     assert_refused(result, "the loss became nan on the batch of", ": ", "--load_network")
