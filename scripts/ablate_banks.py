@@ -22,7 +22,7 @@ from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, chosen_network, network_notes
-from util.evaluation.metrics import read_results, score_videos, write_results
+from util.evaluation.metrics import check_scorable, read_results, score_videos, write_results
 from util.evaluation.output import OutputFolder, evaluate
 from util.evaluation.stream import EngineSettings
 from util.files import atomic_path, write_csv
@@ -132,6 +132,7 @@ def main() -> None:
     davis = DAVIS(arguments.davis_path)
     videos = davis.videos()
     processes = Processes()
+    check_scorable(videos, davis.annotations, progress=processes.is_main)
     device = choose_device(arguments.device)
     if processes.is_main:
         for note in network_notes(arguments, device):

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from dataset.davis import DAVIS
 from util.errors import InputError, command_line
-from util.evaluation.metrics import read_results
+from util.evaluation.metrics import check_scorable, read_results
 from util.files import atomic_path, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,7 +92,8 @@ def draw(scores: dict[str, list[float]], path: Path) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    DAVIS(arguments.davis_path).videos()  # before the first training, not after
+    davis = DAVIS(arguments.davis_path)
+    check_scorable(davis.videos(), davis.annotations, progress=True)  # before the first training, not after
     rows, scores = [], {}
     for variant, (_, published) in VARIANTS.items():
         runs = [train_and_score(arguments, variant, seed) for seed in arguments.seeds]

@@ -228,3 +228,41 @@ def test_small_and_long_frames_are_evaluated_and_drawn(size, evaluate, tmp_path)
     assert result.returncode == 0, result.stderr
     assert read_mask(tmp_path / "output/clip/00002.png").shape == size
     assert read_image(tmp_path / "output/overlay/clip.jpg").shape[0] < 2000
+
+
+# Ground truth that cannot be scored.
+def test_255_is_no_object_of_davis_2017(evaluate, tmp_path):
+    root = write_davis(tmp_path / "davis", {"clip": 4}, objects=1)
+    for path in (root / "trainval/Annotations/480p/clip").iterdir():
+        mask = read_mask(path)
+        mask[:4] = 255
+        write_mask(path, mask)
+    assert evaluate(path=root).returncode == 0
+    for t in range(4):
+        assert set(np.unique(read_mask(tmp_path / f"output/clip/{t:05d}.png"))) <= {0, 1}
+    rows = (tmp_path / "output/per-sequence_results-val.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["Sequence", "clip_1"]
+
+
+def _masks_of_2016(folder):
+    for path in folder.iterdir():
+        write_mask(path, np.where(read_mask(path) > 0, np.uint8(255), np.uint8(0)))
+    return folder / "00000.png", "year 2016"
+
+
+def _a_mask_of_another_size(folder):
+    write_mask(folder / "00002.png", np.ones((20, 30), np.uint8))
+    return folder / "00002.png", "30×20", "80×48"
+
+
+def _a_mask_that_is_cut(folder):
+    (folder / "00002.png").write_bytes((folder / "00002.png").read_bytes()[:-40])
+    return folder / "00002.png", "decoded"
+
+
+@pytest.mark.parametrize("damage", [_masks_of_2016, _a_mask_of_another_size, _a_mask_that_is_cut])
+def test_scoring_is_refused_before_anything_is_segmented(damage, evaluate, tmp_path):
+    root = write_davis(tmp_path / "davis", {"clip": 4})
+    mentioned = damage(root / "trainval/Annotations/480p/clip")
+    assert_refused(evaluate(path=root), *mentioned)
+    assert not (tmp_path / "output").exists()

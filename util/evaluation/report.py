@@ -24,11 +24,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.davis import DAVIS
+from dataset.davis import DAVIS, VOID
 from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError
-from util.evaluation.metrics import VOID, VideoScore, global_results, score_videos, statistics
+from util.evaluation.metrics import VideoScore, global_results, score_videos, statistics
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import evenly_spaced, outline
 from util.evaluation.stream import Throughput, mask_name
