@@ -35,6 +35,7 @@ from util.evaluation.metrics import check_scorable, contour_accuracy, region_sim
 from util.evaluation.output import OutputFolder
 from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
 from util.files import atomic_path, read_json, write_csv
+from util.numbers import positive
 
 HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "FPS", "ms per frame", "Peak memory (GiB)"]
 PUBLISHED = (
@@ -50,10 +51,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the picture")
     parser.add_argument("--video", default="cows", help="the clip; default cows, as in the paper")
     parser.add_argument(
-        "--times", type=int, nargs="+", default=[1, 10, 15, 20], help="how often to play it; default 1 10 15 20"
+        "--times", type=positive, nargs="+", default=[1, 10, 15, 20], help="how often to play it; default 1 10 15 20"
     )
-    parser.add_argument("--mem_every", type=int, default=3, metavar="θ", help="for 2F+L+RDE; default 3")
-    parser.add_argument("--stm_mem_every", type=int, default=60, metavar="θ", help="for STM; default 60")
+    parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="for 2F+L+RDE; default 3")
+    parser.add_argument("--stm_mem_every", type=positive, default=60, metavar="θ", help="for STM; default 60")
     add_network_arguments(parser)
     return parser.parse_args()
 
@@ -155,8 +156,6 @@ def draw(rows: list[list], path: Path) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    if min(arguments.times) < 1:
-        raise InputError(f"--times {min(arguments.times)} is no length; play the clip at least once")
     davis = DAVIS(arguments.davis_path)
     check_scorable([davis.video(arguments.video)], davis.annotations)
     device = choose_device(arguments.device)

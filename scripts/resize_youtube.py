@@ -23,6 +23,7 @@ from dataset.images import image_size, read_image, read_mask, read_palette, writ
 from dataset.youtube import TRAIN, TRAIN_480P, meta_path, training_folders
 from util.errors import InputError, command_line
 from util.files import atomic_path
+from util.numbers import positive
 from util.parallel import in_processes
 
 _JPEG_QUALITY = 95  # high, because the frames were compressed before
@@ -34,11 +35,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--yv_root", type=Path, required=True, help="folder of train/{JPEGImages,Annotations}/<video>")
-    parser.add_argument("--size", type=int, default=480, help="short side of the results in pixels (default: 480)")
-    arguments = parser.parse_args()
-    if arguments.size < 1:
-        raise InputError(f"--size {arguments.size} is no size; choose a number of pixels from 1 up")
-    return arguments
+    parser.add_argument("--size", type=positive, default=480, help="short side of the results in pixels (default: 480)")
+    return parser.parse_args()
 
 
 def resize_video(source: VideoFolders, target: VideoFolders, size: int, video: str) -> tuple[int, int]:

@@ -1,10 +1,14 @@
 """Faults of the machine and of files from outside: each ends with one sentence, or is worked around."""
 
+import argparse
 import contextlib
 import functools
+import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +23,15 @@ from torch import nn
 import plain
 from conftest import ROOT, assert_refused, draw_clip, tensors, write_davis
 from dataset.images import read_image, read_mask, write_mask
+from dataset.youtube import read_meta
 from model import save_network
 from model.fast import compiled
 from model.fast.compiled import CompiledConv2d
 from model.inference import InferenceCore
+from util import numbers
 from util.errors import InputError
 from util.files import atomic_path, write_csv
+from util.training.run import RunFolder, TrainingState
 
 needs_compiler = pytest.mark.skipif(
     not CompiledConv2d.possible(nn.Conv2d(64, 64, 3, padding=1)), reason="no C compiler here"
@@ -266,3 +273,134 @@ def test_scoring_is_refused_before_anything_is_segmented(damage, evaluate, tmp_p
     mentioned = damage(root / "trainval/Annotations/480p/clip")
     assert_refused(evaluate(path=root), *mentioned)
     assert not (tmp_path / "output").exists()
+
+
+# The folder of a training run.
+def save_run(network, folder: Path, iterations: int) -> RunFolder:
+    optimizer = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
+    run = RunFolder(folder, "run")
+    for iteration in range(1, iterations + 1):
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        run.save(TrainingState(network, optimizer, schedule, scaler, iteration))
+    return run
+
+
+def test_a_run_goes_on_from_the_newest_checkpoint_that_can_be_read(small_network, tmp_path):
+    run = RunFolder(tmp_path, "run")
+    assert run.read_latest() is None
+    save_run(small_network, tmp_path, 3)
+    assert run.read_latest()[0].name == "checkpoint_3.pth" and run.read_latest().notes == []
+    newest, before, oldest = (run.path / f"checkpoint_{iteration}.pth" for iteration in (3, 2, 1))
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    save_network(small_network, before)  # without an optimizer
+    shutil.copy(oldest, run.path / "checkpoint_9.pth")  # with another file's name
+    shutil.copy(oldest, run.path / "checkpoint_1a.pth")
+    found = run.read_latest()
+    assert found.path == oldest and found.content["iteration"] == 1
+    *reasons, last = found.notes
+    assert len(reasons) == 3 and str(oldest) in last
+    for note, path in zip(reasons, (run.path / "checkpoint_9.pth", newest, before), strict=True):
+        assert str(path) in note
+    oldest.unlink()
+    with pytest.raises(InputError, match="no checkpoint that can be read"):
+        run.read_latest()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(small_network, tmp_path):
+    run = save_run(small_network, tmp_path, 3)
+    before = files(tmp_path)
+    optimizer = torch.optim.Adam(small_network.parameters())
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
+    state = TrainingState(small_network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), 4)
+    with full_disk(10_000), pytest.raises(InputError, match=f"free some space in {run.path}"):
+        run.save(state)
+    assert files(tmp_path) == before
+    with pytest.raises(InputError, match="does not fit"):
+        state.restore({"iteration": 1})
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "/tmp/x"])
+def test_the_name_of_a_run_is_no_path(name, tmp_path):
+    with pytest.raises(InputError, match="cannot be the id of a run"):
+        RunFolder(tmp_path, name)
+
+
+# Files from outside.
+def test_a_pipe_is_refused(evaluate, tmp_path):
+    root = write_davis(tmp_path / "davis", {"clip": 4})
+    for path in ("JPEGImages/480p/clip/00002.jpg", "Annotations/480p/clip/00000.png", "ImageSets/2017/val.txt"):
+        pipe = root / "trainval" / path
+        pipe.rename(tmp_path / "kept")
+        os.mkfifo(pipe)
+        assert_refused(evaluate(path=root), pipe)
+        pipe.unlink()
+        (tmp_path / "kept").rename(pipe)
+        shutil.rmtree(tmp_path / "output", ignore_errors=True)
+    os.mkfifo(tmp_path / "pipe.pth")
+    assert_refused(evaluate(model=tmp_path / "pipe.pth"), tmp_path / "pipe.pth")
+
+
+@pytest.mark.parametrize(
+    "objects", ["[" * 100_000, '{"videos": {"a": {"objects": {"0": {"frames": ["0"]}}}}}',
+                '{"videos": {"a": {"objects": {"1": {"frames": "0"}}}}}',
+                '{"videos": {"a": {"objects": {"1": {"frames": ["0"], "category": []}}}}}',
+                '{"videos": {"../a": {"objects": {"1": {"frames": ["0"]}}}}}'],
+)  # fmt: skip
+def test_a_list_of_objects_of_another_shape_is_refused(objects, tmp_path):
+    (tmp_path / "meta.json").write_text(objects)
+    with pytest.raises(InputError, match=r"meta\.json is not YouTube-VOS's list of objects"):
+        read_meta(tmp_path / "meta.json")
+
+
+@pytest.mark.parametrize("record", ["[" * 100_000, "[]", "{}", '{"frames": "4", "seconds": 1}'])
+def test_a_record_of_another_shape_is_refused(record, evaluate, tmp_path):
+    assert evaluate("--bank", "F").returncode == 0
+    (tmp_path / "output/.records/clip.json").write_text(record)
+    assert_refused(evaluate("--bank", "F"), tmp_path / "output/.records/clip.json", "delete it")
+
+
+# The command line.
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (numbers.positive, "1", ("0", "-1", "1.5", "x", "9" * 5000)),
+        (numbers.non_negative, "0", ("-1", "nan")),
+        (numbers.seed, "7", ("-1", str(2**63))),
+        (numbers.positive_float, "1e-5", ("0", "-1", "nan", "inf", "x")),
+    ],
+)
+def test_numbers_on_the_command_line(kind, good, bad):
+    assert kind(good) == float(good)
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match="is no"):
+            kind(text)
+
+
+@pytest.mark.parametrize("flags", [("--mem_every", 0), ("--top", -1)])
+def test_a_wrong_number_is_one_sentence(flags, evaluate, tmp_path):
+    assert_refused(evaluate(*flags), flags[0], "is no whole number from 1 on")
+
+
+def test_a_reader_that_has_gone_ends_a_command_without_a_word():
+    program = """
+from util.errors import command_line
+@command_line
+def main():
+    for line in range(100_000):
+        print(line)
+main()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_a_full_disk_behind_stdout_is_one_sentence(tmp_path):
+    program = "from util.errors import command_line\ncommand_line(lambda: print('x' * 100_000))()"
+    with full_disk(1000), open(tmp_path / "log", "w") as log:
+        command = [sys.executable, "-c", program]
+        result = subprocess.run(command, stdout=log, stderr=subprocess.PIPE, text=True, cwd=ROOT, restore_signals=False)
+    assert_refused(result, "free some disk space")

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -35,10 +36,11 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
         except OSError as error:
             if error.strerror is None:  # an error of a library, not of the system
                 raise
-            if not _stdout_works():
+            reader_has_gone = isinstance(error, BrokenPipeError) and _reader_has_gone()
+            if reader_has_gone or not _stdout_works():
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more
-                if isinstance(error, BrokenPipeError):
-                    sys.exit(141)
+            if reader_has_gone:
+                sys.exit(141)
             if error.filename is None:
                 message = f"the system refused to read or write ({error.strerror}); free some disk space, and try again"
             else:
@@ -50,6 +52,13 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(130)
 
     return run
+
+
+def _reader_has_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads; an error may also come from another pipe."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _stdout_works() -> bool:

@@ -1,20 +1,23 @@
 """The folder of a training run, the state that its checkpoints hold, and requests to stop the run."""
 
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from model.checkpoint import save_network
+from model.checkpoint import not_finite, read_checkpoint, save_network
 from model.network import RDE_VOS
 from util.distributed import Processes
 from util.errors import InputError
-from util.files import claim
+from util.files import claim, is_plain_name
 
 CHECKPOINTS_KEPT = 3
+_CHECKPOINT = re.compile(r"checkpoint_([0-9]{1,18})\.pth")
+_STATE = ("iteration", "optimizer", "schedule", "scaler", "random_state")  # see `TrainingState.content`
 
 
 @dataclass
@@ -46,22 +49,46 @@ class TrainingState:
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take the state, without the network, from the content of a checkpoint."""
-        self.iteration = content["iteration"]
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.schedule.load_state_dict(content["schedule"])
-        if content["scaler"]:  # empty in checkpoints of a precision without loss scaling
-            self.scaler.load_state_dict(content["scaler"])
-        torch.set_rng_state(content["random_state"])
+        """Take the state, without the network, from the content of a checkpoint.
+
+        Raises:
+            InputError: the content is not that of a checkpoint of this run.
+        """
+        try:
+            self.iteration = content["iteration"]
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.schedule.load_state_dict(content["schedule"])
+            if content["scaler"]:  # empty in checkpoints of a precision without loss scaling
+                self.scaler.load_state_dict(content["scaler"])
+            torch.set_rng_state(content["random_state"])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            raise InputError(
+                f"the run's checkpoint does not fit the optimizer of this run ({reason}); delete the checkpoint, or "
+                "choose another id"
+            ) from None
+
+
+class SavedState(NamedTuple):
+    """The content of a checkpoint, and sentences about newer checkpoints that cannot be read."""
+
+    path: Path
+    content: dict[str, Any]
+    notes: list[str]
 
 
 class RunFolder:
     """The folder ``<root>/<name>`` of a run.
 
     The folder holds ``config.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth`` and the log.
+
+    Raises:
+        InputError: the name is a path to another folder.
     """
 
     def __init__(self, root: Path, name: str) -> None:
+        if not is_plain_name(name):
+            raise InputError(f"{name!r} cannot be the id of a run; choose a name without slashes, such as s0")
         self.path = root / name
 
     def claim(self, config: dict[str, Any], resume: bool) -> None:
@@ -86,13 +113,42 @@ class RunFolder:
         """The newest checkpoint; None where there is no checkpoint."""
         return next(reversed(self._checkpoints()), None)
 
+    def read_latest(self) -> SavedState | None:
+        """The content of the newest checkpoint that can be read; None where there is no checkpoint.
+
+        A checkpoint that cannot be read is left where it is. The notes of the result say why an older one is taken.
+
+        Raises:
+            InputError: there are checkpoints, but none can be read.
+        """
+        notes: list[str] = []
+        for path in reversed(self._checkpoints()):
+            try:
+                content = read_checkpoint(path)
+                if missing := {"config", "network", *_STATE} - content.keys():
+                    raise InputError(f"{path} holds no {', '.join(sorted(missing))}; copy it again")
+                if content["iteration"] != _iteration(path):
+                    raise InputError(f"{path} holds iteration {content['iteration']}; give the file its own name again")
+            except InputError as error:
+                notes.append(f"note: {error}")
+                continue
+            if notes:
+                notes.append(f"note: the run goes on from the checkpoint before, {path}")
+            return SavedState(path, content, notes)
+        if notes:
+            raise InputError(
+                f"{self.path} holds no checkpoint that can be read ({notes[0].removeprefix('note: ')}); delete the "
+                "checkpoints to start again, or choose another id"
+            )
+        return None
+
     def save(self, state: TrainingState) -> None:
         """Write the checkpoint of a state, and delete all checkpoints except the last few.
 
         Raises:
-            InputError: a weight is infinite or no number; no checkpoint is written.
+            InputError: a weight is infinite or no number, or the file cannot be written; all older checkpoints stay.
         """
-        if broken := [name for name, tensor in state.network.state_dict().items() if not tensor.isfinite().all()]:
+        if broken := not_finite(state.network.state_dict()):
             raise InputError(
                 f"{broken[0]} is no longer finite after iteration {state.iteration}; resume from the run's last "
                 "checkpoint, or start again with a lower learning rate"
@@ -104,8 +160,13 @@ class RunFolder:
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints in the folder, the newest last."""
-        paths = self.path.glob("checkpoint_[0-9]*.pth")
-        return sorted(paths, key=lambda path: int(path.stem.removeprefix("checkpoint_")))
+        paths = (path for path in self.path.glob("checkpoint_*.pth") if _CHECKPOINT.fullmatch(path.name))
+        return sorted(paths, key=_iteration)
+
+
+def _iteration(path: Path) -> int:
+    """The number of finished iterations that the name of a checkpoint states."""
+    return int(_CHECKPOINT.fullmatch(path.name)[1])
 
 
 class StopRequest:
