@@ -15,7 +15,7 @@ from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
-from util.evaluation.metrics import format_results, score_videos, write_results
+from util.evaluation.metrics import check_scorable, format_results, score_videos, write_results
 from util.evaluation.output import OutputFolder, evaluate
 from util.evaluation.pictures import draw_video
 
@@ -40,6 +40,7 @@ def main() -> None:
     videos = davis.videos()
     settings = engine_settings(arguments)
     processes = Processes()
+    check_scorable(videos, davis.annotations if davis.has_ground_truth else None, progress=processes.is_main)
     device = choose_device(arguments.device)
     if processes.is_main:
         for note in network_notes(arguments, device):

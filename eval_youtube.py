@@ -46,13 +46,13 @@ def main() -> None:
     arguments = parse_arguments()
     youtube = YouTubeVOS(arguments.yv_path, arguments.split, arguments.output_all)
     videos = youtube.videos()
+    processes = Processes()
     seen = set()
     if arguments.gt:
-        check_scorable(youtube.asked, arguments.gt)
         trained = read_meta(arguments.train_meta or arguments.yv_path / "train" / "meta.json")
         seen = {item.category for item in chain(*trained.values())}
+        check_scorable(youtube.asked, videos, arguments.gt, progress=processes.is_main)
     settings = engine_settings(arguments)
-    processes = Processes()
     device = choose_device(arguments.device)
     if processes.is_main:
         for note in network_notes(arguments, device):

@@ -35,7 +35,6 @@ from model.checkpoint import (
     load_imagenet_weights,
     network_from_checkpoint,
     prepare_for_several_objects,
-    read_checkpoint,
 )
 from model.inference import STRIDE
 from model.losses import hard_pixel_share
@@ -79,8 +78,10 @@ def train(arguments: argparse.Namespace, recipe: Recipe, device: torch.device, p
     dtype = precision(arguments.precision, device)
     run = RunFolder(arguments.runs, arguments.id)
     # The main process alone looks for a checkpoint: the others may lie on machines with other folders.
-    checkpoint = run.latest() if arguments.resume and processes.is_main else None
-    content = processes.from_main(read_checkpoint(checkpoint) if checkpoint else None)
+    saved = run.read_latest() if arguments.resume and processes.is_main else None
+    for note in saved.notes if saved else ():
+        print(note)
+    content = processes.from_main(saved.content if saved else None)
 
     batches = load_batches(arguments, recipe, device, processes, start=content["iteration"] if content else 0)
     torch.manual_seed(arguments.seed)
@@ -179,7 +180,7 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     """The recipe of the stage with the changes of the flags.
 
     Raises:
-        InputError: a number is out of its range.
+        InputError: the warm-up or the crop size cannot be used.
     """
     recipe = RECIPES[arguments.stage]
     if arguments.iterations is not None:
@@ -187,14 +188,8 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     changes = {name: getattr(arguments, name) for name in ("batch_size", "lr") if getattr(arguments, name) is not None}
     changes |= {name: tuple(getattr(arguments, name)) for name in ("steps", "warm_up") if getattr(arguments, name)}
     recipe = replace(recipe, **changes)
-    if min(recipe.iterations, recipe.batch_size, arguments.accumulation) < 1:
-        raise InputError("--iterations, --batch_size and --accumulation are at least 1")
-    if min(arguments.save_every, arguments.log_every, arguments.draw_every, arguments.validate_every or 1) < 1:
-        raise InputError("the numbers of --..._every are at least 1; for never choose --iterations + 1")
     if recipe.warm_up[0] > recipe.warm_up[1]:
         raise InputError(f"--warm_up {recipe.warm_up[0]} {recipe.warm_up[1]} ends before it starts; give START END")
-    if recipe.lr <= 0 or arguments.workers < 0:
-        raise InputError("--lr is more than 0, and --workers at least 0")
     if arguments.crop_size < 32 or arguments.crop_size % STRIDE:
         raise InputError(f"--crop_size {arguments.crop_size} is no multiple of {STRIDE} from 32 on; 384 is the paper's")
     return recipe

@@ -7,6 +7,8 @@ from dataset.folders import VideoFolders
 from dataset.video import Video, list_frames, read_names
 from util.errors import InputError
 
+VOID = 255  # the id of pixels that belong to no object in the masks of DAVIS 2017
+
 # The name of a split for users -> the folder that holds the split, and the name of the file that lists its videos.
 _SPLITS = {"train": ("trainval", "train"), "val": ("trainval", "val"), "testdev": ("test-dev", "test-dev")}
 
@@ -31,7 +33,8 @@ class DAVIS:
         split: ``train``, ``val`` or ``testdev``.
 
     Raises:
-        InputError: the file that lists the videos of the split is missing. The message names the file.
+        InputError: there is no such year or split, or the file that lists the videos of the split is missing. The
+            message names the file.
     """
 
     root: Path
@@ -39,6 +42,10 @@ class DAVIS:
     split: str = "val"
 
     def __post_init__(self) -> None:
+        if self.year not in (2016, 2017) or self.split not in tuple(_SPLITS):
+            raise InputError(
+                f"DAVIS has no {self.split} of {self.year}; use 2016 or 2017, and one of {', '.join(_SPLITS)}"
+            )
         if not self.image_set.is_file():
             raise InputError(f"{self.image_set} is missing; point at the folder that holds trainval/ and test-dev/")
 
@@ -85,7 +92,9 @@ class DAVIS:
         for mask in sorted((self.annotations / name).glob("*.png")) if self.has_ground_truth else ():
             if mask.stem not in shown and mask.name[0] != ".":
                 raise InputError(f"{images} has no frame for {mask}; copy or download the data set's images again")
-        return Video(name, frames, {0: masks[0]}, merge_objects=self.year == 2016)
+        return Video(
+            name, frames, {0: masks[0]}, merge_objects=self.year == 2016, void=VOID if self.year == 2017 else None
+        )
 
     @property
     def _folders(self) -> VideoFolders:

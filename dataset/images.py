@@ -10,7 +10,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from util.errors import InputError
-from util.files import atomic_path
+from util.files import atomic_path, refuse_pipe
 
 # The mean and standard deviation of ImageNet's images (RGB, 0 to 1). All networks here expect frames normalised with
 # them, because training starts from ImageNet weights.
@@ -176,6 +176,7 @@ def _decode(path: Path | str, mode: str | None = None, least_side: int | None = 
 
 @contextlib.contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
+    refuse_pipe(path)
     try:
         with Image.open(path) as image:
             yield image

@@ -14,6 +14,7 @@ import numpy as np
 
 from dataset.images import image_size, read_image, read_mask, read_palette
 from util.errors import InputError
+from util.files import is_plain_name, refuse_pipe
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -27,6 +28,7 @@ class GivenMasks:
     name: str
     masks: dict[int, Path]  # by frame number
     size: tuple[int, int]  # height and width of the frames
+    void: int | None = None  # the id of pixels of given masks that belong to no object
 
     def read_given_mask(self, number: int) -> np.ndarray:
         """Decode the mask that is given for frame ``number``: uint8 object ids [H,W].
@@ -35,13 +37,15 @@ class GivenMasks:
             InputError: the file is missing, corrupt or without any object, or has another size than the frames.
         """
         path = self.masks[number]
-        mask = read_mask(path)
-        if mask.shape != self.size:
-            height, width = self.size
-            raise InputError(
-                f"{path} is {mask.shape[1]}×{mask.shape[0]}, but the frames of {self.name} are {width}×{height}; "
-                f"give the mask at the size of the frame"
-            )
+        mask = read_sized_mask(path, self.size, self.name)
+        if self.void is not None:
+            void = mask == self.void
+            if void.any() and not mask[~void].any():
+                raise InputError(
+                    f"{path} holds no object, because {self.void} marks pixels of no object; give the objects other "
+                    f"ids, or evaluate masks of DAVIS 2016 as the year 2016"
+                )
+            mask = np.where(void, np.uint8(0), mask)
         if not mask.any():
             raise InputError(f"{path} holds no object; mark at least one pixel, or leave the file out")
         return mask
@@ -64,6 +68,7 @@ class Video(GivenMasks):
         new_objects: the ids that are taken from a given mask, by frame number. If a frame is not listed, all ids of
             its mask are taken.
         wanted: the numbers of the frames whose masks the results contain, or None for all frames.
+        void: the id of pixels of given masks that belong to no object, or None.
     """
 
     name: str
@@ -72,6 +77,7 @@ class Video(GivenMasks):
     merge_objects: bool = False
     new_objects: dict[int, list[int]] = field(default_factory=dict)
     wanted: frozenset[int] | None = None
+    void: int | None = None
 
     @functools.cached_property
     def results(self) -> list[int]:
@@ -125,6 +131,27 @@ class Video(GivenMasks):
         return image_size(self.frames[0])
 
 
+def read_sized_mask(path: Path, size: tuple[int, int], video: str) -> np.ndarray:
+    """Read the mask of a frame: uint8 object ids [H,W].
+
+    Args:
+        path: the mask.
+        size: the height and width of the frames of the video, in pixels.
+        video: the name of the video, for messages.
+
+    Raises:
+        InputError: the file is missing or corrupt, or has another size than the frames.
+    """
+    mask = read_mask(path)
+    if mask.shape != size:
+        height, width = size
+        raise InputError(
+            f"{path} is {mask.shape[1]}×{mask.shape[0]}, but the frames of {video} are {width}×{height}; "
+            f"give the mask at the size of the frame"
+        )
+    return mask
+
+
 def list_frames(folder: Path) -> list[Path]:
     """Return the images of a folder in the order of their names. Numbers in names need no leading zeros.
 
@@ -151,14 +178,19 @@ def read_names(path: Path, remedy: str) -> list[str]:
         remedy: what the user can do if the file cannot be read, for messages.
 
     Raises:
-        InputError: the file cannot be read. The message ends with the remedy.
+        InputError: the file cannot be read, or a name is a path to another folder. The message ends with the remedy.
     """
+    refuse_pipe(path)
     try:
-        return path.read_text("utf-8-sig").split()
+        names = path.read_text("utf-8-sig").split()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
+    for name in names:
+        if not is_plain_name(name):
+            raise InputError(f"{path} lists {name!r}, which is not the name of a folder; {remedy}")
+    return names
 
 
 def frame_order(name: str) -> list[str | int]:

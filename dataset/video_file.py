@@ -117,7 +117,9 @@ def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Call
         InputError: the file cannot be written.
     """
     height, width = (side // 2 * 2 for side in size)
-    refusal = InputError(f"{path} cannot be written as an MP4 video; free some disk space, or write masks only")
+    refusal = InputError(
+        f"{path} cannot be written as an MP4 video; free some space in {path.parent}, or write masks only"
+    )
     written = 0
 
     def write(image: np.ndarray) -> None:

@@ -5,13 +5,15 @@ import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dataset.folders import VideoFolders
-from dataset.images import read_mask
-from dataset.video import Video, frame_order, list_frames
+from dataset.images import image_size
+from dataset.video import Video, frame_order, list_frames, read_sized_mask
 from util.errors import InputError
+from util.files import is_plain_name, refuse_pipe
 
 TRAIN = "train"  # the training split as downloaded
 TRAIN_480P = "train_480p"  # smaller copies of it, made by scripts/resize_youtube.py
@@ -116,7 +118,8 @@ class YouTubeVOS:
         has no pixel, because the mask does not say where the object is.
 
         Raises:
-            InputError: the server asks for a frame that is missing, or a given mask is missing or cannot be read.
+            InputError: the server asks for a frame that is missing; or a given mask is missing, cannot be read or has
+            another size than the video's first frame.
         """
         return [self._video(name, objects) for name, objects in self.asked.items()]
 
@@ -132,10 +135,10 @@ class YouTubeVOS:
         starting: dict[int, list[int]] = {}
         for asked in objects:
             starting.setdefault(numbers[asked.frames[0]], []).append(asked.id)
-        masks, new_objects = {}, {}
+        masks, new_objects, size = {}, {}, image_size(frames[0])
         for number, ids in sorted(starting.items()):
             path = self.annotations / name / f"{frames[number].stem}.png"
-            shown = np.intersect1d(read_mask(path), ids).tolist()
+            shown = np.intersect1d(read_sized_mask(path, size, name), ids).tolist()
             if shown:
                 masks[number], new_objects[number] = path, shown
         wanted = None if self.output_all else frozenset(numbers[frame] for asked in objects for frame in asked.frames)
@@ -151,21 +154,39 @@ def read_meta(path: Path) -> dict[str, list[AskedObject]]:
     Raises:
         InputError: the file is missing, has another format, or lists no video.
     """
+    refuse_pipe(path)
     try:
         videos = {
             name: [
-                AskedObject(int(number), sorted(map(str, listed["frames"]), key=frame_order), listed.get("category"))
+                _asked_object(number, listed)
                 for number, listed in sorted(video["objects"].items(), key=lambda item: int(item[0]))
             ]
-            for name, video in sorted(json.loads(path.read_text())["videos"].items())
+            for name, video in sorted(json.loads(path.read_text(encoding="utf-8"))["videos"].items())
         }
+        for name in videos:
+            if not is_plain_name(name):
+                raise ValueError(f"{name!r} is not the name of a folder")
     except FileNotFoundError:
         raise InputError(f"{path} is missing; copy or download it again") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not YouTube-VOS's list of objects ({error!r}); download it again") from None
     if not videos:
         raise InputError(f"{path} lists no video; copy or download it again")
     return videos
+
+
+def _asked_object(number: str, listed: dict[str, Any]) -> AskedObject:
+    """An object of ``meta.json``.
+
+    Raises:
+        KeyError, TypeError, ValueError: the object has another format.
+    """
+    frames, category = listed["frames"], listed.get("category")
+    if not 1 <= int(number) <= 255:
+        raise ValueError(f"the id {number} is not from 1 to 255")
+    if not isinstance(frames, list) or not isinstance(category, str | None):
+        raise TypeError(f"the frames or the category of object {number} have another type")
+    return AskedObject(int(number), sorted(map(str, frames), key=frame_order), category)
 
 
 def _images(root: Path, split: str) -> Path:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from model.encoders import extend_input_channels
 from model.network import RDE_VOS, NetworkConfig
 from util.errors import InputError
-from util.files import atomic_path
+from util.files import atomic_path, refuse_pipe, write_error
 
 # The small network that comes with the project. The README beside the file says how the network was trained.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "toy.pth"
@@ -75,8 +75,8 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VO
     The names in each of them may have the prefix ``module.``.
 
     Raises:
-        InputError: the file is missing, unreadable or of no known form; the message lists names that are missing or
-            unexpected.
+        InputError: the file is missing, unreadable or of no known form, or holds weights that are infinite or no
+            numbers; the message lists names that are missing, unexpected or of such weights.
     """
     return network_from_checkpoint(read_checkpoint(path), path).to(device).eval()
 
@@ -86,6 +86,9 @@ def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> N
 
     The file is complete or not there. ``training_state`` must consist of tensors and plain Python containers, because
     ``weights_only=True`` reads nothing else.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     content = {
         "config": asdict(network.config),
@@ -94,7 +97,10 @@ def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> N
         **training_state,
     }
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's writer raises no OSError on a full disk
+            raise write_error(Path(path), str(error).split("\n")[0]) from None
 
 
 def load_imagenet_weights(network: RDE_VOS) -> None:
@@ -136,6 +142,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or not a checkpoint.
     """
+    refuse_pipe(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
@@ -174,10 +181,20 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
         network = _network_without_storage(config)
     _extend_single_object(state)
     _check_names(network.state_dict(), state, path)
+    if broken := not_finite(state):
+        raise InputError(
+            f"{path} holds weights that are infinite or no numbers ({_listed(broken)}); use another file, such as an "
+            "earlier checkpoint"
+        )
     network.load_state_dict(state, assign=True)
     network.single_object = content.get("single_object", _has_dead_channel(state[_FIRST_CONVOLUTION]))
     # Files may store weights in half precision to save space. The network computes in single precision.
     return network.float().requires_grad_(True)
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """The names of the tensors with an element that is infinite or no number."""
+    return [name for name, tensor in state.items() if not tensor.isfinite().all()]
 
 
 def add_aggregation(network: RDE_VOS) -> RDE_VOS:
@@ -351,9 +368,10 @@ def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], pa
         raise InputError(_refusal(path, missing, unexpected))
 
 
-def _refusal(path: Path | str, missing: list[str], unexpected: list[str]) -> str:
-    def listed(names: list[str]) -> str:
-        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
-    parts = [f"{kind} {listed(names)}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names]
+
+def _refusal(path: Path | str, missing: list[str], unexpected: list[str]) -> str:
+    parts = [f"{kind} {_listed(names)}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names]
     return f"{path} is no checkpoint of RDE-VOS or STCN ({'; '.join(parts)}); use one of those or one trained here"

@@ -8,6 +8,7 @@ from model.memory import BankSpec, MemoryBank
 from model.network import RDE_VOS, soft_aggregation
 
 STRIDE = 16  # pixels between neighbouring positions of an embedding; frames are padded to multiples of STRIDE
+LEAST_SIDE = 2 * STRIDE  # frames are padded to at least LEAST_SIDE, because SAM halves the embeddings
 
 
 class UpdateClock:
@@ -152,8 +153,12 @@ class InferenceCore:
 
 
 def pad_to_stride(x: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """Pad [...,H,W] with zeros, centred, to multiples of 16; also return the padding (left, right, top, bottom)."""
-    height, width = -x.shape[-2] % STRIDE, -x.shape[-1] % STRIDE
+    """Pad [...,H,W] with zeros, centred, to multiples of 16 from 32 on.
+
+    Returns:
+        the padded tensor, and the padding (left, right, top, bottom).
+    """
+    height, width = (max(side + -side % STRIDE, LEAST_SIDE) - side for side in x.shape[-2:])
     padding = (width // 2, width - width // 2, height // 2, height - height // 2)
     return F.pad(x, padding), padding
 

@@ -22,10 +22,11 @@ from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, chosen_network, network_notes
-from util.evaluation.metrics import read_results, score_videos, write_results
+from util.evaluation.metrics import check_scorable, read_results, score_videos, write_results
 from util.evaluation.output import OutputFolder, evaluate
 from util.evaluation.stream import EngineSettings
 from util.files import atomic_path, write_csv
+from util.numbers import positive
 
 DEFAULT_BANK, DEFAULT_THETA = "2F+L+RDE", 3
 # J&F, J and F on DAVIS 2017 val as Table 5 gives them; the banks at θ = 3.
@@ -65,7 +66,7 @@ def parse_arguments() -> argparse.Namespace:
         "--banks", nargs="*", choices=BANKS, default=list(BANKS), help=f"run at θ = {DEFAULT_THETA}; default all"
     )
     parser.add_argument(
-        "--mem_every", nargs="*", type=int, default=[2, 3, 4, 5], metavar="θ", help=f"run for {DEFAULT_BANK}"
+        "--mem_every", nargs="*", type=positive, default=[2, 3, 4, 5], metavar="θ", help=f"run for {DEFAULT_BANK}"
     )
     add_network_arguments(parser)
     return parser.parse_args()
@@ -132,6 +133,7 @@ def main() -> None:
     davis = DAVIS(arguments.davis_path)
     videos = davis.videos()
     processes = Processes()
+    check_scorable(videos, davis.annotations, progress=processes.is_main)
     device = choose_device(arguments.device)
     if processes.is_main:
         for note in network_notes(arguments, device):

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 
 from dataset.davis import DAVIS
 from util.errors import InputError, command_line
-from util.evaluation.metrics import read_results
+from util.evaluation.metrics import check_scorable, read_results
 from util.files import atomic_path, write_csv
+from util.numbers import seed
 
 ROOT = Path(__file__).resolve().parents[1]
 # The rows of Table 6: train.py's flags, and J&F, J and F on DAVIS 2017 val as published.
@@ -40,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/, to score on")
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs, the table and the picture")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="runs of each variant; default 0 1")
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1], help="runs of each variant; default 0 1")
     parser.add_argument("train", nargs="*", metavar="...", help="after --: flags of train.py")
     return parser.parse_args()
 
@@ -92,7 +93,8 @@ def draw(scores: dict[str, list[float]], path: Path) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    DAVIS(arguments.davis_path).videos()  # before the first training, not after
+    davis = DAVIS(arguments.davis_path)
+    check_scorable(davis.videos(), davis.annotations, progress=True)  # before the first training, not after
     rows, scores = [], {}
     for variant, (_, published) in VARIANTS.items():
         runs = [train_and_score(arguments, variant, seed) for seed in arguments.seeds]

@@ -29,6 +29,7 @@ from benchmarks.loaders import measure_loaders
 from benchmarks.training import measure_training
 from model.inference import STRIDE
 from util.errors import command_line
+from util.numbers import positive
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -84,14 +85,6 @@ def _add_video_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="frames between updates; default 3")
     parser.add_argument("--video", type=Path, metavar="FOLDER", help="frames; default: drawn, moving discs")
     parser.add_argument("--mask", type=Path, metavar="PNG", help="of the first frame of --video")
-
-
-def positive(text: str) -> int:
-    """A number from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
 
 
 def frame_size(text: str) -> tuple[int, int]:

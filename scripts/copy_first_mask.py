@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dataset.davis import DAVIS
 from dataset.images import write_mask
 from util.errors import InputError, command_line
-from util.evaluation.metrics import format_results, score_videos, write_results
+from util.evaluation.metrics import check_scorable, format_results, score_videos, write_results
 from util.evaluation.output import OutputFolder
 
 
@@ -32,6 +32,7 @@ def main() -> None:
         raise InputError(f"{output.path} holds the results of a network; choose another --output")
     davis = DAVIS(arguments.davis_path)
     videos = davis.videos()
+    check_scorable(videos, davis.annotations, progress=True)
     for video in tqdm(videos, unit="video", disable=None):
         first = video.read_given_mask(0)
         for number in range(len(video.frames)):

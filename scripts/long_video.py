@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,10 +31,11 @@ from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, chosen_network, network_notes
-from util.evaluation.metrics import contour_accuracy, region_similarity
+from util.evaluation.metrics import check_scorable, contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
 from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
-from util.files import atomic_path, write_csv
+from util.files import atomic_path, read_json, write_csv
+from util.numbers import positive
 
 HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "FPS", "ms per frame", "Peak memory (GiB)"]
 PUBLISHED = (
@@ -50,17 +51,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the picture")
     parser.add_argument("--video", default="cows", help="the clip; default cows, as in the paper")
     parser.add_argument(
-        "--times", type=int, nargs="+", default=[1, 10, 15, 20], help="how often to play it; default 1 10 15 20"
+        "--times", type=positive, nargs="+", default=[1, 10, 15, 20], help="how often to play it; default 1 10 15 20"
     )
-    parser.add_argument("--mem_every", type=int, default=3, metavar="θ", help="for 2F+L+RDE; default 3")
-    parser.add_argument("--stm_mem_every", type=int, default=60, metavar="θ", help="for STM; default 60")
+    parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="for 2F+L+RDE; default 3")
+    parser.add_argument("--stm_mem_every", type=positive, default=60, metavar="θ", help="for STM; default 60")
     add_network_arguments(parser)
     return parser.parse_args()
 
 
 def forward_and_backward(clip: Video, times: int) -> Video:
     """A video that plays a clip forward and backward ``times`` times; its frames are the files of the clip."""
-    return Video(f"{clip.name} ×{times}", [*clip.frames, *reversed(clip.frames)] * times, clip.masks)
+    return replace(clip, name=f"{clip.name} ×{times}", frames=[*clip.frames, *reversed(clip.frames)] * times)
 
 
 def measure(
@@ -80,7 +81,8 @@ def measure(
     network = engine_network(model, device, amp)
     clip = davis.video(name)
     video = forward_and_backward(clip, times)
-    ids = np.unique(clip.read_given_mask(0))[1:, None, None]
+    ids = np.unique(clip.read_given_mask(0))
+    ids = ids[ids > 0, None, None]
 
     def score(result: Segmented) -> tuple[np.ndarray, float]:
         if result.number in (0, video.last):
@@ -116,7 +118,12 @@ def run(
             raise _too_long(settings, times) from None
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(record))
-    return json.loads(path.read_text())
+    remedy = "delete it and run this again"
+    record = read_json(path, remedy)
+    for name in ("frames", "seconds", "peak_memory", "j", "f"):
+        if not isinstance(record.get(name), int | float):
+            raise InputError(f"{path} holds no number {name}; {remedy}")
+    return record
 
 
 def _too_long(settings: EngineSettings, times: int) -> InputError:
@@ -149,10 +156,8 @@ def draw(rows: list[list], path: Path) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    if min(arguments.times) < 1:
-        raise InputError(f"--times {min(arguments.times)} is no length; play the clip at least once")
     davis = DAVIS(arguments.davis_path)
-    davis.video(arguments.video).read_given_mask(0)
+    check_scorable([davis.video(arguments.video)], davis.annotations)
     device = choose_device(arguments.device)
     processes = Processes()
     # This process only checks the network, on the CPU.

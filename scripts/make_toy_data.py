@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from toy import ToySettings, make_toy_data, write_preview
 from util.errors import command_line
+from util.numbers import positive
 
 _HELP = {
     "seed": "other seeds give other data; the same seed gives the same data, byte for byte",
@@ -44,7 +45,7 @@ def main() -> None:
             parser.add_argument(f"--{setting.name}", action="store_true", help=_HELP[setting.name])
         else:
             parser.add_argument(f"--{setting.name}", type=int, default=setting.default, help=_HELP[setting.name])
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="number of processes that draw")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="number of processes that draw")
     parser.add_argument("--preview", action="store_true", help="also write preview.jpg, a contact sheet of all data")
     arguments = vars(parser.parse_args())
     settings = ToySettings(**{setting.name: arguments[setting.name] for setting in fields(ToySettings)})

@@ -7,11 +7,9 @@ again: it keeps the finished files.
 """
 
 import argparse
-import contextlib
 import functools
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from dataset.images import image_size, read_image, read_mask, read_palette, writ
 from dataset.youtube import TRAIN, TRAIN_480P, meta_path, training_folders
 from util.errors import InputError, command_line
 from util.files import atomic_path
+from util.numbers import positive
 from util.parallel import in_processes
 
 _JPEG_QUALITY = 95  # high, because the frames were compressed before
@@ -36,11 +35,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--yv_root", type=Path, required=True, help="folder of train/{JPEGImages,Annotations}/<video>")
-    parser.add_argument("--size", type=int, default=480, help="short side of the results in pixels (default: 480)")
-    arguments = parser.parse_args()
-    if arguments.size < 1:
-        raise InputError(f"--size {arguments.size} is no size; choose a number of pixels from 1 up")
-    return arguments
+    parser.add_argument("--size", type=positive, default=480, help="short side of the results in pixels (default: 480)")
+    return parser.parse_args()
 
 
 def resize_video(source: VideoFolders, target: VideoFolders, size: int, video: str) -> tuple[int, int]:
@@ -90,7 +86,7 @@ def _resize_image(source: Path, target: Path, size: tuple[int, int]) -> None:
         return
     # Pillow's bicubic filter averages over all pixels that become one. Other interpolation would cause aliasing.
     resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
-    with _writing(target) as temporary:
+    with atomic_path(target) as temporary:
         resized.save(temporary, quality=_JPEG_QUALITY)
 
 
@@ -101,22 +97,12 @@ def _resize_mask(source: Path, target: Path, size: tuple[int, int]) -> None:
         return
     resized = Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST)
     palette = read_palette(source)
-    with _writing(target) as temporary:
-        write_mask(temporary, np.array(resized), palette)
+    write_mask(target, np.array(resized), palette)
 
 
 def _copy(source: Path, target: Path) -> None:
-    with _writing(target) as temporary:
+    with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-@contextlib.contextmanager
-def _writing(target: Path) -> Iterator[Path]:
-    try:
-        with atomic_path(target) as temporary:
-            yield temporary
-    except OSError as error:
-        raise InputError(f"{target} cannot be written ({error}); make room or get access, and run this again") from None
 
 
 @command_line

@@ -154,9 +154,12 @@ def inline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Co
 
 
 def assert_refused(result: subprocess.CompletedProcess, *mentioned: object) -> None:
-    """The command ended with exit code 2 and one line on stderr that mentions all of ``mentioned``."""
+    """The command ended with exit code 2 and one line on stderr that mentions all of ``mentioned``.
+
+    argparse puts the name of the script before the line, and the usage above it.
+    """
     assert result.returncode == 2, result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ") or ": error: " in line]
     assert len(lines) == 1 and "Traceback" not in result.stderr, result.stderr
     for text in mentioned:
         assert str(text) in lines[0], f"{text} is not in {lines[0]}"

@@ -64,8 +64,9 @@ def segment(
         probabilities [K+1,H,W] for each frame.
     """
     height, width = images[0].shape[1:]
-    top, left = -height % 16 // 2, -width % 16 // 2
-    bottom, right = -height % 16 - top, -width % 16 - left
+    extra_height, extra_width = (max(32, math.ceil(side / 16) * 16) - side for side in (height, width))
+    top, left = extra_height // 2, extra_width // 2
+    bottom, right = extra_height - top, extra_width - left
     ids: list[int] = []
     memories: list[dict[str, list]] = []
     results = []

@@ -297,7 +297,7 @@ def test_wrong_flags_are_refused(evaluate, published_state, davis, tmp_path):
     assert_refused(evaluate("--mem_every", 0), "mem_every")
     assert_refused(evaluate("--device", "abacus"), "device abacus", "device cpu")
     assert_refused(evaluate(path=tmp_path / "absent"), tmp_path / "absent")
-    assert_refused(evaluate(output=tmp_path / "text.pth"), tmp_path / "text.pth", "cannot be used")
+    assert_refused(evaluate(output=tmp_path / "text.pth"), tmp_path / "text.pth", "cannot be written")
     assert_refused(evaluate(model=tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(evaluate(model=tmp_path / "text.pth"), tmp_path / "text.pth")
     assert_refused(evaluate(model=tmp_path / "stcn.pth"), "no SAM", "2F+L")

@@ -318,4 +318,4 @@ def test_bad_input_ends_with_one_sentence(command, davis, evaluated, tmp_path):
     with pytest.raises(InputError, match="trainval/"):
         write_report(evaluated, tmp_path / "nowhere", tmp_path / "report.html")
     refused = command("scripts/report.py", evaluated, "--davis_path", davis, "--output", davis)
-    assert_refused(refused, davis, "cannot be written", "another file for the page")
+    assert_refused(refused, davis, "cannot be written", "choose another folder")

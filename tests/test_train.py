@@ -299,7 +299,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(train, tmp_p
     recipe = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 4)
     assert train(0, "good", *recipe).returncode == 0
     content = torch.load(tmp_path / "good" / "network.pth", weights_only=True)
-    content["network"]["decoder.predict.bias"][0] = float("nan")
+    content["network"]["key_encoder.backbone.conv1.weight"] *= 1e38  # finite, but the features are not
     torch.save(content, tmp_path / "bad.pth")
     result = train(0, "bad", "--load_network", tmp_path / "bad.pth", "--batch_size", 1, "--iterations", 4)
     assert_refused(result, "the loss became nan on the batch of", ": ", "learning rate")
@@ -359,7 +359,7 @@ def test_wrong_input_is_refused(train, command, toy, tmp_path):
     assert train(0, "run", *scratch).returncode == 0
     assert_refused(train(0, "run", *scratch), tmp_path / "run", "resume this run", "another id")
     assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed")
-    assert_refused(train(1, "other", "--iterations", 1), "--load_network", "random weights")
+    assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "batch_size")
     assert_refused(command("train.py", "--stage", 1, "--id", "x", *scratch), "bl_root")

@@ -1,6 +1,8 @@
 """The errors of the project's functions, and how a command line ends with one."""
 
 import functools
+import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -16,25 +18,52 @@ class InputError(Exception):
 def command_line(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a script's ``main``, so that an error from outside ends the script without a traceback.
 
-    `InputError` ends the script with one line on stderr and exit code 2. So does an `OSError` about a file or folder,
-    because a script cannot check in advance everything that the system may refuse. Ctrl-C ends the script with exit
-    code 130.
+    `InputError` ends the script with one line on stderr and exit code 2. So does an `OSError` of the system, because a
+    script cannot check in advance everything that the system may refuse. Ctrl-C ends the script with exit code 130. If
+    the reader of stdout has gone, as ``head`` does, the script ends without a word, with the exit code of SIGPIPE, 141.
     """
 
     @functools.wraps(main)
     def run() -> None:
         try:
-            main()
+            try:
+                main()
+            finally:
+                sys.stdout.flush()  # otherwise a failure would show only when Python ends
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
         except OSError as error:
-            if error.filename is None:
+            if error.strerror is None:  # an error of a library, not of the system
                 raise
-            print(f"error: {error.filename} cannot be used ({error.strerror}); choose another one", file=sys.stderr)
+            reader_has_gone = isinstance(error, BrokenPipeError) and _reader_has_gone()
+            if reader_has_gone or not _stdout_works():
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more
+            if reader_has_gone:
+                sys.exit(141)
+            if error.filename is None:
+                message = f"the system refused to read or write ({error.strerror}); free some disk space, and try again"
+            else:
+                message = f"{error.filename} cannot be used ({error.strerror}); choose another one"
+            print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted; run the same command again to go on", file=sys.stderr)
             sys.exit(130)
 
     return run
+
+
+def _reader_has_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads; an error may also come from another pipe."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _stdout_works() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True

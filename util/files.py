@@ -19,6 +19,14 @@ class Difference(NamedTuple):
     wanted: object
 
 
+def write_error(path: Path, reason: object) -> InputError:
+    """The error of a file that cannot be written, most often because the disk is full."""
+    return InputError(
+        f"{path} cannot be written ({reason}); free some space in {path.parent} or choose another folder, and run the "
+        "same command again"
+    )
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename the file there to ``path`` on success, delete it on any failure.
@@ -26,13 +34,25 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     The temporary name keeps the suffix, because writers of images and archives choose the format by the suffix. The
     name starts with a dot, so that no reader of the folder takes the file for a result. Missing parent folders are
     made.
+
+    Raises:
+        InputError: the file or a parent folder cannot be written.
+        OSError: the caller cannot read another file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error.strerror) from None
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        # An error of copying names the source first and the target second.
+        if error.filename is not None and error.filename2 is None and str(error.filename) != str(temporary):
+            raise
+        raise write_error(path, error.strerror or error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -43,12 +63,25 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    try:
-        with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); choose another output folder") from None
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name from outside is the name of one file or folder, and no path to another folder."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def refuse_pipe(path: Path | str) -> None:
+    """Refuse a path whose reading may never end, such as a pipe or a device.
+
+    Raises:
+        InputError: the path exists and is neither a file nor a folder.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is a pipe or a device; give a file")
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -57,9 +90,10 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or holds no JSON object; the message ends with the remedy.
     """
+    refuse_pipe(path)
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} cannot be read (it holds no JSON object); {remedy}")

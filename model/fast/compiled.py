@@ -1,9 +1,11 @@
 """A convolution of our own in C, compiled when a network is converted: the fastest for 3×3 kernels on CPUs."""
 
-import contextlib
 import ctypes
 import functools
+import logging
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.fast.convolution import Convolution, PackedConv2d
 
@@ -22,6 +25,13 @@ _TILINGS = {
     torch.float32: ((0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5), 6),
     torch.bfloat16: ((0.0, 2 / 3, -2 / 3, 1.5, -1.5), 4),
 }
+
+COMPILING_SECONDS = 30  # after which a compiler is stopped; compiling takes half a second
+
+# The largest difference from torch's convolution that the compiled one may have, as a share of the largest result.
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
+
+_WRONG_PROCESSOR = "this processor does not multiply bf16"  # winograd.c's message
 
 _GROUP = 12  # tiles that a core works on at a time
 _PADDING = 32  # elements after each row of a product; without them rows would compete for the same lines of the cache
@@ -56,20 +66,99 @@ def _source(dtype: torch.dtype) -> str:
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled program; None if compiling or loading fails, or if the processor does not multiply the type.
 
-    Compiling takes half a second. A cache on disk would save the time, but could outlive the source or the processor.
+    Where there is a compiler that fails, a line on stderr says so. Compiling takes half a second. A cache on disk would
+    save the time, but could outlive the source or the processor.
     """
     if dtype not in _TILINGS:
         return None
+    failure = None
     for compiler in filter(None, map(shutil.which, ("cc", "gcc"))):
-        with contextlib.suppress(OSError, subprocess.CalledProcessError), tempfile.TemporaryDirectory() as folder:
-            source, module, library = (Path(folder, f"winograd.{suffix}") for suffix in ("c", "o", "so"))
-            source.write_text(_source(dtype), encoding="utf-8")
-            # Linking goes without -fopenmp: the program shall share the threads of the OpenMP library that torch loads.
-            options = ["-O3", "-march=native", "-fno-signed-zeros", "-fPIC", "-fopenmp"]
-            for command in ([*options, "-c", source, "-o", module], ["-shared", module, "-o", library]):
-                subprocess.run([compiler, *command], check=True, capture_output=True)
-            return ctypes.CDLL(str(library))
+        try:
+            return _compiled(compiler, dtype)
+        except (OSError, AttributeError, ValueError, subprocess.SubprocessError) as error:
+            failure = str(error).split("\n")[0]
+            if isinstance(error, _WrongProcessor):
+                return None
+            if isinstance(error, subprocess.TimeoutExpired):
+                break  # the other name is most often the same compiler
+    if failure is not None:
+        _note_failure(failure)
     return None
+
+
+class _WrongProcessor(ValueError):
+    """The processor does not multiply the type."""
+
+
+def _compiled(compiler: str, dtype: torch.dtype) -> ctypes.CDLL:
+    """The program for a type from one compiler.
+
+    Raises:
+        _WrongProcessor: the processor does not multiply the type.
+        OSError: a file cannot be written or loaded.
+        AttributeError: the library has no function of the program.
+        ValueError: the program states an impossible number of outputs of a block.
+        subprocess.SubprocessError: the compiler fails or takes too long.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source, module, library = (Path(folder, f"winograd.{suffix}") for suffix in ("c", "o", "so"))
+        source.write_text(_source(dtype), encoding="utf-8")
+        # Linking goes without -fopenmp: the program shall share the threads of the OpenMP library that torch loads.
+        options = ["-O3", "-march=native", "-fno-signed-zeros", "-fPIC", "-fopenmp"]
+        for command in ([*options, "-c", source, "-o", module], ["-shared", module, "-o", library]):
+            _run([compiler, *command], Path(folder, "messages"))
+        program = ctypes.CDLL(str(library))
+    program.convolve  # noqa: B018 - looks the function up
+    block = program.outputs_of_a_block()
+    if not 2 <= block <= 1024 or block % 2:
+        raise ValueError(f"{compiler} made a program with blocks of {block} outputs")
+    return program
+
+
+def _run(command: list[str | Path], messages: Path) -> None:
+    """Run a compiler, with a time limit for the compiler and everything that it starts; see `_compiled`."""
+    # The messages go to a file: a pipe would stay open as long as anything that the compiler started.
+    with open(messages, "wb") as file, subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
+    ) as process:  # fmt: skip
+        try:
+            status = process.wait(COMPILING_SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if status:
+        if _WRONG_PROCESSOR in messages.read_text(encoding="utf-8", errors="replace"):
+            raise _WrongProcessor(_WRONG_PROCESSOR)
+        raise subprocess.CalledProcessError(status, str(command[0]))
+
+
+def _note_failure(reason: str) -> None:
+    logging.getLogger(__name__).warning(
+        "note: the C compiler gives no convolution that works (%s), so PyTorch's convolutions take its place, slower; "
+        "repair the compiler to be faster",
+        reason,
+    )
+
+
+@functools.cache
+@torch.no_grad()
+def _computes_the_convolution(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
+    """Compare the program that `_library` gives now with torch's convolution; a line on stderr says if they differ."""
+    channels = 2 * library.outputs_of_a_block()
+    generator = torch.Generator().manual_seed(0)
+    height, width = 19, CompiledConv2d.LEAST_POSITIONS // 19 + 2  # neither is a multiple of a tile's step
+    shapes = ((1, channels, height, width), (1, channels, height, width), (channels, channels, 3, 3), (channels,))
+    # torch's convolution is computed in fp32, from the same rounded numbers.
+    x, other, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    conv = nn.Conv2d(channels, channels, 3, padding=1, device="meta")
+    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+    result = CompiledConv2d(conv)(x, other, relu_first=True).float()
+    expected = F.conv2d(x.float().relu(), weight.float(), bias.float(), padding=1) + other.float()
+    # Written so that a NaN is a difference, too.
+    if (result - expected).abs().max() <= _TOLERANCE[dtype] * expected.abs().max():
+        return True
+    _note_failure("what it compiled computes something else")
+    return False
 
 
 def winograd_matrices(points: tuple[float, ...], outputs: int, taps: int) -> tuple[np.ndarray, ...]:
@@ -132,11 +221,11 @@ class CompiledConv2d(Convolution):
 
     @staticmethod
     def possible(conv: nn.Conv2d) -> bool:
-        """Whether a convolution `gains_from_winograd`, and the program for its type and channels compiles here."""
+        """Whether a convolution `gains_from_winograd`, and a program that works compiles for its type and channels."""
         if not gains_from_winograd(conv) or conv.weight.device.type != "cpu":
             return False
         library = _library(conv.weight.dtype)
-        if library is None:
+        if library is None or not _computes_the_convolution(library, conv.weight.dtype):
             return False
         block = library.outputs_of_a_block()
         return conv.out_channels % block == 0 and conv.in_channels % (block // 2) == 0

@@ -121,9 +121,9 @@ def _finished(root: Path, kind: str, index: int) -> bool:
     """Return whether a job has ended and all its files still exist."""
     try:
         record = json.loads(_record(root, kind, index).read_text())
-    except (FileNotFoundError, ValueError):
+        return all((root / name).is_file() for name in record["files"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return False
-    return all((root / name).is_file() for name in record["files"])
 
 
 def _draw_all(root: Path, settings: ToySettings, jobs: list[tuple[str, int]], workers: int) -> Iterator[None]:

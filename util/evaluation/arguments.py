@@ -9,6 +9,7 @@ from model import RDE_VOS
 from model.checkpoint import SHIPPED_WEIGHTS
 from util.device import inference_dtype
 from util.evaluation.stream import EngineSettings, engine_network
+from util.numbers import positive
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", type=Path, default=SHIPPED_WEIGHTS,
         help="checkpoint; its architecture is read from the file (default: the small network shipped with the project)",
     )  # fmt: skip
-    parser.add_argument("--top", type=int, default=40, metavar="K", help="memory positions that each position reads")
+    parser.add_argument(
+        "--top", type=positive, default=40, metavar="K", help="memory positions that each position reads"
+    )
     parser.add_argument("--amp", action="store_true", help="compute in half precision")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
@@ -56,10 +59,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, siz
     parser.add_argument(
         "--bank", default="2F+L+RDE", help="what the memory holds, as Table 5 writes it (F, L, RDE, F+L, ...), or STM"
     )
-    parser.add_argument("--mem_every", type=int, default=mem_every, metavar="θ", help="frames between memory updates")
+    parser.add_argument(
+        "--mem_every", type=positive, default=mem_every, metavar="θ", help="frames between memory updates"
+    )
     if size:
         parser.add_argument(
-            "--size", type=int, default=size, help=f"short side at which frames are segmented; default {size}"
+            "--size", type=positive, default=size, help=f"short side at which frames are segmented; default {size}"
         )
 
 

@@ -22,13 +22,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from dataset.davis import VOID
 from dataset.images import read_mask
-from dataset.video import frame_order
+from dataset.video import Video, frame_order, read_sized_mask
 from util.errors import InputError
 from util.files import write_csv
 
 CONTOUR_TOLERANCE = 0.008  # of the image diagonal
-VOID = 255  # the id of pixels that belong to no object in DAVIS's ground truth
 
 
 class Statistics(NamedTuple):
@@ -157,6 +157,35 @@ def score_videos(
     return _score(folders, merge_objects, progress)
 
 
+def check_scorable(videos: Sequence[Video], truth_root: Path | None, *, progress: bool = False) -> None:
+    """Check, before any video is segmented, the given masks and everything that `score_videos` will ask of the truth.
+
+    Args:
+        videos: the videos that will be segmented.
+        truth_root: the folder of ground truth, ``<video>/<frame>.png``; None where there is none.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: a given mask cannot be used; or a mask of the ground truth is missing, cannot be read or has another
+            size than the frames; or the first mask of a video shows no object.
+    """
+    for video in videos:
+        for number in video.masks:
+            video.read_given_mask(number)
+    if truth_root is None:
+        return
+    tasks = [
+        (truth_root / video.name / frame, video.size, video.name)
+        for video in videos
+        for frame in _list_truth(truth_root / video.name, video.merge_objects)[1]
+    ]
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        hidden = None if progress else True  # None shows the bar only in terminals
+        checked = pool.map(lambda task: read_sized_mask(*task), tasks)
+        for _ in tqdm(checked, total=len(tasks), desc="checking", unit="mask", disable=hidden):
+            pass
+
+
 def global_results(scores: Sequence[VideoScore]) -> dict[str, float]:
     """DAVIS's global figures: each is the mean over all objects of all videos.
 
@@ -234,6 +263,17 @@ def _score(folders: list[tuple[Path, Path]], merge_objects: bool, progress: bool
 
 
 def _list_frames(truth_folder: Path, prediction_folder: Path, merge_objects: bool) -> tuple[int, list[str]]:
+    """The number of objects and the file names of the frames to score, all of which are predicted."""
+    objects, frames = _list_truth(truth_folder, merge_objects)
+    if not prediction_folder.is_dir():
+        raise InputError(f"{prediction_folder} is missing; predict this video, or leave it out of those to score")
+    for frame in frames:
+        if not (prediction_folder / frame).is_file():
+            raise InputError(f"{prediction_folder / frame} is missing; predict every frame of the video")
+    return objects, frames
+
+
+def _list_truth(truth_folder: Path, merge_objects: bool) -> tuple[int, list[str]]:
     """The number of objects and the file names of the frames to score."""
     names = (path.name for path in truth_folder.glob("*.png") if not path.name.startswith("."))
     frames = sorted(names, key=frame_order)
@@ -243,13 +283,7 @@ def _list_frames(truth_folder: Path, prediction_folder: Path, merge_objects: boo
     objects = int(first.any()) if merge_objects else int(first[first != VOID].max(initial=0))
     if not objects:
         raise InputError(f"{truth_folder / frames[0]} shows no object; a video's first mask must show all to be scored")
-    if not prediction_folder.is_dir():
-        raise InputError(f"{prediction_folder} is missing; predict this video, or leave it out of those to score")
-    frames = frames[1:-1]
-    for frame in frames:
-        if not (prediction_folder / frame).is_file():
-            raise InputError(f"{prediction_folder / frame} is missing; predict every frame of the video")
-    return objects, frames
+    return objects, frames[1:-1]
 
 
 def _score_frame(truth_path: Path, prediction_path: Path, objects: int, merge_objects: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,8 @@ from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, mask_name, segment
 from util.files import atomic_path, claim, read_json
+
+_REMEDY = "delete it and run the evaluation again"
 
 
 class OutputFolder:
@@ -92,7 +95,7 @@ class OutputFolder:
             written: called after each mask.
 
         Raises:
-            InputError: as ``results``.
+            InputError: as ``results``, or a file cannot be written.
         """
         unfinished = self.records / f"{video.name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -104,13 +107,16 @@ class OutputFolder:
             return result.seconds
 
         seconds = 0.0
-        for frame_seconds in in_background(results, write):
-            seconds += frame_seconds
-            written()
-        folder = self.masks / video.name
-        shutil.rmtree(folder, ignore_errors=True)
-        self.masks.mkdir(exist_ok=True)
-        os.replace(unfinished, folder)
+        try:
+            for frame_seconds in in_background(results, write):
+                seconds += frame_seconds
+                written()
+            folder = self.masks / video.name
+            shutil.rmtree(folder, ignore_errors=True)
+            self.masks.mkdir(exist_ok=True)
+            os.replace(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk the masks would be in the way
         with atomic_path(self._record(video)) as temporary:
             temporary.write_text(json.dumps({"frames": len(video.results), "seconds": seconds}))
 
@@ -120,8 +126,14 @@ class OutputFolder:
         Raises:
             InputError: the record of a video cannot be read.
         """
-        records = [self._read(self._record(video)) for video in videos]
-        return Throughput(sum(record["frames"] for record in records), sum(record["seconds"] for record in records))
+        frames, seconds = 0, 0.0
+        for path in map(self._record, videos):
+            record = self._read(path)
+            taken = record.get("frames"), record.get("seconds")
+            if not all(isinstance(number, int | float) and math.isfinite(number) for number in taken):
+                raise InputError(f"{path} holds no frames and seconds; {_REMEDY}")
+            frames, seconds = frames + taken[0], seconds + taken[1]
+        return Throughput(frames, seconds)
 
     @property
     def _note(self) -> Path:
@@ -131,7 +143,7 @@ class OutputFolder:
         return self.records / f"{video.name}.json"
 
     def _read(self, path: Path) -> dict[str, Any]:
-        return read_json(path, "delete it and run the evaluation again")
+        return read_json(path, _REMEDY)
 
 
 def evaluate(

@@ -24,11 +24,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.davis import DAVIS
+from dataset.davis import DAVIS, VOID
 from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError
-from util.evaluation.metrics import VOID, VideoScore, global_results, score_videos, statistics
+from util.evaluation.metrics import VideoScore, global_results, score_videos, statistics
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import evenly_spaced, outline
 from util.evaluation.stream import Throughput, mask_name
@@ -131,11 +131,8 @@ def write_report(output: Path, davis_path: Path, page: Path, progress: bool = Fa
     overall = global_results(scores) if davis.has_ground_truth else {}
     notes = _missing(output, [video.name for video in videos if video not in finished], len(videos), overall)
     html = _render(settings, results, overall, notes, folder.throughput(finished), progress)
-    try:
-        with atomic_path(page) as temporary:
-            temporary.write_text(html, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(f"{page} cannot be written ({error.strerror}); choose another file for the page") from None
+    with atomic_path(page) as temporary:
+        temporary.write_text(html, encoding="utf-8", errors="replace")
     return notes
 
 

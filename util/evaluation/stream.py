@@ -17,7 +17,7 @@ from dataset.video import Video, in_background
 from dataset.video_file import EndOfVideo, VideoFile
 from model.checkpoint import load_network
 from model.fast import fast_network
-from model.inference import STRIDE, InferenceCore, UpdateClock
+from model.inference import InferenceCore, UpdateClock
 from model.network import RDE_VOS
 from util.device import inference_dtype, synchronize
 from util.errors import InputError
@@ -49,11 +49,10 @@ class EngineSettings:
         """A new engine with these settings.
 
         Raises:
-            InputError: ``size`` is too small, or `InferenceCore` refuses the other settings.
+            InputError: ``size`` is no number of pixels, or `InferenceCore` refuses the other settings.
         """
-        if self.size is not None and self.size <= STRIDE:
-            # SAM halves the embeddings, so they need at least two positions on each side.
-            raise InputError(f"size must be more than {STRIDE} pixels, not {self.size}; the usual size is 480")
+        if self.size is not None and self.size < 1:
+            raise InputError(f"size must be at least 1 pixel, not {self.size}; the usual size is 480")
         try:
             return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k)
         except ValueError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.images import read_mask
-from dataset.video import frame_order
+from dataset.video import Video, frame_order, read_sized_mask
 from dataset.youtube import AskedObject
 from util.errors import InputError
 from util.evaluation.metrics import contour_accuracy, region_similarity
@@ -68,15 +68,18 @@ def write_submission(output: Path, asked: Asked, path: Path) -> None:
                 raise InputError(f"{path} does not read back as it was written; check the disk and run again")
 
 
-def check_scorable(asked: Asked, truth_root: Path) -> None:
+def check_scorable(asked: Asked, videos: Sequence[Video], truth_root: Path, *, progress: bool = False) -> None:
     """Check, before any video is segmented, that `score` has the ground truth and the categories that it needs.
 
     Args:
         asked: the objects and frames that the server asks for.
+        videos: the videos of these objects.
         truth_root: the folder of ground truth, ``<video>/<frame>.png``.
+        progress: show a progress bar on stderr.
 
     Raises:
-        InputError: the ground truth of a frame is missing, or an object has no category.
+        InputError: the ground truth of a frame is missing, cannot be read or has another size than the frames, or an
+            object has no category.
     """
     for video, objects in asked.items():
         for item in objects:
@@ -85,10 +88,16 @@ def check_scorable(asked: Asked, truth_root: Path) -> None:
                     f"meta.json gives no category for object {item.id} of {video}, so seen and unseen objects "
                     "cannot be told apart; use a meta.json that has categories, or leave out the ground truth"
                 )
-    for video, frame, _ in _scored(asked):
-        path = truth_root / video / f"{frame}.png"
+    sizes = {video.name: video.size for video in videos}
+    tasks = [(truth_root / video / f"{frame}.png", sizes[video], video) for video, frame, _ in _scored(asked)]
+    for path, *_ in tasks:
         if not path.is_file():
             raise InputError(f"{path} is missing; give the ground truth of all videos, or leave out the ground truth")
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        hidden = None if progress else True  # None shows the bar only in terminals
+        checked = pool.map(lambda task: read_sized_mask(*task), tasks)
+        for _ in tqdm(checked, total=len(tasks), desc="checking", unit="mask", disable=hidden):
+            pass
 
 
 def score(

@@ -6,6 +6,7 @@ from pathlib import Path
 from model.network import NetworkConfig
 from model.resnet import BACKBONES
 from model.training import LossTerms
+from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
 from util.training.recipe import RECIPES
 
 PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")  # the names for --freeze
@@ -25,8 +26,10 @@ def parse_arguments(description: str) -> argparse.Namespace:
     data.add_argument("--bl_root", type=Path, help="stage 1: holds JPEGImages and Annotations")
     data.add_argument("--davis_root", type=Path, help="stages 2, 3: holds trainval, or is trainval itself")
     data.add_argument("--yv_root", type=Path, help="stages 2, 3: holds train_480p")
-    data.add_argument("--crop_size", type=int, default=384, help="side of the training crops (default: 384)")
-    data.add_argument("--workers", type=int, default=8, help="loading processes of each training process (default: 8)")
+    data.add_argument("--crop_size", type=positive, default=384, help="side of the training crops (default: 384)")
+    data.add_argument(
+        "--workers", type=non_negative, default=8, help="loading processes of each training process (default: 8)"
+    )
 
     start = parser.add_argument_group("start")
     start.add_argument("--load_network", type=Path, help="weights to start from, of any known form")
@@ -48,36 +51,42 @@ def parse_arguments(description: str) -> argparse.Namespace:
         start.add_argument(flag, choices=BACKBONES, default=default, help=f"in a new network (default: {default})")
     for flag in ("--key_width", "--mask_width", "--key_channels", "--value_channels"):
         default = getattr(network, flag[2:])
-        start.add_argument(flag, type=int, default=default, help=f"in a new network (default: {default})")
+        start.add_argument(flag, type=positive, default=default, help=f"in a new network (default: {default})")
     start.add_argument(
-        "--decoder_channels", type=int, nargs=3, default=network.decoder_channels, metavar="C",
+        "--decoder_channels", type=positive, nargs=3, default=network.decoder_channels, metavar="C",
         help="channels in a new network, at strides 16, 8 and 4 (default: 512 256 256)",
     )  # fmt: skip
 
     recipe = parser.add_argument_group("recipe (default: the paper's for the stage)")
     recipe.add_argument(
-        "--iterations", type=int, help="length of the training; the schedules are stretched to this length"
+        "--iterations", type=positive, help="length of the training; the schedules are stretched to this length"
     )
     recipe.add_argument(
-        "--batch_size", type=int, help="samples of an iteration, over all processes and accumulation steps"
+        "--batch_size", type=positive, help="samples of an iteration, over all processes and accumulation steps"
     )
     recipe.add_argument(
-        "--accumulation", type=int, default=1, help="passes to split a process's share into (default: 1)"
+        "--accumulation", type=positive, default=1, help="passes to split a process's share into (default: 1)"
     )
-    recipe.add_argument("--lr", type=float, help="learning rate")
-    recipe.add_argument("--steps", type=int, nargs="+", help="iterations at which the learning rate falls to a tenth")
+    recipe.add_argument("--lr", type=positive_float, help="learning rate")
     recipe.add_argument(
-        "--warm_up", type=int, nargs=2, metavar=("START", "END"),
+        "--steps", type=non_negative, nargs="+", help="iterations at which the learning rate falls to a tenth"
+    )
+    recipe.add_argument(
+        "--warm_up", type=non_negative, nargs=2, metavar=("START", "END"),
         help="iterations between which the share of hard pixels falls",
     )  # fmt: skip
     terms = LossTerms()
-    recipe.add_argument("--mu", type=float, default=terms.mu, help=f"weight of L_UG (default: {terms.mu:g})")
-    recipe.add_argument("--gamma", type=float, default=terms.gamma, help=f"weight of L_MC (default: {terms.gamma:g})")
+    recipe.add_argument(
+        "--mu", type=non_negative_float, default=terms.mu, help=f"weight of L_UG (default: {terms.mu:g})"
+    )
+    recipe.add_argument(
+        "--gamma", type=non_negative_float, default=terms.gamma, help=f"weight of L_MC (default: {terms.gamma:g})"
+    )
     recipe.add_argument("--without_mc", action="store_true", help="leave out L_MC (Table 6)")
     recipe.add_argument("--without_ug", action="store_true", help="leave out L_UG (Table 6)")
     recipe.add_argument("--without_stm", action="store_true", help="leave out L_Seg's STM pattern items (Table 6)")
     recipe.add_argument(
-        "--seed", type=int, default=0, help="seed of the initialisation and of the samples (default: 0)"
+        "--seed", type=seed, default=0, help="seed of the initialisation and of the samples (default: 0)"
     )
 
     machine = parser.add_argument_group("machine")
@@ -94,11 +103,15 @@ def parse_arguments(description: str) -> argparse.Namespace:
     machine.add_argument(
         "--compile", action="store_true", help="compile the pass with torch.compile; slow at the start, then faster"
     )
-    machine.add_argument("--save_every", type=int, default=5000, help="iterations between checkpoints (default: 5000)")
-    machine.add_argument("--log_every", type=int, default=100, help="iterations between log entries (default: 100)")
-    machine.add_argument("--draw_every", type=int, default=1000, help="iterations between panels (default: 1000)")
     machine.add_argument(
-        "--validate_every", type=int, metavar="N", help="iterations between validations on DAVIS val (default: none)"
+        "--save_every", type=positive, default=5000, help="iterations between checkpoints (default: 5000)"
+    )
+    machine.add_argument(
+        "--log_every", type=positive, default=100, help="iterations between log entries (default: 100)"
+    )
+    machine.add_argument("--draw_every", type=positive, default=1000, help="iterations between panels (default: 1000)")
+    machine.add_argument(
+        "--validate_every", type=positive, metavar="N", help="iterations between validations (default: none)"
     )
     machine.add_argument(
         "--validate_on",

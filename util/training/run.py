@@ -2,21 +2,24 @@
 
 import datetime
 import json
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from model.checkpoint import read_checkpoint, save_network
+from model.checkpoint import not_finite, read_checkpoint, save_network
 from model.network import RDE_VOS
 from util.errors import InputError
-from util.files import atomic_path, claim, read_json
+from util.files import atomic_path, claim, is_plain_name, read_json
 
 CHECKPOINTS_KEPT = 3
+_CHECKPOINT = re.compile(r"checkpoint_([0-9]{1,18})\.pth")
+_STATE = ("iteration", "optimizer", "schedule", "scaler", "random_state")  # see `TrainingState.content`
 
 
 @dataclass
@@ -52,13 +55,32 @@ class TrainingState:
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take the state, without the network, from the content of a checkpoint."""
-        self.iteration = content["iteration"]
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.schedule.load_state_dict(content["schedule"])
-        if content["scaler"]:  # empty in checkpoints of a precision without loss scaling
-            self.scaler.load_state_dict(content["scaler"])
-        torch.set_rng_state(content["random_state"])
+        """Take the state, without the network, from the content of a checkpoint.
+
+        Raises:
+            InputError: the content is not that of a checkpoint of this run.
+        """
+        try:
+            self.iteration = content["iteration"]
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.schedule.load_state_dict(content["schedule"])
+            if content["scaler"]:  # empty in checkpoints of a precision without loss scaling
+                self.scaler.load_state_dict(content["scaler"])
+            torch.set_rng_state(content["random_state"])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            raise InputError(
+                f"the run's checkpoint does not fit the optimizer of this run ({reason}); delete the checkpoint, or "
+                "choose another id"
+            ) from None
+
+
+class SavedState(NamedTuple):
+    """The content of a checkpoint, and sentences about newer checkpoints that cannot be read."""
+
+    path: Path
+    content: dict[str, Any]
+    notes: list[str]
 
 
 class RunFolder:
@@ -66,9 +88,14 @@ class RunFolder:
 
     The folder holds ``config.json``, ``starts.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth``, the
     log and, with validations, ``best.pth`` and the masks of the last validation.
+
+    Raises:
+        InputError: the name is a path to another folder.
     """
 
     def __init__(self, root: Path, name: str) -> None:
+        if not is_plain_name(name):
+            raise InputError(f"{name!r} cannot be the id of a run; choose a name without slashes, such as s0")
         self.path = root / name
         self._best: float | None = None  # the highest J&F of the validations, once known
 
@@ -90,17 +117,42 @@ class RunFolder:
             names = ", ".join(sorted(difference.name for difference in differences))
             raise InputError(f"{note} has another {names}; resume with the run's own settings, or choose another id")
 
-    def latest(self) -> Path | None:
-        """The newest checkpoint; None where there is no checkpoint."""
-        return next(reversed(self._checkpoints()), None)
+    def read_latest(self) -> SavedState | None:
+        """The content of the newest checkpoint that can be read; None where there is no checkpoint.
+
+        A checkpoint that cannot be read is left where it is. The notes of the result say why an older one is taken.
+
+        Raises:
+            InputError: there are checkpoints, but none can be read.
+        """
+        notes: list[str] = []
+        for path in reversed(self._checkpoints()):
+            try:
+                content = read_checkpoint(path)
+                if missing := {"config", "network", *_STATE} - content.keys():
+                    raise InputError(f"{path} holds no {', '.join(sorted(missing))}; copy it again")
+                if content["iteration"] != _iteration(path):
+                    raise InputError(f"{path} holds iteration {content['iteration']}; give the file its own name again")
+            except InputError as error:
+                notes.append(f"note: {error}")
+                continue
+            if notes:
+                notes.append(f"note: the run goes on from the checkpoint before, {path}")
+            return SavedState(path, content, notes)
+        if notes:
+            raise InputError(
+                f"{self.path} holds no checkpoint that can be read ({notes[0].removeprefix('note: ')}); delete the "
+                "checkpoints to start again, or choose another id"
+            )
+        return None
 
     def save(self, state: TrainingState) -> None:
         """Write the checkpoint of a state, and delete all checkpoints except the last few.
 
         Raises:
-            InputError: a weight is infinite or no number; no checkpoint is written.
+            InputError: a weight is infinite or no number, or the file cannot be written; all older checkpoints stay.
         """
-        if broken := [name for name, tensor in state.network.state_dict().items() if not tensor.isfinite().all()]:
+        if broken := not_finite(state.network.state_dict()):
             raise InputError(
                 f"{broken[0]} is no longer finite after iteration {state.iteration}; resume from the run's last "
                 "checkpoint, or start again with a lower learning rate"
@@ -114,10 +166,12 @@ class RunFolder:
         """Add a start of the run to ``starts.json``: the date, the iteration, and ``noted``, values that JSON can hold.
 
         Raises:
-            InputError: the file cannot be read.
+            InputError: the file cannot be read or written.
         """
         path = self.path / "starts.json"
-        starts = read_json(path, "delete the file and start again")["starts"] if path.is_file() else []
+        starts = read_json(path, "delete the file and start again").get("starts", []) if path.is_file() else []
+        if not isinstance(starts, list):
+            raise InputError(f"{path} lists no starts of a run; delete the file and start again")
         date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with atomic_path(path) as temporary:
             content = {"starts": [*starts, {"date": date, "iteration": iteration, **noted}]}
@@ -135,15 +189,23 @@ class RunFolder:
         """
         path = self.path / "best.pth"
         if self._best is None and path.is_file():
-            self._best = read_checkpoint(path)["validation"]["J&F"]
-        if self._best is None or scores["J&F"] > self._best:
+            try:
+                self._best = float(read_checkpoint(path)["validation"]["J&F"])
+            except (KeyError, TypeError, ValueError):
+                raise InputError(f"{path} holds no scores of a validation; move the file to another folder") from None
+        if self._best is None or not self._best >= scores["J&F"]:  # also where the scores are no numbers
             self._best = scores["J&F"]
             save_network(network, path, validation={"iteration": iteration, **scores})
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints in the folder, the newest last."""
-        paths = self.path.glob("checkpoint_[0-9]*.pth")
-        return sorted(paths, key=lambda path: int(path.stem.removeprefix("checkpoint_")))
+        paths = (path for path in self.path.glob("checkpoint_*.pth") if _CHECKPOINT.fullmatch(path.name))
+        return sorted(paths, key=_iteration)
+
+
+def _iteration(path: Path) -> int:
+    """The number of finished iterations that the name of a checkpoint states."""
+    return int(_CHECKPOINT.fullmatch(path.name)[1])
 
 
 class StopRequest:

@@ -1,0 +1,406 @@
+"""Faults of the machine and of files from outside: each ends with one sentence, or is worked around."""
+
+import argparse
+import contextlib
+import functools
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import nn
+
+import plain
+from conftest import ROOT, assert_refused, draw_clip, tensors, write_davis
+from dataset.images import read_image, read_mask, write_mask
+from dataset.youtube import read_meta
+from model import save_network
+from model.fast import compiled
+from model.fast.compiled import CompiledConv2d
+from model.inference import InferenceCore
+from util import numbers
+from util.errors import InputError
+from util.files import atomic_path, write_csv
+from util.training.run import RunFolder, TrainingState
+
+needs_compiler = pytest.mark.skipif(
+    not CompiledConv2d.possible(nn.Conv2d(64, 64, 3, padding=1)), reason="no C compiler here"
+)
+
+
+@pytest.fixture(scope="module")
+def davis(tmp_path_factory) -> Path:
+    return write_davis(tmp_path_factory.mktemp("davis"), {"clip": 4})
+
+
+@pytest.fixture
+def evaluate(inline, davis, small_checkpoint, tmp_path):
+    """Run eval_davis.py; what is not given is the small network on one clip."""
+
+    def run(*flags: object, model=small_checkpoint, path=davis, output=tmp_path / "output"):
+        return inline("eval_davis.py", "--model", model, "--davis_path", path, "--output", output, *CPU, *flags)
+
+    return run
+
+
+CPU = ("--device", "cpu")
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file of this process grows beyond ``size`` bytes, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# The disk is full.
+def _write_zip(path: Path) -> None:
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.write(ROOT / "README.md", "README.md")
+
+
+def _save_figure(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        Figure().savefig(temporary)
+
+
+WRITERS = {
+    "mask.png": lambda path: write_mask(path, np.random.default_rng(0).integers(0, 9, (64, 64), dtype=np.uint8)),
+    "table.csv": lambda path: write_csv(path, [["cell"] * 1000]),
+    "a.zip": _write_zip,
+    "report.png": _save_figure,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_leaves_no_part_of_a_file(name, tmp_path):
+    path = tmp_path / "folder" / name
+    with full_disk(400), pytest.raises(InputError) as error:
+        WRITERS[name](path)
+    for text in (path, f"free some space in {path.parent}"):
+        assert str(text) in str(error.value)
+    assert files(tmp_path) == []
+    WRITERS[name](path)
+    assert files(tmp_path) == [f"folder/{name}"]
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(small_network, tmp_path):
+    path = tmp_path / "a.pth"
+    save_network(small_network, path, iteration=1)
+    before = path.read_bytes()
+    with full_disk(10_000), pytest.raises(InputError, match=f"free some space in {tmp_path}"):
+        save_network(small_network, path, iteration=2)
+    assert path.read_bytes() == before and files(tmp_path) == ["a.pth"]
+
+
+def test_an_evaluation_goes_on_after_the_disk_was_full(evaluate, tmp_path):
+    output = tmp_path / "output"
+    assert evaluate("--bank", "F").returncode == 0
+    complete = files(output)
+    shutil.rmtree(output)
+    with full_disk(500):  # room for the settings, not for a mask
+        assert_refused(evaluate("--bank", "F"), "free some space in")
+    assert files(output) == [".records/settings.json"]
+    assert evaluate("--bank", "F").returncode == 0
+    assert files(output) == complete
+
+
+def test_segment_video_on_a_full_disk(inline, davis, small_checkpoint, tmp_path):
+    clip = davis / "trainval/JPEGImages/480p/clip"
+    mask = davis / "trainval/Annotations/480p/clip/00000.png"
+    command = ("scripts/segment_video.py", clip, "--mask", mask, "--model", small_checkpoint, "--size", 48, *CPU)
+    for kind in ("masks", "overlay"):
+        with full_disk(100):
+            result = inline(*command, "--format", kind, "--output", tmp_path / "output")
+        assert_refused(result, f"free some space in {tmp_path / 'output'}")
+        assert files(tmp_path) == []
+    assert inline(*command, "--output", tmp_path / "output").returncode == 0
+
+
+# A compiler that misbehaves.
+def write_compilers(folder: Path, program: str) -> None:
+    for name in ("cc", "gcc"):
+        (folder / name).write_text(f"#!/bin/sh\n{program}\n")
+        (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def fresh_library(monkeypatch, tmp_path):
+    """Compile anew with the compilers in ``tmp_path``, before the machine's own."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(compiled, "_library", functools.cache(compiled._library.__wrapped__))
+
+
+def compiler_that_adds(tmp_path: Path, code: str) -> str:
+    """A compiler script that compiles ``code`` in place of the file that it is given."""
+    (tmp_path / "other.c").write_text(code)
+    real = shutil.which("cc") or shutil.which("gcc")
+    link = f'exec {real} "$@"'
+    return f'case "$*" in *-shared*) {link};; esac\nfor last; do :; done\n{real} -fPIC -c {tmp_path}/other.c -o "$last"'
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "code",
+    [
+        "int unrelated(void) { return 0; }",
+        "void convolve(void *c) {} int outputs_of_a_block(void) { return 0; }",
+        "void convolve(void *c) {} int outputs_of_a_block(void) { return 7; }",
+        "void convolve(void *c) {} int outputs_of_a_block(void) { return 16; }",
+    ],
+    ids=["no functions", "block of 0", "block of 7", "computes nothing"],
+)
+def test_a_program_that_is_wrong_is_not_used(code, fresh_library, caplog, tmp_path):
+    write_compilers(tmp_path, compiler_that_adds(tmp_path, code))
+    assert not CompiledConv2d.possible(nn.Conv2d(64, 64, 3, padding=1))
+    (record,) = caplog.records
+    assert "PyTorch's convolutions take its place" in record.getMessage() and "\n" not in record.getMessage()
+
+
+@needs_compiler
+def test_a_compiler_that_hangs_is_stopped(fresh_library, caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr(compiled, "COMPILING_SECONDS", 0.3)
+    write_compilers(tmp_path, f"sleep 100 & echo $! > {tmp_path}/child; wait")
+    assert compiled._library(torch.float32) is None
+    assert "timed out" in caplog.text
+    child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
+    assert not child.exists() or child.read_text().rsplit(")", 1)[1].split()[0] == "Z"  # what it started is stopped
+
+
+@needs_compiler
+def test_a_right_program_is_used_without_a_word(fresh_library, caplog):
+    for dtype in (torch.float32, torch.bfloat16):
+        conv, state = nn.Conv2d(64, 64, 3, padding=1, dtype=dtype), torch.random.get_rng_state()
+        assert CompiledConv2d.possible(conv) == (compiled._library(dtype) is not None)
+        assert torch.equal(torch.random.get_rng_state(), state)
+    assert compiled._library(torch.float32) is not None and not caplog.records
+
+
+# Weights that are no numbers.
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value, small_network, evaluate, tmp_path):
+    save_network(small_network, tmp_path / "bad.pth")
+    content = torch.load(tmp_path / "bad.pth", weights_only=True)
+    content["network"]["decoder.predict.weight"].view(-1)[3] = value
+    torch.save(content, tmp_path / "bad.pth")
+    assert_refused(evaluate(model=tmp_path / "bad.pth"), tmp_path / "bad.pth", "decoder.predict.weight")
+    assert not (tmp_path / "output").exists()
+
+
+# Small and long frames.
+@pytest.mark.parametrize("size", [(16, 16), (1, 40), (8, 200), (200, 8), (16, 33)])
+def test_small_frames_are_segmented_as_the_paper_says(size, small_network):
+    frames, _ = draw_clip(5, 208, 208, 1)
+    images = [image[:, : size[0], : size[1]] for image in tensors(frames)]
+    mask = torch.zeros(size, dtype=torch.uint8)
+    mask[:, : size[1] // 2] = 1
+    core = InferenceCore(small_network, mem_every=1)
+    expected = plain.segment(small_network, images, {0: mask}, "2F+L+RDE", 1, 40)
+    for t, image in enumerate(images):
+        probability = core.step(image, mask if t == 0 else None)
+        assert probability.shape == (2, *size)
+        torch.testing.assert_close(probability, expected[t], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 2000), (2000, 8)])
+def test_small_and_long_frames_are_evaluated_and_drawn(size, evaluate, tmp_path):
+    root = tmp_path / "davis"
+    write_davis(root, {"clip": 3}, size=(16, 16))
+    for t in range(3):
+        mask = np.zeros(size, np.uint8)
+        mask[2:6, 2:6] = 1
+        Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(root / f"trainval/JPEGImages/480p/clip/{t:05d}.jpg")
+        write_mask(root / f"trainval/Annotations/480p/clip/{t:05d}.png", mask)
+    result = evaluate("--overlay", path=root)
+    assert result.returncode == 0, result.stderr
+    assert read_mask(tmp_path / "output/clip/00002.png").shape == size
+    assert read_image(tmp_path / "output/overlay/clip.jpg").shape[0] < 2000
+
+
+# Ground truth that cannot be scored.
+def test_255_is_no_object_of_davis_2017(evaluate, tmp_path):
+    root = write_davis(tmp_path / "davis", {"clip": 4}, objects=1)
+    for path in (root / "trainval/Annotations/480p/clip").iterdir():
+        mask = read_mask(path)
+        mask[:4] = 255
+        write_mask(path, mask)
+    assert evaluate(path=root).returncode == 0
+    for t in range(4):
+        assert set(np.unique(read_mask(tmp_path / f"output/clip/{t:05d}.png"))) <= {0, 1}
+    rows = (tmp_path / "output/per-sequence_results-val.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["Sequence", "clip_1"]
+
+
+def _masks_of_2016(folder):
+    for path in folder.iterdir():
+        write_mask(path, np.where(read_mask(path) > 0, np.uint8(255), np.uint8(0)))
+    return folder / "00000.png", "year 2016"
+
+
+def _a_mask_of_another_size(folder):
+    write_mask(folder / "00002.png", np.ones((20, 30), np.uint8))
+    return folder / "00002.png", "30×20", "80×48"
+
+
+def _a_mask_that_is_cut(folder):
+    (folder / "00002.png").write_bytes((folder / "00002.png").read_bytes()[:-40])
+    return folder / "00002.png", "decoded"
+
+
+@pytest.mark.parametrize("damage", [_masks_of_2016, _a_mask_of_another_size, _a_mask_that_is_cut])
+def test_scoring_is_refused_before_anything_is_segmented(damage, evaluate, tmp_path):
+    root = write_davis(tmp_path / "davis", {"clip": 4})
+    mentioned = damage(root / "trainval/Annotations/480p/clip")
+    assert_refused(evaluate(path=root), *mentioned)
+    assert not (tmp_path / "output").exists()
+
+
+# The folder of a training run.
+def save_run(network, folder: Path, iterations: int) -> RunFolder:
+    optimizer = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
+    run = RunFolder(folder, "run")
+    for iteration in range(1, iterations + 1):
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        run.save(TrainingState(network, optimizer, schedule, scaler, iteration))
+    return run
+
+
+def test_a_run_goes_on_from_the_newest_checkpoint_that_can_be_read(small_network, tmp_path):
+    run = RunFolder(tmp_path, "run")
+    assert run.read_latest() is None
+    save_run(small_network, tmp_path, 3)
+    assert run.read_latest()[0].name == "checkpoint_3.pth" and run.read_latest().notes == []
+    newest, before, oldest = (run.path / f"checkpoint_{iteration}.pth" for iteration in (3, 2, 1))
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    save_network(small_network, before)  # without an optimizer
+    shutil.copy(oldest, run.path / "checkpoint_9.pth")  # with another file's name
+    shutil.copy(oldest, run.path / "checkpoint_1a.pth")
+    found = run.read_latest()
+    assert found.path == oldest and found.content["iteration"] == 1
+    *reasons, last = found.notes
+    assert len(reasons) == 3 and str(oldest) in last
+    for note, path in zip(reasons, (run.path / "checkpoint_9.pth", newest, before), strict=True):
+        assert str(path) in note
+    oldest.unlink()
+    with pytest.raises(InputError, match="no checkpoint that can be read"):
+        run.read_latest()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(small_network, tmp_path):
+    run = save_run(small_network, tmp_path, 3)
+    before = files(tmp_path)
+    optimizer = torch.optim.Adam(small_network.parameters())
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
+    state = TrainingState(small_network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), 4)
+    with full_disk(10_000), pytest.raises(InputError, match=f"free some space in {run.path}"):
+        run.save(state)
+    assert files(tmp_path) == before
+    with pytest.raises(InputError, match="does not fit"):
+        state.restore({"iteration": 1})
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "/tmp/x"])
+def test_the_name_of_a_run_is_no_path(name, tmp_path):
+    with pytest.raises(InputError, match="cannot be the id of a run"):
+        RunFolder(tmp_path, name)
+
+
+# Files from outside.
+def test_a_pipe_is_refused(evaluate, tmp_path):
+    root = write_davis(tmp_path / "davis", {"clip": 4})
+    for path in ("JPEGImages/480p/clip/00002.jpg", "Annotations/480p/clip/00000.png", "ImageSets/2017/val.txt"):
+        pipe = root / "trainval" / path
+        pipe.rename(tmp_path / "kept")
+        os.mkfifo(pipe)
+        assert_refused(evaluate(path=root), pipe)
+        pipe.unlink()
+        (tmp_path / "kept").rename(pipe)
+        shutil.rmtree(tmp_path / "output", ignore_errors=True)
+    os.mkfifo(tmp_path / "pipe.pth")
+    assert_refused(evaluate(model=tmp_path / "pipe.pth"), tmp_path / "pipe.pth")
+
+
+@pytest.mark.parametrize(
+    "objects", ["[" * 100_000, '{"videos": {"a": {"objects": {"0": {"frames": ["0"]}}}}}',
+                '{"videos": {"a": {"objects": {"1": {"frames": "0"}}}}}',
+                '{"videos": {"a": {"objects": {"1": {"frames": ["0"], "category": []}}}}}',
+                '{"videos": {"../a": {"objects": {"1": {"frames": ["0"]}}}}}'],
+)  # fmt: skip
+def test_a_list_of_objects_of_another_shape_is_refused(objects, tmp_path):
+    (tmp_path / "meta.json").write_text(objects)
+    with pytest.raises(InputError, match=r"meta\.json is not YouTube-VOS's list of objects"):
+        read_meta(tmp_path / "meta.json")
+
+
+@pytest.mark.parametrize("record", ["[" * 100_000, "[]", "{}", '{"frames": "4", "seconds": 1}'])
+def test_a_record_of_another_shape_is_refused(record, evaluate, tmp_path):
+    assert evaluate("--bank", "F").returncode == 0
+    (tmp_path / "output/.records/clip.json").write_text(record)
+    assert_refused(evaluate("--bank", "F"), tmp_path / "output/.records/clip.json", "delete it")
+
+
+# The command line.
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (numbers.positive, "1", ("0", "-1", "1.5", "x", "9" * 5000)),
+        (numbers.non_negative, "0", ("-1", "nan")),
+        (numbers.seed, "7", ("-1", str(2**63))),
+        (numbers.positive_float, "1e-5", ("0", "-1", "nan", "inf", "x")),
+    ],
+)
+def test_numbers_on_the_command_line(kind, good, bad):
+    assert kind(good) == float(good)
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match="is no"):
+            kind(text)
+
+
+@pytest.mark.parametrize("flags", [("--mem_every", 0), ("--top", -1)])
+def test_a_wrong_number_is_one_sentence(flags, evaluate, tmp_path):
+    assert_refused(evaluate(*flags), flags[0], "is no whole number from 1 on")
+
+
+def test_a_reader_that_has_gone_ends_a_command_without_a_word():
+    program = """
+from util.errors import command_line
+@command_line
+def main():
+    for line in range(100_000):
+        print(line)
+main()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_a_full_disk_behind_stdout_is_one_sentence(tmp_path):
+    program = "from util.errors import command_line\ncommand_line(lambda: print('x' * 100_000))()"
+    with full_disk(1000), open(tmp_path / "log", "w") as log:
+        command = [sys.executable, "-c", program]
+        result = subprocess.run(command, stdout=log, stderr=subprocess.PIPE, text=True, cwd=ROOT, restore_signals=False)
+    assert_refused(result, "free some disk space")
