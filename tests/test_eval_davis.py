@@ -313,11 +313,11 @@ def test_incomplete_ground_truth_is_refused_before_anything_is_segmented(evaluat
 
 
 def test_peak_memory_does_not_depend_on_the_length_of_the_video(command, tmp_path):
-    """A clip and the clip 20 times over; with STM's bank it grows. Wide values make what a bank holds show."""
+    """A clip, and a clip 30 times as long; STM's bank grows. Wide values make the size of a bank show."""
     torch.manual_seed(0)
     save_network(RDE_VOS(replace(SMALL, value_channels=512)), tmp_path / "wide.pth")
     peaks = {}
-    for times in (1, 20):
+    for times in (1, 30):
         root = write_davis(tmp_path / f"davis{times}", {"clip": 10 * times}, size=(120, 216), objects=1)
         for bank in ("2F+L+RDE", "STM"):
             output = tmp_path / f"{bank}-{times}"
@@ -326,6 +326,6 @@ def test_peak_memory_does_not_depend_on_the_length_of_the_video(command, tmp_pat
             assert result.returncode == 0, result.stderr
             (line,) = (line for line in result.stdout.splitlines() if line.startswith("peak memory"))
             peaks[bank, times] = float(line.split()[2])
-    assert peaks["2F+L+RDE", 20] == pytest.approx(peaks["2F+L+RDE", 1], rel=0.05)
-    # 190 updates of 8×14 positions with 512 fp32 values are 0.04 GiB; the table that is read holds them once more.
-    assert peaks["STM", 20] > peaks["STM", 1] + 0.05
+    assert peaks["2F+L+RDE", 30] == pytest.approx(peaks["2F+L+RDE", 1], rel=0.05)
+    # 290 updates of 8×14 positions with 528 fp32 numbers each are 0.06 GiB; reading needs as much again for a moment.
+    assert peaks["STM", 30] > peaks["STM", 1] + 0.05

@@ -91,7 +91,12 @@ def engine_network(path: Path, device: torch.device, amp: bool) -> RDE_VOS:
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
-    return fast_network(load_network(path, device), inference_dtype(device, amp))
+    return made_for_engines(load_network(path, device), inference_dtype(device, amp))
+
+
+def made_for_engines(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
+    """A network in the form in which engines run it: fast, in a type; the given network stays as it is."""
+    return fast_network(network, dtype)
 
 
 def segment(network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings) -> Iterator[Segmented]:

@@ -8,13 +8,12 @@ import torch
 
 from dataset.davis import DAVIS
 from dataset.images import read_mask, to_tensor
-from model.fast import fast_network
 from model.inference import pad_to_stride
 from model.network import RDE_VOS
 from util.distributed import Processes
 from util.evaluation.metrics import VideoScore, global_results, score_videos
 from util.evaluation.output import OutputFolder
-from util.evaluation.stream import EngineSettings, mask_name, segment
+from util.evaluation.stream import EngineSettings, made_for_engines, mask_name, segment
 
 TIMES = 20  # how often the clip for the recurrence is played forward and backward, as in Figure 3
 
@@ -46,7 +45,7 @@ class Validation:
         Raises:
             InputError: a frame or a mask cannot be read, or a mask cannot be written.
         """
-        fast = fast_network(network, self._dtype)
+        fast = made_for_engines(network, self._dtype)
         settings = EngineSettings() if network.config.aggregation else EngineSettings(bank="2F+L")
         mine = self._videos[self._processes.rank :: self._processes.count]
         for video in mine:
