@@ -404,3 +404,13 @@ def test_a_full_disk_behind_stdout_is_one_sentence(tmp_path):
         command = [sys.executable, "-c", program]
         result = subprocess.run(command, stdout=log, stderr=subprocess.PIPE, text=True, cwd=ROOT, restore_signals=False)
     assert_refused(result, "free some disk space")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--seed", -1), ("--lr", "nan"), ("--lr", 0), ("--key_width", 0), ("--crop_size", -32), ("--mu", "inf")],
+)
+def test_train_py_takes_no_numbers_that_it_cannot_use(inline, tmp_path, flag, value):
+    result = inline("train.py", "--stage", 0, "--id", "run", "--runs", tmp_path, flag, value)
+    assert_refused(result, flag, str(value))
+    assert not (tmp_path / "run").exists()
