@@ -14,7 +14,7 @@ from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
-from dataset.youtube import YouTubeVOS, read_meta
+from dataset.youtube import YouTubeVOS, meta_path, read_meta
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import command_line
@@ -49,7 +49,7 @@ def main() -> None:
     processes = Processes()
     seen = set()
     if arguments.gt:
-        trained = read_meta(arguments.train_meta or arguments.yv_path / "train" / "meta.json")
+        trained = read_meta(arguments.train_meta or meta_path(arguments.yv_path, "train"))
         seen = {item.category for item in chain(*trained.values())}
         check_scorable(youtube.asked, videos, arguments.gt, progress=processes.is_main)
     settings = engine_settings(arguments)

@@ -11,7 +11,6 @@ The defaults are the paper's recipe. The folder runs/ID holds everything of a ru
 import argparse
 import contextlib
 import datetime
-import hashlib
 import platform
 import sys
 from collections.abc import Iterator
@@ -42,6 +41,7 @@ from model.training import ClipTrainer, LossTerms
 from util.device import choose_device, half_precision, inference_dtype, peak_memory, training_layout
 from util.distributed import Processes
 from util.errors import InputError, command_line
+from util.files import sha256
 from util.training.arguments import parse_arguments
 from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
@@ -294,9 +294,8 @@ def started_with(arguments: argparse.Namespace) -> dict[str, Any]:
     folders = {name: getattr(arguments, name) for name in ("static_root", "bl_root", "davis_root", "yv_root")}
     noted: dict[str, Any] = {name: str(folder.resolve()) for name, folder in folders.items() if folder}
     if arguments.load_network:
-        with open(arguments.load_network, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        noted |= {"load_network": str(arguments.load_network.resolve()), "load_network_sha256": digest}
+        path = arguments.load_network
+        noted |= {"load_network": str(path.resolve()), "load_network_sha256": sha256(path)}
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     return noted | {"versions": versions | {"cuda": torch.version.cuda}}
 

@@ -1,6 +1,5 @@
 """The folder of an evaluation's results, and the loop over the videos that fills it."""
 
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from model.network import RDE_VOS
 from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, mask_name, segment
-from util.files import atomic_path, claim, read_json
+from util.files import atomic_path, claim, read_json, sha256
 
 _REMEDY = "delete it and run the evaluation again"
 
@@ -57,7 +56,7 @@ class OutputFolder:
             InputError: the folder holds results of another model, of other data or settings, or its settings cannot be
                 read.
         """
-        settings = {"model": _sha256(model), "data": str(data.resolve()), **settings}
+        settings = {"model": sha256(model), "data": str(data.resolve()), **settings}
         if processes.is_main:
             claim(self._note, settings)  # writes the note where there is none
         processes.wait()
@@ -172,8 +171,3 @@ def evaluate(
             output.store(video, segment(network, video, settings), progress.update)
     processes.wait()
     return output.throughput(videos)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

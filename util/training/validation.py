@@ -8,6 +8,7 @@ import torch
 
 from dataset.davis import DAVIS
 from dataset.images import read_mask, to_tensor
+from dataset.video import Video
 from model.inference import pad_to_stride
 from model.network import RDE_VOS
 from util.distributed import Processes
@@ -57,28 +58,30 @@ class Validation:
         figures = global_results(list(itertools.chain(*self._processes.gather(scores))))
         result = {"J&F": figures["J&F-Mean"], "J": figures["J-Mean"], "F": figures["F-Mean"]}
         if network.config.aggregation:
-            norm = recurrence(fast, self._davis, settings.mem_every) if self._processes.is_main else 0.0
+            norm = (
+                recurrence(fast, self._davis, self._videos[0], settings.mem_every) if self._processes.is_main else 0.0
+            )
             result["RDE norm"] = self._processes.from_main(norm)
         return result
 
 
 @torch.inference_mode()
-def recurrence(network: RDE_VOS, davis: DAVIS, mem_every: int) -> float:
+def recurrence(network: RDE_VOS, davis: DAVIS, video: Video, mem_every: int) -> float:
     """How far SAM's recurrence leads: the greatest norm of the RDE's values, relative to those of the first frame.
 
-    SAM folds the frames of the split's first video, with their true masks, into the RDE, forward and backward, 20
+    SAM folds the frames of the video, with their true masks, into the RDE, forward and backward, 20
     times. Clips of training have three updates only, so the losses do not show an embedding that grows with every
     update.
 
     Args:
         network: a network with SAM, for inference.
-        davis: the split; it has ground truth.
+        davis: the split of the video; it has ground truth.
+        video: the video to play.
         mem_every: θ, the number of frames between updates.
 
     Raises:
         InputError: a frame or a mask cannot be read.
     """
-    video = davis.videos()[0]
     ids = np.unique(video.read_given_mask(0))
     object_ids = torch.from_numpy(ids[ids > 0]).view(-1, 1, 1)
     embeddings = []
