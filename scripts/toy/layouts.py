@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.images import write_mask
+from toy.cutouts import load_cutouts, load_wallpapers
 from toy.scene import LEAST_AREA, random_scene
 from toy.textures import load_photos
 from util.errors import InputError
@@ -37,6 +39,8 @@ class ToySettings:
         max_objects: the largest number of annotated objects in a video.
         static, bl, youtube_train, ...: the number of images or videos of each kind.
         photos: whether some of the textures are cut from photographs.
+        cutouts: whether some objects and some sceneries are photographs; see `toy.cutouts`.
+        hard: whether objects turn, grow tenfold and have spray around them, and the camera is unsteady.
     """
 
     seed: int = 0
@@ -52,6 +56,8 @@ class ToySettings:
     davis_val: int = 4
     davis_test: int = 2
     photos: bool = False
+    cutouts: bool = False
+    hard: bool = False
 
 
 def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, progress: bool = False) -> None:
@@ -69,8 +75,7 @@ def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, pro
     """
     root = Path(root)
     _check(settings)
-    if settings.photos:
-        load_photos()
+    _pictures(settings)  # a missing package is an error before anything is drawn
     _claim(root, settings)
     jobs = [(kind, index) for kind in _KINDS for index in range(_jobs(settings, kind))]
     waiting = [job for job in jobs if not _finished(root, *job)]
@@ -153,8 +158,13 @@ def _rng(settings: ToySettings, kind: str, index: int) -> np.random.Generator:
     return np.random.default_rng([settings.seed, _KINDS[kind][0], index])
 
 
-def _photos(settings: ToySettings) -> tuple[np.ndarray, ...]:
-    return load_photos() if settings.photos else ()
+def _pictures(settings: ToySettings) -> dict[str, Any]:
+    """Return the arguments of `random_scene` that say what a scene is made of, and how hard it is."""
+    pictures = {"photos": load_photos() if settings.photos else ()}
+    if settings.cutouts:
+        views = load_wallpapers()
+        pictures |= {"photos": (*pictures["photos"], *views), "cutouts": load_cutouts(), "views": views}
+    return pictures | {"hard": settings.hard}
 
 
 class _Video:
@@ -185,7 +195,7 @@ def _draw_static(root: Path, settings: ToySettings, batch: int) -> tuple[list[Pa
     files = []
     for index in range(batch * _STATIC_BATCH, min(settings.static, (batch + 1) * _STATIC_BATCH)):
         rng = _rng(settings, "static", index)
-        scene = random_scene(rng, settings.height, settings.width, 1, [1], photos=_photos(settings))
+        scene = random_scene(rng, settings.height, settings.width, 1, [1], **_pictures(settings))
         frame, ids = scene.frame(0)
         number, place = divmod(index, len(STATIC_FOLDERS))
         folder = root / "static" / STATIC_FOLDERS[place]
@@ -220,7 +230,7 @@ def _draw_dense(
     """Draw a video with a mask for every frame, or for the first frame only."""
     rng = _rng(settings, kind, index)
     labels = range(1, 1 + int(rng.integers(1, settings.max_objects + 1)))
-    scene = random_scene(rng, settings.height, settings.width, settings.frames, labels, photos=_photos(settings))
+    scene = random_scene(rng, settings.height, settings.width, settings.frames, labels, **_pictures(settings))
     video = _Video(video_name(kind, index), int(rng.integers(80, 96)))
     for t in range(settings.frames):
         frame, ids = scene.frame(t)
@@ -235,7 +245,7 @@ def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[
     labels = _labels(rng, int(rng.integers(1, settings.max_objects + 1)), gaps=False)
     step = ANNOTATED_EVERY * _YOUTUBE_PACE
     span = settings.frames * step
-    scene = random_scene(rng, settings.height, settings.width, span, labels, photos=_photos(settings))
+    scene = random_scene(rng, settings.height, settings.width, span, labels, **_pictures(settings))
     video = _Video(video_name("youtube_train", index), int(rng.integers(80, 96)))
     seen: dict[int, list[str]] = {label: [] for label in labels}
     for number in range(settings.frames):
@@ -270,7 +280,7 @@ def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[
     span = settings.frames * _YOUTUBE_PACE
     late = {label: t * _YOUTUBE_PACE for label, t in arrival.items()}
     size = (settings.height, settings.width)
-    scene = random_scene(rng, *size, span, labels, late, unseen=True, photos=_photos(settings))
+    scene = random_scene(rng, *size, span, labels, late, unseen=True, **_pictures(settings))
     video = _Video(video_name("youtube_valid", index), int(rng.integers(80, 96)))
     start = ANNOTATED_EVERY if index % 3 == 1 else 0
     known: dict[int, int] = {}

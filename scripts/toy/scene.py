@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from toy.backdrop import Backdrop, random_backdrop
+from toy.backdrop import Backdrop, random_backdrop, twigs
 from toy.figures import Figure, crop, draw, dress, measure, over, smear
-from toy.motion import Camera, Track, Wander, random_camera, wander_at_speed
+from toy.hard import Material, puffs, random_object
+from toy.motion import Camera, Companion, Track, Wander, random_camera, unsteady_camera, wander_at_speed
 from toy.plans import random_plan
 from toy.textures import colour, log_uniform, noise, pick
+from toy.turning import Turntable
 
 LEAST_AREA = 0.004  # smallest share of the frame that an object covers in its first annotated frame
 
@@ -31,8 +33,8 @@ class Actor:
             not move in the same way.
     """
 
-    figure: Figure
-    track: Track
+    figure: Figure | Turntable
+    track: Track | Companion
     label: int
     category: str
     area: float
@@ -134,7 +136,7 @@ class Scene:
             drawn = self._draw(actor, t, views)
             if drawn is None:
                 continue
-            if frame is not None and self._light.sun is not None:
+            if frame is not None and self._light.sun is not None and isinstance(actor.track, Track):
                 self._cast_shadow(frame, *drawn)
             rows, columns, seen = crop(drawn, self.height, self.width)
             if not seen.size:
@@ -158,7 +160,11 @@ class Scene:
         ``views`` are three times with the camera's view: the time of the frame, and half a frame before and after it.
         """
         matrices = [view @ actor.track.matrix(time, self.camera, self.height, self.width) for time, view in views]
-        drawn = draw(actor.figure, t + actor.clock, matrices[0], self.height, self.width)
+        figure, time = actor.figure, t + actor.clock
+        if isinstance(figure, Turntable):
+            drawn = figure.draw(time, matrices[0], self.height, self.width)
+        else:
+            drawn = draw(figure, time, matrices[0], self.height, self.width)
         if drawn is None:
             return None
         x, y = (matrices[2] - matrices[1])[:2, 2] * self._light.shutter
@@ -327,6 +333,9 @@ def random_scene(
     late: dict[int, float] | None = None,
     unseen: bool = False,
     photos: Sequence[np.ndarray] = (),
+    cutouts: Sequence[np.ndarray] = (),
+    views: Sequence[np.ndarray] = (),
+    hard: bool = False,
 ) -> Scene:
     """Return a random video.
 
@@ -338,24 +347,34 @@ def random_scene(
         late: by id, the time at which an object is visible, for objects that are not visible at time 0.
         unseen: whether the video may show categories that no training video shows.
         photos: photographs, uint8 RGB [H,W,3], from which textures may be cut.
+        cutouts: photographed objects, uint8 RGBA [H,W,4].
+        views: photographs, uint8 RGB [H,W,3], that may be the whole scenery.
+        hard: whether objects turn, grow and shrink, come in many colours and with spray around them, and whether the
+            camera is unsteady and thin things are in front.
 
     Returns:
         A scene. At time 0, or at its ``late`` time, an object covers at least the share `LEAST_AREA` of the frame. In
         rare cases no such path is found.
     """
     late = late or {}
-    camera = random_camera(rng)
-    backdrop = random_backdrop(rng, height, width, photos)
+    camera = unsteady_camera(rng) if hard and rng.random() < 0.35 else random_camera(rng)
+    backdrop = random_backdrop(rng, height, width, photos, views)
+    if hard and rng.random() < 0.2:
+        backdrop.front.append(twigs(rng, height, width))
     light = random_light(rng, height, width)
     actors: list[Actor] = []
     largest = 0.5 / len(labels) ** 0.5
     for label in [*labels, *[0] * int(rng.choice(5, p=[0.3, 0.3, 0.2, 0.1, 0.1]))]:
-        twins = [actor for actor in actors if actor.label]
+        twins = [actor for actor in actors if actor.label]  # figures that others may look like
         area = log_uniform(rng, 0.015, largest) if label else log_uniform(rng, 0.004, 0.12)
         if twins and rng.random() < (0.2 if label else 0.35):  # the object looks the same as another one
             twin = pick(rng, twins)
             figure, category, area, tall = twin.figure, twin.category, twin.area * rng.uniform(0.6, 1), twin.height
             size = twin.track.scale * math.sqrt(area / twin.area)
+        elif cutouts or hard:
+            material = Material(photos, cutouts, [*backdrop.colours], hard)
+            figure, outline, category, size = random_object(rng, area * height * width, (height, width), material)
+            tall = outline.height
         else:
             parts, category = random_plan(rng, unseen)
             outline = measure(parts)
@@ -368,9 +387,20 @@ def random_scene(
             rng.shuffle(palette)
             figure = dress(rng, parts, size * 1.2, softness, palette, photos)
         track = random_track(rng, height, width, size, tall, span, camera, backdrop.floor, bool(label))
+        if hard and rng.random() < 0.45:
+            track.log_scale = Wander(rng, log_uniform(rng, 0.3, 1.3), log_uniform(rng, 30, 150))
         actors.append(Actor(figure, track, label, category, area, tall, rng.uniform(0, 100)))
     # An object whose lower end is lower in the frame is nearer.
     actors.sort(key=lambda actor: actor.track.centre[1] * width + actor.track.scale * actor.height / 2)
+    for actor in list(actors) if hard else ():
+        if rng.random() < 0.2:
+            cloud, way = puffs(rng, photos), Companion(
+                actor.track, (rng.normal(0, 0.4), rng.uniform(0, 0.6) * actor.height),
+                (Wander(rng, 0.2, rng.uniform(6, 40)), Wander(rng, 0.1, rng.uniform(6, 40))),
+                Wander(rng, 0.4, rng.uniform(10, 60)), rng.uniform(0.4, 1.5),
+            )  # fmt: skip
+            place = actors.index(actor) + int(rng.integers(2))
+            actors.insert(place, Actor(cloud, way, 0, "", 0.0, 1.0, rng.uniform(0, 100)))
     scene = Scene(height, width, backdrop, camera, actors, light)
     _bring_into_sight(rng, scene, span, late)
     return scene
