@@ -5,7 +5,8 @@
     torchrun --nproc_per_node=4 train.py --stage 2 --id s2 --davis_root DAVIS --yv_root YOUTUBE \\
         --load_network runs/s1/network.pth
 
-The defaults are the paper's recipe. The folder runs/ID holds everything of a run; --resume goes on with the run.
+The defaults are the paper's recipe; --recipe release trains as the authors' release does. The folder runs/ID holds
+everything of a run; --resume goes on with the run.
 """
 
 import argparse
@@ -45,7 +46,7 @@ from util.files import sha256
 from util.training.arguments import parse_arguments
 from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
-from util.training.recipe import RECIPES, Recipe
+from util.training.recipe import RECIPES, Recipe, recipe_losses
 from util.training.run import RunFolder, StopRequest, TrainingState
 from util.training.validation import Validation
 
@@ -272,13 +273,14 @@ def choose_trained_parts(network: RDE_VOS, arguments: argparse.Namespace) -> Non
 
 
 def loss_terms(arguments: argparse.Namespace) -> LossTerms:
-    """The terms of the loss that the flags choose."""
-    return LossTerms(
+    """The terms of the loss of the recipe with the changes of the flags."""
+    names = ("mu", "gamma", "frame_weights", "guidance")
+    return replace(
+        recipe_losses(arguments.recipe, arguments.stage),
         mask_consistency=not arguments.without_mc,
         unbiased_guidance=not arguments.without_ug,
         stm_segmentation=not arguments.without_stm,
-        mu=arguments.mu,
-        gamma=arguments.gamma,
+        **{name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None},
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,36 @@ from model.network import RDE_VOS, soft_aggregation
 from model.reading import affinity, readout, similarity
 
 Result = TypeVar("Result")
+FrameWeights = Literal["equal", "halved"]
+Guidance = Literal["readout", "decoder_input"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """Which terms of Eq. 10 count, and their weights; Table 6 switches each term off."""
+    """Which terms of Eq. 10 count, and their weights; Table 6 switches each term off.
+
+    In the paper all frames weigh the same: the loss is ½·Σ ce_t + μ·Σ ug_t + γ·mc. This is "equal".
+
+    The authors' release halves the total after the terms of each frame, and this replaces the ½ of Eq. 9. So a term
+    weighs less, the earlier the term enters the total: mc enters before frame 1, ce_t and ug_t enter with frame t. This
+    is "halved". The weights are
+
+        clips of five frames: ce_1 1/16, ce_2 1/8, ce_3 1/4, ce_4 1/2, ug_2 μ/8, ug_4 μ/2, mc γ/16;
+        clips of three frames: ce_1 1/4, ce_2 1/2, mc γ/4.
+
+    The weights of ce are the release's. Those of ug and mc are derived: they follow from where these terms enter here.
+
+    A term that is switched off changes no other weight.
+    """
 
     mask_consistency: bool = True  # L_MC
     unbiased_guidance: bool = True  # L_UG
     stm_segmentation: bool = True  # the STM pattern items of L_Seg
     mu: float = 10.0  # weight of L_UG
     gamma: float = 10.0  # weight of L_MC
+    frame_weights: FrameWeights = "equal"
+    # L_UG compares the readouts (Eq. 7), or, in the release, the decoder's inputs: each readout with the query value.
+    guidance: Guidance = "readout"
 
 
 class ClipResult(NamedTuple):
@@ -113,7 +132,8 @@ class _Clip:
         # the first one. The frames with the same number in their clips stay together.
         batch, length = frames.shape[:2]
         features = self.run(self.network.encode_key, frames.transpose(0, 1).flatten(0, 1))
-        self.keys = features.key.chunk(length)
+        self.length = length
+        self.keys, self.query_values = features.key.chunk(length), features.query_value.chunk(length)
         for_values = self.run(self.network.prepare_encoding, features.f16[:-batch])
         self.for_values = list(zip(*(part.chunk(length - 1) for part in for_values), strict=True))
         for_masks = self.run(self.network.prepare_decoding, KeyFeatures(*(part[batch:] for part in features)))
@@ -216,7 +236,7 @@ class _Clip:
         empty = torch.cat([self.selector.new_ones(len(logits), 1), self.selector], dim=1) == 0
         logits = logits.masked_fill(empty[:, :, None, None], float("-inf"))
         loss = bootstrapped_cross_entropy(logits, self.target[:, t], self.share)
-        self.add(f"ce_{t}", loss, 0.5)
+        self.add(f"ce_{t}", loss, 0.5 if self.terms.frame_weights == "equal" else 1.0, t)
 
     def stm_segmentation_loss(self, t: int, logits: Tensor) -> None:
         """L_Seg of a frame that the STM bank segments; Table 6 can leave this loss out."""
@@ -227,15 +247,21 @@ class _Clip:
 
     def guidance_loss(self, t: int, readout: Tensor, stm_readout: Tensor) -> None:
         """L_UG: pull the SAM bank's readout for frame t to the STM bank's (Eq. 7)."""
-        if self.terms.unbiased_guidance:
-            self.add(f"ug_{t}", channel_divergence(teacher=stm_readout, student=readout), self.terms.mu)
+        if not self.terms.unbiased_guidance:
+            return
+        if self.terms.guidance == "decoder_input":
+            query_value = self.query_values[t][:, None].expand_as(readout)
+            readout, stm_readout = (torch.cat([part, query_value], dim=2) for part in (readout, stm_readout))
+        self.add(f"ug_{t}", channel_divergence(teacher=stm_readout, student=readout), self.terms.mu, t)
 
     def consistency_loss(self, value: Tensor, true_value: Tensor | None) -> None:
         """L_MC: pull the value with the perturbed masks to the value with the true masks (Eq. 8)."""
         if self.terms.mask_consistency:
-            self.add("mc", channel_divergence(teacher=true_value, student=value), self.terms.gamma)
+            self.add("mc", channel_divergence(teacher=true_value, student=value), self.terms.gamma, 1)
 
-    def add(self, name: str, term: Tensor, weight: float) -> None:
-        """Add a term to the loss (Eq. 10)."""
+    def add(self, name: str, term: Tensor, weight: float, t: int) -> None:
+        """Add a term to the loss (Eq. 10); t is the first frame after which the release halves the term."""
         self.loss_terms[name] = term.detach()
+        if self.terms.frame_weights == "halved":
+            weight *= 0.5 ** (self.length - t)
         self.loss = self.loss + weight * term

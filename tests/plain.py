@@ -143,12 +143,12 @@ def sam(module: SpatioTemporalAggregation, previous: Tensor, latest: Tensor) -> 
 
 
 def train_pass(
-    network: RDE_VOS, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor
+    network: RDE_VOS, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor, *, release: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The forward pass of training on clips of five frames, with L_Seg over all pixels.
 
     The STM bank segments every frame from 1 on, the SAM bank segments frames 2 and 4. The arguments are those of
-    `model.training.ClipTrainer`.
+    `model.training.ClipTrainer`; ``release`` computes the losses as the authors' release does, with μ = γ = 5.
 
     Returns:
         the loss (Eq. 10), and its unweighted terms by the names of `ClipTrainer`.
@@ -199,7 +199,16 @@ def train_pass(
         if t in (1, 3):
             read_next = read_frame([rde], t + 1)
             terms[f"ce_{t + 1}"] = cross_entropy(logits(read_next, t + 1), t + 1)
-            terms[f"ug_{t + 1}"] = divergence(teacher=stm_reads[t + 1], student=read_next)
+            compared = [stm_reads[t + 1], read_next]
+            if release:  # the decoder's inputs
+                query_value = features[t + 1].query_value.unsqueeze(1).repeat(1, masks.shape[2], 1, 1, 1)
+                compared = [torch.cat([read, query_value], dim=2) for read in compared]
+            terms[f"ug_{t + 1}"] = divergence(*compared)
 
+    if release:
+        total = 5 * terms["mc"]
+        for t in range(1, 5):
+            total = (total + terms[f"ce_{t}"] + 5 * terms.get(f"ug_{t}", 0)) / 2
+        return total, terms
     segmentation = sum(terms[f"ce_{t}"] for t in range(1, 5)) / 2
     return segmentation + 10 * (terms["ug_2"] + terms["ug_4"]) + 10 * terms["mc"], terms

@@ -12,6 +12,7 @@ from model import RDE_VOS
 from model.losses import bootstrapped_cross_entropy, channel_divergence, hard_pixel_share
 from model.training import ClipTrainer, LossTerms
 from plain import train_pass
+from util.training.recipe import recipe_losses
 
 
 def golden_batch(golden) -> tuple[torch.Tensor, ...]:
@@ -34,9 +35,13 @@ def test_golden(published_network):
     golden = np.load(GOLDENS / "losses.npz")
     with torch.no_grad():
         result = ClipTrainer(published_network)(*golden_batch(golden), share=1.0)
+        terms = LossTerms(guidance="decoder_input", mask_consistency=False)
+        wider = ClipTrainer(published_network, terms)(*golden_batch(golden), share=1.0)
     assert set(result.terms) == {"ce_1", "ce_2", "ce_3", "ce_4", "mc", "ug_2", "ug_4"}
     for name, term in result.terms.items():
         assert float(term) == pytest.approx(float(golden[name]), rel=1e-4), name
+    for name in ("ug_2", "ug_4"):
+        assert float(wider.terms[name]) == pytest.approx(float(golden[f"{name}_decoder_input"]), rel=1e-4), name
     for t in range(1, 5):
         np.testing.assert_allclose(result.masks[t].numpy(), golden[f"mask_{t}"], atol=1e-4)
     ce, ug = (
@@ -45,16 +50,18 @@ def test_golden(published_network):
     assert float(result.loss) == pytest.approx(ce / 2 + 10 * ug + 10 * float(golden["mc"]), rel=1e-4)
 
 
-def test_the_plain_pass_gives_the_same_losses(small_network, small_batch):
+@pytest.mark.parametrize("recipe", ["paper", "release"])
+def test_the_plain_pass_gives_the_same_losses(small_network, small_batch, recipe):
     """Of both clips, one of which has an empty slot; and the same gradients of what both passes run as it is."""
-    result = ClipTrainer(small_network)(*small_batch, share=1.0)
-    loss, terms = train_pass(small_network, *small_batch)
+    result = ClipTrainer(small_network, recipe_losses(recipe, stage=2))(*small_batch, share=1.0)
+    loss, terms = train_pass(small_network, *small_batch, release=recipe == "release")
     torch.testing.assert_close(loss, result.loss)
     assert set(terms) == set(result.terms)
     for name, term in terms.items():
         torch.testing.assert_close(term.detach(), result.terms[name], msg=lambda m, name=name: f"{name}: {m}")
     parameters = [
         small_network.key_encoder.key_projection.weight,
+        small_network.key_encoder.value_projection.weight,
         small_network.mask_encoder.refine.conv1.weight,
         small_network.value_aggregation.squeeze.weight,
         small_network.decoder.predict.weight,
@@ -72,15 +79,61 @@ def test_the_plain_pass_gives_the_same_losses(small_network, small_batch):
         ("stm_segmentation", {"ce_1", "ce_3"}),
     ],
 )
-def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_batch, flag, off):
+@pytest.mark.parametrize(
+    ("frame_weights", "weight"),
+    [
+        ("equal", {"mc": 10, "ug_2": 10, "ug_4": 10, "ce_1": 0.5, "ce_3": 0.5}),
+        ("halved", {"mc": 10 / 16, "ug_2": 10 / 8, "ug_4": 10 / 2, "ce_1": 1 / 16, "ce_3": 1 / 4}),
+    ],
+)
+def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_batch, flag, off, frame_weights, weight):
+    terms = LossTerms(frame_weights=frame_weights)
     with torch.no_grad():
-        full = ClipTrainer(small_network)(*small_batch, share=1.0)
-        less = ClipTrainer(small_network, LossTerms(**{flag: False}))(*small_batch, share=1.0)
+        full = ClipTrainer(small_network, terms)(*small_batch, share=1.0)
+        less = ClipTrainer(small_network, replace(terms, **{flag: False}))(*small_batch, share=1.0)
     assert set(full.terms) - set(less.terms) == off
     for name, term in less.terms.items():
         torch.testing.assert_close(term, full.terms[name])
-    weight = {"mc": 10, "ug_2": 10, "ug_4": 10, "ce_1": 0.5, "ce_3": 0.5}
     torch.testing.assert_close(full.loss - less.loss, sum(weight[name] * full.terms[name] for name in off))
+
+
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ({}, (1 / 2, 1 / 2, 1 / 2, 1 / 2, 10, 10, 10)),
+        ({"frame_weights": "halved"}, (1 / 16, 1 / 8, 1 / 4, 1 / 2, 10 / 8, 10 / 2, 10 / 16)),
+        ({"guidance": "decoder_input"}, (1 / 2, 1 / 2, 1 / 2, 1 / 2, 10, 10, 10)),
+        ({"mu": 5.0, "gamma": 3.0}, (1 / 2, 1 / 2, 1 / 2, 1 / 2, 5, 5, 3)),
+    ],
+)
+def test_each_difference_of_the_release_changes_the_loss_alone(small_network, small_batch, settings, weights):
+    with torch.no_grad():
+        paper = ClipTrainer(small_network)(*small_batch, share=1.0)
+        result = ClipTrainer(small_network, LossTerms(**settings))(*small_batch, share=1.0)
+    names = ("ce_1", "ce_2", "ce_3", "ce_4", "ug_2", "ug_4", "mc")
+    torch.testing.assert_close(
+        result.loss, sum(weight * result.terms[name] for name, weight in zip(names, weights, strict=True))
+    )
+    for name in names:
+        same = torch.equal(result.terms[name], paper.terms[name])
+        assert same == (settings.get("guidance") is None or not name.startswith("ug"))
+
+
+def test_the_release_in_stage_0(small_network, small_batch):
+    """Two frames share the halved total, and the input channel that the release lacks has no effect."""
+    static = [small_batch[0][:, :3], small_batch[1][:, :3, :1], small_batch[2][:, :1], torch.ones(2, 1)]
+    four_channels = copy.deepcopy(small_network)
+    four_channels.mask_encoder.backbone.conv1.weight.data[:, 4] = 0
+    results, gradients = [], []
+    for network in (small_network, four_channels):
+        result = ClipTrainer(network, recipe_losses("release", stage=0))(*static, share=1.0)
+        results.append(result)
+        gradients.append(torch.autograd.grad(result.loss, network.mask_encoder.backbone.conv1.weight)[0])
+    terms = results[0].terms
+    torch.testing.assert_close(results[0].loss, terms["ce_1"] / 4 + terms["ce_2"] / 2 + 10 / 4 * terms["mc"])
+    assert torch.equal(results[0].loss, results[1].loss)
+    torch.testing.assert_close(*gradients)
+    assert not gradients[0][:, 4].any() and gradients[0][:, 3].any()
 
 
 def test_nothing_is_encoded_or_decoded_that_no_loss_needs(small_batch):

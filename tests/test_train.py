@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from dataset.batches import GlobalBatchSampler
 from dataset.stages import stage_dataset
 from model import load_network, save_network
 from toy import ToySettings, make_toy_data
-from train import first_network
+from train import first_network, loss_terms
 from util.errors import InputError
+from util.training.arguments import parse_arguments
 from util.training.loss_check import LossCheck
 from util.training.run import RunFolder, TrainingState
 
@@ -32,6 +34,9 @@ SMALL = (
     *("--key_channels", 16, "--value_channels", 32, "--decoder_channels", 32, 16, 16),
 )
 FAST = ("--crop_size", 64, "--workers", 1, "--lr", 1e-3, "--device", "cpu", "--log_every", 1, "--draw_every", 10)
+# The losses in config.json.
+PAPER = {"mu": 10, "gamma": 10, "frame_weights": "equal", "guidance": "readout"}
+RELEASE = {"mu": 10, "gamma": 10, "frame_weights": "halved", "guidance": "decoder_input"}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,7 @@ def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes):
     assert len(panels) == 4 and (panels[0].height, panels[0].width) == (128, 192)
     config = json.loads((tmp_path / "s0" / "config.json").read_text())
     assert config["recipe"]["batch_size"] == 4 and config["network"]["value_channels"] == 32
+    assert config["losses"].items() >= PAPER.items()
 
     previous = "s0"
     assert load_network(tmp_path / "s0" / "network.pth").single_object
@@ -331,6 +337,54 @@ def test_mixed_precision_and_table_6(train, tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--stage 2", PAPER),
+        ("--stage 2 --recipe paper", PAPER),
+        ("--stage 2 --frame_weights halved", PAPER | {"frame_weights": "halved"}),
+        ("--stage 2 --guidance decoder_input", PAPER | {"guidance": "decoder_input"}),
+        ("--stage 2 --mu 5", PAPER | {"mu": 5}),
+        ("--stage 2 --gamma 5", PAPER | {"gamma": 5}),
+        *((f"--stage {stage} --recipe release", RELEASE) for stage in (0, 1, 3)),
+        ("--stage 2 --recipe release", RELEASE | {"mu": 5, "gamma": 5}),
+        (
+            "--stage 2 --recipe release --mu 0 --frame_weights equal",
+            PAPER | {"mu": 0, "gamma": 5, "guidance": "decoder_input"},
+        ),
+        ("--stage 2 --recipe release --gamma 10 --guidance readout", RELEASE | {"mu": 5, "guidance": "readout"}),
+    ],
+)
+def test_each_flag_replaces_one_setting_of_the_recipe(monkeypatch, flags, expected):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--id", "run", *flags.split()])
+    terms = asdict(loss_terms(parse_arguments("")))
+    switches = dict.fromkeys(("mask_consistency", "unbiased_guidance", "stm_segmentation"), True)
+    assert terms == expected | switches
+
+
+@pytest.mark.parametrize(
+    ("stage", "flags", "losses", "weight"),
+    [
+        (
+            *(0, "--frame_weights halved", PAPER | {"frame_weights": "halved"}),
+            {"ce_1": 1 / 4, "ce_2": 1 / 2, "mc": 10 / 4},
+        ),
+        (
+            *(2, "--recipe release --precision bf16", RELEASE | {"mu": 5, "gamma": 5}),
+            {"ce_1": 1 / 16, "ce_2": 1 / 8, "ce_3": 1 / 4, "ce_4": 1 / 2, "ug_2": 5 / 8, "ug_4": 5 / 2, "mc": 5 / 16},
+        ),
+    ],
+)
+def test_a_run_minimises_the_loss_of_its_configuration(train, small_checkpoint, tmp_path, stage, flags, losses, weight):
+    start = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
+    result = train(stage, "run", *start, *flags.split())
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["losses"].items() >= losses.items()
+    log = scalars(tmp_path / "run")
+    expected = sum(weight[name] * np.array(log[f"loss/{name}"]) for name in weight)
+    np.testing.assert_allclose(log["loss/total"], expected, rtol=1e-4)
+
+
 def test_a_corrupt_image_in_a_loading_process_ends_the_run(command, toy, tmp_path):
     for image in (toy / "static").rglob("*.jpg"):
         cut = tmp_path / image.relative_to(toy)
@@ -359,6 +413,7 @@ def test_wrong_input_is_refused(train, command, toy, tmp_path):
     assert train(0, "run", *scratch).returncode == 0
     assert_refused(train(0, "run", *scratch), tmp_path / "run", "resume this run", "another id")
     assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed")
+    assert_refused(train(0, "run", *scratch, "--resume", "--recipe", "release"), "config.json", "another losses")
     assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "batch_size")

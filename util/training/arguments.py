@@ -2,12 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from model.network import NetworkConfig
 from model.resnet import BACKBONES
-from model.training import LossTerms
+from model.training import FrameWeights, Guidance
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
-from util.training.recipe import RECIPES
+from util.training.recipe import LOSSES, RECIPES
 
 PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")  # the names for --freeze
 
@@ -57,7 +58,11 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help="channels in a new network, at strides 16, 8 and 4 (default: 512 256 256)",
     )  # fmt: skip
 
-    recipe = parser.add_argument_group("recipe (default: the paper's for the stage)")
+    recipe = parser.add_argument_group("recipe (each flag replaces one setting of --recipe)")
+    recipe.add_argument(
+        "--recipe", choices=LOSSES, default="paper",
+        help="the paper's recipe, or that of the authors' release, whose losses differ (default: paper)",
+    )  # fmt: skip
     recipe.add_argument(
         "--iterations", type=positive, help="length of the training; the schedules are stretched to this length"
     )
@@ -75,13 +80,18 @@ def parse_arguments(description: str) -> argparse.Namespace:
         "--warm_up", type=non_negative, nargs=2, metavar=("START", "END"),
         help="iterations between which the share of hard pixels falls",
     )  # fmt: skip
-    terms = LossTerms()
+    for flag, loss in (("--mu", "L_UG"), ("--gamma", "L_MC")):
+        text = f"weight of {loss} (default: 10; 5 in stage 2 of the release)"
+        recipe.add_argument(flag, type=non_negative_float, help=text)
     recipe.add_argument(
-        "--mu", type=non_negative_float, default=terms.mu, help=f"weight of L_UG (default: {terms.mu:g})"
-    )
+        "--frame_weights", choices=get_args(FrameWeights),
+        help="halved: the total loss is halved after each frame (default: equal; halved in the release)",
+    )  # fmt: skip
     recipe.add_argument(
-        "--gamma", type=non_negative_float, default=terms.gamma, help=f"weight of L_MC (default: {terms.gamma:g})"
-    )
+        "--guidance", choices=get_args(Guidance),
+        help="features that L_UG compares; decoder_input: readout and query value (default: readout; decoder_input in "
+        "the release)",
+    )  # fmt: skip
     recipe.add_argument("--without_mc", action="store_true", help="leave out L_MC (Table 6)")
     recipe.add_argument("--without_ug", action="store_true", help="leave out L_UG (Table 6)")
     recipe.add_argument("--without_stm", action="store_true", help="leave out L_Seg's STM pattern items (Table 6)")

@@ -1,6 +1,8 @@
-"""The paper's recipe of each training stage (Section 4.2)."""
+"""The recipe of each training stage (Section 4.2), and the losses of the paper and of the authors' release."""
 
 from dataclasses import dataclass, replace
+
+from model.training import LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +34,20 @@ RECIPES = {
     # the same straight after stage 0: the paper's rows without BL30K
     3: Recipe(iterations=150_000, batch_size=8, lr=2e-5, steps=(125_000,), warm_up=(20_000, 70_000)),
 }
+
+# The names for --recipe: the paper's losses, and those of the authors' release, which departs from its paper. The
+# release also trains stage 0 with four input channels of the mask encoder. That needs no setting: here stage 0 has one
+# object, so the fifth channel reads zeros and gets no gradient, and the next stage starts the fifth channel orthogonal
+# (`model.checkpoint.prepare_for_several_objects`). Only the first random values of the fourth channel are of another
+# scale, because here both channels start orthogonal together.
+LOSSES = {
+    "paper": LossTerms(),
+    "release": LossTerms(frame_weights="halved", guidance="decoder_input"),
+}
+
+
+def recipe_losses(name: str, stage: int) -> LossTerms:
+    """The terms of the loss that a recipe, ``paper`` or ``release``, has in a stage."""
+    if (name, stage) == ("release", 2):  # the run that the release's README reports; 10 in all other runs
+        return replace(LOSSES[name], mu=5.0, gamma=5.0)
+    return LOSSES[name]
