@@ -399,7 +399,7 @@ def random_scene(
                 (Wander(rng, 0.2, rng.uniform(6, 40)), Wander(rng, 0.1, rng.uniform(6, 40))),
                 Wander(rng, 0.4, rng.uniform(10, 60)), rng.uniform(0.4, 1.5),
             )  # fmt: skip
-            place = actors.index(actor) + int(rng.integers(2))
+            place = next(i for i, other in enumerate(actors) if other is actor) + int(rng.integers(2))
             actors.insert(place, Actor(cloud, way, 0, "", 0.0, 1.0, rng.uniform(0, 100)))
     scene = Scene(height, width, backdrop, camera, actors, light)
     _bring_into_sight(rng, scene, span, late)
