@@ -1,11 +1,14 @@
 """What the tests share: stand-in weights of the published layout, a small network, tiny data, and command lines."""
 
+import contextlib
 import json
 import os
+import resource
 import runpy
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +166,19 @@ def assert_refused(result: subprocess.CompletedProcess, *mentioned: object) -> N
     assert len(lines) == 1 and "Traceback" not in result.stderr, result.stderr
     for text in mentioned:
         assert str(text) in lines[0], f"{text} is not in {lines[0]}"
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file of this process grows beyond ``size`` bytes, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def write_evaluation(davis: Path, output: Path, videos: Iterable[str], **settings: object) -> Path:
