@@ -165,16 +165,40 @@ def refuse(*arguments) -> str:
 
 def test_refuses_other_settings_in_the_same_folder(toy):
     assert "seed" in refuse("--output", toy, *SMALL, "--seed", "1")
+    assert "leave" in refuse("--output", toy, *SMALL, "--leave", "1")
 
 
 def test_refuses_impossible_settings_and_foreign_folders(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
-    for changes, hint in (({"frames": 2}, "--frames"), ({"height": 0}, "--height"), ({"bl": -1}, "--bl")):
+    for changes, hint in (
+        ({"frames": 2}, "--frames"), ({"height": 0}, "--height"), ({"bl": -1}, "--bl"), ({"leave": 5}, "--frames"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=hint):
             make_toy_data(tmp_path / "new", ToySettings(**changes))
     assert not (tmp_path / "new").exists()
     assert "new folder" in refuse("--output", tmp_path, *SMALL)
     assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_objects_leave_a_long_video_and_come_back(tmp_path):
+    leave, length = 20, 120
+    counts = dict.fromkeys(("static", "bl", "youtube_train", "youtube_valid", "davis_train", "davis_test"), 0)
+    settings = ToySettings(height=48, width=64, frames=length, max_objects=3, leave=leave, davis_val=2, **counts)
+    make_toy_data(tmp_path / "one", settings)
+    several = 0
+    for video in sorted((tmp_path / "one/DAVIS/2017/trainval/Annotations/480p").iterdir()):
+        ids = [ids_of(path) for path in sorted(video.iterdir())]
+        assert len(ids) == length and ids[0] and ids[0] == set().union(*ids)
+        several += len(ids[0]) > 1
+        for label in ids[0]:
+            # One letter a frame, so that absences between two stays are easy to find.
+            shown = "".join("x" if label in frame else "." for frame in ids)
+            absences = [len(gap) for gap in shown.strip(".").split("x") if gap]
+            assert max(absences) >= leave, shown
+            assert shown.endswith("x"), "the object is away at the end"
+    assert several, "no video has several objects"
+    make_toy_data(tmp_path / "other", settings)
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
 def test_photos_without_the_packages_is_a_clear_error(tmp_path, monkeypatch):

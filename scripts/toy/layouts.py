@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.images import write_mask
-from toy.scene import LEAST_AREA, random_scene
+from toy.scene import LEAST_AREA, LEAST_SPAN, random_scene
 from toy.textures import load_photos
 from util.errors import InputError
 from util.files import atomic_path, claim
@@ -35,6 +35,8 @@ class ToySettings:
         frames: the number of frames in a video. YouTube-VOS's training videos have this number of annotated frames,
             five apart.
         max_objects: the largest number of annotated objects in a video.
+        leave: if it is above 0, the objects of BL30K and DAVIS leave the picture again and again, for at least this
+            number of frames, and come back.
         static, bl, youtube_train, ...: the number of images or videos of each kind.
         photos: whether some of the textures are cut from photographs.
     """
@@ -44,6 +46,7 @@ class ToySettings:
     width: int = 854
     frames: int = 25
     max_objects: int = 5
+    leave: int = 0
     static: int = 60
     bl: int = 4
     youtube_train: int = 6
@@ -94,6 +97,11 @@ def _check(settings: ToySettings) -> None:
         low, high = limits.get(name, (0, 10**6))
         if not low <= value <= high:
             raise InputError(f"--{name} {value} is out of range; choose a number from {low} to {high}")
+    if settings.frames < LEAST_SPAN * settings.leave:
+        raise InputError(
+            f"{settings.frames} frames are too few for objects to leave and come back; "
+            f"raise --frames to at least {LEAST_SPAN * settings.leave}, or lower --leave {settings.leave}"
+        )
 
 
 def _claim(root: Path, settings: ToySettings) -> None:
@@ -101,7 +109,10 @@ def _claim(root: Path, settings: ToySettings) -> None:
     note = root / "toy_data.json"
     if not note.is_file() and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
         raise InputError(f"{root} holds something other than toy data; choose a new folder")
-    for name, found, wanted in claim(note, asdict(settings)):
+    described = asdict(settings)
+    if not settings.leave:
+        del described["leave"]  # the notes of data that was drawn before objects could leave do not have it
+    for name, found, wanted in claim(note, described):
         raise InputError(
             f"{root} holds toy data made with {name}={found}, not {wanted}; "
             "choose a new folder, or the settings in its toy_data.json"
@@ -220,7 +231,8 @@ def _draw_dense(
     """Draw a video with a mask for every frame, or for the first frame only."""
     rng = _rng(settings, kind, index)
     labels = range(1, 1 + int(rng.integers(1, settings.max_objects + 1)))
-    scene = random_scene(rng, settings.height, settings.width, settings.frames, labels, photos=_photos(settings))
+    size = (settings.height, settings.width)
+    scene = random_scene(rng, *size, settings.frames, labels, photos=_photos(settings), leave=settings.leave)
     video = _Video(video_name(kind, index), int(rng.integers(80, 96)))
     for t in range(settings.frames):
         frame, ids = scene.frame(t)

@@ -14,6 +14,8 @@ from toy.plans import random_plan
 from toy.textures import colour, log_uniform, noise, pick
 
 LEAST_AREA = 0.004  # smallest share of the frame that an object covers in its first annotated frame
+LEAST_SPAN = 6  # length of a video in which objects leave and come back, in multiples of the shortest absence
+_OUT_OF_SIGHT = 3.0  # frame widths from its path at which every object is outside of the picture
 
 
 @dataclass
@@ -327,6 +329,7 @@ def random_scene(
     late: dict[int, float] | None = None,
     unseen: bool = False,
     photos: Sequence[np.ndarray] = (),
+    leave: float = 0.0,
 ) -> Scene:
     """Return a random video.
 
@@ -338,6 +341,8 @@ def random_scene(
         late: by id, the time at which an object is visible, for objects that are not visible at time 0.
         unseen: whether the video may show categories that no training video shows.
         photos: photographs, uint8 RGB [H,W,3], from which textures may be cut.
+        leave: if it is above 0, every annotated object leaves the picture again and again, for at least this time, and
+            comes back at least once. ``span`` is at least `LEAST_SPAN` times as long.
 
     Returns:
         A scene. At time 0, or at its ``late`` time, an object covers at least the share `LEAST_AREA` of the frame. In
@@ -345,6 +350,8 @@ def random_scene(
     """
     late = late or {}
     camera = random_camera(rng)
+    if leave:
+        camera.speed = camera.ahead = 0.0  # the scenery would be too short for so long a journey
     backdrop = random_backdrop(rng, height, width, photos)
     light = random_light(rng, height, width)
     actors: list[Actor] = []
@@ -373,7 +380,28 @@ def random_scene(
     actors.sort(key=lambda actor: actor.track.centre[1] * width + actor.track.scale * actor.height / 2)
     scene = Scene(height, width, backdrop, camera, actors, light)
     _bring_into_sight(rng, scene, span, late)
+    if leave:
+        for actor in scene.actors:
+            if actor.label:
+                _plan_absences(rng, actor.track, span, leave)
     return scene
+
+
+def _plan_absences(rng: np.random.Generator, track: Track, span: float, leave: float) -> None:
+    """Let an object leave the picture, each time for ``leave`` frames or longer, and come back on the same side.
+
+    Between absences the object is on its path for a half to three times ``leave`` frames, so that several objects leave
+    at different times.
+    """
+    track.absences, track.distance = [], _OUT_OF_SIGHT
+    ease = min(100.0, leave / 2)
+    end = 0.0
+    while True:
+        start = end + rng.uniform(0.5, 3) * leave
+        end = start + 2 * ease + rng.uniform(1, 1.5) * leave
+        if end + leave / 2 > span:
+            return
+        track.absences.append((start, end, pick(rng, [0.0, math.pi]) + rng.normal(0, 0.2), ease))
 
 
 def _bring_into_sight(rng: np.random.Generator, scene: Scene, span: float, late: dict[int, float]) -> None:
