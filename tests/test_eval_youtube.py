@@ -119,7 +119,7 @@ def test_the_zip_holds_what_meta_json_asks_for(arguments, command, youtube, smal
     root = shutil.copytree(youtube, tmp_path / "youtube")
     for frame in ("00001", "00003", "00006", "00008", "00011"):
         (root / f"all_frames/valid_all_frames/JPEGImages/late/{frame}.jpg").write_text("no image")
-    result = command(*arguments("--gt", root / "gt", path=root))
+    result = command(*arguments("--gt", root / "gt", "--overlay", path=root))
     assert result.returncode == 0, result.stderr
     assert "note" not in result.stdout and "12 masks" in result.stdout
 
@@ -135,6 +135,9 @@ def test_the_zip_holds_what_meta_json_asks_for(arguments, command, youtube, smal
         archive.extractall(tmp_path / "unzipped")
     output = tmp_path / "output"
     assert {str(path.relative_to(output)) for path in output.rglob("*.png")} == asked
+    drawn = {str(path.relative_to(output)) for path in (output / "overlay").glob("*/*.jpg")}
+    assert drawn == {name.replace("Annotations", "overlay").replace(".png", ".jpg") for name in asked}
+    assert all((output / f"overlay/{name}.jpg").is_file() for name in VIDEOS)
     for name in VIDEOS:
         for path in (tmp_path / "unzipped/Annotations" / name).iterdir():
             with Image.open(path) as image, Image.open(root / "valid/Annotations/late/00000.png") as given:

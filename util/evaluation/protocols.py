@@ -1,0 +1,188 @@
+"""How each data set is evaluated: its videos, what is scored by which ground truth, and the files of figures."""
+
+import functools
+from collections.abc import Collection, Sequence
+from itertools import chain
+from pathlib import Path
+
+from dataset.davis import DAVIS
+from dataset.video import Video
+from dataset.youtube import YouTubeVOS, meta_path, read_meta
+from util.evaluation import youtube_server
+from util.evaluation.metrics import (
+    ScoringPlan,
+    VideoScore,
+    check_plans,
+    davis_plan,
+    format_results,
+    global_results,
+    write_results,
+)
+
+
+class Protocol:
+    """The evaluation of one data set. This class has what the data sets share: J&F as means over all objects.
+
+    Attributes:
+        script: the script that evaluates the data set.
+        masks_folder: the subfolder of the output for the masks.
+        results_file: the name of the file of global figures, in the output.
+        rule: which frames are written and scored, in a sentence for readers of the figures.
+        title: the name of the data set.
+        data: the folder of the data set.
+        settings: everything about the data, apart from ``data``, that the masks depend on.
+        videos: the videos.
+        truth: the folder of ground truth, ``<video>/<frame>.png``, or None.
+        notes: sentences about the data that a user should read.
+    """
+
+    script: str
+    masks_folder: str
+    results_file: str
+    rule: str
+    title: str
+    data: Path
+    settings: dict[str, object]
+    videos: list[Video]
+    truth: Path | None
+    notes: Sequence[str] = ()
+
+    @property
+    def plans(self) -> list[ScoringPlan]:
+        """What is scored of each video that has ground truth, in the order of ``videos``.
+
+        Raises:
+            InputError: the ground truth is not complete.
+        """
+        raise NotImplementedError
+
+    def check(self, *, progress: bool = False) -> list[str]:
+        """Check, before any video is segmented, the given masks and the ground truth.
+
+        Args:
+            progress: show a progress bar on stderr.
+
+        Returns:
+            sentences about the ground truth that a user should read.
+
+        Raises:
+            InputError: a mask is missing, cannot be read, or has another size than the frames.
+        """
+        check_plans(self.videos, self.plans, progress=progress)
+        return []
+
+    def figures(self, scores: Sequence[VideoScore]) -> dict[str, float]:
+        """The global figures, in 0..1 (decay in -1..1), by their names in the file of global figures."""
+        return global_results(scores)
+
+    def write(self, scores: Sequence[VideoScore], output: Path) -> None:
+        """Write the files of figures.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        raise NotImplementedError
+
+    def text(self, scores: Sequence[VideoScore]) -> str:
+        """The figures for a terminal."""
+        return format_results(scores)
+
+
+class DAVISProtocol(Protocol):
+    """DAVIS 2016 or 2017, by its own code's rules.
+
+    Raises:
+        InputError: as `dataset.davis.DAVIS.videos`.
+    """
+
+    script, masks_folder, results_file = "eval_davis.py", "", "global_results-val.csv"
+    rule = "The first and the last frame of a video are not scored."
+
+    def __init__(self, davis: DAVIS) -> None:
+        self.videos = davis.videos()
+        self.title = f"DAVIS {davis.year} {'test-dev' if davis.split == 'testdev' else davis.split}"
+        self.data = davis.root
+        self.settings = {"year": davis.year, "split": davis.split}
+        self.truth = davis.annotations if davis.has_ground_truth else None
+
+    @functools.cached_property
+    def plans(self) -> list[ScoringPlan]:
+        """Every object in every frame but the first and the last."""
+        if self.truth is None:
+            return []
+        return [davis_plan(self.truth / video.name, video.merge_objects) for video in self.videos]
+
+    def write(self, scores: Sequence[VideoScore], output: Path) -> None:
+        """Write global_results-val.csv and per-sequence_results-val.csv, in the layout of DAVIS's code."""
+        write_results(scores, output)
+
+
+class YouTubeProtocol(Protocol):
+    """YouTube-VOS, by the rules of its server.
+
+    Args:
+        youtube: the split.
+        truth: the folder of ground truth, or None.
+        train_meta: the list whose categories count as seen; by default the one of the training split.
+
+    Raises:
+        InputError: as `dataset.youtube.YouTubeVOS.videos`; with ground truth also: the list of seen categories cannot
+            be read.
+    """
+
+    script, masks_folder = "eval_youtube.py", "Annotations"
+
+    def __init__(self, youtube: YouTubeVOS, truth: Path | None = None, train_meta: Path | None = None) -> None:
+        self.videos = youtube.videos()
+        self.title = f"YouTube-VOS {youtube.split}"
+        self.results_file = f"global_results-{youtube.split}.csv"
+        self.rule = (
+            "An object is scored in the frames in which the server asks for it, but not in the first of them. "
+            f"There are masks of {'all frames' if youtube.output_all else 'these frames only'}."
+        )
+        self.data = youtube.root
+        self.settings = {
+            "split": youtube.split, "output_all": youtube.output_all, "all_frames": youtube.has_all_frames
+        }  # fmt: skip
+        self.truth = truth
+        self.notes = _youtube_notes(youtube, self.videos)
+        self._youtube = youtube
+        self._seen: Collection[str] = set()
+        if truth:
+            trained = read_meta(train_meta or meta_path(youtube.root, "train"))
+            self._seen = {item.category for item in chain(*trained.values())}
+
+    @functools.cached_property
+    def plans(self) -> list[ScoringPlan]:
+        """Every object in the frames in which the server asks for it, without the first of them."""
+        return youtube_server.plans(self._youtube.asked, self.truth) if self.truth else []
+
+    def figures(self, scores: Sequence[VideoScore]) -> dict[str, float]:
+        """The figures of Table 4, see `util.evaluation.youtube_server.summary`."""
+        return youtube_server.summary(self._object_scores(scores))
+
+    def write(self, scores: Sequence[VideoScore], output: Path) -> None:
+        """Write global_results-<split>.csv and per-object_results-<split>.csv."""
+        youtube_server.write_scores(self._object_scores(scores), output, self._youtube.split)
+
+    def text(self, scores: Sequence[VideoScore]) -> str:
+        """The figures of Table 4 in one line, in percent."""
+        return "  ".join(f"{name} {100 * figure:.1f}" for name, figure in self.figures(scores).items())
+
+    def _object_scores(self, scores: Sequence[VideoScore]) -> list[youtube_server.ObjectScore]:
+        return youtube_server.object_scores(self._youtube.asked, self._seen, scores)
+
+
+def _youtube_notes(youtube: YouTubeVOS, videos: Sequence[Video]) -> list[str]:
+    notes = []
+    if not youtube.has_all_frames:
+        notes.append(f"all frames are not at hand, so those of {youtube.images} are taken for the whole videos")
+    for video in videos:
+        shown = set(chain(*video.new_objects.values()))
+        notes += [
+            f"{youtube.annotations / video.name / item.frames[0]}.png shows nothing of object {item.id}, which starts "
+            "there; it will be in no mask"
+            for item in youtube.asked[video.name]
+            if item.id not in shown
+        ]
+    return notes
