@@ -106,6 +106,33 @@ def write_davis(
     return root
 
 
+def write_collection(root: Path) -> Path:
+    """Write drawn clips as images/, masks/ (given) and truth/, for eval_folder.py; returns ``root``.
+
+    "again": object 1 from frame 0; frame 2 shows it once more, and object 2. The truth has frames 2, 3 and 5 only.
+    "late": object 3 from frame 0, object 7 from frame 3. The truth has all frames.
+    "untold": object 1 from frame 0, no truth. "unmasked": images only.
+    """
+    clips = {  # ids in place of the discs', frames of given masks with their ids, frames with truth
+        "again": ([0, 1, 2], 6, {0: [1], 2: [1, 2]}, [2, 3, 5]),
+        "late": ([0, 3, 7], 8, {0: [3], 3: [7]}, range(8)),
+        "untold": ([0, 1, 0], 3, {0: [1]}, []),
+        "unmasked": ([0, 0, 0], 2, {}, []),
+    }
+    for name, (ids, length, given, true) in clips.items():
+        frames, discs = draw_clip(length, 48, 80, 2)
+        truth = np.array(ids, np.uint8)[discs]
+        names = [f"shot{t + 8}" if name == "again" else f"{t:05d}" for t in range(length)]  # shot9 is before shot10
+        (root / "images" / name).mkdir(parents=True)
+        for t, frame in enumerate(names):
+            Image.fromarray(frames[t]).save(root / "images" / name / f"{frame}.png")
+            if t in given:
+                write_mask(root / "masks" / name / f"{frame}.png", np.where(np.isin(truth[t], given[t]), truth[t], 0))
+            if t in true:
+                write_mask(root / "truth" / name / f"{frame}.png", truth[t])
+    return root
+
+
 def tensors(frames: np.ndarray) -> list[torch.Tensor]:
     """uint8 frames [T,H,W,3] as the network takes them."""
     return [to_tensor(frame) for frame in frames]

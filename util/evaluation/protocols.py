@@ -6,8 +6,10 @@ from itertools import chain
 from pathlib import Path
 
 from dataset.davis import DAVIS
+from dataset.folder_videos import FolderVideos
 from dataset.video import Video
 from dataset.youtube import YouTubeVOS, meta_path, read_meta
+from util.errors import InputError
 from util.evaluation import youtube_server
 from util.evaluation.metrics import (
     ScoringPlan,
@@ -18,6 +20,7 @@ from util.evaluation.metrics import (
     global_results,
     write_results,
 )
+from util.files import write_csv
 
 
 class Protocol:
@@ -33,6 +36,7 @@ class Protocol:
         settings: everything about the data, apart from ``data``, that the masks depend on.
         videos: the videos.
         truth: the folder of ground truth, ``<video>/<frame>.png``, or None.
+        truth_paths: the flags of the script that the scores depend on, by name.
         notes: sentences about the data that a user should read.
     """
 
@@ -45,6 +49,7 @@ class Protocol:
     settings: dict[str, object]
     videos: list[Video]
     truth: Path | None
+    truth_paths: dict[str, Path]
     notes: Sequence[str] = ()
 
     @property
@@ -104,6 +109,7 @@ class DAVISProtocol(Protocol):
         self.data = davis.root
         self.settings = {"year": davis.year, "split": davis.split}
         self.truth = davis.annotations if davis.has_ground_truth else None
+        self.truth_paths = {}
 
     @functools.cached_property
     def plans(self) -> list[ScoringPlan]:
@@ -145,11 +151,14 @@ class YouTubeProtocol(Protocol):
             "split": youtube.split, "output_all": youtube.output_all, "all_frames": youtube.has_all_frames
         }  # fmt: skip
         self.truth = truth
+        self.truth_paths = {}
         self.notes = _youtube_notes(youtube, self.videos)
         self._youtube = youtube
         self._seen: Collection[str] = set()
         if truth:
-            trained = read_meta(train_meta or meta_path(youtube.root, "train"))
+            train_meta = train_meta or meta_path(youtube.root, "train")
+            trained = read_meta(train_meta)
+            self.truth_paths = {"gt": truth, "train_meta": train_meta}
             self._seen = {item.category for item in chain(*trained.values())}
 
     @functools.cached_property
@@ -171,6 +180,102 @@ class YouTubeProtocol(Protocol):
 
     def _object_scores(self, scores: Sequence[VideoScore]) -> list[youtube_server.ObjectScore]:
         return youtube_server.object_scores(self._youtube.asked, self._seen, scores)
+
+
+class FolderProtocol(Protocol):
+    """Any folder of videos, scored by the J and F of DAVIS.
+
+    An object is scored in every frame that has ground truth, is in the results and comes after the first given mask
+    that shows the object. A frame whose given mask shows the object does not count for the object, because the mask is
+    no prediction. The last frame counts, which DAVIS leaves out: the ground truth may end anywhere in the video.
+
+    Args:
+        folder: the videos, and their ground truth.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: as `dataset.folder_videos.FolderVideos.videos`, or no frame can be scored by the ground truth.
+    """
+
+    script, masks_folder, results_file = "eval_folder.py", "masks", "global_results.csv"
+
+    def __init__(self, folder: FolderVideos, *, progress: bool = False) -> None:
+        self.videos = folder.videos(progress=progress)
+        self.title = "/".join(folder.images.resolve().parts[-3:]).lstrip("/")
+        self.data = folder.images
+        self.settings = {
+            "masks": str(folder.masks.resolve()),
+            "new_only": folder.new_only,
+            "every": folder.every,
+            "only_gt": str(folder.truth.resolve()) if folder.only_truth else None,
+        }
+        written = "all frames" if folder.every == 1 else f"one frame in {folder.every}"
+        self.rule = (
+            "An object is scored in the frames that have ground truth and come after its first given mask. "
+            f"There are masks of {'the frames with ground truth' if folder.only_truth else written}."
+        )
+        self.truth = folder.truth
+        self.truth_paths = {"gt": folder.truth} if folder.truth else {}
+        self._folder = folder
+        self.notes = self._notes()
+
+    @functools.cached_property
+    def plans(self) -> list[ScoringPlan]:
+        """What the class describes, for every video that has ground truth."""
+        plans = []
+        for video in self.videos:
+            truth = self._folder.true_masks(video.name, video.frames)
+            if truth:
+                frames = {number: _predicted(video, number) for number in video.results if number in truth}
+                named = {video.frame_name(number): ids for number, ids in frames.items() if ids}
+                plans.append(ScoringPlan(self.truth / video.name, sorted(video.entries), named))
+        if self.truth and not any(plan.frames for plan in plans):
+            raise InputError(
+                f"no mask in {self.truth} can be scored: each is a given mask, comes before its objects or belongs to "
+                "a frame that is not written; give the truth of more frames or, if the given masks are the truth, "
+                "choose --new_only"
+            )
+        return plans
+
+    def check(self, *, progress: bool = False) -> list[str]:
+        """As `Protocol.check`. The notes name the objects that only the ground truth shows."""
+        shown = check_plans(self.videos, self.plans, progress=progress)
+        return [
+            f"{plan.truth} shows object {object_id}, which no given mask shows; it is not scored"
+            for plan in self.plans
+            for object_id in sorted(shown[plan.truth.name] - set(plan.ids))
+        ]
+
+    def write(self, scores: Sequence[VideoScore], output: Path) -> None:
+        """Write global_results.csv and per-object_results.csv."""
+        figures = self.figures(scores)
+        write_csv(output / self.results_file, [list(figures), list(figures.values())])
+        rows = [
+            [score.name, item.id, item.frames, item.j.mean, item.f.mean] for score in scores for item in score.objects
+        ]
+        write_csv(output / "per-object_results.csv", [["Video", "Object", "Frames", "J-Mean", "F-Mean"], *rows])
+
+    def _notes(self) -> list[str]:
+        folder, notes = self._folder, []
+        rest = folder.without_masks()
+        if rest:
+            notes.append(f"{folder.masks} has no masks of {len(rest)} videos, which are not segmented: {listed(rest)}")
+        scored = {plan.truth.name for plan in self.plans if plan.frames}
+        rest = [video.name for video in self.videos if video.name not in scored]
+        if folder.truth and rest:
+            notes.append(f"{folder.truth} has no mask to score {len(rest)} videos by: {listed(rest)}")
+        return notes
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a sentence: at most five of them."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _predicted(video: Video, number: int) -> list[int]:
+    """The ids of the objects that have entered before a frame and that no given mask of the frame shows, in order."""
+    given = video.given_ids.get(number, ())
+    return sorted(object_id for object_id, entry in video.entries.items() if entry < number and object_id not in given)
 
 
 def _youtube_notes(youtube: YouTubeVOS, videos: Sequence[Video]) -> list[str]:
