@@ -112,6 +112,11 @@ def test_masks_scores_and_pictures(arguments, inline, collection, expected, tmp_
     assert read_image(output / "overlay/again/shot13.jpg").shape == (48, 80, 3)
     assert all((output / f"overlay/{name}.jpg").is_file() for name in FRAMES)
 
+    # The output says where images, masks and ground truth lie.
+    result = inline("scripts/report.py", output)
+    assert result.returncode == 0 and "object 7, from frame 00003" in (output / "report.html").read_text()
+    assert "without ground truth" not in (output / "report.html").read_text()
+
 
 def test_every_third_frame_by_two_processes(arguments, command, collection, expected, tmp_path):
     result = command(*arguments("--every", 3, "--gt", collection / "truth"), processes=2)

@@ -113,7 +113,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_zip_holds_what_meta_json_asks_for(arguments, command, youtube, small_network, tmp_path):
+def test_the_zip_holds_what_meta_json_asks_for(arguments, command, inline, youtube, small_network, tmp_path):
     expected = {name: expected_masks(small_network, youtube, name) for name in VIDEOS}
     # What is neither asked for nor updates the memory is not even decoded, nor is anything after the last.
     root = shutil.copytree(youtube, tmp_path / "youtube")
@@ -178,6 +178,10 @@ def test_the_zip_holds_what_meta_json_asks_for(arguments, command, youtube, smal
     assert list(overall) == ["Overall", "J_seen", "F_seen", "J_unseen", "F_unseen"]
     expected_row = [np.mean([seen, unseen]), *seen, *unseen]
     assert [float(value) for value in overall.values()] == pytest.approx(expected_row, abs=1e-5)
+
+    # The output says where the data and the ground truth lie.
+    result = inline("scripts/report.py", output)
+    assert result.returncode == 0 and "crab, unseen" in (output / "report.html").read_text()
 
 
 def test_only_needed_frames_are_planned(youtube):

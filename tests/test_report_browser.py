@@ -10,6 +10,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from conftest import write_davis, write_evaluation
+from util.evaluation.protocols import recorded_protocol
 from util.evaluation.report import write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -27,7 +28,7 @@ def address(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("report")
     davis = write_davis(folder / "davis", LENGTHS, size=(90, 160))
     output = write_evaluation(davis, folder / "output", LENGTHS)
-    write_report(output, davis, folder / "report.html")
+    write_report(output, recorded_protocol(output), folder / "report.html")
     return (folder / "report.html").as_uri()
 
 

@@ -20,6 +20,8 @@ from util.evaluation.metrics import (
     global_results,
     write_results,
 )
+from util.evaluation.output import OutputFolder
+from util.evaluation.stream import mask_name
 from util.files import write_csv
 
 
@@ -75,6 +77,15 @@ class Protocol:
         """
         check_plans(self.videos, self.plans, progress=progress)
         return []
+
+    def true_mask(self, video: Video, number: int) -> Path | None:
+        """The file with the true mask of a frame; None where there is none."""
+        path = self.truth / video.name / mask_name(video, number) if self.truth else None
+        return path if path and path.is_file() else None
+
+    def category(self, video: str, object_id: int) -> str:
+        """The category of an object, for readers of the figures; empty where the data set has none."""
+        return ""
 
     def figures(self, scores: Sequence[VideoScore]) -> dict[str, float]:
         """The global figures, in 0..1 (decay in -1..1), by their names in the file of global figures."""
@@ -165,6 +176,12 @@ class YouTubeProtocol(Protocol):
     def plans(self) -> list[ScoringPlan]:
         """Every object in the frames in which the server asks for it, without the first of them."""
         return youtube_server.plans(self._youtube.asked, self.truth) if self.truth else []
+
+    def category(self, video: str, object_id: int) -> str:
+        """The category, and whether training videos show it; without ground truth the category alone."""
+        (category,) = (item.category for item in self._youtube.asked[video] if item.id == object_id)
+        kind = f", {'seen' if category in self._seen else 'unseen'}" if self.truth else ""
+        return f"{category}{kind}" if category else ""
 
     def figures(self, scores: Sequence[VideoScore]) -> dict[str, float]:
         """The figures of Table 4, see `util.evaluation.youtube_server.summary`."""
@@ -265,6 +282,52 @@ class FolderProtocol(Protocol):
         if folder.truth and rest:
             notes.append(f"{folder.truth} has no mask to score {len(rest)} videos by: {listed(rest)}")
         return notes
+
+
+def recorded_protocol(output: Path, **paths: Path | None) -> Protocol:
+    """The protocol of results that an evaluation script has written, from the settings in their folder.
+
+    Args:
+        output: the output folder of the script.
+        paths: flags of the evaluation script by name, each with a path or None: ``davis_path``; ``yv_path``,
+            ``train_meta``; ``images``, ``masks``; ``gt``. By default the data lie where the script has found them.
+
+    Raises:
+        InputError: no evaluation script wrote the folder, the script has no such flag, or the data cannot be read.
+    """
+    folder = OutputFolder(output)
+    settings = folder.settings()
+    kinds = {
+        "year": (DAVISProtocol, {"davis_path"}),
+        "all_frames": (YouTubeProtocol, {"yv_path", "gt", "train_meta"}),
+        "new_only": (FolderProtocol, {"images", "masks", "gt"}),
+    }
+    kind, known = next((kinds[key] for key in kinds if key in settings), (None, set()))
+    if kind is None or not {"data", "bank", "mem_every", "top_k", "amp", "model"} <= settings.keys():
+        raise InputError(
+            f"{output} was not written by eval_davis.py, eval_youtube.py or eval_folder.py; point at the output of one"
+        )
+    paths = {name: path for name, path in paths.items() if path}
+    for name in paths:
+        if name not in known:
+            raise InputError(f"{output} was written by {kind.script}, which needs no --{name}; leave it out")
+    paths = {**folder.truth(), **paths}
+    gt, data = paths.get("gt"), Path(settings["data"])
+    if kind is DAVISProtocol:
+        return DAVISProtocol(DAVIS(paths.get("davis_path", data), settings["year"], settings["split"]))
+    if kind is YouTubeProtocol:
+        youtube = YouTubeVOS(paths.get("yv_path", data), settings["split"], settings["output_all"])
+        return YouTubeProtocol(youtube, gt, paths.get("train_meta"))
+    only_gt = settings["only_gt"]
+    videos = FolderVideos(
+        paths.get("images", data),
+        paths.get("masks", Path(settings["masks"])),
+        gt or (Path(only_gt) if only_gt else None),
+        new_only=settings["new_only"],
+        every=settings["every"],
+        only_truth=bool(only_gt),
+    )
+    return FolderProtocol(videos)
 
 
 def listed(names: Sequence[str]) -> str:
