@@ -13,18 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import assert_refused, draw_clip, write_collection, write_davis, write_evaluation
+from conftest import assert_refused, draw_clip, store_masks, write_collection, write_davis, write_evaluation
 from dataset.folder_videos import FolderVideos
 from dataset.images import read_mask, write_mask
-from dataset.video import frame_order
 from dataset.youtube import YouTubeVOS
-from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.metrics import global_results, score_plans, score_videos, statistics, write_results
-from util.evaluation.output import OutputFolder
-from util.evaluation.protocols import FolderProtocol, Protocol, YouTubeProtocol, recorded_protocol
+from util.evaluation.protocols import FolderProtocol, YouTubeProtocol, recorded_protocol
 from util.evaluation.report import COLOURS, EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
-from util.evaluation.stream import Segmented
 
 ODD = """<!--<script>&"'{{1}}"""  # legal as a folder's name
 LENGTHS = {"clip": 25, ODD: 6}
@@ -327,40 +323,16 @@ def test_what_eval_davis_wrote_becomes_a_page(command, small_checkpoint, tmp_pat
     assert "θ = 2 frames" in page.texts("dd") and len(page.texts("th", scope="row")) == 2
 
 
-def store(protocol: Protocol, output: Path, model: Path, truth: Path) -> Path:
-    """Write what an evaluation script leaves, but its scores; returns ``output``.
-
-    The predictions are the masks in ``truth``, frame t moved t pixels to the right.
-    """
-    folder = OutputFolder(output, protocol.masks_folder)
-    settings = {**protocol.settings, "bank": "2F+L+RDE", "mem_every": 3, "top_k": 40, "size": 48, "amp": False}
-    folder.claim(model, protocol.data, Processes(), **settings)
-    for video in protocol.videos:
-        results = []
-        for number in video.results:
-            ids = np.roll(read_mask(truth / video.name / f"{video.frame_name(number)}.png"), number, axis=1)
-            results.append(Segmented(number, video.read_frame(number), ids, 0.5))
-        folder.store(video, results, written=lambda: None)
-    return output
-
-
 @pytest.fixture
 def collection(tmp_path) -> Path:
-    """Clips for eval_folder.py, with the masks of all frames in complete/."""
-    root = write_collection(tmp_path / "collection")
-    for name, ids in (("again", [0, 1, 2]), ("late", [0, 3, 7]), ("untold", [0, 1, 0])):
-        for t, path in enumerate(sorted((root / "images" / name).iterdir(), key=lambda path: frame_order(path.stem))):
-            write_mask(
-                root / "complete" / name / f"{path.stem}.png", np.array(ids, np.uint8)[draw_clip(8, 48, 80, 2)[1][t]]
-            )
-    return root
+    return write_collection(tmp_path / "collection")
 
 
 def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     """Objects that enter late, frames and videos without truth, and odd ids."""
     folder = FolderVideos(collection / "images", collection / "masks", collection / "truth")
     protocol = FolderProtocol(folder)
-    output = store(protocol, tmp_path / "output", small_checkpoint, collection / "complete")
+    output = store_masks(protocol, tmp_path / "output", small_checkpoint, collection / "complete")
     notes = write_report(output, recorded_protocol(output, gt=collection / "truth"), tmp_path / "report.html")
     assert len(notes) == 3 and "unmasked" in notes[0] and "untold" in notes[1]
     assert "global_results.csv is missing: eval_folder.py has not scored" in notes[2]
@@ -396,7 +368,7 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
 
 def test_frames_that_were_not_wanted(collection, small_checkpoint, tmp_path):
     folder = FolderVideos(collection / "images", collection / "masks", every=3)
-    output = store(FolderProtocol(folder), tmp_path / "output", small_checkpoint, collection / "complete")
+    output = store_masks(FolderProtocol(folder), tmp_path / "output", small_checkpoint, collection / "complete")
     write_report(output, recorded_protocol(output), tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     assert [[picture["number"] for picture in pictures] for pictures in page.players] == [[0, 3], [0, 3, 6], [0]]
@@ -406,7 +378,7 @@ def test_frames_that_were_not_wanted(collection, small_checkpoint, tmp_path):
     # The frames are those with ground truth, wherever the data lie now.
     shutil.rmtree(collection / "masks/untold")
     folder = FolderVideos(collection / "images", collection / "masks", collection / "truth", only_truth=True)
-    output = store(FolderProtocol(folder), tmp_path / "chosen", small_checkpoint, collection / "complete")
+    output = store_masks(FolderProtocol(folder), tmp_path / "chosen", small_checkpoint, collection / "complete")
     moved = collection.rename(tmp_path / "moved")
     with pytest.raises(InputError, match=re.escape(str(collection / "images"))):
         recorded_protocol(output)
@@ -432,7 +404,7 @@ def test_youtube(small_checkpoint, tmp_path):
     asked["2"] = {"category": "crab", "frames": ["00005", "00010"]}
     (base / "meta.json").write_text(json.dumps({"videos": {"clip": {"objects": asked}}}))
 
-    output = store(YouTubeProtocol(YouTubeVOS(tmp_path)), tmp_path / "output", small_checkpoint, tmp_path / "gt")
+    output = store_masks(YouTubeProtocol(YouTubeVOS(tmp_path)), tmp_path / "output", small_checkpoint, tmp_path / "gt")
     write_report(output, recorded_protocol(output), tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     assert page.texts("title") == ["RDE-VOS on YouTube-VOS valid"] and "without ground truth" in page.source
