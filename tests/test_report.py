@@ -149,7 +149,7 @@ def test_headline_figures_and_settings(page, scores):
 
 def test_the_table_has_every_object(page, scores):
     headings = page.texts("button")[:11]
-    assert headings[:4] == ["Video", "Object", "J&F", "J mean"] and headings[-2:] == ["Scored frames", "FPS"]
+    assert headings[:4] == ["Video", "Object", "J&F", "J mean"] and headings[-2:] == ["Scored", "FPS"]
     cells = iter(page.texts("td"))
     for score, fps in zip(scores, (50, 12), strict=True):
         for object_id, (j, f) in enumerate(zip(map(statistics, score.j), map(statistics, score.f), strict=True), 1):
@@ -417,7 +417,7 @@ def test_youtube(small_checkpoint, tmp_path):
     scores = score_plans(protocol.plans, output / "Annotations")
     figures = protocol.figures(scores)
     assert page.texts("dd")[:5] == [percent(figure) for figure in figures.values()]
-    assert page.texts("dt")[:2] == ["Overall mean of the other four", "J seen region similarity"]
+    assert page.texts("dt")[:2] == ["Overall mean of the four", "J seen region similarity"]
     rows = np.array(page.texts("td")).reshape(2, 11)
     assert rows[:, :2].tolist() == [["1", "dog, seen"], ["2", "crab, unseen"]]
     assert rows[:, 9].tolist() == ["2 of 11", "1 of 11"]

@@ -345,7 +345,7 @@ def _headlines(overall: dict[str, float]) -> list[Headline]:
     explained = {"J": "region similarity", "F": "contour accuracy"}
     if "Overall" in overall:  # YouTube-VOS
         others = [Headline(key.replace("_", " "), explained[key[0]], overall[key], {}) for key in overall if "_" in key]
-        return [Headline("Overall", "mean of the other four", overall["Overall"], {}), *others]
+        return [Headline("Overall", "mean of the four", overall["Overall"], {}), *others]
     if not overall:
         return []
     measures = [
