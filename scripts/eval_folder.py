@@ -4,9 +4,9 @@
 
 IMAGES holds <video>/<frame>.jpg (or .png, ...). MASKS holds <video>/<frame>.png, palette or 8-bit grey PNGs of the
 frame's size: 0 is the background, every other value an object. Each folder in MASKS is a video, and each mask counts as
-true for the frame with its name. It may bring new objects at any time. It also corrects known objects: objects in the
-mask take exactly their pixels there, and objects that the mask does not show are segmented in the other pixels. If
-MASKS is the ground truth of more frames, --new_only takes from each mask only the objects that no earlier mask shows.
+true for the frame with its name. A mask may bring new objects at any time, and it corrects known ones: objects in the
+mask take exactly their pixels there, and objects that the mask does not show are segmented in the other pixels. Where
+MASKS is the ground truth of many frames, --new_only takes from each mask only the objects that no earlier mask shows.
 
 Writes OUTPUT/masks/<video>/<frame>.png for all frames, for every N-th (--every N), or for those with ground truth
 (--only_gt). Finished videos are not segmented again, except if their given masks have changed. Under torchrun the

@@ -62,7 +62,8 @@ def score_and_draw(protocol: Protocol, output: OutputFolder, *, overlay: bool) -
     if protocol.truth:
         scored = score_plans(protocol.plans, output.masks, progress=True)
         protocol.write(scored, output.path)
-        output.record_truth(**protocol.truth_paths)
+        if protocol.truth_paths:
+            output.record_truth(**protocol.truth_paths)
         print(protocol.text(scored))
         scores = {score.name: score for score in scored}
     if overlay:
