@@ -7,5 +7,5 @@ source scripts/setup.sh
 python scripts/make_toy_data.py --output demo/data --seed 7 --height 320 --width 568 --frames 30 \
   --static 0 --bl 0 --youtube_train 0 --youtube_valid 0 --davis_train 0 --davis_val 3 --davis_test 0
 python eval_davis.py --davis_path demo/data/DAVIS/2017 --output demo/output --overlay
-python scripts/report.py demo/output
+python scripts/report.py demo/output --davis_path demo/data/DAVIS/2017
 echo "Look at demo/output/report.html and demo/output/overlay/*.jpg"
