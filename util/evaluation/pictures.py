@@ -113,11 +113,11 @@ def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(draw, zip(numbers, pictures, strict=True)):
             pass
-    known = {} if score is None else dict(zip(score.frames, (score.j + score.f).mean(0) / 2, strict=True))
+    known = score.frame_means if score else {}
     chosen = [pictures[n] for n in evenly_spaced(len(pictures))]
     captions = [
         f"{picture.stem}   J&F {100 * known[picture.stem]:.1f}" if picture.stem in known else picture.stem
         for picture in chosen
     ]
-    title = video.name if not known else f"{video.name}   J&F {100 * np.mean(list(known.values())):.1f}"
+    title = video.name if not known else f"{video.name}   J&F {100 * score.mean:.1f}"
     contact_sheet(chosen, captions, title, output / f"{video.name}.jpg")
