@@ -137,13 +137,18 @@ def test_two_processes_share_the_videos(evaluate, tmp_path):
     assert figures(tmp_path / "one/global_results-val.csv") == figures(tmp_path / "two/global_results-val.csv")
 
 
-def test_davis_2016_is_one_object_in_white(evaluate, tmp_path):
-    result = evaluate("--year", 2016)
+def test_davis_2016_is_one_object_in_white(evaluate, davis, tmp_path):
+    result = evaluate("--year", 2016, "--overlay")
     assert result.returncode == 0, result.stderr
     written = masks(tmp_path / "output")
     assert len(written) == 13 and set(np.unique(list(written["long/00000.png"]))) == {0, 255}
     assert all(set(np.unique(mask)) <= {0, 255} for mask in written.values())
     assert "long_1" in result.stdout and "long_2" not in result.stdout
+    # White is hard to see over a frame, so the pictures show the object in red.
+    frame = read_image(davis / "trainval/JPEGImages/480p/long/00000.jpg").astype(float)
+    drawn = read_image(tmp_path / "output/overlay/long/00000.jpg")
+    red, green, blue = (drawn - frame)[written["long/00000.png"] == 255].mean(axis=0)
+    assert red > green + 50 and red > blue + 50
 
 
 def test_testdev_has_first_masks_only_and_no_scores(evaluate, davis, tmp_path):

@@ -14,6 +14,7 @@ from util.evaluation.metrics import VideoScore
 from util.files import atomic_path
 
 MARGIN = 8  # pixels between the tiles of a contact sheet
+MERGED_COLOUR = (255, 64, 32)  # of an object with the id 255, whose white in DAVIS 2016 is hard to see over frames
 
 
 def overlay(frame: np.ndarray, ids: np.ndarray, palette: bytes | None = None) -> np.ndarray:
@@ -103,10 +104,11 @@ def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None
     """
     numbers = [n for n, frame in enumerate(video.frames) if (masks / f"{frame.stem}.png").is_file()]
     pictures = [output / video.name / f"{video.frames[n].stem}.jpg" for n in numbers]
+    palette = bytes(3 * 255) + bytes(MERGED_COLOUR) if video.merge_objects else video.palette
 
     def draw(item: tuple[int, Path]) -> None:
         number, picture = item
-        drawn = overlay(video.read_frame(number), read_mask(masks / f"{picture.stem}.png"), video.palette)
+        drawn = overlay(video.read_frame(number), read_mask(masks / f"{picture.stem}.png"), palette)
         with atomic_path(picture) as temporary:
             Image.fromarray(drawn).save(temporary, quality=90)
 
