@@ -5,19 +5,15 @@ Finished videos are not segmented again. Under torchrun the processes share the 
 """
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dataset.davis import DAVIS
-from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
-from util.evaluation.metrics import check_scorable, format_results, score_videos, write_results
-from util.evaluation.output import OutputFolder, evaluate
-from util.evaluation.pictures import draw_video
+from util.evaluation.arguments import add_engine_arguments
+from util.evaluation.output import OutputFolder
+from util.evaluation.protocols import DAVISProtocol
+from util.evaluation.run import score_and_draw, segment_videos
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,38 +32,12 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    davis = DAVIS(arguments.davis_path, arguments.year, arguments.split)
-    videos = davis.videos()
-    settings = engine_settings(arguments)
+    protocol = DAVISProtocol(DAVIS(arguments.davis_path, arguments.year, arguments.split))
+    output = OutputFolder(arguments.output, protocol.masks_folder)
     processes = Processes()
-    check_scorable(videos, davis.annotations if davis.has_ground_truth else None, progress=processes.is_main)
-    device = choose_device(arguments.device)
+    segment_videos(arguments, protocol, output, processes)
     if processes.is_main:
-        for note in network_notes(arguments, device):
-            print(note)
-    network = chosen_network(arguments, device)
-    settings.check(network)
-    output = OutputFolder(arguments.output)
-    described = {"year": davis.year, "split": davis.split, **asdict(settings), "amp": arguments.amp}
-    output.claim(arguments.model, davis.root, processes, **described)
-
-    speed = evaluate(network, videos, output, settings, processes)
-    memory = peak_memory(device)
-    if processes.is_main:
-        print(f"FPS         {speed.fps:.3g} ({speed.frames} frames in {speed.seconds:.1f} s)")
-        print(f"peak memory {memory / 2**30:.3f} GiB ({device})")
-        scores = {}
-        if davis.has_ground_truth:
-            names = [video.name for video in videos]
-            scored = score_videos(
-                davis.annotations, output.masks, names, merge_objects=davis.year == 2016, progress=True
-            )
-            write_results(scored, output.path)
-            print(format_results(scored))
-            scores = {score.name: score for score in scored}
-        if arguments.overlay:
-            for video in tqdm(videos, desc="drawing", unit="video", disable=None):
-                draw_video(video, output.masks / video.name, output.path / "overlay", scores.get(video.name))
+        score_and_draw(protocol, output, overlay=arguments.overlay)
     processes.close()
 
 

@@ -19,7 +19,25 @@ def training_folders(davis_root: Path) -> VideoFolders:
     Args:
         davis_root: as ``root`` of `DAVIS`.
     """
-    return _split_folders(davis_root, 2017, "train")
+    return split_folders(davis_root, 2017, "train")
+
+
+def split_folders(davis_root: Path, year: int, split: str) -> VideoFolders:
+    """Return the folders of a split of DAVIS. They need not exist.
+
+    Args:
+        davis_root, year, split: as ``root``, ``year`` and ``split`` of `DAVIS`.
+    """
+    half, listed = _SPLITS[split]
+    base = davis_root / half if (davis_root / half).is_dir() else davis_root
+    return VideoFolders(
+        f"DAVIS {year}",
+        base / "JPEGImages" / "480p",
+        base / "Annotations" / "480p",
+        "check davis_root, or copy it again",
+        split=base / "ImageSets" / str(year) / f"{listed}.txt",
+        annotation_step=0 if split == "testdev" else 1,
+    )
 
 
 @dataclass(frozen=True)
@@ -98,16 +116,4 @@ class DAVIS:
 
     @property
     def _folders(self) -> VideoFolders:
-        return _split_folders(self.root, self.year, self.split)
-
-
-def _split_folders(root: Path, year: int, split: str) -> VideoFolders:
-    half, listed = _SPLITS[split]
-    base = root / half if (root / half).is_dir() else root
-    return VideoFolders(
-        f"DAVIS {year}",
-        base / "JPEGImages" / "480p",
-        base / "Annotations" / "480p",
-        "check davis_root, or copy it again",
-        split=base / "ImageSets" / str(year) / f"{listed}.txt",
-    )
+        return split_folders(self.root, self.year, self.split)

@@ -20,7 +20,8 @@ class VideoFolders:
         remedy: what the user can do if a file is missing, for messages.
         split: a text file that lists the names of the videos. Without it, all videos in the folders are meant.
         annotation_step: the distance between annotated frames, in frames of the original video. If it is 1, every
-            frame must have a mask. If it is larger, frames without a mask are not used.
+            frame must have a mask. If it is larger, frames without a mask are not used. If it is 0, only the first
+            frame of a video has a mask; that is so in test splits.
     """
 
     name: str

@@ -122,6 +122,28 @@ class Video(GivenMasks):
         return mask
 
     @functools.cached_property
+    def given_ids(self) -> dict[int, list[int]]:
+        """The ids of the objects that each given mask holds, by frame number; both in order.
+
+        Raises:
+            InputError: as for `read_given_mask`.
+        """
+        return {number: object_ids(self.read_given_mask(number)) for number in sorted(self.masks)}
+
+    @functools.cached_property
+    def entries(self) -> dict[int, int]:
+        """The number of the frame in which each object enters: the first whose given mask holds the object; by id.
+
+        Raises:
+            InputError: as for `read_given_mask`.
+        """
+        entries: dict[int, int] = {}
+        for number, ids in self.given_ids.items():
+            for object_id in ids:
+                entries.setdefault(object_id, number)
+        return entries
+
+    @functools.cached_property
     def size(self) -> tuple[int, int]:
         """The height and width of the frames in pixels. They are read from the header of the first frame.
 
@@ -150,6 +172,11 @@ def read_sized_mask(path: Path, size: tuple[int, int], video: str) -> np.ndarray
             f"give the mask at the size of the frame"
         )
     return mask
+
+
+def object_ids(mask: np.ndarray) -> list[int]:
+    """Return the ids of the objects in a mask (uint8 object ids [H,W]), in order."""
+    return np.unique(mask[mask > 0]).tolist()
 
 
 def list_frames(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from util.files import is_plain_name, refuse_pipe
 
 TRAIN = "train"  # the training split as downloaded
 TRAIN_480P = "train_480p"  # smaller copies of it, made by scripts/resize_youtube.py
+VALID = "valid"
 _TRAIN_REMEDIES = {TRAIN: "unpack YouTube-VOS again", TRAIN_480P: "make it with scripts/resize_youtube.py"}
 
 
@@ -29,6 +30,16 @@ def training_folders(yv_root: Path, split: str = TRAIN_480P) -> VideoFolders:
     """
     images, masks = _images(yv_root, split), _masks(yv_root, split)
     return VideoFolders("YouTube-VOS", images, masks, _TRAIN_REMEDIES[split], annotation_step=5)
+
+
+def validation_folders(yv_root: Path) -> VideoFolders:
+    """Return the folders of the validation videos, with every fifth frame and the given masks. They need not exist.
+
+    Args:
+        yv_root: the folder that holds ``valid/``.
+    """
+    images, masks = _images(yv_root, VALID), _masks(yv_root, VALID)
+    return VideoFolders("YouTube-VOS", images, masks, "unpack YouTube-VOS again", annotation_step=5)
 
 
 def meta_path(root: Path, split: str) -> Path:

@@ -48,7 +48,7 @@ class SharedConv2d(nn.Module):
         Returns:
             [B·K,out,h,w].
         """
-        return self.own(own) + per_object(prepared, len(own) // len(prepared))
+        return self.own(own) + per_object(prepared, own.shape[0] // prepared.shape[0])
 
 
 class FusionBlock(nn.Module):
@@ -93,4 +93,5 @@ def per_object(x: Tensor, objects: int) -> Tensor:
 
     The features of a single frame are not copied.
     """
-    return x.expand(objects, -1, -1, -1) if len(x) == 1 else x.repeat_interleave(objects, dim=0)
+    # Not len(x), which would fix the number in an exported graph.
+    return x.expand(objects, -1, -1, -1) if x.shape[0] == 1 else x.repeat_interleave(objects, dim=0)

@@ -69,4 +69,4 @@ class UpBlock(nn.Module):
             [B·K,out,2h,2w].
         """
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        return self.block(x.add_(per_object(skip, len(x) // len(skip))))
+        return self.block(x.add_(per_object(skip, x.shape[0] // skip.shape[0])))

@@ -1,20 +1,27 @@
-"""Figure 3: how J&F, speed and memory change with the length of a video, for RDE's constant bank and STM's growing one.
+"""Long videos (Figure 3): whether a bank's accuracy, speed and memory last, and whether it finds objects that return.
 
-A clip in DAVIS's layout, played forward and backward, is repeated 1, 10, 15 and 20 times. Every run has a process of
-its own, because peak memory is measured for a process. As in the paper, STM's bank takes only every 60th frame.
+A clip in DAVIS's layout is played forward and backward 1, 10, 15 and 20 times, or, with --forward, once as it is. Every
+run has a process of its own, because peak memory is measured for a process. As in the paper, STM's bank takes only
+every 60th frame.
 
-Writes OUTPUT/figure3.csv and figure3.png. Run again to go on: finished runs are not done again.
+Writes OUTPUT/figure3.csv and figure3.png, or with --forward OUTPUT/long.csv and long.png. Run again to go on, or to add
+banks: finished runs are not done again.
+
+Columns of the table: J&F over all scored frames; drift, the J&F of the last tenth of the frames minus that of the first
+tenth; J&F of objects in the picture; J&F of objects out of the picture, which is the share of these frames without a
+false pixel; recovery, the J&F in the first 50 frames after an object was out of the picture for 25 frames or longer.
 """
 
 import argparse
 import itertools
-import json
+import math
 import multiprocessing
 import sys
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,29 +38,57 @@ from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, chosen_network, network_notes
+from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import check_scorable, contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
 from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
-from util.files import atomic_path, read_json, write_csv
+from util.files import atomic_path, write_csv
 from util.numbers import positive
 
-HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "FPS", "ms per frame", "Peak memory (GiB)"]
+HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "Drift", "J&F present", "J&F absent", "Recovery"]
+HEADER += ["FPS", "ms per frame", "Peak memory (GiB)"]
 PUBLISHED = (
     "The paper's Figure 3 has no numbers: RDE's J&F and FPS are 'almost unchanged' with length, "
     "STCN's 'have an obvious reduction'."
 )
 
 
+@dataclass(frozen=True)
+class Plan:
+    """One run: a video, and the settings that it is segmented with.
+
+    Attributes:
+        davis, video: the data set, and the name of the clip.
+        times: how often the clip is played forward and backward; None plays it once, forward only.
+        settings: the settings of the engine.
+        model, amp, device: as on the command line.
+    """
+
+    davis: DAVIS
+    video: str
+    times: int | None
+    settings: EngineSettings
+    model: Path
+    amp: bool
+    device: str
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
+    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the picture")
     parser.add_argument("--video", default="cows", help="the clip; default cows, as in the paper")
-    parser.add_argument(
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
         "--times", type=positive, nargs="+", default=[1, 10, 15, 20], help="how often to play it; default 1 10 15 20"
     )
-    parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="for 2F+L+RDE; default 3")
+    length.add_argument("--forward", action="store_true", help="play a clip that is long already once, as it is")
+    parser.add_argument(
+        "--banks", nargs="+", default=["2F+L+RDE", "STM"], help="as Table 5 writes them; default 2F+L+RDE STM"
+    )
+    parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="for banks but STM; default 3")
     parser.add_argument("--stm_mem_every", type=positive, default=60, metavar="θ", help="for STM; default 60")
     add_network_arguments(parser)
     return parser.parse_args()
@@ -64,100 +99,129 @@ def forward_and_backward(clip: Video, times: int) -> Video:
     return replace(clip, name=f"{clip.name} ×{times}", frames=[*clip.frames, *reversed(clip.frames)] * times)
 
 
-def measure(
-    model: Path, davis: DAVIS, name: str, times: int, settings: EngineSettings, amp: bool, device_name: str
-) -> dict:
-    """Segment the long video and score each frame at once; only sums are kept.
-
-    As on DAVIS, the first and the last frame are not scored.
-
-    Returns:
-        ``frames``, ``seconds``, ``peak_memory`` in bytes of this process or its GPU, and the mean ``j`` and ``f``.
+def measure(plan: Plan) -> LongRun:
+    """Segment the long video and score each frame at once; of a frame only a few numbers are kept.
 
     Raises:
         InputError: the clip cannot be read, or the memory does not suffice.
     """
-    device = choose_device(device_name)
-    network = engine_network(model, device, amp)
-    clip = davis.video(name)
-    video = forward_and_backward(clip, times)
+    device = choose_device(plan.device)
+    network = engine_network(plan.model, device, plan.amp)
+    clip = plan.davis.video(plan.video)
+    video = forward_and_backward(clip, plan.times) if plan.times else clip
     ids = np.unique(clip.read_given_mask(0))
     ids = ids[ids > 0, None, None]
+    scores, seconds, memory = [], [], []
 
-    def score(result: Segmented) -> tuple[np.ndarray, float]:
+    def score(result: Segmented) -> tuple[list[np.ndarray], float]:
         if result.number in (0, video.last):
-            return np.zeros(2), result.seconds
-        truth = read_mask(davis.annotations / name / f"{video.frame_name(result.number)}.png") == ids
+            return [], result.seconds
+        truth = read_mask(plan.davis.annotations / clip.name / f"{video.frame_name(result.number)}.png")
+        truth = truth[None] > 0 if clip.merge_objects else truth == ids
         predicted = result.ids == ids
-        measured = region_similarity(truth, predicted), contour_accuracy(truth, predicted)
-        return np.mean(measured, axis=1), result.seconds
+        figures = region_similarity(truth, predicted), contour_accuracy(truth, predicted), truth.any(axis=(1, 2))
+        return [np.stack(figures)], result.seconds
 
-    total, seconds = np.zeros(2), 0.0
     try:
         # Work of a device at its first frames only, such as the choice of algorithms, is not part of the speed.
-        deque(itertools.islice(segment(network, clip, settings), 2 * settings.mem_every), maxlen=0)
-        scored = in_background(segment(network, video, settings), score)
-        for figures, frame_seconds in tqdm(scored, total=len(video.frames), desc=settings.bank, disable=None):
-            total += figures
-            seconds += frame_seconds
+        deque(itertools.islice(segment(network, clip, plan.settings), 2 * plan.settings.mem_every), maxlen=0)
+        scored = in_background(segment(network, video, plan.settings), score)
+        for figures, frame_seconds in tqdm(scored, total=len(video.frames), desc=plan.settings.bank, disable=None):
+            scores += figures
+            seconds.append(frame_seconds)
+            memory.append(peak_memory(device))
     except torch.OutOfMemoryError:
-        raise _too_long(settings, times) from None
-    j, f = (total / max(1, len(video.frames) - 2)).tolist()
-    return {"frames": len(video.frames), "seconds": seconds, "peak_memory": peak_memory(device), "j": j, "f": f}
+        raise _too_long(plan) from None
+    j, f, present = np.stack(scores, axis=1)
+    return LongRun(j, f, present.astype(bool), np.array(seconds), np.array(memory))
 
 
-def run(
-    path: Path, model: Path, davis: DAVIS, name: str, times: int, settings: EngineSettings, amp: bool, device: str
-) -> dict:
+def run(path: Path, plan: Plan) -> LongRun:
     """Call `measure` in a process of its own, or read the results of an earlier run from ``path``."""
     if not path.is_file():
         try:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                record = pool.submit(measure, model, davis, name, times, settings, amp, device).result()
+                pool.submit(measure, plan).result().write(path)
         except BrokenProcessPool:  # the system ends a process where memory is short
-            raise _too_long(settings, times) from None
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(record))
-    remedy = "delete it and run this again"
-    record = read_json(path, remedy)
-    for name in ("frames", "seconds", "peak_memory", "j", "f"):
-        if not isinstance(record.get(name), int | float):
-            raise InputError(f"{path} holds no number {name}; {remedy}")
-    return record
+            raise _too_long(plan) from None
+    return LongRun.read(path)
 
 
-def _too_long(settings: EngineSettings, times: int) -> InputError:
+def _too_long(plan: Plan) -> InputError:
+    length = f"{plan.times} times the clip" if plan.times else plan.video
     return InputError(
-        f"the memory does not suffice for {times} times the clip with bank {settings.bank} and θ = "
-        f"{settings.mem_every}; raise --stm_mem_every, or leave that length out of --times"
+        f"the memory does not suffice for {length} with bank {plan.settings.bank} and θ = {plan.settings.mem_every}; "
+        "raise --stm_mem_every, or choose a shorter video"
     )
 
 
-def draw(rows: list[list], path: Path) -> None:
-    """Draw J&F, FPS, time and memory over the length, a line for each bank."""
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 4), ("J&F", "FPS", "ms per frame", "Peak memory (GiB)"), strict=True):
-        column = HEADER.index(name)
-        for bank, theta in dict.fromkeys((row[0], row[1]) for row in rows):
-            points = sorted((row[2], row[column]) for row in rows if row[:2] == [bank, theta])
-            axes.plot(*zip(*points, strict=True), "o-", label=f"{bank}, θ = {theta}")
-        axes.set_title(f"{name} (%)" if name == "J&F" else name)
-        axes.set_xlabel("times forward and backward")
-        axes.set_xticks(sorted({row[2] for row in rows}))
-        axes.set_ylim(0, 1.1 * max(row[column] for row in rows))
+def table_row(plan: Plan, measured: LongRun) -> list:
+    """The row of a run, see `HEADER`; accuracies in percent, and empty cells where there is nothing to measure."""
+    accuracies = [measured.accuracy.mean(), measured.j.mean(), measured.f.mean(), measured.drift]
+    accuracies += [measured.while_present, measured.while_absent, measured.recovery]
+    seconds = measured.seconds.mean()
+    figures = [*(100 * accuracy for accuracy in accuracies), 1 / seconds, 1000 * seconds, measured.memory[-1] / 2**30]
+    cells = ["" if math.isnan(figure) else round(float(figure), 6) for figure in figures]
+    return [plan.settings.bank, plan.settings.mem_every, plan.times or "", measured.frames, *cells]
+
+
+def draw(runs: Sequence[tuple[Plan, LongRun]], note: str, path: Path) -> None:
+    """Draw J&F, FPS and peak memory over the frames of each bank's longest run, and a dot for each other length."""
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    panels = figure.subplots(1, 3, width_ratios=(2, 1, 1))
+    accuracy, speed, memory = panels
+    for settings in dict.fromkeys(plan.settings for plan, _ in runs):
+        own = [measured for plan, measured in runs if plan.settings == settings]
+        longest = max(own, key=lambda measured: measured.frames)
+        window = _window(longest)
+        (line,) = accuracy.plot(*_smooth(100 * longest.accuracy.mean(axis=1), window))
+        line.set_label(f"{settings.bank}, θ = {settings.mem_every}")
+        x, seconds = _smooth(longest.seconds, window)
+        speed.plot(x, 1 / seconds)
+        memory.plot(longest.memory / 2**30)
+        for measured in own if len(own) > 1 else ():
+            totals = 100 * measured.accuracy.mean(), 1 / measured.seconds.mean(), measured.memory[-1] / 2**30
+            for axes, total in zip(panels, totals, strict=True):
+                axes.plot(measured.frames, total, "o", color=line.get_color())
+    present = runs[0][1].present
+    for number, shown in enumerate([] if present.all() else present.T):
+        edges = np.flatnonzero(np.diff(shown, prepend=False, append=False)).reshape(-1, 2)
+        accuracy.broken_barh([(start, end - start) for start, end in edges], (-6 - 5 * number, 3), color="0.6")
+    for axes, title in zip(panels, ("J&F (%)", "FPS", "Peak memory (GiB)"), strict=True):
+        axes.set_title(title)
+        axes.set_xlabel("frame")
         axes.grid(alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.supxlabel(PUBLISHED, fontsize=9)
+    accuracy.set_ylim(min(0, accuracy.dataLim.y0 - 3), 102)
+    for axes in (speed, memory):
+        axes.set_ylim(0, 1.1 * axes.dataLim.y1)
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.supxlabel(note, fontsize=9)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+        figure.savefig(temporary, dpi=110)
+
+
+def _window(measured: LongRun) -> int:
+    """The number of frames in a moving mean."""
+    return max(1, len(measured.j) // 50)
+
+
+def _smooth(values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """The curve of moving means over ``window`` values: places, each the middle of its values, and means."""
+    means = np.convolve(values, np.full(window, 1 / window), mode="valid")
+    return np.arange(len(means)) + window / 2, means
 
 
 @command_line
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    davis = DAVIS(arguments.davis_path)
-    check_scorable([davis.video(arguments.video)], davis.annotations)
+    davis = DAVIS(arguments.davis_path, arguments.year)
+    clip = davis.video(arguments.video)
+    if len(clip.frames) < 3:
+        raise InputError(
+            f"{clip.name} has {len(clip.frames)} frame(s), and the first and the last one are not scored; "
+            "choose a clip of at least 3"
+        )
     device = choose_device(arguments.device)
     processes = Processes()
     # This process only checks the network, on the CPU.
@@ -165,30 +229,36 @@ def main() -> None:
         for note in network_notes(arguments, torch.device("cpu")):
             print(note)
     network = chosen_network(arguments, torch.device("cpu"))
-    banks = {"2F+L+RDE": arguments.mem_every, "STM": arguments.stm_mem_every}
-    settings = [EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top) for bank, theta in banks.items()]
+    thetas = {bank: arguments.stm_mem_every if bank == "STM" else arguments.mem_every for bank in arguments.banks}
+    settings = [EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top) for bank, theta in thetas.items()]
     for each in settings:
         each.check(network)
+    check_scorable([clip], davis.annotations, progress=processes.is_main)
     output = OutputFolder(arguments.output)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    claimed = {each.bank: {**asdict(each), "amp": arguments.amp} for each in settings}
-    claimed |= {"video": arguments.video, "device": where}
-    output.claim(arguments.model, arguments.davis_path, processes, **claimed)
+    claimed = {"video": arguments.video, "year": davis.year, "top_k": arguments.top, "amp": arguments.amp}
+    output.claim(arguments.model, arguments.davis_path, processes, **claimed, device=where)
 
-    rows = []
-    for each, times in itertools.product(settings, arguments.times):
-        path = output.records / f"{each.bank}-{times}.json"
-        record = run(path, arguments.model, davis, arguments.video, times, each, arguments.amp, arguments.device)
-        frames, seconds, memory = record["frames"], record["seconds"], record["peak_memory"] / 2**30
-        j, f = 100 * record["j"], 100 * record["f"]
-        figures = [(j + f) / 2, j, f, frames / seconds, 1000 * seconds / frames, memory]
-        rows.append([each.bank, each.mem_every, times, frames, *figures])
-        shown = zip(HEADER[4:], figures, strict=True)
-        print(f"{each.bank:9} ×{times:<3}", *(f"{name} {figure:.3g}" for name, figure in shown), sep="  ", flush=True)
-    write_csv(output.path / "figure3.csv", [HEADER, *rows])
-    draw(rows, output.path / "figure3.png")
-    print(PUBLISHED)
-    print(f"{output.path / 'figure3.csv'}\n{output.path / 'figure3.png'}")
+    runs = []
+    for each, times in itertools.product(settings, [None] if arguments.forward else arguments.times):
+        plan = Plan(davis, arguments.video, times, each, arguments.model, arguments.amp, arguments.device)
+        measured = run(output.records / f"{each.bank}-{each.mem_every}-{times or 'forward'}.json", plan)
+        runs.append((plan, measured))
+        title = f"{each.bank} ×{times}" if times else each.bank
+        figures = zip(HEADER[4:], table_row(plan, measured)[4:], strict=True)
+        shown = (f"{name} {figure:.3g}" for name, figure in figures if figure != "")
+        print(f"{title:12}", *shown, sep="  ", flush=True)
+    name = "long" if arguments.forward else "figure3"
+    table, picture = (output.path / f"{name}.{suffix}" for suffix in ("csv", "png"))
+    write_csv(table, [HEADER, *(table_row(plan, measured) for plan, measured in runs)])
+    if arguments.forward:
+        note = f"Moving means over {_window(runs[0][1])} frames. Grey: an object is in the picture."
+    else:
+        note = f"Lines: moving means in the longest run. Dots: means of whole runs. {PUBLISHED}"
+    draw(runs, note, picture)
+    if not arguments.forward:
+        print(PUBLISHED)
+    print(f"{table}\n{picture}")
 
 
 if __name__ == "__main__":

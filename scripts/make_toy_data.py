@@ -18,6 +18,7 @@ _HELP = {
     "width": "width of the frames in pixels",
     "frames": "number of frames in a video; in YouTube-VOS's training videos, number of annotated frames, five apart",
     "max_objects": "largest number of annotated objects in a video",
+    "leave": "let the objects of BL30K and DAVIS leave the picture for this number of frames or more, and come back",
     "static": "number of images with one object, in static/{fss,DUTS-TR,DUTS-TE,ECSSD,BIG,HRSOD}",
     "bl": "number of videos in BL30K/",
     "youtube_train": "number of videos in YouTube/train and YouTube/train_480p",

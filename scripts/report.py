@@ -1,6 +1,9 @@
-"""Turn what eval_davis.py wrote into one HTML page: figures, a table of objects, plots, worst moments and a player.
+"""Turn the output of an evaluation script into one HTML page: figures, objects, plots, worst moments and a player.
 
-    python scripts/report.py OUTPUT --davis_path DAVIS
+    python scripts/report.py OUTPUT
+
+OUTPUT is the --output of eval_davis.py, eval_youtube.py or eval_folder.py. It says where its data lie. Give the flags
+of the evaluation script for data that have moved since then, or --gt for ground truth that the script did not have.
 
 The page opens in a browser from disk, without a network, and can be passed on as a single file.
 """
@@ -12,15 +15,26 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.errors import command_line
+from util.evaluation.protocols import recorded_protocol
 from util.evaluation.report import write_report
+
+DATA = {
+    "davis_path": "the flag of eval_davis.py",
+    "yv_path": "the flag of eval_youtube.py",
+    "train_meta": "the flag of eval_youtube.py",
+    "images": "the flag of eval_folder.py",
+    "masks": "the flag of eval_folder.py",
+    "gt": "the flag of eval_youtube.py and eval_folder.py",
+}
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("evaluation", metavar="OUTPUT", type=Path, help="the --output of eval_davis.py")
-    parser.add_argument("--davis_path", type=Path, required=True, help="the --davis_path that it was made with")
+    parser.add_argument("evaluation", metavar="OUTPUT", type=Path, help="the --output of the evaluation script")
+    for name, help_text in DATA.items():
+        parser.add_argument(f"--{name}", type=Path, help=help_text)
     parser.add_argument("--output", type=Path, help="the page (default: OUTPUT/report.html)")
     return parser.parse_args()
 
@@ -29,7 +43,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     page = arguments.output or arguments.evaluation / "report.html"
-    notes = write_report(arguments.evaluation, arguments.davis_path, page, progress=True)
+    protocol = recorded_protocol(arguments.evaluation, **{name: getattr(arguments, name) for name in DATA})
+    notes = write_report(arguments.evaluation, protocol, page, progress=True)
     for note in notes:
         print(f"note: {note}")
     print(f"{page} ({page.stat().st_size / 2**20:.1f} MiB)")

@@ -1,11 +1,14 @@
 """What the tests share: stand-in weights of the published layout, a small network, tiny data, and command lines."""
 
+import contextlib
 import json
 import os
+import resource
 import runpy
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,10 @@ from PIL import Image
 
 from dataset.images import read_mask, to_tensor, write_mask
 from model import RDE_VOS, NetworkConfig, load_network, save_network
+from util.distributed import Processes
+from util.evaluation.output import OutputFolder
+from util.evaluation.protocols import Protocol
+from util.evaluation.stream import Segmented
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = ROOT / "tests" / "goldens"
@@ -106,6 +113,34 @@ def write_davis(
     return root
 
 
+def write_collection(root: Path) -> Path:
+    """Write drawn clips as images/, masks/ (given), truth/ and complete/ (all masks); returns ``root``.
+
+    "again": object 1 from frame 0; frame 2 shows it once more, and object 2. The truth has frames 2, 3 and 5 only.
+    "late": object 3 from frame 0, object 7 from frame 3. The truth has all frames.
+    "untold": object 1 from frame 0, no truth. "unmasked": images only.
+    """
+    clips = {  # ids in place of the discs', frames of given masks with their ids, frames with truth
+        "again": ([0, 1, 2], 6, {0: [1], 2: [1, 2]}, [2, 3, 5]),
+        "late": ([0, 3, 7], 8, {0: [3], 3: [7]}, range(8)),
+        "untold": ([0, 1, 0], 3, {0: [1]}, []),
+        "unmasked": ([0, 0, 0], 2, {}, []),
+    }
+    for name, (ids, length, given, true) in clips.items():
+        frames, discs = draw_clip(length, 48, 80, 2)
+        truth = np.array(ids, np.uint8)[discs]
+        names = [f"shot{t + 8}" if name == "again" else f"{t:05d}" for t in range(length)]  # shot9 is before shot10
+        (root / "images" / name).mkdir(parents=True)
+        for t, frame in enumerate(names):
+            Image.fromarray(frames[t]).save(root / "images" / name / f"{frame}.png")
+            write_mask(root / "complete" / name / f"{frame}.png", truth[t])
+            if t in given:
+                write_mask(root / "masks" / name / f"{frame}.png", np.where(np.isin(truth[t], given[t]), truth[t], 0))
+            if t in true:
+                write_mask(root / "truth" / name / f"{frame}.png", truth[t])
+    return root
+
+
 def tensors(frames: np.ndarray) -> list[torch.Tensor]:
     """uint8 frames [T,H,W,3] as the network takes them."""
     return [to_tensor(frame) for frame in frames]
@@ -165,13 +200,26 @@ def assert_refused(result: subprocess.CompletedProcess, *mentioned: object) -> N
         assert str(text) in lines[0], f"{text} is not in {lines[0]}"
 
 
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file of this process grows beyond ``size`` bytes, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 def write_evaluation(davis: Path, output: Path, videos: Iterable[str], **settings: object) -> Path:
     """Write what eval_davis.py leaves of ``write_davis``'s clips, but its scores; returns ``output``.
 
     The predictions are the ground truth, frame t moved t pixels to the right; ``settings`` replace the default ones.
     """
     (output / ".records").mkdir(parents=True)
-    defaults = {"model": "0123456789abcdef" * 4, "year": 2017, "split": "val"}
+    defaults = {"model": "0123456789abcdef" * 4, "data": str(davis), "year": 2017, "split": "val"}
     settings = {**defaults, "bank": "2F+L+RDE", "mem_every": 3, "top_k": 40, "amp": False, **settings}
     (output / ".records" / "settings.json").write_text(json.dumps(settings))
     for name in videos:
@@ -179,4 +227,21 @@ def write_evaluation(davis: Path, output: Path, videos: Iterable[str], **setting
         for t, path in enumerate(paths):
             write_mask(output / name / path.name, np.roll(read_mask(path), t, axis=1))
         (output / ".records" / f"{name}.json").write_text(json.dumps({"frames": len(paths), "seconds": 0.5}))
+    return output
+
+
+def store_masks(protocol: Protocol, output: Path, model: Path, truth: Path) -> Path:
+    """Write what an evaluation script leaves, but its scores; returns ``output``.
+
+    The predictions are the masks in ``truth``, frame t moved t pixels to the right.
+    """
+    folder = OutputFolder(output, protocol.masks_folder)
+    settings = {**protocol.settings, "bank": "2F+L+RDE", "mem_every": 3, "top_k": 40, "size": 48, "amp": False}
+    folder.claim(model, protocol.data, Processes(), **settings)
+    for video in protocol.videos:
+        results = []
+        for number in video.results:
+            ids = np.roll(read_mask(truth / video.name / f"{video.frame_name(number)}.png"), number, axis=1)
+            results.append(Segmented(number, video.read_frame(number), ids, 0.5))
+        folder.store(video, results, written=lambda: None)
     return output

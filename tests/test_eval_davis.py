@@ -67,7 +67,7 @@ def test_masks_scores_and_pictures(evaluate, davis, small_network, tmp_path):
     assert all(0 <= results[name] <= 1 for name in ("J-Mean", "F-Mean", "J-Recall"))
     rows = (output / "per-sequence_results-val.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["Sequence", "long_1", "long_2", "short_1", "short_2"]
-    for text in ("FPS", "13 frames", "peak memory", "J&F-Mean", "long_1"):
+    for text in ("FPS", "13 masks", "peak memory", "J&F-Mean", "long_1"):
         assert text in result.stdout
 
     assert read_image(output / "overlay" / "long" / "00008.jpg").shape == (49, 75, 3)
@@ -84,7 +84,7 @@ def test_a_rerun_goes_on_where_the_last_one_stopped(evaluate, tmp_path):
     (output / ".records" / "short.json").unlink()
     (output / "short" / "00002.png").unlink()
     result = evaluate()
-    assert result.returncode == 0 and "13 frames" in result.stdout
+    assert result.returncode == 0 and "13 masks" in result.stdout
     after = {path: path.stat().st_mtime_ns for path in output.glob("*/*.png")}
     assert {p.parent.name for p in before if after[p] == before[p]} == {"long"}
     assert {p.parent.name for p in before if after[p] != before[p]} == {"short"}
@@ -137,13 +137,18 @@ def test_two_processes_share_the_videos(evaluate, tmp_path):
     assert figures(tmp_path / "one/global_results-val.csv") == figures(tmp_path / "two/global_results-val.csv")
 
 
-def test_davis_2016_is_one_object_in_white(evaluate, tmp_path):
-    result = evaluate("--year", 2016)
+def test_davis_2016_is_one_object_in_white(evaluate, davis, tmp_path):
+    result = evaluate("--year", 2016, "--overlay")
     assert result.returncode == 0, result.stderr
     written = masks(tmp_path / "output")
     assert len(written) == 13 and set(np.unique(list(written["long/00000.png"]))) == {0, 255}
     assert all(set(np.unique(mask)) <= {0, 255} for mask in written.values())
     assert "long_1" in result.stdout and "long_2" not in result.stdout
+    # White is hard to see over a frame, so the pictures show the object in red.
+    frame = read_image(davis / "trainval/JPEGImages/480p/long/00000.jpg").astype(float)
+    drawn = read_image(tmp_path / "output/overlay/long/00000.jpg")
+    red, green, blue = (drawn - frame)[written["long/00000.png"] == 255].mean(axis=0)
+    assert red > green + 50 and red > blue + 50
 
 
 def test_testdev_has_first_masks_only_and_no_scores(evaluate, davis, tmp_path):

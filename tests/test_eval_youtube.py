@@ -113,13 +113,13 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_zip_holds_what_meta_json_asks_for(arguments, command, youtube, small_network, tmp_path):
+def test_the_zip_holds_what_meta_json_asks_for(arguments, command, inline, youtube, small_network, tmp_path):
     expected = {name: expected_masks(small_network, youtube, name) for name in VIDEOS}
     # What is neither asked for nor updates the memory is not even decoded, nor is anything after the last.
     root = shutil.copytree(youtube, tmp_path / "youtube")
     for frame in ("00001", "00003", "00006", "00008", "00011"):
         (root / f"all_frames/valid_all_frames/JPEGImages/late/{frame}.jpg").write_text("no image")
-    result = command(*arguments("--gt", root / "gt", path=root))
+    result = command(*arguments("--gt", root / "gt", "--overlay", path=root))
     assert result.returncode == 0, result.stderr
     assert "note" not in result.stdout and "12 masks" in result.stdout
 
@@ -135,6 +135,9 @@ def test_the_zip_holds_what_meta_json_asks_for(arguments, command, youtube, smal
         archive.extractall(tmp_path / "unzipped")
     output = tmp_path / "output"
     assert {str(path.relative_to(output)) for path in output.rglob("*.png")} == asked
+    drawn = {str(path.relative_to(output)) for path in (output / "overlay").glob("*/*.jpg")}
+    assert drawn == {name.replace("Annotations", "overlay").replace(".png", ".jpg") for name in asked}
+    assert all((output / f"overlay/{name}.jpg").is_file() for name in VIDEOS)
     for name in VIDEOS:
         for path in (tmp_path / "unzipped/Annotations" / name).iterdir():
             with Image.open(path) as image, Image.open(root / "valid/Annotations/late/00000.png") as given:
@@ -175,6 +178,10 @@ def test_the_zip_holds_what_meta_json_asks_for(arguments, command, youtube, smal
     assert list(overall) == ["Overall", "J_seen", "F_seen", "J_unseen", "F_unseen"]
     expected_row = [np.mean([seen, unseen]), *seen, *unseen]
     assert [float(value) for value in overall.values()] == pytest.approx(expected_row, abs=1e-5)
+
+    # The output says where the data and the ground truth lie.
+    result = inline("scripts/report.py", output)
+    assert result.returncode == 0 and "crab, unseen" in (output / "report.html").read_text()
 
 
 def test_only_needed_frames_are_planned(youtube):

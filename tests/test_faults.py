@@ -1,16 +1,12 @@
 """Faults of the machine and of files from outside: each ends with one sentence, or is worked around."""
 
 import argparse
-import contextlib
 import functools
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 import plain
-from conftest import ROOT, assert_refused, draw_clip, tensors, write_davis
+from conftest import ROOT, assert_refused, draw_clip, full_disk, tensors, write_davis
 from dataset.images import read_image, read_mask, write_mask
 from dataset.youtube import read_meta
 from model import save_network
@@ -54,19 +50,6 @@ def evaluate(inline, davis, small_checkpoint, tmp_path):
 
 
 CPU = ("--device", "cpu")
-
-
-@contextlib.contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file of this process grows beyond ``size`` bytes, as on a disk that is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def files(folder: Path) -> list[str]:

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import assert_refused, write_davis, write_evaluation
-from dataset.images import read_mask
+from conftest import assert_refused, draw_clip, store_masks, write_collection, write_davis, write_evaluation
+from dataset.folder_videos import FolderVideos
+from dataset.images import read_mask, write_mask
+from dataset.youtube import YouTubeVOS
 from util.errors import InputError
-from util.evaluation.metrics import global_results, score_videos, statistics, write_results
+from util.evaluation.metrics import global_results, score_plans, score_videos, statistics, write_results
+from util.evaluation.protocols import FolderProtocol, YouTubeProtocol, recorded_protocol
 from util.evaluation.report import COLOURS, EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
 
 ODD = """<!--<script>&"'{{1}}"""  # legal as a folder's name
@@ -73,6 +76,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def report(output: Path, davis: Path, page: Path) -> list[str]:
+    """Write the page about an output of eval_davis.py; returns the notes."""
+    return write_report(output, recorded_protocol(output, davis_path=davis), page)
+
+
 @pytest.fixture(scope="module")
 def davis(tmp_path_factory) -> Path:
     return write_davis(tmp_path_factory.mktemp("davis"), LENGTHS)
@@ -95,7 +103,7 @@ def evaluated(davis, tmp_path_factory) -> Path:
 def page(davis, evaluated, tmp_path_factory) -> Page:
     """Its report."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    assert write_report(evaluated, davis, path) == []
+    assert report(evaluated, davis, path) == []
     return Page(path)
 
 
@@ -135,18 +143,19 @@ def test_headline_figures_and_settings(page, scores):
         assert percent(overall[f"{measure}-Mean"]) in figures
         assert f"recall {percent(overall[f'{measure}-Recall'])}" in figures
         assert f"decay {percent(overall[f'{measure}-Decay'])}" in figures
-    assert {"31.0 FPS", "31 frames", "2 videos", "2F+L+RDE", "θ = 3 frames", "40", "0123456789ab"} <= set(figures)
+    assert {"31.0 FPS", "31 masks", "2 videos", "2F+L+RDE", "θ = 3 frames", "40", "0123456789ab"} <= set(figures)
     assert page.texts("title") == ["RDE-VOS on DAVIS 2017 val"]
 
 
 def test_the_table_has_every_object(page, scores):
     headings = page.texts("button")[:11]
-    assert headings[:4] == ["Video", "Object", "J&F", "J mean"] and headings[-2:] == ["Frames", "FPS"]
+    assert headings[:4] == ["Video", "Object", "J&F", "J mean"] and headings[-2:] == ["Scored", "FPS"]
     cells = iter(page.texts("td"))
     for score, fps in zip(scores, (50, 12), strict=True):
         for object_id, (j, f) in enumerate(zip(map(statistics, score.j), map(statistics, score.f), strict=True), 1):
             expected = [str(object_id), percent((j.mean + f.mean) / 2), *map(percent, (*j, *f))]
-            assert [next(cells) for _ in range(10)] == [*expected, str(len(score.frames) + 2), f"{fps:.1f}"]
+            length = len(score.frames) + 2
+            assert [next(cells) for _ in range(10)] == [*expected, f"{length - 2} of {length}", f"{fps:.1f}"]
     assert next(cells, None) is None
     assert page.texts("th", scope="row") == [score.name for score in scores for _ in score.j]
 
@@ -209,7 +218,7 @@ def test_plots_have_a_line_for_each_object_and_the_text_colour_of_the_page(page)
 def test_long_and_wide_videos_are_thinned_out(tmp_path):
     davis = write_davis(tmp_path / "davis", {"long": 130}, size=(24, 600), objects=1)
     output = write_evaluation(davis, tmp_path / "output", ["long"])
-    write_report(output, davis, tmp_path / "report.html")
+    report(output, davis, tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     (pictures,) = page.players
     numbers = [picture["number"] for picture in pictures]
@@ -223,7 +232,7 @@ def test_merged_objects(davis, tmp_path):
     output = write_evaluation(davis, tmp_path / "output", LENGTHS, year=2016)
     for path in output.glob("*/*.png"):
         Image.fromarray(np.where(read_mask(path) > 0, np.uint8(255), np.uint8(0))).save(path)
-    write_report(output, davis, tmp_path / "report.html")
+    report(output, davis, tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     merged = score_videos(davis / "trainval/Annotations/480p", output, LENGTHS, merge_objects=True)
     assert page.texts("dd")[0] == percent(global_results(merged)["J&F-Mean"])
@@ -241,7 +250,7 @@ def test_a_split_without_ground_truth_has_speed_and_player_only(davis, tmp_path)
         if mask.stem != "00000":
             mask.unlink()
     output = write_evaluation(davis, tmp_path / "output", LENGTHS, split="testdev")
-    assert write_report(output, root, tmp_path / "report.html") == []
+    assert report(output, root, tmp_path / "report.html") == []
     page = Page(tmp_path / "report.html")
     assert page.texts("title") == ["RDE-VOS on DAVIS 2017 test-dev"]
     assert page.texts("td") == ["2", "25", "50.0", "2", "6", "12.0"]
@@ -254,7 +263,7 @@ def test_a_split_without_ground_truth_has_speed_and_player_only(davis, tmp_path)
 def test_an_unfinished_output_says_what_is_missing(davis, copy, scores, tmp_path):
     (copy / "clip" / "00004.png").unlink()
     (copy / "global_results-val.csv").unlink()
-    notes = write_report(copy, davis, tmp_path / "report.html")
+    notes = report(copy, davis, tmp_path / "report.html")
     assert len(notes) == 2 and "clip (1 of 2 videos)" in notes[0] and "global_results-val.csv is missing" in notes[1]
     page = Page(tmp_path / "report.html")
     assert page.texts("li")[:2] == notes
@@ -264,18 +273,18 @@ def test_an_unfinished_output_says_what_is_missing(davis, copy, scores, tmp_path
 
 def test_scores_of_other_masks_are_pointed_out(davis, copy, tmp_path):
     shutil.copy(copy / "clip" / "00001.png", copy / "clip" / "00012.png")
-    (note,) = write_report(copy, davis, tmp_path / "report.html")
+    (note,) = report(copy, davis, tmp_path / "report.html")
     assert "global_results-val.csv has other figures" in note
     for text in ("", "J&F-Mean\n0.5\n", "J&F-Mean\n\xff\n"):
         (copy / "global_results-val.csv").write_text(text, encoding="latin-1")
-        (note,) = write_report(copy, davis, tmp_path / "report.html")
+        (note,) = report(copy, davis, tmp_path / "report.html")
         assert "cannot be read" in note
 
 
 def test_videos_too_short_to_be_scored(tmp_path):
     davis = write_davis(tmp_path / "davis", {"one": 1, "two": 2, "three": 3})
     output = write_evaluation(davis, tmp_path / "output", ["one", "two", "three"])
-    write_report(output, davis, tmp_path / "report.html")
+    report(output, davis, tmp_path / "report.html")
     cells = Page(tmp_path / "report.html").texts("td")
     assert cells[1:8] == ["–"] * 7 and "nan" not in cells and cells[41] != "–"
 
@@ -298,7 +307,7 @@ def test_videos_too_short_to_be_scored(tmp_path):
 def test_an_output_that_cannot_be_reported_is_refused(davis, copy, tmp_path, damage, message):
     damage(copy)
     with pytest.raises(InputError, match=re.escape(message)):
-        write_report(copy, davis, tmp_path / "report.html")
+        report(copy, davis, tmp_path / "report.html")
     assert not list(tmp_path.glob("*.html"))
 
 
@@ -307,15 +316,122 @@ def test_what_eval_davis_wrote_becomes_a_page(command, small_checkpoint, tmp_pat
     output = tmp_path / "output"
     flags = ("--davis_path", davis, "--output", output, "--device", "cpu", "--mem_every", 2)
     assert command("eval_davis.py", "--model", small_checkpoint, *flags).returncode == 0
-    result = command("scripts/report.py", output, "--davis_path", davis)
+    result = command("scripts/report.py", output)
     assert result.returncode == 0, result.stderr
     assert re.search(rf"^{re.escape(str(output))}/report.html \([\d.]+ MiB\)$", result.stdout)
     page = Page(output / "report.html")
     assert "θ = 2 frames" in page.texts("dd") and len(page.texts("th", scope="row")) == 2
 
 
+@pytest.fixture
+def collection(tmp_path) -> Path:
+    return write_collection(tmp_path / "collection")
+
+
+def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
+    """Objects that enter late, frames and videos without truth, and odd ids."""
+    folder = FolderVideos(collection / "images", collection / "masks", collection / "truth")
+    protocol = FolderProtocol(folder)
+    output = store_masks(protocol, tmp_path / "output", small_checkpoint, collection / "complete")
+    notes = write_report(output, recorded_protocol(output, gt=collection / "truth"), tmp_path / "report.html")
+    assert len(notes) == 3 and "unmasked" in notes[0] and "untold" in notes[1]
+    assert "global_results.csv is missing: eval_folder.py has not scored" in notes[2]
+    page = Page(tmp_path / "report.html")
+    assert page.texts("title") == [f"RDE-VOS on {'/'.join((collection / 'images').parts[-3:])}"]
+    assert {"48 pixels", "17 masks"} <= set(page.texts("dd"))
+    assert not any("NaN" in text for text in page.texts("script", type="application/json"))  # JSON has no NaN
+
+    scores = score_plans(protocol.plans, output / "masks")
+    overall = global_results(scores)
+    assert page.texts("dd")[0] == percent(overall["J&F-Mean"])
+    assert page.texts("th", scope="row") == ["again", "again", "late", "late", "untold"]
+    rows = np.array(page.texts("td")).reshape(5, 10)
+    assert rows[:, 0].tolist() == ["1", "2", "3", "7", "1"]
+    assert rows[:, 8].tolist() == ["2 of 6", "2 of 6", "7 of 8", "4 of 8", "0 of 3"]
+    figures = [item for score in scores for item in score.objects]
+    assert rows[:4, 2].tolist() == [percent(item.j.mean) for item in figures]
+    assert rows[4, 1:8].tolist() == ["–"] * 7
+
+    again, late, untold = page.players
+    assert [picture["name"] for picture in again if "truth" in picture] == ["shot10", "shot11", "shot13"]
+    assert [picture["name"] for picture in again if "j" in picture] == ["shot11", "shot13"]
+    assert [len(again), len(late), len(untold)] == [6, 8, 3] and not any("truth" in picture for picture in untold)
+    assert late[3]["j"][0] is not None and late[3]["j"][1] is None and None not in late[4]["j"]
+    assert [radio["value"] for radio in page.all("input", type="radio")][-2:] == ["prediction", "none"]
+    objects = [text for text in page.texts("li") if text.startswith("object")]
+    assert objects == ["object 1", "object 2, from frame shot10", "object 3", "object 7, from frame 00003", "object 1"]
+    svg = page.source.split('class="area"')[3]
+    assert [svg.count(f"stroke: {COLOURS[i - 1]}") > 0 for i in (1, 3, 7)] == [False, True, True]
+    moments = [text for text in page.texts("span") if ", object " in text and ", frame " in text]
+    assert len(moments) == len(page.texts("b")) and not any("untold" in moment for moment in moments)
+
+
+def test_frames_that_were_not_wanted(collection, small_checkpoint, tmp_path):
+    folder = FolderVideos(collection / "images", collection / "masks", every=3)
+    output = store_masks(FolderProtocol(folder), tmp_path / "output", small_checkpoint, collection / "complete")
+    write_report(output, recorded_protocol(output), tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert [[picture["number"] for picture in pictures] for pictures in page.players] == [[0, 3], [0, 3, 6], [0]]
+    assert page.texts("td")[:3] == ["2", "6", "2.0"] and "without ground truth" in page.source
+    assert "one frame in 3" in page.texts("footer")[0] and "2 of 6 frames" in page.source
+
+    # The frames are those with ground truth, wherever the data lie now.
+    shutil.rmtree(collection / "masks/untold")
+    folder = FolderVideos(collection / "images", collection / "masks", collection / "truth", only_truth=True)
+    output = store_masks(FolderProtocol(folder), tmp_path / "chosen", small_checkpoint, collection / "complete")
+    moved = collection.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=re.escape(str(collection / "images"))):
+        recorded_protocol(output)
+    paths = {"images": moved / "images", "masks": moved / "masks", "gt": moved / "truth"}
+    write_report(output, recorded_protocol(output, **paths), tmp_path / "report.html")
+    again, late = Page(tmp_path / "report.html").players
+    assert [picture["number"] for picture in again] == [2, 3, 5] and len(late) == 8
+
+
+def test_youtube(small_checkpoint, tmp_path):
+    """Categories, a late object, and the figures of the server."""
+    base = tmp_path / "valid"
+    frames, ids = draw_clip(11, 48, 80, 2)
+    for t in range(11):
+        (base / "JPEGImages/clip").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(frames[t]).save(base / f"JPEGImages/clip/{t:05d}.jpg")
+        write_mask(tmp_path / f"gt/clip/{t:05d}.png", ids[t])
+    for t in (0, 5):
+        write_mask(base / f"Annotations/clip/{t:05d}.png", ids[t])
+    (tmp_path / "train").mkdir()
+    asked = {"1": {"category": "dog", "frames": ["00000", "00005", "00010"]}}
+    (tmp_path / "train/meta.json").write_text(json.dumps({"videos": {"one": {"objects": asked}}}))
+    asked["2"] = {"category": "crab", "frames": ["00005", "00010"]}
+    (base / "meta.json").write_text(json.dumps({"videos": {"clip": {"objects": asked}}}))
+
+    output = store_masks(YouTubeProtocol(YouTubeVOS(tmp_path)), tmp_path / "output", small_checkpoint, tmp_path / "gt")
+    write_report(output, recorded_protocol(output), tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert page.texts("title") == ["RDE-VOS on YouTube-VOS valid"] and "without ground truth" in page.source
+    assert [picture["name"] for picture in page.players[0]] == ["00000", "00005", "00010"]
+    assert page.texts("li")[1:] == ["object 1, dog", "object 2, crab, from frame 00005"]
+
+    protocol = recorded_protocol(output, gt=tmp_path / "gt")
+    write_report(output, protocol, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    scores = score_plans(protocol.plans, output / "Annotations")
+    figures = protocol.figures(scores)
+    assert page.texts("dd")[:5] == [percent(figure) for figure in figures.values()]
+    assert page.texts("dt")[:2] == ["Overall mean of the four", "J seen region similarity"]
+    rows = np.array(page.texts("td")).reshape(2, 11)
+    assert rows[:, :2].tolist() == [["1", "dog, seen"], ["2", "crab, unseen"]]
+    assert rows[:, 9].tolist() == ["2 of 11", "1 of 11"]
+    assert rows[:, 3].tolist() == [percent(item.j.mean) for item in scores[0].objects]
+
+
+def test_flags_of_another_script_are_refused(davis, evaluated):
+    for name in ("yv_path", "images", "masks", "gt", "train_meta"):
+        with pytest.raises(InputError, match=f"written by eval_davis.py, which needs no --{name}"):
+            recorded_protocol(evaluated, **{name: davis})
+
+
 def test_bad_input_ends_with_one_sentence(command, davis, evaluated, tmp_path):
     with pytest.raises(InputError, match="trainval/"):
-        write_report(evaluated, tmp_path / "nowhere", tmp_path / "report.html")
+        report(evaluated, tmp_path / "nowhere", tmp_path / "report.html")
     refused = command("scripts/report.py", evaluated, "--davis_path", davis, "--output", davis)
     assert_refused(refused, davis, "cannot be written", "choose another folder")

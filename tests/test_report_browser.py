@@ -9,7 +9,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from conftest import write_davis, write_evaluation
+from conftest import store_masks, write_collection, write_davis, write_evaluation
+from dataset.folder_videos import FolderVideos
+from util.evaluation.protocols import FolderProtocol, recorded_protocol
 from util.evaluation.report import write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -27,7 +29,7 @@ def address(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("report")
     davis = write_davis(folder / "davis", LENGTHS, size=(90, 160))
     output = write_evaluation(davis, folder / "output", LENGTHS)
-    write_report(output, davis, folder / "report.html")
+    write_report(output, recorded_protocol(output), folder / "report.html")
     return (folder / "report.html").as_uri()
 
 
@@ -173,6 +175,23 @@ def test_masks_can_be_switched_and_the_video_played(browser):
     play.send_keys(Keys.SPACE)
     assert play.text == "Pause"
     wait(browser, lambda: shown(video) == "00008" and play.text == "Play")
+
+
+def test_frames_and_objects_without_truth(browser, small_checkpoint, tmp_path):
+    root = write_collection(tmp_path / "collection")
+    folder = FolderVideos(root / "images", root / "masks", root / "truth")
+    output = store_masks(FolderProtocol(folder), tmp_path / "output", small_checkpoint, root / "complete")
+    write_report(output, recorded_protocol(output, gt=root / "truth"), tmp_path / "report.html")
+    browser.get((tmp_path / "report.html").as_uri())
+    video = open_player(browser, 0)
+    video.find_elements(By.CSS_SELECTOR, "[type=radio]")[1].click()  # truth
+    assert shown(video) == "shot8 (no truth)"
+    slider(video).send_keys(Keys.END)
+    assert shown(video) == "shot13"
+    video = open_player(browser, 1)
+    slider(video).send_keys(*[Keys.ARROW_RIGHT] * 3)  # object 7 enters here, so only object 3 is scored
+    first, second = (item.text for item in video.find_elements(By.CSS_SELECTOR, ".objects li"))
+    assert first.startswith("object 3 J ") and second == "object 7, from frame 00003"
 
 
 def test_a_worst_moment_leads_to_its_frame(browser):

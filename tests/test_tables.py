@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 
 from conftest import assert_refused, write_davis
 from dataset.davis import DAVIS
-from dataset.images import read_image, read_mask, to_tensor
+from dataset.images import read_image, read_mask, to_tensor, write_mask
 from model.inference import InferenceCore
 from model.memory import BANKS
+from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 
 CLIPS = {"cows": 6, "other": 4}
@@ -87,7 +89,7 @@ def test_table_5_refuses_what_cannot_work(arguments, inline, published_state, tm
 
 
 def test_figure_3_of_a_clip_played_forward_and_backward(arguments, command, inline, davis, small_network, tmp_path):
-    flags = ("--stm_mem_every", 3, "--times")
+    flags = ("--year", 2016, "--stm_mem_every", 3, "--times")
     result = command(*arguments("long_video.py", *flags, 2))
     assert result.returncode == 0, result.stderr
     assert "almost unchanged" in result.stdout
@@ -106,25 +108,90 @@ def test_figure_3_of_a_clip_played_forward_and_backward(arguments, command, inli
     for row in rows:
         core = InferenceCore(small_network, bank=row["Bank"])
         predicted = [
-            core.step(images[t], torch.from_numpy(truth[0]) if n == 0 else None) for n, t in enumerate(unit * 2)
+            core.step(images[t], torch.from_numpy(truth[0] > 0).int() if n == 0 else None)
+            for n, t in enumerate(unit * 2)
         ]
-        pairs = [
-            (truth[t] == i, p.argmax(0).numpy() == i)
-            for t, p in list(zip(unit * 2, predicted, strict=True))[1:-1]
-            for i in (1, 2)
-        ]
+        pairs = [(truth[t] > 0, p.argmax(0).numpy() == 1) for t, p in list(zip(unit * 2, predicted, strict=True))[1:-1]]
         assert float(row["J"]) == pytest.approx(100 * np.mean([region_similarity(*pair) for pair in pairs]), abs=0.1)
         assert float(row["F"]) == pytest.approx(100 * np.mean([contour_accuracy(*pair) for pair in pairs]), abs=0.1)
     assert read_image(tmp_path / "figure3.png").shape[1] > 1000
 
     # A finished run is not done again: its record is what the table shows.
-    record = tmp_path / ".records/STM-2.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "j": 0.5, "f": 0.7}))
+    record = tmp_path / ".records/STM-3-2.json"
+    finished = json.loads(record.read_text())
+    record.write_text(json.dumps({**finished, "j": [[0.5]] * 22, "f": [[0.7]] * 22}))
     assert inline(*arguments("long_video.py", *flags, 2)).returncode == 0
     assert read_table(tmp_path / "figure3.csv")[1]["J&F"] == "60.000000"
-    assert_refused(inline(*arguments("long_video.py", "--times", 2)), tmp_path, "STM")
+    record.write_text(json.dumps({**finished, "j": [[0.5]] * 20}))
+    assert_refused(inline(*arguments("long_video.py", *flags, 2)), record, "delete")
+    assert_refused(inline(*arguments("long_video.py", "--times", 2)), tmp_path, "year")
+    assert_refused(inline(*arguments("long_video.py", *flags, 2, "--top", 20)), tmp_path, "top_k")
     assert_refused(inline(*arguments("long_video.py", *flags, 0)), "--times")
+    assert_refused(inline(*arguments("long_video.py", *flags, 2, "--forward")), "--times", "--forward")
+    assert_refused(inline(*arguments("long_video.py", *flags, 2, "--banks", "STM", "2G")), "'2G'", "F+L")
     assert_refused(inline(*arguments("long_video.py", *flags, 2, "--video", "absent")), "absent", "missing")
+
+
+def test_a_long_video_whose_objects_leave_and_return(arguments, inline, small_network, tmp_path):
+    """Drift, recovery and the rest by hand; object 2 is hidden for a moment, and then away for 30 frames."""
+    frames, away = 100, {*range(5, 10), *range(30, 60)}
+    base = write_davis(tmp_path / "davis", {"long": frames, "short": 2}) / "trainval"
+    truth = []
+    for t in range(frames):
+        path = base / f"Annotations/480p/long/{t:05d}.png"
+        ids = read_mask(path)
+        if t in away:
+            ids[ids == 2] = 0
+            write_mask(path, ids)
+        truth.append(ids)
+
+    def measure(*flags: object, video: str = "long") -> subprocess.CompletedProcess:
+        chosen = ("--video", video, "--forward", *flags)
+        return inline(*arguments("long_video.py", *chosen, path=tmp_path / "davis"))
+
+    result = measure("--banks", "F+L", "--mem_every", 5)
+    assert result.returncode == 0, result.stderr
+    first = (tmp_path / ".records/F+L-5-forward.json").stat().st_mtime_ns
+    # A bank that is added later is measured alone.
+    result = measure("--banks", "F+L", "STM", "--mem_every", 5, "--stm_mem_every", 20)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / ".records/F+L-5-forward.json").stat().st_mtime_ns == first
+    rows = read_table(tmp_path / "long.csv")
+    described = [(row["Bank"], row["θ"], row["Times"], row["Frames"]) for row in rows]
+    assert described == [("F+L", "5", "", "100"), ("STM", "20", "", "100")]
+
+    for row in rows:
+        core = InferenceCore(small_network, bank=row["Bank"], mem_every=int(row["θ"]))
+        scores = {}
+        for t in range(frames):
+            image = to_tensor(read_image(base / f"JPEGImages/480p/long/{t:05d}.jpg"))
+            ids = core.step(image, torch.from_numpy(truth[0]) if t == 0 else None).argmax(0).numpy()
+            for i in (1, 2):
+                pair = truth[t] == i, ids == i
+                scores[t, i] = 50 * (region_similarity(*pair) + contour_accuracy(*pair))
+        scored = range(1, frames - 1)
+        gone = {(t, 2) for t in away}
+        expected = {
+            "J&F": [scores[t, i] for t in scored for i in (1, 2)],
+            "J&F present": [scores[t, i] for t in scored for i in (1, 2) if (t, i) not in gone],
+            "J&F absent": [scores[place] for place in gone],
+            "Recovery": [scores[t, 2] for t in scored if t >= 60],
+        }
+        for name, values in expected.items():
+            assert float(row[name]) == pytest.approx(np.mean(values), abs=0.1), name
+        early, late = ([scores[t, i] for t in part for i in (1, 2)] for part in (range(1, 10), range(90, 99)))
+        assert float(row["Drift"]) == pytest.approx(np.mean(late) - np.mean(early), abs=0.1)
+    assert read_image(tmp_path / "long.png").shape[1] > 1000
+    assert_refused(measure(video="short"), "short", "2 frame")
+
+
+def test_recovery_is_the_first_fifty_frames_after_a_long_absence():
+    shown = np.array([True] * 10 + [False] * 24 + [True] * 10 + [False] * 25 + [True] * 30 + [False] * 3 + [True] * 40)
+    j = np.arange(len(shown), dtype=float)[:, None] / len(shown)
+    run = LongRun(j, j, shown[:, None], np.ones(len(shown) + 2), np.ones(len(shown) + 2))
+    assert run.recovery == pytest.approx(np.concatenate([j[69:99], j[102:122]]).mean())
+    always = LongRun(j, j, np.ones_like(j, dtype=bool), run.seconds, run.memory)
+    assert np.isnan(always.recovery) and np.isnan(always.while_absent)
 
 
 def test_a_clip_need_not_be_listed(tmp_path):

@@ -1,7 +1,7 @@
 """Objects cut out of photographs: pictures with opacity, taken apart at joints and bent.
 
 The pictures come from Debian's package tuxpaint-stamps-default, and photographs for scenery from Debian's packages of
-wallpapers. `PACKAGES` lists the packages with their licences.
+wallpapers. The tables below list them with their licences.
 """
 
 import functools
@@ -17,22 +17,33 @@ from toy.motion import scaling, translation
 from toy.textures import log_uniform, pick, texture
 from util.errors import InputError
 
+# Debian's package tuxpaint-stamps-default (GPL-2).
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 # Folders of stamps that hold photographs. The other folders hold drawings, letters and symbols.
 STAMP_FOLDERS = ("animals", "food", "hobbies", "household", "military", "plants", "space", "sports", "town", "vehicles")
-# The packages of wallpapers, the files in them that are photographs, and the licence that each package states.
+# Debian's packages of wallpapers: the folder, and the files or folders in it that are photographs.
 WALLPAPERS = {
+    # GPL-2 or later
     "plasma-workspace-wallpapers": (
         "/usr/share/wallpapers",
         (
             "Autumn", "BytheWater", "ColorfulCups", "DarkestHour", "EveningGlow", "FallenLeaf", "Grey", "Kite",
-            "Path", "SafeLanding", "summer_1am", "OneStandsOut",
+            "OneStandsOut", "Path", "SafeLanding", "summer_1am",
         ),
-        "LGPL-3 and CC BY-SA 4.0",
     ),
-    "mate-backgrounds": ("/usr/share/backgrounds/mate/nature", ("*",), "GPL-2 and CC BY-SA"),
-    "lomiri-wallpapers-16.04": ("/usr/share/backgrounds", ("*_by_*",), "CC BY-SA 3.0"),
+    # GPL-2 or later, and CC BY-SA 4.0
+    "mate-backgrounds": ("/usr/share/backgrounds/mate/nature", ("*",)),
+    # each picture has its own: CC BY 4.0, CC BY-SA 3.0, CC BY-SA 4.0 or CC0
+    "lomiri-wallpapers-16.04": (
+        "/usr/share/backgrounds",
+        (
+            "Bridge_by_*", "Dragonfly_by_*", "Picture_0B_by_*", "Picture_1A_by_*", "Wine_by_*", "aitzgorri_by_*",
+            "analogpattern_by_*", "free_by_*", "friends_by_*", "greentock_by_*", "life_by_*", "picosdeeuropa_by_*",
+            "seeding_by_*", "sunset_by_*", "umang_by_*",
+        ),
+    ),
 }  # fmt: skip
+_MARGIN = 4  # pixels around a picture, so that its edge is smooth
 _LEAST_COLOURS = 0.04  # share of distinct colours among the pixels, above which a picture counts as a photograph
 
 
@@ -75,7 +86,7 @@ def load_wallpapers() -> tuple[np.ndarray, ...]:
         InputError: a package is missing.
     """
     pictures = []
-    for package, (folder, names, _) in WALLPAPERS.items():
+    for package, (folder, names) in WALLPAPERS.items():
         found = 0
         for path in sorted(path for name in names for path in _images(Path(folder), name)):
             picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -113,10 +124,11 @@ def cut_out(
         softness: the amplitude of the ripple, as a share of the figure's size.
         photos: photographs, uint8 RGB [H,W,3], from which other textures may be cut.
     """
-    picture = _recoloured(rng, picture, photos)
     rows, columns = picture.shape[:2]
     unit = max(rows, columns)
-    root_to_pixels = translation(columns / 2 - 0.5, rows / 2 - 0.5) @ scaling(unit, unit)
+    middle_x, middle_y = columns / 2 + _MARGIN - 0.5, rows / 2 + _MARGIN - 0.5
+    root_to_pixels = translation(middle_x, middle_y) @ scaling(unit, unit)
+    picture = _recoloured(rng, picture, photos)
     opacity = picture[..., 3].astype(np.float32)
     whole = float((opacity >= 128).sum())
     pieces, parts = [opacity], [Part([])]
@@ -127,7 +139,7 @@ def cut_out(
         kept, moved, (x, y) = cut
         pieces[0] = kept
         pieces.append(moved)
-        joint = ((x - columns / 2 + 0.5) / unit, (y - rows / 2 + 0.5) / unit)
+        joint = ((x - middle_x) / unit, (y - middle_y) / unit)
         swing, beat = log_uniform(rng, 0.05, 0.7), pick(rng, [1, 1, 2])
         phase, layer = rng.uniform(0, 6.28), pick(rng, [-1, 1])
         parts.append(Part([], parent=0, joint=joint, swing=swing, beat=beat, phase=phase, layer=layer))
@@ -147,10 +159,9 @@ def cut_out(
 
 def _recoloured(rng: np.random.Generator, picture: np.ndarray, photos: Sequence[np.ndarray]) -> np.ndarray:
     """Return the picture, uint8 RGBA [H,W,4], with a margin, other colours and in some cases another texture."""
-    rows, columns = (-(-(side + 8) // 8) * 8 for side in picture.shape[:2])  # so that a half of a half fits
-    picture = cv2.copyMakeBorder(
-        picture, 4, rows - picture.shape[0] - 4, 4, columns - picture.shape[1] - 4, cv2.BORDER_CONSTANT
-    )
+    # Multiples of 8, so that smaller copies of the picture lie exactly on it.
+    bottom, right = (-(-(side + 2 * _MARGIN) // 8) * 8 - side - _MARGIN for side in picture.shape[:2])
+    picture = cv2.copyMakeBorder(picture, _MARGIN, bottom, _MARGIN, right, cv2.BORDER_CONSTANT)
     colours, opacity = picture[..., :3], picture[..., 3]
     kind = rng.random()
     if kind < 0.25:

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from dataset.images import write_mask
 from toy.cutouts import load_cutouts, load_wallpapers
-from toy.scene import LEAST_AREA, random_scene
-from toy.textures import load_photos
+from toy.scene import LEAST_AREA, LEAST_SPAN, random_scene
+from toy.textures import Pictures, load_photos
 from util.errors import InputError
 from util.files import atomic_path, claim
 from util.parallel import in_processes
@@ -37,6 +37,8 @@ class ToySettings:
         frames: the number of frames in a video. YouTube-VOS's training videos have this number of annotated frames,
             five apart.
         max_objects: the largest number of annotated objects in a video.
+        leave: if it is above 0, the objects of BL30K and DAVIS leave the picture again and again, for at least this
+            number of frames, and come back.
         static, bl, youtube_train, ...: the number of images or videos of each kind.
         photos: whether some of the textures are cut from photographs.
         cutouts: whether some objects and some sceneries are photographs; see `toy.cutouts`.
@@ -48,6 +50,7 @@ class ToySettings:
     width: int = 854
     frames: int = 25
     max_objects: int = 5
+    leave: int = 0
     static: int = 60
     bl: int = 4
     youtube_train: int = 6
@@ -75,7 +78,7 @@ def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, pro
     """
     root = Path(root)
     _check(settings)
-    _pictures(settings)  # a missing package is an error before anything is drawn
+    _style(settings)  # a missing package is an error before anything is drawn
     _claim(root, settings)
     jobs = [(kind, index) for kind in _KINDS for index in range(_jobs(settings, kind))]
     waiting = [job for job in jobs if not _finished(root, *job)]
@@ -99,6 +102,11 @@ def _check(settings: ToySettings) -> None:
         low, high = limits.get(name, (0, 10**6))
         if not low <= value <= high:
             raise InputError(f"--{name} {value} is out of range; choose a number from {low} to {high}")
+    if settings.frames < LEAST_SPAN * settings.leave:
+        raise InputError(
+            f"{settings.frames} frames are too few for objects to leave and come back; "
+            f"raise --frames to at least {LEAST_SPAN * settings.leave}, or lower --leave {settings.leave}"
+        )
 
 
 def _claim(root: Path, settings: ToySettings) -> None:
@@ -106,7 +114,11 @@ def _claim(root: Path, settings: ToySettings) -> None:
     note = root / "toy_data.json"
     if not note.is_file() and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
         raise InputError(f"{root} holds something other than toy data; choose a new folder")
-    for name, found, wanted in claim(note, asdict(settings)):
+    described = asdict(settings)
+    for name in ("leave", "cutouts", "hard"):
+        if not described[name]:
+            del described[name]  # the notes of data that was drawn before there was this setting do not have it
+    for name, found, wanted in claim(note, described):
         raise InputError(
             f"{root} holds toy data made with {name}={found}, not {wanted}; "
             "choose a new folder, or the settings in its toy_data.json"
@@ -158,13 +170,19 @@ def _rng(settings: ToySettings, kind: str, index: int) -> np.random.Generator:
     return np.random.default_rng([settings.seed, _KINDS[kind][0], index])
 
 
-def _pictures(settings: ToySettings) -> dict[str, Any]:
-    """Return the arguments of `random_scene` that say what a scene is made of, and how hard it is."""
-    pictures = {"photos": load_photos() if settings.photos else ()}
-    if settings.cutouts:
-        views = load_wallpapers()
-        pictures |= {"photos": (*pictures["photos"], *views), "cutouts": load_cutouts(), "views": views}
-    return pictures | {"hard": settings.hard}
+@functools.cache
+def _pictures(photos: bool, cutouts: bool) -> Pictures:
+    """Return the photographs that `ToySettings` with these values ask for."""
+    own = load_photos() if photos else ()
+    if not cutouts:
+        return Pictures(own)
+    views = load_wallpapers()
+    return Pictures((*own, *views), load_cutouts(), views)
+
+
+def _style(settings: ToySettings) -> dict[str, Any]:
+    """Return the arguments of `random_scene` that say what a scene is made of, and how hard it is to follow."""
+    return {"pictures": _pictures(settings.photos, settings.cutouts), "hard": settings.hard}
 
 
 class _Video:
@@ -195,7 +213,7 @@ def _draw_static(root: Path, settings: ToySettings, batch: int) -> tuple[list[Pa
     files = []
     for index in range(batch * _STATIC_BATCH, min(settings.static, (batch + 1) * _STATIC_BATCH)):
         rng = _rng(settings, "static", index)
-        scene = random_scene(rng, settings.height, settings.width, 1, [1], **_pictures(settings))
+        scene = random_scene(rng, settings.height, settings.width, 1, [1], **_style(settings))
         frame, ids = scene.frame(0)
         number, place = divmod(index, len(STATIC_FOLDERS))
         folder = root / "static" / STATIC_FOLDERS[place]
@@ -230,7 +248,8 @@ def _draw_dense(
     """Draw a video with a mask for every frame, or for the first frame only."""
     rng = _rng(settings, kind, index)
     labels = range(1, 1 + int(rng.integers(1, settings.max_objects + 1)))
-    scene = random_scene(rng, settings.height, settings.width, settings.frames, labels, **_pictures(settings))
+    size = (settings.height, settings.width)
+    scene = random_scene(rng, *size, settings.frames, labels, **_style(settings), leave=settings.leave)
     video = _Video(video_name(kind, index), int(rng.integers(80, 96)))
     for t in range(settings.frames):
         frame, ids = scene.frame(t)
@@ -245,7 +264,7 @@ def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[
     labels = _labels(rng, int(rng.integers(1, settings.max_objects + 1)), gaps=False)
     step = ANNOTATED_EVERY * _YOUTUBE_PACE
     span = settings.frames * step
-    scene = random_scene(rng, settings.height, settings.width, span, labels, **_pictures(settings))
+    scene = random_scene(rng, settings.height, settings.width, span, labels, **_style(settings))
     video = _Video(video_name("youtube_train", index), int(rng.integers(80, 96)))
     seen: dict[int, list[str]] = {label: [] for label in labels}
     for number in range(settings.frames):
@@ -280,7 +299,7 @@ def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[
     span = settings.frames * _YOUTUBE_PACE
     late = {label: t * _YOUTUBE_PACE for label, t in arrival.items()}
     size = (settings.height, settings.width)
-    scene = random_scene(rng, *size, span, labels, late, unseen=True, **_pictures(settings))
+    scene = random_scene(rng, *size, span, labels, late, unseen=True, **_style(settings))
     video = _Video(video_name("youtube_valid", index), int(rng.integers(80, 96)))
     start = ANNOTATED_EVERY if index % 3 == 1 else 0
     known: dict[int, int] = {}

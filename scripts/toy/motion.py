@@ -148,6 +148,7 @@ class Track:
         bounce_rate: the speed of jumps, in radians of a sine per frame.
         absences: the times when the object is away. Each has a start, an end, the direction in which the object
             leaves, and the number of frames that it takes to leave or to come back.
+        distance: how far an absence moves the object away.
     """
 
     centre: tuple[float, float]
@@ -164,6 +165,7 @@ class Track:
     bounce: float = 0.0
     bounce_rate: float = 0.3
     absences: list[tuple[float, float, float, float]] = field(default_factory=list)
+    distance: float = 1.3
 
     def away(self, t: float) -> tuple[float, float]:
         """Return the distance (x, y) between the object and its path that an absence causes at time ``t``."""
@@ -171,7 +173,8 @@ class Track:
         for start, end, direction, ease in self.absences:
             share = min(1.0, max(0.0, min((t - start) / ease, (end - t) / ease)))
             share = share * share * (3 - 2 * share)
-            x, y = x + share * 1.3 * math.cos(direction), y + share * 1.3 * math.sin(direction)
+            away = share * self.distance
+            x, y = x + away * math.cos(direction), y + away * math.sin(direction)
         return x, y
 
     def matrix(self, t: float, camera: Camera, height: int, width: int) -> np.ndarray:
@@ -220,8 +223,3 @@ class Companion:
         y += size * (self.offset[1] + self.sway[1](t))
         size *= self.scale * math.exp(self.log_scale(t))
         return translation(x, y) @ scaling(size, size)
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """The mean place (x, y) of the object, which decides what is in front of what."""
-        return self.leader.centre

@@ -8,14 +8,15 @@ import cv2
 import numpy as np
 
 from toy.backdrop import Backdrop, random_backdrop, twigs
-from toy.figures import Figure, crop, draw, dress, measure, over, smear
-from toy.hard import Material, puffs, random_object
+from toy.figures import Figure, crop, draw, over, smear
 from toy.motion import Camera, Companion, Track, Wander, random_camera, unsteady_camera, wander_at_speed
-from toy.plans import random_plan
-from toy.textures import colour, log_uniform, noise, pick
+from toy.objects import puffs, random_object
+from toy.textures import Pictures, log_uniform, noise, pick
 from toy.turning import Turntable
 
 LEAST_AREA = 0.004  # smallest share of the frame that an object covers in its first annotated frame
+LEAST_SPAN = 6  # length of a video in which objects leave and come back, in multiples of the shortest absence
+_OUT_OF_SIGHT = 3.0  # frame widths from its path at which every object is outside of the picture
 
 
 @dataclass
@@ -332,10 +333,9 @@ def random_scene(
     labels: Sequence[int],
     late: dict[int, float] | None = None,
     unseen: bool = False,
-    photos: Sequence[np.ndarray] = (),
-    cutouts: Sequence[np.ndarray] = (),
-    views: Sequence[np.ndarray] = (),
+    pictures: Pictures | None = None,
     hard: bool = False,
+    leave: float = 0.0,
 ) -> Scene:
     """Return a random video.
 
@@ -346,64 +346,89 @@ def random_scene(
         labels: the ids of the annotated objects.
         late: by id, the time at which an object is visible, for objects that are not visible at time 0.
         unseen: whether the video may show categories that no training video shows.
-        photos: photographs, uint8 RGB [H,W,3], from which textures may be cut.
-        cutouts: photographed objects, uint8 RGBA [H,W,4].
-        views: photographs, uint8 RGB [H,W,3], that may be the whole scenery.
-        hard: whether objects turn, grow and shrink, come in many colours and with spray around them, and whether the
-            camera is unsteady and thin things are in front.
+        pictures: the photographs that the scene may be made of; None for a scene without photographs.
+        hard: whether objects may turn, grow and shrink tenfold, have many colours, and have spray around them, and
+            whether the camera may be unsteady and thin things may be in front.
+        leave: if it is above 0, every annotated object leaves the picture again and again, for at least this time, and
+            comes back at least once. ``span`` is at least `LEAST_SPAN` times as long.
 
     Returns:
         A scene. At time 0, or at its ``late`` time, an object covers at least the share `LEAST_AREA` of the frame. In
         rare cases no such path is found.
     """
-    late = late or {}
+    late, pictures = late or {}, pictures or Pictures()
     camera = unsteady_camera(rng) if hard and rng.random() < 0.35 else random_camera(rng)
-    backdrop = random_backdrop(rng, height, width, photos, views)
+    if leave:
+        camera.speed = camera.ahead = 0.0  # the scenery would be too short for so long a journey
+    backdrop = random_backdrop(rng, height, width, pictures.photos, pictures.views)
     if hard and rng.random() < 0.2:
         backdrop.front.append(twigs(rng, height, width))
     light = random_light(rng, height, width)
     actors: list[Actor] = []
     largest = 0.5 / len(labels) ** 0.5
     for label in [*labels, *[0] * int(rng.choice(5, p=[0.3, 0.3, 0.2, 0.1, 0.1]))]:
-        twins = [actor for actor in actors if actor.label]  # figures that others may look like
+        twins = [actor for actor in actors if actor.label]
         area = log_uniform(rng, 0.015, largest) if label else log_uniform(rng, 0.004, 0.12)
         if twins and rng.random() < (0.2 if label else 0.35):  # the object looks the same as another one
             twin = pick(rng, twins)
             figure, category, area, tall = twin.figure, twin.category, twin.area * rng.uniform(0.6, 1), twin.height
             size = twin.track.scale * math.sqrt(area / twin.area)
-        elif cutouts or hard:
-            material = Material(photos, cutouts, [*backdrop.colours], hard)
-            figure, outline, category, size = random_object(rng, area * height * width, (height, width), material)
-            tall = outline.height
         else:
-            parts, category = random_plan(rng, unseen)
-            outline = measure(parts)
+            figure, outline, category, size = random_object(
+                rng, area * height * width, (height, width), pictures, backdrop.colours, unseen, hard
+            )
             tall = outline.height
-            size = math.sqrt(area * height * width / outline.area)
-            size = min(size, 1.4 * width / outline.width, 1.3 * height / outline.height)
-            softness = log_uniform(rng, 0.004, 0.08) if rng.random() < 0.6 else 0.0
-            near = [pick(rng, backdrop.colours) * log_uniform(rng, 0.8, 1.25)] if rng.random() < 0.25 else []
-            palette = [*near, *(colour(rng) for _ in range(5))]
-            rng.shuffle(palette)
-            figure = dress(rng, parts, size * 1.2, softness, palette, photos)
         track = random_track(rng, height, width, size, tall, span, camera, backdrop.floor, bool(label))
         if hard and rng.random() < 0.45:
             track.log_scale = Wander(rng, log_uniform(rng, 0.3, 1.3), log_uniform(rng, 30, 150))
         actors.append(Actor(figure, track, label, category, area, tall, rng.uniform(0, 100)))
     # An object whose lower end is lower in the frame is nearer.
     actors.sort(key=lambda actor: actor.track.centre[1] * width + actor.track.scale * actor.height / 2)
-    for actor in list(actors) if hard else ():
-        if rng.random() < 0.2:
-            cloud, way = puffs(rng, photos), Companion(
-                actor.track, (rng.normal(0, 0.4), rng.uniform(0, 0.6) * actor.height),
-                (Wander(rng, 0.2, rng.uniform(6, 40)), Wander(rng, 0.1, rng.uniform(6, 40))),
-                Wander(rng, 0.4, rng.uniform(10, 60)), rng.uniform(0.4, 1.5),
-            )  # fmt: skip
-            place = next(i for i, other in enumerate(actors) if other is actor) + int(rng.integers(2))
-            actors.insert(place, Actor(cloud, way, 0, "", 0.0, 1.0, rng.uniform(0, 100)))
     scene = Scene(height, width, backdrop, camera, actors, light)
     _bring_into_sight(rng, scene, span, late)
+    if hard:
+        _add_spray(rng, scene, pictures)
+    if leave:
+        for actor in scene.actors:
+            if actor.label:
+                _plan_absences(rng, actor.track, span, leave)
     return scene
+
+
+def _add_spray(rng: np.random.Generator, scene: Scene, pictures: Pictures) -> None:
+    """Put spray, dust or smoke that belongs to nobody before or behind some of the actors."""
+    actors = []
+    for actor in scene.actors:
+        if rng.random() < 0.2:
+            track = Companion(
+                leader=actor.track,
+                offset=(rng.normal(0, 0.4), rng.uniform(0, 0.6) * actor.height),
+                sway=(Wander(rng, 0.2, rng.uniform(6, 40)), Wander(rng, 0.1, rng.uniform(6, 40))),
+                log_scale=Wander(rng, 0.4, rng.uniform(10, 60)),
+                scale=rng.uniform(0.4, 1.5),
+            )
+            cloud = Actor(puffs(rng, pictures.photos), track, 0, "", 0.0, 1.0, rng.uniform(0, 100))
+            actors += pick(rng, [[cloud, actor], [actor, cloud]])
+        else:
+            actors.append(actor)
+    scene.actors[:] = actors
+
+
+def _plan_absences(rng: np.random.Generator, track: Track, span: float, leave: float) -> None:
+    """Let an object leave the picture, each time for ``leave`` frames or longer, and come back on the same side.
+
+    Between absences the object is on its path for a half to three times ``leave`` frames, so that several objects leave
+    at different times.
+    """
+    track.absences, track.distance = [], _OUT_OF_SIGHT
+    ease = min(100.0, leave / 2)
+    end = 0.0
+    while True:
+        start = end + rng.uniform(0.5, 3) * leave
+        end = start + 2 * ease + rng.uniform(1, 1.5) * leave
+        if end + leave / 2 > span:
+            return
+        track.absences.append((start, end, pick(rng, [0.0, math.pi]) + rng.normal(0, 0.2), ease))
 
 
 def _bring_into_sight(rng: np.random.Generator, scene: Scene, span: float, late: dict[int, float]) -> None:

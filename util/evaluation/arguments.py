@@ -12,8 +12,8 @@ from util.evaluation.stream import EngineSettings, engine_network
 from util.numbers import positive
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that choose the network, the device and how the network reads its memory."""
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose the network and how the network reads its memory."""
     parser.add_argument(
         "--model", type=Path, default=SHIPPED_WEIGHTS,
         help="checkpoint; its architecture is read from the file (default: the small network shipped with the project)",
@@ -21,6 +21,18 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=positive, default=40, metavar="K", help="memory positions that each position reads"
     )
+
+
+def weights_notes(arguments: argparse.Namespace) -> list[str]:
+    """The sentence which says that the network is the shipped one; no sentence for any other network."""
+    if arguments.model != SHIPPED_WEIGHTS:
+        return []
+    return ["using the small network shipped with the project, trained on drawn data; --model chooses another"]
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `add_weights_arguments`, and the flags that choose the device and the precision."""
+    add_weights_arguments(parser)
     parser.add_argument("--amp", action="store_true", help="compute in half precision")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
@@ -39,9 +51,7 @@ def network_notes(arguments: argparse.Namespace, device: torch.device) -> list[s
 
     They say that the network is the shipped one, and that the device has no half precision.
     """
-    notes = []
-    if arguments.model == SHIPPED_WEIGHTS:
-        notes.append("using the small network shipped with the project, trained on drawn data; --model chooses another")
+    notes = weights_notes(arguments)
     if arguments.amp and inference_dtype(device, amp=True) == torch.float32:
         notes.append("note: this CPU has no arithmetic in 16 bits, so --amp changes nothing")
     return notes

@@ -12,11 +12,11 @@ import csv
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -30,6 +30,9 @@ from util.files import write_csv
 
 CONTOUR_TOLERANCE = 0.008  # of the image diagonal
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
 
 class Statistics(NamedTuple):
     """The three figures that DAVIS reports for J or F of an object."""
@@ -39,21 +42,69 @@ class Statistics(NamedTuple):
     decay: float  # the mean of the first quarter of the frames minus the mean of the last quarter
 
 
+class ObjectFigures(NamedTuple):
+    """J and F of an object over the frames in which the object is scored."""
+
+    id: int
+    frames: int  # in which the object is scored
+    j: Statistics
+    f: Statistics
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """What is scored of a video.
+
+    Attributes:
+        truth: the folder of the true masks, ``<frame>.png``; the last part of the path names the video.
+        ids: the ids of the objects, in order. A prediction must not hold a higher id.
+        frames: the ids of the objects that are scored in a frame, by the name of the frame without suffix; in order.
+        merge_objects: whether every id except 0 is object 1, in ground truth and predictions, as in DAVIS 2016.
+    """
+
+    truth: Path
+    ids: Sequence[int]
+    frames: Mapping[str, Sequence[int]]
+    merge_objects: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class VideoScore:
     """J and F of every object of a video in every scored frame.
 
     Attributes:
         name: the video's folder name.
-        frames: names, without suffix, of the scored frames; the first and the last frame of a video are not scored.
-        j: region similarity [objects, frames], float64; row i belongs to object id i + 1.
-        f: contour accuracy [objects, frames], float64.
+        ids: the ids of the objects.
+        frames: names, without suffix, of the scored frames.
+        j: region similarity [objects, frames], float64; NaN where an object is not scored in a frame.
+        f: contour accuracy [objects, frames], float64; NaN where ``j`` is NaN.
     """
 
     name: str
+    ids: Sequence[int]
     frames: list[str]
     j: np.ndarray
     f: np.ndarray
+
+    @property
+    def objects(self) -> list[ObjectFigures]:
+        """The figures of the objects, in the order of ``ids``."""
+        figures = []
+        for object_id, j, f in zip(self.ids, self.j, self.f, strict=True):
+            scored = ~np.isnan(j)
+            count = int(scored.sum())
+            figures.append(ObjectFigures(object_id, count, statistics(j[scored]), statistics(f[scored])))
+        return figures
+
+    @property
+    def frame_means(self) -> dict[str, float]:
+        """The mean of J and F over the objects that are scored in a frame, by the name of the frame."""
+        return dict(zip(self.frames, map(_nanmean, ((self.j + self.f) / 2).T), strict=True))
+
+    @property
+    def mean(self) -> float:
+        """The mean J&F of the objects; NaN where no object is scored."""
+        return _nanmean(np.array([(figures.j.mean + figures.f.mean) / 2 for figures in self.objects]))
 
 
 def region_similarity(truth: np.ndarray, prediction: np.ndarray) -> float | np.ndarray:
@@ -128,8 +179,7 @@ def score_video(truth_folder: Path | str, prediction_folder: Path | str, merge_o
         InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id that the
             first ground-truth mask does not allow; or the first ground-truth mask holds no object.
     """
-    truth_folder = Path(truth_folder)
-    return _score([(truth_folder, Path(prediction_folder))], merge_objects, progress=False)[0]
+    return _score([(davis_plan(Path(truth_folder), merge_objects), Path(prediction_folder))], progress=False)[0]
 
 
 def score_videos(
@@ -153,8 +203,46 @@ def score_videos(
     Raises:
         InputError: as in `score_video`.
     """
-    folders = [(Path(truth_root) / video, Path(prediction_root) / video) for video in videos]
-    return _score(folders, merge_objects, progress)
+    plans = [davis_plan(Path(truth_root) / video, merge_objects) for video in videos]
+    return score_plans(plans, Path(prediction_root), progress=progress)
+
+
+def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
+    """What DAVIS scores of a video: every object in every frame but the first and the last; see `score_video`.
+
+    Raises:
+        InputError: the folder holds no mask, or the first mask cannot be read or holds no object.
+    """
+    names = (path.name for path in truth_folder.glob("*.png") if not path.name.startswith("."))
+    frames = sorted(names, key=frame_order)
+    if not frames:
+        raise InputError(f"{truth_folder} holds no PNG masks; check the ground truth's folder and the video's name")
+    first = read_mask(truth_folder / frames[0])
+    objects = int(first.any()) if merge_objects else int(first[first != VOID].max(initial=0))
+    if not objects:
+        raise InputError(f"{truth_folder / frames[0]} shows no object; a video's first mask must show all to be scored")
+    ids = range(1, objects + 1)
+    return ScoringPlan(truth_folder, ids, {Path(frame).stem: ids for frame in frames[1:-1]}, merge_objects)
+
+
+def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress: bool = False) -> list[VideoScore]:
+    """Score what the plans name, ``<prediction_root>/<video>/<frame>.png`` each, on all cores.
+
+    The files of all videos are checked before the first video is scored, so that a missing file is reported at once.
+
+    Args:
+        plans: what to score of each video.
+        prediction_root: the folder with a subfolder of predictions for each video.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        the scores, in the order of the plans.
+
+    Raises:
+        InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id above those
+            of the plan.
+    """
+    return _score([(plan, prediction_root / plan.truth.name) for plan in plans], progress)
 
 
 def check_scorable(videos: Sequence[Video], truth_root: Path | None, *, progress: bool = False) -> None:
@@ -169,21 +257,41 @@ def check_scorable(videos: Sequence[Video], truth_root: Path | None, *, progress
         InputError: a given mask cannot be used; or a mask of the ground truth is missing, cannot be read or has another
             size than the frames; or the first mask of a video shows no object.
     """
+    plans = [davis_plan(truth_root / video.name, video.merge_objects) for video in videos] if truth_root else []
+    check_plans(videos, plans, progress=progress)
+
+
+def check_plans(
+    videos: Sequence[Video], plans: Sequence[ScoringPlan], *, progress: bool = False
+) -> dict[str, set[int]]:
+    """Check, before any video is segmented, the given masks and the true masks that the plans will need.
+
+    Args:
+        videos: the videos that will be segmented.
+        plans: what will be scored of these videos.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        the ids that the true masks show, by the name of the video.
+
+    Raises:
+        InputError: a given mask cannot be used; or a true mask is missing, cannot be read or has another size than the
+            frames.
+    """
     for video in videos:
         for number in video.masks:
             video.read_given_mask(number)
-    if truth_root is None:
-        return
-    tasks = [
-        (truth_root / video.name / frame, video.size, video.name)
-        for video in videos
-        for frame in _list_truth(truth_root / video.name, video.merge_objects)[1]
-    ]
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        hidden = None if progress else True  # None shows the bar only in terminals
-        checked = pool.map(lambda task: read_sized_mask(*task), tasks)
-        for _ in tqdm(checked, total=len(tasks), desc="checking", unit="mask", disable=hidden):
-            pass
+    sizes = {video.name: video.size for video in videos}
+    tasks = [(plan.truth, frame) for plan in plans for frame in plan.frames]
+
+    def check(task: tuple[Path, str]) -> np.ndarray:
+        folder, frame = task
+        return np.unique(read_sized_mask(folder / f"{frame}.png", sizes[folder.name], folder.name))
+
+    shown: dict[str, set[int]] = {plan.truth.name: set() for plan in plans}
+    for (folder, _), ids in zip(tasks, _in_threads(check, tasks, "checking", "mask", progress), strict=True):
+        shown[folder.name].update(ids[ids > 0].tolist())
+    return shown
 
 
 def global_results(scores: Sequence[VideoScore]) -> dict[str, float]:
@@ -196,7 +304,7 @@ def global_results(scores: Sequence[VideoScore]) -> dict[str, float]:
     """
     results = {"J&F-Mean": math.nan}
     for measure in ("j", "f"):
-        objects = [statistics(values) for score in scores for values in getattr(score, measure)]
+        objects = [getattr(figures, measure) for score in scores for figures in score.objects]
         for name in Statistics._fields:
             figures = np.array([getattr(figure, name) for figure in objects])
             results[f"{measure.upper()}-{name.capitalize()}"] = _nanmean(figures)
@@ -207,9 +315,7 @@ def global_results(scores: Sequence[VideoScore]) -> dict[str, float]:
 def object_results(scores: Sequence[VideoScore]) -> dict[str, tuple[float, float]]:
     """J-Mean and F-Mean of every object by DAVIS's name, ``<video>_<id>``; NaN without scored frames."""
     return {
-        f"{score.name}_{object_id}": (statistics(j).mean, statistics(f).mean)
-        for score in scores
-        for object_id, (j, f) in enumerate(zip(score.j, score.f, strict=True), 1)
+        f"{score.name}_{figures.id}": (figures.j.mean, figures.f.mean) for score in scores for figures in score.objects
     }
 
 
@@ -246,48 +352,42 @@ def read_results(output_folder: Path | str, split: str = "val") -> tuple[float, 
     return tuple(100 * float(figures[name]) for name in ("J&F-Mean", "J-Mean", "F-Mean"))
 
 
-def _score(folders: list[tuple[Path, Path]], merge_objects: bool, progress: bool) -> list[VideoScore]:
-    videos = [(*_list_frames(*pair, merge_objects), *pair) for pair in folders]
-    tasks = [(truth / frame, prediction / frame, n) for n, frames, truth, prediction in videos for frame in frames]
-    # Threads are faster than processes here: the import of torch takes a process about as long as all of DAVIS's val
-    # takes to score. Decoding and array operations release the interpreter lock. More than eight threads wait for it.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        scored = pool.map(lambda task: _score_frame(*task, merge_objects), tasks)
-        hidden = None if progress else True  # None shows the bar only in terminals
-        scored = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=hidden)))
+def _score(videos: list[tuple[ScoringPlan, Path]], progress: bool) -> list[VideoScore]:
+    """Score the predictions in the folder beside each plan."""
+    for plan, folder in videos:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is missing; predict this video, or leave it out of those to score")
+        for frame in plan.frames:
+            if not (folder / f"{frame}.png").is_file():
+                raise InputError(f"{folder / frame}.png is missing; predict every frame of the video")
+    tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
+    scored = _in_threads(lambda task: _score_frame(*task), tasks, "scoring", "frame", progress)
     scores = []
-    for objects, frames, truth, _ in videos:
-        j, f = np.array([next(scored) for _ in frames]).reshape(-1, 2, objects).transpose(1, 2, 0)
-        scores.append(VideoScore(truth.name, [Path(frame).stem for frame in frames], j, f))
+    for plan, _ in videos:
+        j, f = figures = np.full((2, len(plan.ids), len(plan.frames)), np.nan)
+        for number, ids in enumerate(plan.frames.values()):
+            figures[:, [plan.ids.index(object_id) for object_id in ids], number] = next(scored)
+        scores.append(VideoScore(plan.truth.name, plan.ids, list(plan.frames), j, f))
     return scores
 
 
-def _list_frames(truth_folder: Path, prediction_folder: Path, merge_objects: bool) -> tuple[int, list[str]]:
-    """The number of objects and the file names of the frames to score, all of which are predicted."""
-    objects, frames = _list_truth(truth_folder, merge_objects)
-    if not prediction_folder.is_dir():
-        raise InputError(f"{prediction_folder} is missing; predict this video, or leave it out of those to score")
-    for frame in frames:
-        if not (prediction_folder / frame).is_file():
-            raise InputError(f"{prediction_folder / frame} is missing; predict every frame of the video")
-    return objects, frames
+def _in_threads(
+    work: Callable[[Task], Result], tasks: Sequence[Task], title: str, unit: str, progress: bool
+) -> Iterator[Result]:
+    """Yield ``work(task)`` for each task in order, on all cores; all work is done before the first result comes.
+
+    Threads are faster than processes here: the import of torch takes a process about as long as all of DAVIS's val
+    takes to score. Decoding and array operations release the interpreter lock. More than eight threads wait for it.
+    """
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        hidden = None if progress else True  # None shows the bar only in terminals
+        results = list(tqdm(pool.map(work, tasks), total=len(tasks), desc=title, unit=unit, disable=hidden))
+    return iter(results)
 
 
-def _list_truth(truth_folder: Path, merge_objects: bool) -> tuple[int, list[str]]:
-    """The number of objects and the file names of the frames to score."""
-    names = (path.name for path in truth_folder.glob("*.png") if not path.name.startswith("."))
-    frames = sorted(names, key=frame_order)
-    if not frames:
-        raise InputError(f"{truth_folder} holds no PNG masks; check the ground truth's folder and the video's name")
-    first = read_mask(truth_folder / frames[0])
-    objects = int(first.any()) if merge_objects else int(first[first != VOID].max(initial=0))
-    if not objects:
-        raise InputError(f"{truth_folder / frames[0]} shows no object; a video's first mask must show all to be scored")
-    return objects, frames[1:-1]
-
-
-def _score_frame(truth_path: Path, prediction_path: Path, objects: int, merge_objects: bool) -> np.ndarray:
-    """J and F of every object in one frame, float64 [2, objects]."""
+def _score_frame(plan: ScoringPlan, prediction_folder: Path, frame: str) -> np.ndarray:
+    """J and F of every object that is scored in a frame, float64 [2, objects]."""
+    truth_path, prediction_path = (folder / f"{frame}.png" for folder in (plan.truth, prediction_folder))
     truth, prediction = read_mask(truth_path), read_mask(prediction_path)
     if prediction.shape != truth.shape:
         (height, width), (true_height, true_width) = prediction.shape, truth.shape
@@ -295,17 +395,17 @@ def _score_frame(truth_path: Path, prediction_path: Path, objects: int, merge_ob
             f"{prediction_path} is {width}x{height}, its ground truth {true_width}x{true_height}; "
             "predict at the ground truth's size"
         )
-    if merge_objects:
+    if plan.merge_objects:
         truth, prediction = (truth != 0).view(np.uint8), (prediction != 0).view(np.uint8)
-    if prediction.max() > objects:
+    if prediction.max() > max(plan.ids):
         raise InputError(
-            f"{prediction_path} holds id {prediction.max()}, but the video has {objects} object(s); "
+            f"{prediction_path} holds id {prediction.max()}, but the video has {len(plan.ids)} object(s); "
             "use the ids of the first ground-truth mask, or merge the objects for DAVIS 2016"
         )
     radius = _radius(truth.shape, CONTOUR_TOLERANCE)
     box = _box(truth | prediction)
     truth, prediction = truth[box], prediction[box]
-    masks = [((truth == i).view(np.uint8), (prediction == i).view(np.uint8)) for i in range(1, objects + 1)]
+    masks = [((truth == i).view(np.uint8), (prediction == i).view(np.uint8)) for i in plan.frames[frame]]
     return np.array(
         [[_region_similarity(*pair) for pair in masks], [_contour_accuracy(*pair, radius) for pair in masks]]
     )

@@ -77,13 +77,41 @@ class OutputFolder:
             raise InputError(f"{self._note} is missing; point at the folder that the evaluation wrote")
         return self._read(self._note)
 
+    def record_truth(self, **paths: Path) -> None:
+        """Write down by which ground truth the results were scored, so that a report finds the ground truth again.
+
+        Args:
+            paths: the files and folders that the scores depend on, by names for `truth`.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        with atomic_path(self._truth) as temporary:
+            temporary.write_text(json.dumps({name: str(path.resolve()) for name, path in paths.items()}))
+
+    def truth(self) -> dict[str, Path]:
+        """The paths that `record_truth` wrote, by their names; none if the results were not scored.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        return {name: Path(path) for name, path in self._read(self._truth).items()} if self._truth.is_file() else {}
+
     def mask(self, video: Video, number: int) -> Path:
         """The file with the mask of a frame."""
         return self.masks / video.name / mask_name(video, number)
 
     def is_finished(self, video: Video) -> bool:
-        """Whether the folder holds all masks of a video, and its record."""
-        return self._record(video).is_file() and all(self.mask(video, number).is_file() for number in video.results)
+        """Whether the folder holds all masks of a video and its record, and the given masks have not changed.
+
+        Raises:
+            InputError: the record cannot be read.
+        """
+        record = self._record(video)
+        if not (record.is_file() and all(self.mask(video, number).is_file() for number in video.results)):
+            return False
+        given = _given(video)
+        return self._read(record).get("given", given) == given  # older records do not say
 
     def store(self, video: Video, results: Iterable[Segmented], written: Callable[[], object]) -> None:
         """Write the masks of a video while its results come in, and then its record.
@@ -117,7 +145,8 @@ class OutputFolder:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk the masks would be in the way
         with atomic_path(self._record(video)) as temporary:
-            temporary.write_text(json.dumps({"frames": len(video.results), "seconds": seconds}))
+            record = {"frames": len(video.results), "seconds": seconds, "given": _given(video)}
+            temporary.write_text(json.dumps(record))
 
     def throughput(self, videos: Iterable[Video]) -> Throughput:
         """The throughput of finished videos together.
@@ -138,11 +167,23 @@ class OutputFolder:
     def _note(self) -> Path:
         return self.records / "settings.json"
 
+    @property
+    def _truth(self) -> Path:
+        return self.records / ".truth.json"
+
     def _record(self, video: Video) -> Path:
-        return self.records / f"{video.name}.json"
+        path = self.records / f"{video.name}.json"
+        if path == self._note:
+            raise InputError(f"{path} is the file of the settings, so no video can have this name; rename its folders")
+        return path
 
     def _read(self, path: Path) -> dict[str, Any]:
         return read_json(path, _REMEDY)
+
+
+def _given(video: Video) -> dict[str, str]:
+    """The contents of the given masks, as SHA-256 by the name of the frame: a changed mask asks for another result."""
+    return {video.frame_name(number): sha256(path) for number, path in sorted(video.masks.items())}
 
 
 def evaluate(
@@ -150,7 +191,8 @@ def evaluate(
 ) -> Throughput:
     """Segment videos into an output folder, shared out over the processes.
 
-    Finished videos are left as they are, so an interrupted run goes on where it stopped.
+    Finished videos are left as they are, so an interrupted run goes on where it stopped. A video is segmented again if
+    its given masks have changed.
 
     Returns:
         the throughput of all videos together, in whichever run and process they were segmented; the same in every

@@ -14,6 +14,7 @@ from util.evaluation.metrics import VideoScore
 from util.files import atomic_path
 
 MARGIN = 8  # pixels between the tiles of a contact sheet
+MERGED_COLOUR = (255, 64, 32)  # of an object with the id 255, whose white in DAVIS 2016 is hard to see over frames
 
 
 def overlay(frame: np.ndarray, ids: np.ndarray, palette: bytes | None = None) -> np.ndarray:
@@ -103,21 +104,22 @@ def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None
     """
     numbers = [n for n, frame in enumerate(video.frames) if (masks / f"{frame.stem}.png").is_file()]
     pictures = [output / video.name / f"{video.frames[n].stem}.jpg" for n in numbers]
+    palette = bytes(3 * 255) + bytes(MERGED_COLOUR) if video.merge_objects else video.palette
 
     def draw(item: tuple[int, Path]) -> None:
         number, picture = item
-        drawn = overlay(video.read_frame(number), read_mask(masks / f"{picture.stem}.png"), video.palette)
+        drawn = overlay(video.read_frame(number), read_mask(masks / f"{picture.stem}.png"), palette)
         with atomic_path(picture) as temporary:
             Image.fromarray(drawn).save(temporary, quality=90)
 
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(draw, zip(numbers, pictures, strict=True)):
             pass
-    known = {} if score is None else dict(zip(score.frames, (score.j + score.f).mean(0) / 2, strict=True))
+    known = score.frame_means if score else {}
     chosen = [pictures[n] for n in evenly_spaced(len(pictures))]
     captions = [
         f"{picture.stem}   J&F {100 * known[picture.stem]:.1f}" if picture.stem in known else picture.stem
         for picture in chosen
     ]
-    title = video.name if not known else f"{video.name}   J&F {100 * np.mean(list(known.values())):.1f}"
+    title = video.name if not known else f"{video.name}   J&F {100 * score.mean:.1f}"
     contact_sheet(chosen, captions, title, output / f"{video.name}.jpg")

@@ -7,10 +7,11 @@ and the page needs no further picture for this.
 
 import base64
 import csv
+import functools
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.davis import DAVIS, VOID
 from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError
-from util.evaluation.metrics import VideoScore, global_results, score_videos, statistics
+from util.evaluation.metrics import ObjectFigures, VideoScore, score_plans, statistics
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import evenly_spaced, outline
+from util.evaluation.protocols import Protocol, listed
 from util.evaluation.stream import Throughput, mask_name
 from util.files import atomic_path
 
@@ -62,6 +63,15 @@ class Moment(NamedTuple):
     f: float
 
 
+class Headline(NamedTuple):
+    """A global figure for the top of the page."""
+
+    name: str
+    explanation: str  # a few words, or none
+    figure: float
+    more: dict[str, float]  # further figures by their names
+
+
 @dataclass(frozen=True)
 class Result:
     """The results of a finished video.
@@ -69,30 +79,35 @@ class Result:
     Attributes:
         video: the video.
         predictions: the folder of the predicted masks.
-        took: the number of segmented frames, and the time for them.
-        truth: the folder of the true masks; None where the split has no ground truth.
-        score: J and F; None where the split has no ground truth.
+        took: the number of masks, and the time for them.
+        score: J and F; None where the video has no ground truth.
     """
 
     video: Video
     predictions: Path
     took: Throughput
-    truth: Path | None
     score: VideoScore | None
 
-    @property
+    @functools.cached_property
     def scored(self) -> list[int]:
         """The numbers of the scored frames."""
         numbers = {frame.stem: number for number, frame in enumerate(self.video.frames)}
         return [numbers[name] for name in self.score.frames] if self.score else []
 
+    @property
+    def objects(self) -> list[int]:
+        """The ids of the objects: those that are scored, or else those of the given masks."""
+        if self.score:
+            return list(self.score.ids)
+        return [1] if self.video.merge_objects else sorted(self.video.entries)
 
-def write_report(output: Path, davis_path: Path, page: Path, progress: bool = False) -> list[str]:
-    """Write a page about the results that eval_davis.py left in ``output``.
+
+def write_report(output: Path, protocol: Protocol, page: Path, progress: bool = False) -> list[str]:
+    """Write a page about the results that an evaluation script left in a folder.
 
     Args:
-        output: the output folder of eval_davis.py; its settings say which year and split of DAVIS was segmented.
-        davis_path: the folder of the data set.
+        output: the output folder of the script.
+        protocol: the data set, see `util.evaluation.protocols.recorded_protocol`.
         page: the HTML file to write; the file is complete or absent.
         progress: show progress bars on stderr.
 
@@ -100,37 +115,22 @@ def write_report(output: Path, davis_path: Path, page: Path, progress: bool = Fa
         sentences about what is missing in the results; the page shows them too.
 
     Raises:
-        InputError: eval_davis.py did not write ``output``, ``output`` holds no finished video, masks or frames cannot
-            be read, or the page cannot be written.
+        InputError: ``output`` holds no finished video, masks or frames cannot be read, or the page cannot be written.
     """
-    folder = OutputFolder(output)
-    settings = folder.settings()
-    if not {"year", "split", "bank", "mem_every", "top_k", "amp", "model"} <= settings.keys():
-        raise InputError(f"{output} was not written by eval_davis.py; point at the output folder of eval_davis.py")
-    davis = DAVIS(davis_path, settings["year"], settings["split"])
-    videos = davis.videos()
-    finished = [video for video in videos if folder.is_finished(video)]
+    folder = OutputFolder(output, protocol.masks_folder)
+    finished = [video for video in protocol.videos if folder.is_finished(video)]
     if not finished:
-        raise InputError(f"{output} holds no finished video of {davis.image_set}; run eval_davis.py on it first")
-    names = [video.name for video in finished]
-    scores = [None] * len(names)
-    if davis.has_ground_truth:
-        scores = score_videos(
-            davis.annotations, folder.masks, names, merge_objects=davis.year == 2016, progress=progress
-        )
+        raise InputError(f"{output} holds no finished video of {protocol.data}; run {protocol.script} on it first")
+    names = {video.name for video in finished}
+    scores = score_plans([plan for plan in protocol.plans if plan.truth.name in names], folder.masks, progress=progress)
+    by_name = {score.name: score for score in scores}
     results = [
-        Result(
-            video,
-            folder.masks / video.name,
-            folder.throughput([video]),
-            davis.annotations / video.name if davis.has_ground_truth else None,
-            score,
-        )
-        for video, score in zip(finished, scores, strict=True)
+        Result(video, folder.masks / video.name, folder.throughput([video]), by_name.get(video.name))
+        for video in finished
     ]
-    overall = global_results(scores) if davis.has_ground_truth else {}
-    notes = _missing(output, [video.name for video in videos if video not in finished], len(videos), overall)
-    html = _render(settings, results, overall, notes, folder.throughput(finished), progress)
+    overall = protocol.figures(scores) if protocol.truth else {}
+    notes = [*protocol.notes, *_missing(output, protocol, names, overall)]
+    html = _render(folder.settings(), protocol, results, overall, notes, folder.throughput(finished), progress)
     with atomic_path(page) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="replace")
     return notes
@@ -142,8 +142,9 @@ def worst_moments(results: Sequence[Result], count: int = MOMENTS) -> list[Momen
         Moment(index, object_id, frame, float(j), float(f))
         for index, result in enumerate(results)
         if result.score
-        for object_id, rows in enumerate(zip(result.score.j, result.score.f, strict=True), 1)
+        for object_id, *rows in zip(result.score.ids, result.score.j, result.score.f, strict=True)
         for frame, j, f in zip(result.scored, *rows, strict=True)
+        if not math.isnan(j)
     ]
     chosen: list[Moment] = []
     for moment in sorted(moments, key=lambda moment: moment.j + moment.f):
@@ -154,11 +155,12 @@ def worst_moments(results: Sequence[Result], count: int = MOMENTS) -> list[Momen
     return chosen
 
 
-def plot(values: np.ndarray, numbers: Sequence[int], length: int, name: str) -> str:
+def plot(values: np.ndarray, ids: Sequence[int], numbers: Sequence[int], length: int, name: str) -> str:
     """Draw J or F over time as an SVG whose text has the text colour of the page around it.
 
     Args:
-        values: J or F [objects, scored frames], in 0..1.
+        values: J or F [objects, scored frames], in 0..1; NaN where an object is not scored in a frame.
+        ids: the ids of the objects.
         numbers: the numbers of the scored frames.
         length: the number of frames of the video.
         name: the prefix of the ids in the SVG, which must differ between the plots of a page.
@@ -177,10 +179,12 @@ def plot(values: np.ndarray, numbers: Sequence[int], length: int, name: str) -> 
         axes.patch.set_visible(False)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0, pad=4)
-        for object_id, row in enumerate(values, 1):
-            # A single scored frame needs a marker, because it makes no line.
-            marker = "" if len(numbers) > 1 else "o"
-            axes.plot(numbers, 100 * row, color=colour_of(object_id), linewidth=1.4, marker=marker)
+        for object_id, row in zip(ids, values, strict=True):
+            scored = ~np.isnan(row)
+            at = np.array(numbers)[scored]
+            # Where not every frame is scored, markers show which are; a single frame makes no line.
+            marker = "" if len(at) > 1 and len(at) == at[-1] - at[0] + 1 else "o"
+            axes.plot(at, 100 * row[scored], color=colour_of(object_id), linewidth=1.4, marker=marker, markersize=3)
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
@@ -216,24 +220,24 @@ def colour_of(object_id: int) -> str:
     return COLOURS[(object_id - 1) % len(COLOURS)]
 
 
-def _missing(output: Path, unfinished: Sequence[str], count: int, overall: dict[str, float]) -> list[str]:
+def _missing(output: Path, protocol: Protocol, finished: Collection[str], overall: dict[str, float]) -> list[str]:
     """Sentences about missing results that a reader of the figures must know."""
-    notes = []
+    notes, script = [], protocol.script
+    unfinished = [video.name for video in protocol.videos if video.name not in finished]
     if unfinished:
-        names = ", ".join(unfinished[:5]) + (", ..." if len(unfinished) > 5 else "")
         notes.append(
-            f"Not finished: {names} ({len(unfinished)} of {count} videos). This page is about the others only; "
-            "run eval_davis.py again to finish."
+            f"Not finished: {listed(unfinished)} ({len(unfinished)} of {len(protocol.videos)} videos). This page is "
+            f"about the others only; run {script} again to finish."
         )
     if not overall:
         return notes
-    path = output / "global_results-val.csv"
+    path = output / protocol.results_file
     try:
         with open(path, newline="") as file:
             row = next(csv.DictReader(file))
         written = [float(row[name]) for name in overall]
     except FileNotFoundError:
-        notes.append(f"{path.name} is missing: eval_davis.py has not scored these results; this page has.")
+        notes.append(f"{path.name} is missing: {script} has not scored these results; this page has.")
     except (OSError, StopIteration, KeyError, TypeError, ValueError):
         notes.append(f"{path.name} cannot be read; the figures here are computed from the masks.")
     else:
@@ -243,22 +247,24 @@ def _missing(output: Path, unfinished: Sequence[str], count: int, overall: dict[
     return notes
 
 
-def _picture(result: Result, number: int) -> dict:
+def _picture(protocol: Protocol, result: Result, number: int) -> dict:
     """A frame with its masks and scores, for the page's template and script; pictures are in base64."""
     video = result.video
-    name = mask_name(video, number)
+    masks = {"prediction": result.predictions / mask_name(video, number), "truth": protocol.true_mask(video, number)}
     size = _picture_size(video)
     file = io.BytesIO()
     Image.fromarray(video.read_frame(number)).resize(size).save(file, "WEBP", quality=PICTURE_QUALITY)
     picture = {"number": number, "name": video.frames[number].stem, "frame": file.getvalue()}
-    for kind, folder in (("prediction", result.predictions), ("truth", result.truth)):
-        if folder:
-            ids = _read_ids(folder / name, video)
+    for kind, path in masks.items():
+        if path:
+            ids = _read_ids(protocol, path, video)
             picture[kind] = layer(cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST))
     picture = {k: base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in picture.items()}
     if number in result.scored:
         at = result.scored.index(number)
-        picture |= {"j": result.score.j[:, at].round(4).tolist(), "f": result.score.f[:, at].round(4).tolist()}
+        for key, values in (("j", result.score.j), ("f", result.score.f)):
+            # JSON has no NaN.
+            picture[key] = [None if math.isnan(value) else round(float(value), 4) for value in values[:, at]]
     return picture
 
 
@@ -269,19 +275,22 @@ def _picture_size(video: Video) -> tuple[int, int]:
     return round(scale * width), max(1, round(scale * height))
 
 
-def _read_ids(path: Path, video: Video) -> np.ndarray:
-    """The object ids of a mask, uint8 [H,W], with merged objects and void pixels as `score_videos` treats them."""
+def _read_ids(protocol: Protocol, path: Path, video: Video) -> np.ndarray:
+    """The object ids of a mask, uint8 [H,W], with merged objects and void pixels as `score_plans` treats them."""
     ids = read_mask(path)
     if ids.shape != video.size:
         raise InputError(
             f"{path} is {ids.shape[1]}×{ids.shape[0]}, but the frames are {video.size[1]}×{video.size[0]}; "
-            "delete the video's folder and run eval_davis.py again"
+            f"delete the video's folder and run {protocol.script} again"
         )
-    return (ids > 0).astype(np.uint8) if video.merge_objects else np.where(ids == VOID, np.uint8(0), ids)
+    if video.merge_objects:
+        return (ids > 0).astype(np.uint8)
+    return ids if video.void is None else np.where(ids == video.void, np.uint8(0), ids)
 
 
 def _render(
     settings: dict,
+    protocol: Protocol,
     results: Sequence[Result],
     overall: dict[str, float],
     notes: Sequence[str],
@@ -291,16 +300,19 @@ def _render(
     """The page as HTML text."""
     moments = worst_moments(results)
     most = min(FRAMES_PER_VIDEO, max(FRAMES_PER_PAGE // len(results), 8))
-    shown = [evenly_spaced(len(result.video.frames), most) for result in results]
+    shown = [
+        [numbers[at] for at in evenly_spaced(len(numbers), most)]
+        for numbers in (result.video.results for result in results)
+    ]
     tasks = [(results[moment.video], moment.frame) for moment in moments]
     tasks += [(result, number) for result, numbers in zip(results, shown, strict=True) for number in numbers]
     with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda task: _picture(*task), tasks)
+        pictures = pool.map(lambda task: _picture(protocol, *task), tasks)
         hidden = None if progress else True  # None shows the bar only in terminals
         pictures = iter(list(tqdm(pictures, total=len(tasks), desc="drawing", unit="picture", disable=hidden)))
     moments = [{**moment._asdict(), "picture": next(pictures)} for moment in moments]
     videos = [
-        _describe(index, result, [next(pictures) for _ in numbers])
+        _describe(protocol, index, result, [next(pictures) for _ in numbers])
         for index, (result, numbers) in enumerate(zip(results, shown, strict=True))
     ]
     environment = jinja2.Environment(
@@ -315,7 +327,9 @@ def _render(
     environment.globals["colour_of"] = colour_of
     return environment.get_template("page.html").render(
         settings=settings,
-        overall=overall,
+        protocol=protocol,
+        headlines=_headlines(overall),
+        categories=any(item["category"] for video in videos for item in video["objects"]),
         notes=notes,
         took=took,
         moments=moments,
@@ -326,28 +340,60 @@ def _render(
     )
 
 
-def _describe(index: int, result: Result, pictures: list[dict]) -> dict:
+def _headlines(overall: dict[str, float]) -> list[Headline]:
+    """The global figures for the top of the page, the most important one first; none without ground truth."""
+    explained = {"J": "region similarity", "F": "contour accuracy"}
+    if "Overall" in overall:  # YouTube-VOS
+        others = [Headline(key.replace("_", " "), explained[key[0]], overall[key], {}) for key in overall if "_" in key]
+        return [Headline("Overall", "mean of the four", overall["Overall"], {}), *others]
+    if not overall:
+        return []
+    measures = [
+        Headline(
+            measure,
+            explained[measure],
+            overall[f"{measure}-Mean"],
+            {"recall": overall[f"{measure}-Recall"], "decay": overall[f"{measure}-Decay"]},
+        )
+        for measure in explained
+    ]
+    return [Headline("J&F", "", overall["J&F-Mean"], {}), *measures]
+
+
+def _describe(protocol: Protocol, index: int, result: Result, pictures: list[dict]) -> dict:
     """The description of a video for the page's template."""
     video, score = result.video, result.score
-    if score:
-        objects = list(range(1, len(score.j) + 1))
-    else:
-        objects = [int(object_id) for object_id in np.unique(_read_ids(video.masks[0], video)) if object_id]
     description = {
         "name": video.name,
         "length": len(video.frames),
         "picture_size": _picture_size(video),
         "fps": result.took.fps,
-        "objects": objects,
+        "merged": video.merge_objects,
+        "objects": _describe_objects(protocol, result),
         "pictures": pictures,
+        "has_truth": any("truth" in picture for picture in pictures),
         "plots": [],
-        "scores": {},
     }
     if score:
         for key, title, values in (("j", "J, region similarity", score.j), ("f", "F, contour accuracy", score.f)):
-            svg = plot(values, result.scored, len(video.frames), f"{key}{index}")
+            svg = plot(values, score.ids, result.scored, len(video.frames), f"{key}{index}")
             description["plots"].append({"title": title, "svg": svg})
-        description["scores"] = {
-            object_id: (statistics(score.j[object_id - 1]), statistics(score.f[object_id - 1])) for object_id in objects
-        }
     return description
+
+
+def _describe_objects(protocol: Protocol, result: Result) -> list[dict]:
+    """The description of a video's objects for the page's template."""
+    video = result.video
+    nothing = statistics([])
+    figures = {item.id: item for item in result.score.objects} if result.score else {}
+    entries = {1: min(video.entries.values())} if video.merge_objects else video.entries
+    return [
+        {
+            "id": object_id,
+            "category": protocol.category(video.name, object_id),
+            # Nothing is said about objects that are there from the start.
+            "entry": video.frame_name(entries[object_id]) if entries.get(object_id) else "",
+            "figures": figures.get(object_id, ObjectFigures(object_id, 0, nothing, nothing)),
+        }
+        for object_id in result.objects
+    ]

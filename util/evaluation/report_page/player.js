@@ -11,7 +11,8 @@ for (const button of document.querySelectorAll("thead button")) {
     const body = document.querySelector("tbody");
     const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
     const compare = (a, b) => {
-      if (column === 0) return sign * value(a).localeCompare(value(b), undefined, { numeric: true });
+      const isText = a.cells[column].dataset.value === undefined;
+      if (isText) return sign * value(a).localeCompare(value(b), undefined, { numeric: true });
       const [x, y] = [Number(value(a)), Number(value(b))];
       if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y); // what is not known comes last
       return sign * (x - y);
@@ -44,11 +45,12 @@ function makePlayer(video) {
     const ticket = ++asked;
     const picture = pictures[slider.value];
     const kind = video.querySelector("[type=radio]:checked").value;
-    output.value = picture.name;
+    const isMissing = kind !== "none" && !picture[kind];
+    output.value = isMissing ? `${picture.name} (no ${kind})` : picture.name;
     video.style.setProperty("--at", last ? picture.number / last : 0);
     const spoken = [`frame ${picture.name}`];
     objects.forEach((item, index) => {
-      const scores = picture.j ? `J ${percent(picture.j[index])} · F ${percent(picture.f[index])}` : "";
+      const scores = picture.j && picture.j[index] !== null ? `J ${percent(picture.j[index])} · F ${percent(picture.f[index])}` : "";
       item.querySelector("span").textContent = scores;
       if (scores) spoken.push(item.textContent);
     });

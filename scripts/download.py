@@ -1,0 +1,176 @@
+"""Download weights and data sets into the layout that the scripts read, and check them.
+
+    python scripts/download.py weights davis2017
+    python scripts/download.py davis2016 static --root /data --yes
+    python scripts/download.py youtube2019
+    python scripts/download.py demo
+
+Everything lies below one folder (--root, default data): weights/, DAVIS/2016, DAVIS/2017, YouTube, BL30K, static, demo,
+and archives/ with the archives as downloaded. You may delete archives/ at the end.
+
+An interrupted download goes on where it stopped if you run the same command again. What is in place already is not
+downloaded again, but it is checked again. YouTube-VOS and BL30K cannot be downloaded without a browser: the script says
+which archives to save in archives/, and then unpacks and checks them. You may also save every other archive there by
+hand. The checks are those of scripts/check_data.py; weights are loaded once.
+
+The exit code is 0 if everything is in place and without a problem, 1 if the check finds problems or if you answer no,
+and 2 after an error.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from downloads.catalogue import ARCHIVES, CATALOGUE, DataSet, Part
+from downloads.checks import DEMO, check_targets, check_weights
+from downloads.fetch import address, fetch
+from downloads.layout import file_path, is_in_place, put_in_place, verify
+from toy import make_toy_data
+from util.errors import InputError, command_line
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    names = "\n".join(f"  {name:<12} {data_set.title}" for name, data_set in CATALOGUE.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\nnames:\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("names", nargs="+", choices=list(CATALOGUE), metavar="NAME", help="what to download")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of everything (default: data)")
+    parser.add_argument("--yes", action="store_true", help="accept the licences without a question")
+    parser.add_argument(
+        "--mirror",
+        type=_web_address,
+        metavar="URL",
+        help="download URL/<file name> instead of the usual addresses; file names as the script prints them",
+    )
+    return parser.parse_args()
+
+
+def _web_address(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} does not start with http:// or https://")
+    return text
+
+
+def missing_parts(data_set: DataSet, root: Path) -> list[Part]:
+    """Return the parts that are neither in place nor saved as an archive."""
+    return [part for part in data_set.parts if not is_in_place(root, part) and not file_path(root, part).exists()]
+
+
+def describe(name: str, root: Path, mirror: str | None) -> None:
+    """Print the licence of a data set, and for each part where it is or where it comes from."""
+    data_set = CATALOGUE[name]
+    print(f"{name}: {data_set.title}\n  licence: {data_set.licence}")
+    missing = missing_parts(data_set, root)
+    for part in data_set.parts:
+        source = address(part, mirror)
+        path = file_path(root, part)
+        if is_in_place(root, part):
+            state = f"{root / part.target if part.holds else path} is already there"
+        elif part not in missing:
+            state = f"{path} will be unpacked"
+        elif source is not None:
+            state = f"will be downloaded from {source}"
+        else:
+            state = f"download it by hand from {data_set.homepage} and save it as {path}"
+        print(f"  {part.name} ({part.content}{'' if part.required else ', not required'}): {state}")
+
+
+def confirm() -> None:
+    """Ask whether to download on these terms. A no ends the script.
+
+    Raises:
+        InputError: there is no terminal to ask.
+    """
+    if not sys.stdin.isatty():
+        raise InputError("there is no terminal to ask whether you accept the licences; give --yes if you do")
+    try:
+        answer = input("Download on these terms? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        sys.exit("nothing was downloaded")
+
+
+def obtain(part: Part, root: Path, mirror: str | None) -> bool:
+    """Download a part if necessary, and put it in place. Returns False if it has to be saved by hand.
+
+    Raises:
+        InputError: the part cannot be downloaded, is not the expected file, or cannot be unpacked.
+    """
+    if part.holds and is_in_place(root, part):
+        return True
+    path = file_path(root, part)
+    if not path.exists():
+        if address(part, mirror) is None:
+            return False
+        if not fetch(part, path, mirror):
+            print(f"{address(part, mirror)} does not exist; {part.content} are not required")
+            return False
+    verify(part, path)
+    if part.holds:
+        put_in_place(root, part)
+    return True
+
+
+def provide(name: str, root: Path, mirror: str | None) -> tuple[bool, list[str]]:
+    """Put everything of a data set in place that can be had, and check it.
+
+    Returns:
+        Whether the check found no problem, and a sentence for each required file that has to be saved by hand.
+
+    Raises:
+        InputError: as for `obtain`, or the check cannot go on.
+    """
+    data_set = CATALOGUE[name]
+    targets: list[str] = []
+    lacking: list[str] = []
+    if data_set.drawn is not None:
+        make_toy_data(root / DEMO, data_set.drawn, os.cpu_count() or 1, progress=sys.stderr.isatty())
+        print(f"{root / DEMO / 'DAVIS' / '2017'} holds the clips")
+        targets.append(DEMO)
+    for part in data_set.parts:
+        path = file_path(root, part)
+        if not obtain(part, root, mirror):
+            if part.required:
+                lacking.append(f"{path} is missing; save it by hand, see {data_set.homepage}")
+        elif part.holds:
+            targets.append(part.target)
+        else:
+            check_weights(path)
+    faultless = check_targets(root, list(dict.fromkeys(targets)))
+    if data_set.next_step and not lacking:
+        print(data_set.next_step.format(root=root))
+    return faultless, lacking
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    root, mirror = arguments.root, arguments.mirror
+    names = list(dict.fromkeys(arguments.names))
+    for name in names:
+        describe(name, root, mirror)
+    missing = [part for name in names for part in missing_parts(CATALOGUE[name], root)]
+    if not arguments.yes and any(address(part, mirror) for part in missing):
+        confirm()
+    results = [provide(name, root, mirror) for name in names]
+    lacking = [sentence for _, sentences in results for sentence in sentences]
+    if lacking:
+        more = f" ({len(lacking)} such files)" if len(lacking) > 1 else ""
+        raise InputError(f"{lacking[0]}, and run the same command again{more}")
+    if not all(faultless for faultless, _ in results):
+        sys.exit(1)
+    if (root / ARCHIVES).is_dir():
+        print(f"{root / ARCHIVES} is no longer needed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What scripts/download.py knows about weights and data sets: names, addresses, licences, and the place of every file.
+
+This file holds data only. A size or a hash is None where it is not known for certain. Once it is written here, it is
+checked. The names of archives are the ones that this project looks for; a page may offer a file under another name.
+"""
+
+from dataclasses import dataclass
+
+from toy import ToySettings
+
+ARCHIVES = "archives"  # the folder of archives, in the root folder
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a data set. An archive becomes a folder; any other file is used as it is.
+
+    Attributes:
+        name: the name of the file: in `ARCHIVES`, in the folder of Google Drive, and on a mirror. Archives end in .zip
+            or .tar.
+        content: what the file holds, for messages.
+        target: the folder of the unpacked content, or the folder of a file that is no archive; relative to the root.
+        holds: the names by which the content of the archive is recognised. They lie in ``target`` later. Upper and
+            lower case make no difference.
+        drive_file: the id of the file in Google Drive, or None.
+        drive_folder: the id of a folder in Google Drive that holds the file, or None. A part with neither id must be
+            downloaded by hand.
+        size: the size of the file in bytes, or None if it is not known.
+        sha256: the SHA-256 of the file in hexadecimal, or None if it is not known.
+        required: whether the data set is of no use without the file.
+    """
+
+    name: str
+    content: str
+    target: str
+    holds: tuple[str, ...] = ()
+    drive_file: str | None = None
+    drive_folder: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What one name on the command line stands for.
+
+    Attributes:
+        title: what it is.
+        licence: the licence as far as it is known for certain, or where to read it.
+        homepage: where a user can find the files by hand.
+        parts: the files.
+        drawn: the settings of drawn clips, which need no download.
+        next_step: what to do after the download, or an empty text.
+    """
+
+    title: str
+    licence: str
+    homepage: str = ""
+    parts: tuple[Part, ...] = ()
+    drawn: ToySettings | None = None
+    next_step: str = ""
+
+
+_DAVIS = ("JPEGImages", "Annotations", "ImageSets")
+_VIDEOS = ("JPEGImages", "Annotations")
+_WEIGHTS = "1i6GtLPUNZe0h72IfhU2s_WHA7ZuVoudG"
+
+CATALOGUE = {
+    "weights": DataSet(
+        title="the weights that the paper's authors published",
+        licence="this project knows of none; ask the paper's authors",
+        homepage=f"https://drive.google.com/drive/folders/{_WEIGHTS}",
+        parts=(
+            Part("model_s012_final.pth", "the weights for DAVIS", "weights", drive_folder=_WEIGHTS),
+            Part("model_s012_final_yv.pth", "the weights for YouTube-VOS", "weights", drive_folder=_WEIGHTS),
+        ),
+    ),
+    "davis2016": DataSet(
+        title="DAVIS 2016",
+        licence="for research; see https://davischallenge.org",
+        homepage="https://davischallenge.org",
+        parts=(
+            Part(
+                "DAVIS-data.zip",
+                "train and val",
+                "DAVIS/2016/trainval",
+                _DAVIS,
+                drive_file="198aRlh5CpAoFz0hfRgYbiNenn_K8DxWD",
+            ),
+        ),
+    ),
+    "davis2017": DataSet(
+        title="DAVIS 2017 at 480p",
+        licence="for research; see https://davischallenge.org",
+        homepage="https://davischallenge.org",
+        parts=(
+            Part(
+                "DAVIS-2017-trainval-480p.zip",
+                "train and val",
+                "DAVIS/2017/trainval",
+                _DAVIS,
+                drive_file="1kiaxrX_4GuW6NmiVuKGSGVoKGWjOdp6d",
+            ),
+            Part(
+                "DAVIS-2017-test-dev-480p.zip",
+                "test-dev",
+                "DAVIS/2017/test-dev",
+                _DAVIS,
+                drive_file="1fmkxU2v9cQwyb62Tj1xFDdh2p4kDsUzD",
+            ),
+        ),
+    ),
+    "youtube2019": DataSet(
+        title="YouTube-VOS 2019",
+        licence="see https://youtube-vos.org; the page asks for a registration",
+        homepage="https://youtube-vos.org",
+        parts=(
+            Part("train.zip", "the training videos", "YouTube/train", (*_VIDEOS, "meta.json")),
+            Part("valid.zip", "the validation videos", "YouTube/valid", (*_VIDEOS, "meta.json")),
+            Part(
+                "valid_all_frames.zip",
+                "all frames of the validation videos",
+                "YouTube/all_frames/valid_all_frames",
+                ("JPEGImages",),
+                required=False,
+            ),
+        ),
+        next_step="make the small copies for training: python scripts/resize_youtube.py --yv_root {root}/YouTube",
+    ),
+    "bl30k": DataSet(
+        title="BL30K",
+        licence="see https://doi.org/10.13012/B2IDB-1702934_V1",
+        homepage="https://doi.org/10.13012/B2IDB-1702934_V1",
+        # Each archive holds other videos of the same kind, so training can start with the first one.
+        parts=tuple(
+            Part(f"BL30K_{letter}.tar", "videos", "BL30K", _VIDEOS, required=letter == "a") for letter in "abcdef"
+        ),
+    ),
+    "static": DataSet(
+        title="the static images of DUTS, HRSOD, FSS-1000, ECSSD and BIG",
+        licence=(
+            "each data set has its own: http://saliencydetection.net/duts, https://github.com/yi94code/HRSOD, "
+            "https://github.com/HKUSTCV/FSS-1000, ECSSD's page of the Chinese University of Hong Kong, "
+            "https://github.com/hkchengrex/CascadePSP (BIG)"
+        ),
+        homepage="https://drive.google.com/file/d/1wUJq3HcLdN-z1t4CsUhjeZ9BVDb9YKLd/view",
+        parts=(
+            Part(
+                "static.zip",
+                "all images and masks",
+                "static",
+                ("fss", "DUTS-TR", "DUTS-TE"),
+                drive_file="1wUJq3HcLdN-z1t4CsUhjeZ9BVDb9YKLd",
+            ),
+        ),
+    ),
+    "demo": DataSet(
+        title="three clips in DAVIS's layout for scripts/demo.sh, drawn here without a download",
+        licence="that of this project",
+        # The seed is not that of the training data.
+        drawn=ToySettings(
+            seed=7,
+            height=320,
+            width=568,
+            frames=30,
+            static=0,
+            bl=0,
+            youtube_train=0,
+            youtube_valid=0,
+            davis_train=0,
+            davis_val=3,
+            davis_test=0,
+        ),
+    ),
+}

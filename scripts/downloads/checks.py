@@ -1,0 +1,69 @@
+"""The checks of what is in place: those of scripts/check_data.py, and whether weights can be loaded."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from check_data import Plan, check, format_table, plan_images, plan_videos
+from dataset import bl30k, davis, youtube
+from dataset.folders import VideoFolders
+from dataset.static import static_folders
+from model import load_network
+
+DEMO = "demo"  # the folder of the drawn clips, in the root folder
+
+
+def check_weights(path: Path) -> None:
+    """Load weights and say so.
+
+    Raises:
+        InputError: the file holds no weights that this project knows.
+    """
+    load_network(path)
+    print(f"{path}: can be loaded")
+
+
+def check_targets(root: Path, targets: list[str]) -> bool:
+    """Decode all files of some targets of a data set in the catalogue. Prints every problem and a table.
+
+    Returns:
+        Whether there is no problem.
+
+    Raises:
+        InputError: YouTube-VOS's list of objects does not fit its frames.
+    """
+    plans = [plan for target in targets for plan in _PLANS[target](root / target)]
+    totals = check(plans)
+    if plans:
+        print(format_table(plans, totals, "image" if "static" in targets else "video"))
+    if any(total.problems for total in totals):
+        return False
+    if "YouTube/valid" in targets:
+        youtube.YouTubeVOS(root / "YouTube").videos()
+    return True
+
+
+def _davis(year: int, *splits: str) -> Callable[[Path], list[Plan]]:
+    return lambda folder: [
+        _named(davis.split_folders(folder, year, split), f"DAVIS {year} {split}") for split in splits
+    ]
+
+
+def _named(folders: VideoFolders, name: str) -> Plan:
+    return plan_videos(replace(folders, name=name))
+
+
+_PLANS: dict[str, Callable[[Path], list[Plan]]] = {
+    "DAVIS/2016/trainval": _davis(2016, "train", "val"),
+    "DAVIS/2017/trainval": _davis(2017, "train", "val"),
+    "DAVIS/2017/test-dev": _davis(2017, "testdev"),
+    "YouTube/train": lambda folder: [
+        _named(youtube.training_folders(folder.parent, youtube.TRAIN), "YouTube-VOS train")
+    ],
+    "YouTube/valid": lambda folder: [_named(youtube.validation_folders(folder.parent), "YouTube-VOS valid")],
+    # These frames have no masks of their own. Reading the list of objects finds what is missing.
+    "YouTube/all_frames/valid_all_frames": lambda folder: [],
+    "BL30K": lambda folder: [plan_videos(bl30k.training_folders(folder))],
+    "static": lambda folder: [plan_images(folder, images) for images in static_folders(folder)],
+    DEMO: lambda folder: _davis(2017, "val")(folder / "DAVIS" / "2017"),
+}

@@ -1,0 +1,151 @@
+"""Downloads, from Google Drive and from mirrors.
+
+gdown does all of them. It continues a partial file only where the server confirms the range and the version of the
+file, it compares the bytes with the announced size, and it tries again after a cut.
+"""
+
+import glob
+from pathlib import Path
+from urllib.parse import quote
+
+import gdown
+import requests
+from gdown.exceptions import DownloadError, FileURLRetrievalError
+from tqdm import tqdm
+
+from downloads.catalogue import Part
+from downloads.space import require_space
+from util.errors import InputError
+from util.files import write_error
+
+_TIMEOUT = 60.0  # seconds without a byte
+_RETRIES = 5  # after cuts, for each call
+
+
+def address(part: Part, mirror: str | None) -> str | None:
+    """Return where a part comes from: a page for a browser or a file of the mirror. None: only by hand."""
+    if mirror is not None:
+        return f"{mirror.rstrip('/')}/{quote(part.name)}"
+    if part.drive_file is not None:
+        return f"https://drive.google.com/file/d/{part.drive_file}/view"
+    if part.drive_folder is not None:
+        return f"https://drive.google.com/drive/folders/{part.drive_folder}"
+    return None
+
+
+def fetch(part: Part, path: Path, mirror: str | None) -> bool:
+    """Download a part to ``path``. A partial file ``<path><8 characters>.part`` of an earlier call is continued.
+
+    Args:
+        part: a part with an address.
+        path: the file to write. The file is complete or not there.
+        mirror: the address of a folder that holds a file with the name of the part, or None for the part's own address.
+
+    Returns:
+        False if a mirror does not have a part that is not required; otherwise True.
+
+    Raises:
+        InputError: the server does not answer or sends something else, or the file cannot be written. Only a partial
+            file that the server refuses to continue is deleted; the download then starts again, once.
+    """
+    place = address(part, mirror)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source = {"id": _drive_id(part)} if mirror is None else {"url": place}
+        try:
+            _download(source, path)
+        except DownloadError as error:
+            partial = _partial_files(path)
+            # gdown names the cause of an interruption. An error without a cause is a refusal to continue.
+            if isinstance(error, FileURLRetrievalError) or error.__cause__ is not None or not partial:
+                raise
+            tqdm.write(f"{place} cannot be continued, so the download starts again")
+            partial[0].unlink()
+            _download(source, path)
+        path.chmod(0o644)  # gdown's files can be read by their owner only
+    # The KeyError and the AssertionError are gdown's for pages of an unknown shape.
+    except (FileURLRetrievalError, KeyError, AssertionError):
+        raise InputError(
+            f"Google Drive does not send {part.name} (too many downloads today, or no longer public); open {place} in "
+            f"a browser, save the file as {path}, and run the same command again"
+        ) from None
+    except (DownloadError, requests.RequestException) as error:
+        if isinstance(error, requests.HTTPError) and error.response.status_code == 404 and not part.required:
+            return False
+        raise InputError(
+            f"{place} cannot be downloaded ({_reason(error)}); run the same command again to go on, or save the file "
+            f"as {path} by hand"
+        ) from None
+    except OSError as error:
+        raise write_error(path, error.strerror or error) from None
+    return True
+
+
+def _partial_files(path: Path) -> list[Path]:
+    """Return the partial file of a download, if there is one.
+
+    Raises:
+        InputError: there are several.
+    """
+    partial = sorted(path.parent.glob(f"{glob.escape(path.name)}????????.part"))
+    if len(partial) > 1:
+        raise InputError(
+            f"{partial[0]} and {partial[1].name} are parts of one file, which two commands downloaded at once; delete "
+            f"one of them, and run the same command again"
+        )
+    return partial
+
+
+def _download(source: dict[str, str], path: Path) -> None:
+    with tqdm(desc=path.name, unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            if bar.total is None and total is not None:
+                bar.total = total
+                require_space(path.parent, total - done, path)
+            bar.update(done - bar.n)
+
+        gdown.download(
+            **source,
+            output=str(path),
+            quiet=True,
+            use_cookies=False,
+            resume=True,
+            progress=show,
+            timeout=_TIMEOUT,
+            retries=_RETRIES,
+        )
+
+
+def _drive_id(part: Part) -> str:
+    """Return the id of a part's file in Google Drive.
+
+    Raises:
+        FileURLRetrievalError: Google Drive does not show the folder.
+        requests.RequestException: there is no connection.
+        InputError: the folder does not hold the file.
+    """
+    if part.drive_file is not None:
+        return part.drive_file
+    try:
+        listed = gdown.download_folder(
+            id=part.drive_folder, quiet=True, use_cookies=False, skip_download=True, timeout=_TIMEOUT
+        )
+    except DownloadError as error:
+        raise FileURLRetrievalError(str(error)) from None
+    for file in listed:
+        if Path(file.path).name == part.name:
+            return file.id
+    raise InputError(f"{address(part, None)} holds no {part.name}; look for the file there, and save it by hand")
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words why a download ended."""
+    if isinstance(error, requests.HTTPError):
+        return f"the server answers {error.response.status_code} {error.response.reason}"
+    cause = error.__cause__ if isinstance(error, DownloadError) else error
+    if isinstance(cause, requests.Timeout):
+        return f"no answer within {_TIMEOUT:.0f} seconds"
+    if isinstance(cause, requests.RequestException):
+        return "the connection failed or broke off"
+    return "the server sends other bytes than it announces"

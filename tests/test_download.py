@@ -1,0 +1,692 @@
+"""scripts/download.py against a local server: archives of drawn data, cuts, lies, and hostile archives."""
+
+import dataclasses
+import hashlib
+import io
+import os
+import pty
+import shutil
+import stat
+import subprocess
+import tarfile
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from requests.adapters import HTTPAdapter
+
+from conftest import assert_refused, full_disk
+from dataset.davis import DAVIS
+from dataset.youtube import YouTubeVOS
+from downloads.catalogue import CATALOGUE
+from toy import ToySettings, make_toy_data
+
+TRAINVAL, TEST_DEV, DAVIS_2016 = "DAVIS-2017-trainval-480p.zip", "DAVIS-2017-test-dev-480p.zip", "DAVIS-data.zip"
+NOISE = np.random.default_rng(0).bytes(1_800_000)  # makes an archive larger than a few of the pieces that gdown writes
+PEBIBYTE = 1 << 50
+Files = dict[str, bytes]  # content by path
+
+
+# Archives of drawn data.
+def contents(folder: Path) -> Files:
+    """All files of a folder whose names do not begin with a dot."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def within(folder: str, files: Files) -> Files:
+    return {f"{folder}/{name}": data for name, data in files.items()}
+
+
+def zipped(files: Files) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def tarred(files: Files) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def with_frame_lists(trainval: Files) -> Files:
+    """As DAVIS 2016 comes: its lists name frames."""
+    files = {name: data for name, data in trainval.items() if not name.startswith("ImageSets")}
+    for split in ("train", "val"):
+        lines = [
+            f"/JPEGImages/480p/{video}/{t:05d}.jpg /Annotations/480p/{video}/{t:05d}.png \n"
+            for video in trainval[f"ImageSets/2017/{split}.txt"].decode().split()
+            for t in range(6)
+        ]
+        files[f"ImageSets/480p/{split}.txt"] = "".join(lines).encode()
+    return files
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Path:
+    """A tiny drawn data set."""
+    root = tmp_path_factory.mktemp("toy") / "data"
+    counts = {"static": 6, "bl": 2, "youtube_train": 1, "youtube_valid": 1}
+    davis = {"davis_train": 1, "davis_val": 1, "davis_test": 1}
+    make_toy_data(root, ToySettings(height=48, width=64, frames=6, max_objects=2, **counts, **davis))
+    return root
+
+
+@pytest.fixture(scope="module")
+def archives(toy, small_checkpoint) -> Files:
+    """The files that the catalogue names, with drawn content. Of BL30K there are two parts."""
+    trainval = {**contents(toy / "DAVIS/2017/trainval"), "README.md": NOISE}
+    youtube, bl = toy / "YouTube", contents(toy / "BL30K")
+    train = contents(youtube / "train")
+    one, other = ({name: data for name, data in bl.items() if video in name} for video in ("bl-00000", "bl-00001"))
+    return {
+        "model_s012_final.pth": small_checkpoint.read_bytes(),
+        "model_s012_final_yv.pth": small_checkpoint.read_bytes(),
+        TRAINVAL: zipped(within("DAVIS", trainval)),
+        TEST_DEV: zipped(within("DAVIS", contents(toy / "DAVIS/2017/test-dev"))),
+        DAVIS_2016: zipped(within("DAVIS", with_frame_lists(trainval))),
+        "train.zip": zipped({**within("__MACOSX/train", dict.fromkeys(train, b"")), **within("train", train)}),
+        "valid.zip": zipped(within("valid", contents(youtube / "valid"))),
+        "valid_all_frames.zip": zipped(
+            within("valid_all_frames", contents(youtube / "all_frames" / "valid_all_frames"))
+        ),
+        "BL30K_a.tar": tarred(within("./BL30K", one)),
+        "BL30K_b.tar": tarred(within("./BL30K", other)),
+        "static.zip": zipped(contents(toy / "static")),
+    }
+
+
+# The server.
+@dataclass
+class Reply:
+    """An answer of the server.
+
+    Attributes:
+        body: the content.
+        cut: the number of bytes after which the server closes the connection, or None.
+        announced: the Content-Length, or None for the true one.
+        ranges: whether the server honours Range.
+        headers: further headers.
+        status: of an answer to a request without Range.
+    """
+
+    body: bytes
+    cut: int | None = None
+    announced: int | None = None
+    ranges: bool = True
+    headers: tuple[tuple[str, str], ...] = ()
+    status: int = 200
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``replies`` by path and query, and remembers the requests: path and Range."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.replies: dict[str, Reply] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients close connections."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.requests.append((self.path, asked))
+        reply = self.server.replies.get(self.path, Reply(b"", status=404))
+        first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and reply.ranges else 0
+        if first and first >= len(reply.body):
+            self.send_error(416)
+            return
+        self.send_response(206 if first else reply.status)
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{len(reply.body) - 1}/{len(reply.body)}")
+        self.send_header("Content-Length", str(reply.announced or len(reply.body) - first))
+        for header in reply.headers:
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(reply.body[first:][: reply.cut])
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def server(archives, monkeypatch) -> Iterator[Server]:
+    """A mirror of all archives, below /files."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("random.uniform", lambda low, high: 0)  # gdown waits for so many seconds after a cut
+    server = Server()
+    server.replies = {f"/files/{name}": Reply(data) for name, data in archives.items()}
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+Download = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def download(inline, server, root) -> Download:
+    """Run scripts/download.py with the mirror and without a question."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess:
+        return inline(
+            "scripts/download.py", *arguments, "--root", root, "--yes", "--mirror", f"{server.address}/files/"
+        )
+
+    return run
+
+
+@pytest.fixture
+def by_hand(inline, root) -> Download:
+    """Run scripts/download.py on archives that were saved by hand: without a mirror and without an answer."""
+    return lambda name: inline("scripts/download.py", name, "--root", root)
+
+
+def save(root: Path, archive: str, data: bytes) -> Path:
+    path = root / "archives" / archive
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def partial(root: Path) -> list[Path]:
+    return list(root.rglob("*.part"))
+
+
+def all_files(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir() or path.is_symlink()}
+
+
+def change(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:
+    """Change the first part of a data set."""
+    first, *others = CATALOGUE[name].parts
+    changed = dataclasses.replace(CATALOGUE[name], parts=(dataclasses.replace(first, **changes), *others))
+    monkeypatch.setitem(CATALOGUE, name, changed)
+
+
+# Everything.
+def test_all_data_sets_come_into_their_layout_and_are_checked(download, server, root, toy, archives):
+    names = ("davis2016", "davis2017", "youtube2019", "bl30k", "static", "weights")
+    result = download(*names)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for name in names:
+        assert f"{name}: {CATALOGUE[name].title}\n  licence: {CATALOGUE[name].licence}" in result.stdout
+    for folder in ("DAVIS/2017/test-dev", "YouTube/train", "YouTube/valid", "YouTube/all_frames", "BL30K", "static"):
+        assert contents(root / folder) == contents(toy / folder), folder
+    trainval = contents(toy / "DAVIS/2017/trainval")
+    assert contents(root / "DAVIS/2017/trainval") == {**trainval, "README.md": NOISE}
+    sets = root / "DAVIS/2016/trainval/ImageSets/2016"
+    assert (sets / "train.txt").read_text() == "davis-train-00000\n"
+    assert (sets / "val.txt").read_text() == "davis-val-00000\n"
+    weights = root / "weights/model_s012_final_yv.pth"
+    assert weights.read_bytes() == archives[weights.name] and weights.stat().st_mode & 0o077 == 0o044
+
+    rows = [line.split() for line in result.stdout.splitlines()]
+    for row in (
+        "DAVIS 2016 train 1 6", "DAVIS 2016 val 1 6", "DAVIS 2017 train 1 6", "DAVIS 2017 val 1 6",
+        "DAVIS 2017 testdev 1 1", "YouTube-VOS train 1 6", "YouTube-VOS valid 1", "BL30K 2 12", "fss 1 1", "HRSOD 1 1",
+    ):  # fmt: skip
+        assert any(line[: len(row.split())] == row.split() and line[-1] == "0" for line in rows), row
+    assert "resize_youtube.py --yv_root" in result.stdout
+    assert result.stdout.count("can be loaded") == 2
+    assert f"{server.address}/files/BL30K_c.tar does not exist; videos are not required" in result.stdout
+    assert not any(path.name.endswith("unpacking") for path in root.rglob("*"))
+    for dataset in (DAVIS(root / "DAVIS/2016", 2016), DAVIS(root / "DAVIS/2017"), YouTubeVOS(root / "YouTube")):
+        assert len(dataset.videos()) == 1
+    assert YouTubeVOS(root / "YouTube").has_all_frames
+
+    server.requests.clear()
+    before = all_files(root)
+    again = download("davis2017", "static", "weights", "youtube2019", "davis2016")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("is already there") == 9 and "downloaded from" not in again.stdout
+    assert not server.requests and all_files(root) == before
+
+
+def test_the_check_finds_what_is_broken_in_what_is_there(download, root, archives):
+    assert download("davis2017").returncode == 0
+    mask = root / "DAVIS/2017/trainval/Annotations/480p/davis-val-00000/00003.png"
+    mask.write_bytes(mask.read_bytes()[:-30])
+    result = download("davis2017")
+    assert result.returncode == 1 and f"{mask}: cannot be decoded" in result.stdout
+
+
+def test_the_demo_is_drawn(inline, root, monkeypatch, toy):
+    settings = dataclasses.replace(CATALOGUE["demo"].drawn, height=48, width=64, frames=6)
+    monkeypatch.setitem(CATALOGUE, "demo", dataclasses.replace(CATALOGUE["demo"], drawn=settings))
+    for _ in range(2):
+        result = inline("scripts/download.py", "demo", "--root", root)
+        assert result.returncode == 0, result.stderr
+        assert "DAVIS 2017 val" in result.stdout
+    assert len(contents(root / "demo/DAVIS/2017/trainval/JPEGImages")) == 3 * 6
+
+
+def test_a_process_of_its_own(command, server, root):
+    result = command("scripts/download.py", "weights", "--yes", "--root", root, "--mirror", f"{server.address}/files")
+    assert result.returncode == 0, result.stderr
+    assert len(contents(root / "weights")) == 2
+
+
+# Cuts and lies.
+def test_a_cut_download_goes_on_within_a_call(download, server, root):
+    server.replies[f"/files/{TRAINVAL}"].cut = 700_000
+    result = download("davis2017")
+    assert result.returncode == 0, result.stderr
+    assert len([asked for path, asked in server.requests if TRAINVAL in path and asked]) >= 2
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["Range honoured", "Range ignored"])
+def test_a_cut_download_goes_on_in_the_next_call(ranges, download, server, root, archives, monkeypatch):
+    monkeypatch.setattr("downloads.fetch._RETRIES", 0)
+    reply = server.replies[f"/files/{TRAINVAL}"]
+    reply.cut, reply.ranges = 1_200_000, ranges
+    result = download("davis2017")
+    assert_refused(result, f"{server.address}/files/{TRAINVAL} cannot be downloaded", "broke off", "to go on")
+    assert len(server.requests) == 1
+    (part,) = partial(root)
+    size = part.stat().st_size
+    assert archives[TRAINVAL].startswith(part.read_bytes()) and size > 500_000
+    assert not (root / "DAVIS").exists()
+
+    reply.cut = None
+    server.requests.clear()
+    result = download("davis2017")
+    assert result.returncode == 0, result.stderr
+    assert (f"/files/{TRAINVAL}", f"bytes={size}-") in server.requests
+    assert ("the download starts again" in result.stdout) != ranges
+    assert (root / "archives" / TRAINVAL).read_bytes() == archives[TRAINVAL] and not partial(root)
+
+
+def test_two_parts_of_one_file_are_refused(download, server, root):
+    for name in ("aaaaaaaa", "bbbbbbbb"):
+        save(root, f"{TRAINVAL}{name}.part", b"a")
+    assert_refused(download("davis2017"), root / "archives" / f"{TRAINVAL}aaaaaaaa.part", "delete one of them")
+    assert len(partial(root)) == 2
+
+
+def test_a_file_that_ends_before_its_announced_size_is_refused(download, server, root):
+    reply = server.replies[f"/files/{TRAINVAL}"]
+    reply.announced = len(reply.body) + 1000
+    assert_refused(download("davis2017"), TRAINVAL, "cannot be downloaded", "other bytes than it announces")
+    assert not (root / "archives" / TRAINVAL).exists() and not (root / "DAVIS").exists()
+
+
+def test_an_archive_of_which_the_server_hides_the_end_is_refused(download, server, root):
+    server.replies[f"/files/{TRAINVAL}"].announced = 1_000_000
+    assert_refused(download("davis2017"), root / "archives" / TRAINVAL, "damaged or incomplete", "delete it")
+    assert all_files(root) == {f"archives/{TRAINVAL}"}
+
+
+@pytest.mark.parametrize("wrong", ["size", "sha256"])
+def test_a_file_of_the_wrong_size_or_hash_is_refused(wrong, download, root, archives, monkeypatch):
+    data = archives[TRAINVAL]
+    right = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    change(monkeypatch, "davis2017", **{**right, wrong: 7 if wrong == "size" else "7" * 64})
+    for _ in range(2):
+        sentence = "wrong size" if wrong == "size" else "wrong SHA-256"
+        assert_refused(download("davis2017"), root / "archives" / TRAINVAL, sentence, "delete it")
+        assert all_files(root) == {f"archives/{TRAINVAL}"}
+    change(monkeypatch, "davis2017", **right)
+    assert download("davis2017").returncode == 0
+
+
+def test_weights_of_the_wrong_size_are_no_weights_that_are_there(download, root, monkeypatch):
+    change(monkeypatch, "weights", size=7)
+    for _ in range(2):
+        assert_refused(download("weights"), root / "weights/model_s012_final.pth", "wrong size", "delete it")
+
+
+def test_a_server_without_the_file_is_one_sentence(download, server):
+    del server.replies[f"/files/{TRAINVAL}"]
+    assert_refused(download("davis2017"), f"{server.address}/files/{TRAINVAL}", "answers 404", "by hand")
+    server.replies[f"/files/{TRAINVAL}"] = Reply(b"", status=503)
+    assert_refused(download("davis2017"), f"{server.address}/files/{TRAINVAL}", "answers 503", "by hand")
+
+
+def test_no_server_is_one_sentence(inline, root, server):
+    nowhere = "http://127.0.0.1:9"  # the port of the service "discard", which nothing runs
+    result = inline("scripts/download.py", "davis2017", "--root", root, "--yes", "--mirror", nowhere)
+    assert_refused(result, f"{nowhere}/{TRAINVAL}", "the connection failed")
+    assert_refused(inline("scripts/download.py", "davis2017", "--mirror", "files"), "--mirror", "http://")
+
+
+def test_a_web_page_in_place_of_an_archive_is_refused(download, server, root):
+    server.replies[f"/files/{TRAINVAL}"] = Reply(b"\n<!DOCTYPE html><title>Sign in</title>")
+    assert_refused(download("davis2017"), root / "archives" / TRAINVAL, "a web page and no archive")
+    assert all_files(root) == {f"archives/{TRAINVAL}"}
+
+
+# The disk is full.
+def test_a_download_goes_on_after_the_disk_was_full(download, server, root):
+    with full_disk(1_200_000):
+        assert_refused(download("davis2017"), f"free some space in {root / 'archives'}")
+    (part,) = partial(root)
+    size = part.stat().st_size
+    assert size > 500_000
+    assert download("davis2017").returncode == 0
+    assert (f"/files/{TRAINVAL}", f"bytes={size}-") in server.requests
+
+
+def test_a_download_that_cannot_fit_is_not_begun(download, server, root):
+    server.replies[f"/files/{TRAINVAL}"].announced = PEBIBYTE
+    assert_refused(download("davis2017"), root / "archives" / TRAINVAL, "needs 1.00PB more", "free some space")
+    assert all(path.stat().st_size < 1_000_000 for path in partial(root))
+
+
+def test_nothing_is_half_unpacked_after_the_disk_was_full(by_hand, root, archives):
+    save(root, DAVIS_2016, archives[DAVIS_2016])
+    with full_disk(1_000_000):
+        assert_refused(by_hand("davis2016"), f"free some space in {root / 'DAVIS/2016'}")
+    assert all_files(root) == {f"archives/{DAVIS_2016}"} and not (root / "DAVIS/2016/trainval").exists()
+    assert by_hand("davis2016").returncode == 0
+
+
+# Hostile archives.
+def zip_entry(name: str, kind: int = 0, **lies: int) -> bytes:
+    """A zip archive of one entry. ``kind`` is its type on Unix, ``lies`` are wrong statements about its size."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = (kind | 0o644) << 16
+        archive.writestr(info, b"../../outside")
+        for key, value in lies.items():
+            setattr(archive.infolist()[0], key, value)
+    return buffer.getvalue()
+
+
+def tar_entry(name: str, kind: bytes = tarfile.REGTYPE, size: int | None = None) -> bytes:
+    """A tar archive of one entry. ``size`` is a wrong statement about its size."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "../../outside"
+        info.size = size or 0
+        archive.addfile(info)
+    return buffer.getvalue()
+
+
+LEAVES, LINK, DAMAGED = "a path that leaves the folder", "a link or a device", "damaged or incomplete"
+HOSTILE_ZIPS = {
+    "parent folder": (zip_entry("DAVIS/../../../outside"), LEAVES),
+    "absolute path": (zip_entry("/tmp/outside-of-rde-vos"), LEAVES),
+    "path of Windows": (zip_entry("..\\outside"), LEAVES),
+    "symbolic link": (zip_entry("DAVIS/JPEGImages", stat.S_IFLNK), LINK),
+    "device": (zip_entry("DAVIS/a", stat.S_IFCHR), LINK),
+    "a folder that is a link": (zip_entry("DAVIS/", stat.S_IFLNK), LINK),
+    "too large for the disk": (zip_entry("DAVIS/a", file_size=PEBIBYTE), "needs 1.00PB"),
+    "larger than it says": (zip_entry("DAVIS/a", file_size=5), DAMAGED),
+    "wrong checksum": (zip_entry("DAVIS/a", CRC=7), DAMAGED),
+    "a password": (zip_entry("DAVIS/a", flag_bits=1), DAMAGED),
+    "unknown compression": (zip_entry("DAVIS/a", compress_type=77), DAMAGED),
+    "a file as a folder": (zipped({"a": b"", "a/b": b""}), "needs a folder"),
+    "another archive": (zipped({"photos/a.jpg": b""}), "another archive"),
+    "empty": (b"", DAMAGED),
+    "web page": (b"<html><body>Quota exceeded</body></html>", "a web page"),
+}
+HOSTILE_TARS = {
+    "parent folder": (tar_entry("./../outside"), LEAVES),
+    "absolute path": (tar_entry("/tmp/outside-of-rde-vos"), LEAVES),
+    "symbolic link": (tar_entry("BL30K", tarfile.SYMTYPE), LINK),
+    "hard link": (tar_entry("BL30K", tarfile.LNKTYPE), LINK),
+    "device": (tar_entry("BL30K", tarfile.CHRTYPE), LINK),
+    "pipe": (tar_entry("BL30K", tarfile.FIFOTYPE), LINK),
+    "too large for the disk": (tar_entry("BL30K/a", size=PEBIBYTE), "needs 1.00PB"),
+    "a cut file": (tarred({"BL30K/a": bytes(5000)})[:3000], DAMAGED),
+    "cut between two files": (tarred({"BL30K/a": b"a", "BL30K/b": b"b"})[:1024], DAMAGED),
+    "no archive": (b"a" * 5000, DAMAGED),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "archive", "data", "sentence"),
+    [
+        *(pytest.param("davis2016", DAVIS_2016, *case, id=f"zip, {title}") for title, case in HOSTILE_ZIPS.items()),
+        *(pytest.param("bl30k", "BL30K_a.tar", *case, id=f"tar, {title}") for title, case in HOSTILE_TARS.items()),
+    ],
+)
+def test_a_hostile_archive_is_refused(name, archive, data, sentence, by_hand, root, tmp_path):
+    path = save(root, archive, data)
+    assert_refused(by_hand(name), path, sentence)
+    assert all_files(tmp_path) == {f"data/archives/{archive}"} and not Path("/tmp/outside-of-rde-vos").exists()
+
+
+def test_an_archive_that_is_too_large_in_sum_is_refused(by_hand, root):
+    path = save(root, DAVIS_2016, b"")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("DAVIS/a", "DAVIS/b"):
+            archive.writestr(name, b"")
+        for entry in archive.infolist():
+            entry.file_size = shutil.disk_usage(root).free * 7 // 10
+    assert_refused(by_hand("davis2016"), f"{path} needs")
+
+
+def test_lists_of_davis_2016_that_are_no_paths_are_refused(by_hand, root):
+    files = {"JPEGImages/a": b"", "Annotations/a": b"", "ImageSets/480p/val.txt": b"/JPEGImages/480p/../00000.jpg"}
+    path = save(root, DAVIS_2016, zipped(files))
+    assert_refused(by_hand("davis2016"), path, "ImageSets/480p/val.txt")
+    assert all_files(root) == {f"archives/{DAVIS_2016}"}
+
+
+# By hand.
+def test_youtube_says_what_to_do_by_hand_and_takes_what_is_there(by_hand, root, archives):
+    result = by_hand("youtube2019")
+    assert_refused(result, root / "archives/train.zip", "https://youtube-vos.org", "2 such files")
+    for name in ("train.zip", "valid.zip", "valid_all_frames.zip"):
+        assert f"by hand from https://youtube-vos.org and save it as {root / 'archives' / name}" in result.stdout
+    save(root, "valid.zip", archives["valid.zip"])
+    result = by_hand("youtube2019")
+    assert_refused(result, f"{root / 'archives/train.zip'} is missing; save it by hand")
+    assert "YouTube-VOS valid" in result.stdout and (root / "YouTube/valid/meta.json").is_file()
+    save(root, "train.zip", archives["train.zip"])
+    result = by_hand("youtube2019")
+    assert result.returncode == 0, result.stderr
+    assert "YouTube-VOS train" in result.stdout and f"{root / 'archives'} is no longer needed" in result.stdout
+
+
+def test_a_youtube_list_that_does_not_fit_the_frames_is_refused(by_hand, root, archives, toy):
+    valid = contents(toy / "YouTube/valid")
+    valid["meta.json"] = valid["meta.json"].replace(b'"00005"', b'"00099"')
+    save(root, "train.zip", archives["train.zip"])
+    save(root, "valid.zip", zipped(valid))
+    assert_refused(by_hand("youtube2019"), root / "YouTube/valid/JPEGImages", "meta.json asks for it")
+
+
+def test_parts_of_one_folder_may_come_one_after_another(by_hand, root, archives, toy):
+    save(root, "BL30K_a.tar", archives["BL30K_a.tar"])
+    result = by_hand("bl30k")
+    assert result.returncode == 0, result.stderr
+    first = root / "BL30K/JPEGImages/bl-00000/00000.jpg"
+    before = first.stat().st_ino
+    save(root, "BL30K_b.tar", archives["BL30K_b.tar"])
+    assert by_hand("bl30k").returncode == 0
+    assert contents(root / "BL30K") == contents(toy / "BL30K") and first.stat().st_ino == before
+
+
+def test_a_call_that_ended_while_it_moved_files_is_made_good(by_hand, root, archives, toy):
+    save(root, "BL30K_a.tar", archives["BL30K_a.tar"])
+    obstacle = root / "BL30K/JPEGImages/bl-00000/00003.jpg/folder"
+    obstacle.mkdir(parents=True)
+    assert_refused(by_hand("bl30k"), f"{root / 'BL30K'} cannot be written")
+    obstacle.rmdir()
+    obstacle.parent.rmdir()
+    leftover = root / ".BL30K.unpacking/BL30K"  # as a process that was killed leaves it
+    leftover.mkdir(parents=True)
+    assert by_hand("bl30k").returncode == 0
+    expected = {name: data for name, data in contents(toy / "BL30K").items() if "bl-00000" in name}
+    assert contents(root / "BL30K") == expected and not leftover.exists()
+
+
+def test_what_was_unpacked_by_hand_is_there(download, server, root, archives):
+    for archive, folder in ((TRAINVAL, "trainval"), (TEST_DEV, "test-dev")):
+        with zipfile.ZipFile(io.BytesIO(archives[archive])) as unpacked:
+            unpacked.extractall(root / "DAVIS/2017")
+        (root / "DAVIS/2017/DAVIS").rename(root / "DAVIS/2017" / folder)
+    result = download("davis2017")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("is already there") == 2 and not server.requests
+
+
+def test_a_target_may_be_a_link_to_another_disk(by_hand, root, tmp_path, archives, toy):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one disk only")
+    save(root, "static.zip", archives["static.zip"])
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        target = Path(folder) / "static"
+        target.mkdir()
+        (root / "static").symlink_to(target)
+        assert by_hand("static").returncode == 0
+        assert contents(target) == contents(toy / "static")
+
+
+# The question.
+def test_without_a_terminal_nothing_is_downloaded_unasked(inline, root, server, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    result = inline("scripts/download.py", "davis2017", "--root", root, "--mirror", f"{server.address}/files")
+    assert_refused(result, "no terminal", "--yes")
+    assert not server.requests and not root.exists()
+
+
+NOTHING = "nothing was downloaded"  # sys.exit prints this and ends with 1
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", NOTHING), ("", NOTHING), ("\x04", NOTHING)])
+def test_a_terminal_is_asked(answer, code, inline, root, server, monkeypatch):
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    with open(theirs) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        result = inline("scripts/download.py", "weights", "--root", root, "--mirror", f"{server.address}/files")
+    os.close(ours)
+    assert result.returncode == code
+    assert "Download on these terms?" in result.stdout and (root / "weights").exists() == (code == 0)
+
+
+# Google Drive.
+@pytest.fixture
+def drive(server, monkeypatch) -> Server:
+    """The server in place of Google's: the path of a request is the name of the host and the path there."""
+    send = HTTPAdapter.send
+
+    def redirect(adapter, request, **options):
+        asked = urlsplit(request.url)
+        assert asked.scheme == "https" and asked.hostname.endswith(".google.com"), request.url
+        request.url = f"{server.address}/{asked.hostname}{asked.path}?{asked.query}"
+        return send(adapter, request, **options)
+
+    monkeypatch.setattr(HTTPAdapter, "send", redirect)
+    server.replies.clear()
+    return server
+
+
+HTML = (("Content-Type", "text/html; charset=utf-8"),)
+BINARY = (("Content-Type", "application/octet-stream"), ("Content-Disposition", 'attachment; filename="file"'))
+
+
+@pytest.fixture
+def from_drive(inline, root, drive) -> Download:
+    """Run scripts/download.py with the usual addresses and without a question."""
+    return lambda *names: inline("scripts/download.py", *names, "--root", root, "--yes")
+
+
+def test_a_file_of_drive_comes_through_its_warning(from_drive, drive, root, archives):
+    """Drive warns of large files, and the page with the warning holds the address of the file."""
+    page = """<html><head><title>Google Drive - Virus scan warning</title></head><body>
+        <form id="download-form" action="https://drive.usercontent.google.com/download" method="get">
+        <input type="hidden" name="id" value="198aRlh5CpAoFz0hfRgYbiNenn_K8DxWD"/>
+        <input type="hidden" name="confirm" value="t"/></form></body></html>""".replace("\n", "")
+    confirmed = "/drive.usercontent.google.com/download?id=198aRlh5CpAoFz0hfRgYbiNenn_K8DxWD&confirm=t"
+    drive.replies["/drive.google.com/uc?id=198aRlh5CpAoFz0hfRgYbiNenn_K8DxWD"] = Reply(page.encode(), headers=HTML)
+    drive.replies[confirmed] = Reply(archives[DAVIS_2016], headers=BINARY, cut=1_200_000)
+    result = from_drive("davis2016")
+    assert result.returncode == 0, result.stderr
+    assert any(path == confirmed and asked for path, asked in drive.requests)  # the cut was made good
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("static", ["1wUJq3HcLdN-z1t4CsUhjeZ9BVDb9YKLd"]),
+        ("davis2017", ["1kiaxrX_4GuW6NmiVuKGSGVoKGWjOdp6d", "1fmkxU2v9cQwyb62Tj1xFDdh2p4kDsUzD"]),
+    ],
+)
+def test_the_ids_of_files_reach_drive(name, ids, from_drive, drive, archives):
+    for number, part in zip(ids, CATALOGUE[name].parts, strict=True):
+        drive.replies[f"/drive.google.com/uc?id={number}"] = Reply(archives[part.name], headers=BINARY)
+    result = from_drive(name)
+    assert result.returncode == 0, result.stderr
+    assert [path for path, _ in drive.requests] == [f"/drive.google.com/uc?id={number}" for number in ids]
+
+
+def folder_page(names: dict[str, str]) -> bytes:
+    links = "".join(
+        f'<a href="https://drive.google.com/file/d/{number}/view">{name}</a>' for name, number in names.items()
+    )
+    return f"<html><head><title>weights</title></head><body>{links}</body></html>".encode()
+
+
+FOLDER = "/drive.google.com/embeddedfolderview?id=1i6GtLPUNZe0h72IfhU2s_WHA7ZuVoudG"
+
+
+def test_weights_are_found_in_their_folder_of_drive(from_drive, drive, root, small_checkpoint):
+    names = {"model_s012_final.pth": "a" * 33, "other.pth": "b" * 33, "model_s012_final_yv.pth": "c" * 33}
+    drive.replies[FOLDER] = Reply(folder_page(names), headers=HTML)
+    for number in names.values():
+        drive.replies[f"/drive.google.com/uc?id={number}"] = Reply(small_checkpoint.read_bytes(), headers=BINARY)
+    result = from_drive("weights")
+    assert result.returncode == 0, result.stderr
+    assert set(contents(root)) == {"weights/model_s012_final.pth", "weights/model_s012_final_yv.pth"}
+
+
+def test_a_folder_of_drive_without_the_file_is_one_sentence(from_drive, drive):
+    drive.replies[FOLDER] = Reply(folder_page({"other.pth": "b" * 33}), headers=HTML)
+    assert_refused(from_drive("weights"), "holds no model_s012_final.pth", "drive.google.com/drive/folders/1i6Gt")
+    drive.replies.clear()
+    assert_refused(from_drive("weights"), "Google Drive does not send model_s012_final.pth", "in a browser")
+
+
+REFUSALS = {
+    "quota": Reply(b'<p class="uc-error-subcaption">Too many users have viewed this file</p>', headers=HTML),
+    "no access": Reply(b"<html><title>Google Drive - Access denied</title></html>", headers=HTML, status=403),
+    "sign in": Reply(b"<html><title>Sign in</title><body>Google Accounts</body></html>", headers=HTML),
+    "gone": Reply(b"<html><title>Error 404 (Not Found)</title></html>", headers=HTML, status=404),
+    "no type": Reply(b"what is this"),
+    "a form without an address": Reply(b'<form id="download-form"></form>', headers=HTML),
+}
+
+
+@pytest.mark.parametrize("reply", REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_of_drive_is_one_sentence_with_the_remedy(reply, from_drive, drive, root):
+    drive.replies["/drive.google.com/uc?id=198aRlh5CpAoFz0hfRgYbiNenn_K8DxWD"] = reply
+    page = "open https://drive.google.com/file/d/198aRlh5CpAoFz0hfRgYbiNenn_K8DxWD/view in a browser"
+    remedy = f"save the file as {root / 'archives' / DAVIS_2016}"
+    assert_refused(from_drive("davis2016"), f"Google Drive does not send {DAVIS_2016}", page, remedy)
+    assert all_files(root) == set()

@@ -1,0 +1,298 @@
+"""eval_folder.py on drawn clips: objects that enter late, masks of known objects, chosen frames, gaps in the truth."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import plain
+from conftest import assert_refused, write_collection
+from dataset.images import read_image, read_mask, to_tensor, write_mask
+from test_metrics import plain_f, plain_j
+
+# By video: its frames; by object: the numbers of the frames in which it is scored (see `write_collection`).
+FRAMES = {
+    "again": [f"shot{number}" for number in range(8, 14)],
+    "late": [f"{number:05d}" for number in range(8)],
+    "untold": ["00000", "00001", "00002"],
+}
+SCORED = {
+    # Frame 2 gives both objects, so neither is scored there.
+    "again": {1: [3, 5], 2: [3, 5]},
+    # Frame 3 gives object 7 alone, so object 3 is scored there.
+    "late": {3: [1, 2, 3, 4, 5, 6, 7], 7: [4, 5, 6, 7]},
+}
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory) -> Path:
+    return write_collection(tmp_path_factory.mktemp("collection"))
+
+
+@pytest.fixture
+def arguments(collection, small_checkpoint, tmp_path):
+    """The command line for the small network on the drawn clips."""
+
+    def build(*flags: object, root: Path = collection, output: Path = tmp_path / "output") -> tuple:
+        model = ("--model", small_checkpoint, "--device", "cpu", "--size", 48)
+        data = ("--images", root / "images", "--masks", root / "masks", "--output", output)
+        return ("scripts/eval_folder.py", *model, *data, *flags)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def expected(collection, small_network) -> dict[str, list[np.ndarray]]:
+    """Every frame's ids by the plain formulas."""
+    results = {}
+    for name, frames in FRAMES.items():
+        images = [to_tensor(read_image(collection / "images" / name / f"{frame}.png")) for frame in frames]
+        paths = {t: collection / "masks" / name / f"{frame}.png" for t, frame in enumerate(frames)}
+        masks = {t: torch.from_numpy(read_mask(path)) for t, path in paths.items() if path.is_file()}
+        ids = np.array([0, *dict.fromkeys(i for mask in masks.values() for i in mask.unique().tolist() if i)], np.uint8)
+        probabilities = plain.segment(small_network, images, masks, "2F+L+RDE", 3, 40)
+        results[name] = [ids[probability.argmax(0).numpy()] for probability in probabilities]
+    return results
+
+
+def written(output: Path) -> dict[str, np.ndarray]:
+    return {f"{p.parent.name}/{p.stem}": read_mask(p) for p in (output / "masks").glob("*/*.png")}
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_scores(output: Path, truth: Path, scored: dict[str, dict[int, list[int]]]) -> None:
+    """The files of figures hold what the masks give by hand, for the objects and frames in ``scored``."""
+    rows = read_table(output / "per-object_results.csv")
+    assert [(row["Video"], int(row["Object"])) for row in rows] == [(name, i) for name in scored for i in scored[name]]
+    means, recalls = [], []
+    for row in rows:
+        name, object_id = row["Video"], int(row["Object"])
+        pairs = []
+        for t in scored[name][object_id]:
+            paths = [root / name / f"{FRAMES[name][t]}.png" for root in (truth, output / "masks")]
+            pairs.append([read_mask(path) == object_id for path in paths])
+        j, f = ([measure(*pair) for pair in pairs] for measure in (plain_j, plain_f))
+        means.append([np.mean(j), np.mean(f)])
+        recalls.append([np.mean(np.array(j) > 0.5), np.mean(np.array(f) > 0.5)])
+        assert int(row["Frames"]) == len(pairs)
+        assert [float(row["J-Mean"]), float(row["F-Mean"])] == pytest.approx(means[-1], abs=1e-6)
+    (overall,) = read_table(output / "global_results.csv")
+    j, f = np.mean(means, axis=0)
+    figures = [float(overall[name]) for name in ("J&F-Mean", "J-Mean", "F-Mean", "J-Recall", "F-Recall")]
+    assert figures == pytest.approx([(j + f) / 2, j, f, *np.mean(recalls, axis=0)], abs=1e-6)
+
+
+def test_masks_scores_and_pictures(arguments, inline, collection, expected, tmp_path):
+    result = inline(*arguments("--gt", collection / "truth", "--overlay"))
+    assert result.returncode == 0, result.stderr
+    output = tmp_path / "output"
+    masks = written(output)
+    assert sorted(masks) == sorted(f"{name}/{frame}" for name, frames in FRAMES.items() for frame in frames)
+    for name, frames in FRAMES.items():
+        for t, frame in enumerate(frames):
+            assert (masks[f"{name}/{frame}"] != expected[name][t]).mean() < 1e-3  # rounding may decide a pixel
+    # A given mask counts as true, and known objects that it does not show stay in the other pixels.
+    for name, frame in (("again", "shot10"), ("late", "00003")):
+        given = read_mask(collection / "masks" / name / f"{frame}.png")
+        assert (masks[f"{name}/{frame}"][given > 0] == given[given > 0]).all()
+    assert {3, 7} <= set(np.unique(masks["late/00003"])) and 7 not in masks["late/00002"]
+
+    assert_scores(output, collection / "truth", SCORED)
+    notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2 and "unmasked" in notes[0] and "untold" in notes[1]
+    assert "17 masks" in result.stdout and "late_7" in result.stdout
+    assert read_image(output / "overlay/again/shot13.jpg").shape == (48, 80, 3)
+    assert all((output / f"overlay/{name}.jpg").is_file() for name in FRAMES)
+
+    # The output says where images, masks and ground truth lie.
+    result = inline("scripts/report.py", output)
+    assert result.returncode == 0 and "object 7, from frame 00003" in (output / "report.html").read_text()
+    assert "without ground truth" not in (output / "report.html").read_text()
+
+
+def test_every_third_frame_by_two_processes(arguments, command, collection, expected, tmp_path):
+    result = command(*arguments("--every", 3, "--gt", collection / "truth"), processes=2)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("FPS") == 1
+    masks = written(tmp_path / "output")
+    assert sorted(masks) == sorted(f"{name}/{frame}" for name in FRAMES for frame in FRAMES[name][::3])
+    for name, frames in FRAMES.items():
+        for t in range(0, len(frames), 3):
+            assert (masks[f"{name}/{frames[t]}"] != expected[name][t]).mean() < 1e-3
+    third = {name: {i: [t for t in at if t % 3 == 0] for i, at in SCORED[name].items()} for name in SCORED}
+    assert_scores(tmp_path / "output", collection / "truth", third)
+
+
+def test_given_masks_that_are_the_ground_truth(arguments, inline, collection, tmp_path):
+    root = shutil.copytree(collection, tmp_path / "collection")
+    shutil.rmtree(root / "masks")
+    truth = (root / "truth").rename(root / "masks")
+    write_mask(truth / "again/shot8.png", np.zeros((48, 80), np.uint8))  # shows nothing, so all objects enter later
+    assert_refused(inline(*arguments("--gt", truth, root=root)), "again/shot8.png", "no object")
+    (truth / "again/shot8.png").unlink()
+    assert_refused(inline(*arguments("--gt", truth, root=root)), truth, "--new_only")
+    write_mask(truth / "again/shot8.png", np.zeros((48, 80), np.uint8))
+
+    result = inline(*arguments("--gt", truth, "--new_only", "--only_gt", root=root))
+    assert result.returncode == 0, result.stderr
+    masks = written(tmp_path / "output")
+    again = ["again/shot8", "again/shot10", "again/shot11", "again/shot13"]
+    assert sorted(masks) == sorted([*again, *(f"late/{frame}" for frame in FRAMES["late"])])
+    assert not masks["again/shot8"].any() and set(np.unique(masks["again/shot10"])) == {0, 1, 2}
+    every = {3: list(range(1, 8)), 7: list(range(1, 8))}  # both objects of "late" are in the truth of frame 0
+    assert_scores(tmp_path / "output", truth, {"again": SCORED["again"], "late": every})
+
+
+def test_a_new_mask_is_not_overlooked_and_other_settings_are_not_mixed(arguments, inline, collection, tmp_path):
+    root = shutil.copytree(collection, tmp_path / "collection", ignore=shutil.ignore_patterns("late"))
+    assert inline(*arguments(root=root)).returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "output/masks").glob("*/*.png")}
+    write_mask(root / "masks/untold/00001.png", np.full((48, 80), 4, np.uint8))
+    assert inline(*arguments(root=root)).returncode == 0
+    assert {path.parent.name for path in before if path.stat().st_mtime_ns != before[path]} == {"untold"}
+    assert (read_mask(tmp_path / "output/masks/untold/00001.png") == 4).all()
+    for flags in (("--every", 2), ("--new_only",), ("--only_gt", "--gt", root / "truth")):
+        shutil.rmtree(root / "masks/untold", ignore_errors=True)  # --only_gt would refuse the video without truth
+        assert_refused(inline(*arguments(*flags, root=root)), tmp_path / "output", flags[0].strip("-"))
+    # Ground truth that only scores changes no mask, and may come later.
+    result = inline(*arguments("--gt", root / "truth", root=root))
+    assert result.returncode == 0 and (tmp_path / "output/global_results.csv").is_file()
+
+
+def test_objects_that_only_the_truth_shows_are_named(arguments, inline, collection, tmp_path):
+    root = shutil.copytree(collection, tmp_path / "collection")
+    (root / "masks/late/00003.png").unlink()
+    result = inline(*arguments("--gt", root / "truth", root=root))
+    assert result.returncode == 0, result.stderr
+    assert f"note: {root / 'truth/late'} shows object 7, which no given mask shows; it is not scored" in result.stdout
+    assert_scores(tmp_path / "output", root / "truth", {"again": SCORED["again"], "late": {3: list(range(1, 8))}})
+
+
+# Each damages a fresh collection and says what the refusal must mention.
+def _no_masks_folder(root):
+    shutil.rmtree(root / "masks")
+    return root / "masks", "missing"
+
+
+def _no_images_folder(root):
+    shutil.rmtree(root / "images")
+    return root / "images", "missing"
+
+
+def _no_video(root):
+    for name in FRAMES:
+        shutil.rmtree(root / "masks" / name)
+    return root / "masks", "holds no folders"
+
+
+def _no_images_of_a_video(root):
+    shutil.rmtree(root / "images/late")
+    return root / "images/late", "missing"
+
+
+def _empty_video(root):
+    shutil.rmtree(root / "images/late")
+    (root / "images/late").mkdir()
+    return root / "images/late", "no images"
+
+
+def _no_mask(root):
+    (root / "masks/untold/00000.png").unlink()
+    return root / "masks/untold", "holds no mask", "00000.png"
+
+
+def _mask_without_frame(root):
+    (root / "masks/late/00003.png").rename(root / "masks/late/00012.png")
+    return root / "masks/late/00012.png", "no frame"
+
+
+def _truth_without_frame(root):
+    (root / "truth/late/00003.png").rename(root / "truth/late/00012.png")
+    return root / "truth/late/00012.png", "no frame"
+
+
+def _mask_of_another_size(root):
+    write_mask(root / "masks/late/00003.png", np.full((20, 30), 7, np.uint8))
+    return root / "masks/late/00003.png", "30×20", "80×48"
+
+
+def _truth_of_another_size(root):
+    write_mask(root / "truth/late/00005.png", np.full((20, 30), 7, np.uint8))
+    return root / "truth/late/00005.png", "30×20", "80×48"
+
+
+def _coloured_mask(root):
+    Image.new("RGB", (80, 48), "red").save(root / "masks/late/00000.png")
+    return root / "masks/late/00000.png", "palette"
+
+
+def _empty_mask(root):
+    write_mask(root / "masks/late/00003.png", np.zeros((48, 80), np.uint8))
+    return root / "masks/late/00003.png", "no object"
+
+
+def _two_frames_in_one(root):
+    shutil.copy(root / "images/late/00000.png", root / "images/late/00000.jpg")
+    return root / "images/late/00000.jpg", "00000.png", "one frame"
+
+
+def _no_truth(root):
+    shutil.rmtree(root / "truth")
+    return root / "truth", "missing"
+
+
+def _only_other_truth(root):
+    for name in ("again", "late"):
+        (root / "truth" / name).rename(root / "truth" / f"other {name}")
+    return root / "truth", "no mask", "can be scored"
+
+
+def _a_name_that_is_taken(root):
+    for kind in ("images", "masks"):
+        (root / kind / "late").rename(root / kind / "settings")
+    return "settings.json", "rename"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _no_masks_folder,
+        _no_images_folder,
+        _no_video,
+        _no_images_of_a_video,
+        _empty_video,
+        _no_mask,
+        _mask_without_frame,
+        _truth_without_frame,
+        _mask_of_another_size,
+        _truth_of_another_size,
+        _coloured_mask,
+        _empty_mask,
+        _two_frames_in_one,
+        _no_truth,
+        _only_other_truth,
+        _a_name_that_is_taken,
+    ],
+)
+def test_a_damaged_collection_is_refused(arguments, inline, collection, tmp_path, damage):
+    root = shutil.copytree(collection, tmp_path / "collection")
+    mentioned = damage(root)
+    assert_refused(inline(*arguments("--gt", root / "truth", root=root)), *mentioned)
+    assert not (tmp_path / "output/masks").exists()
+
+
+def test_wrong_flags_are_refused(arguments, inline, collection):
+    truth = collection / "truth"
+    assert_refused(inline(*arguments("--only_gt")), "--only_gt", "--gt")
+    assert_refused(inline(*arguments("--only_gt", "--gt", truth)), truth / "untold", "no frame is wanted")
+    assert_refused(inline(*arguments("--only_gt", "--gt", truth, "--every", 2)), "--every", "not allowed with")
+    assert_refused(inline(*arguments("--every", 0)), "--every")
+    assert_refused(inline(*arguments("--new_only", root=collection.parent / "absent")), "absent")

@@ -1,0 +1,156 @@
+"""scripts/export.py, and scripts/onnx_example.py on its files: the same masks as the engine's, without torch."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import plain
+from conftest import ROOT, assert_refused
+from dataset.images import IMAGE_MEAN, IMAGE_STD, read_image, read_mask, read_palette, to_tensor, write_mask
+from model import RDE_VOS, load_network
+from model.checkpoint import SHIPPED_WEIGHTS
+from model.inference import InferenceCore
+from toy.scene import random_scene
+
+PARTS = ("key_encoder", "reading_decoder", "mask_encoder", "sam")
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Path:
+    """The shipped network's parts. An export takes half a minute, so the workers of pytest-xdist share the files."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    output = shared / "parts"
+    with open(shared / "parts.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            command = [sys.executable, ROOT / "scripts/export.py", "--output", output]
+            result = subprocess.run(command, capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr
+            assert "shipped with the project" in result.stdout
+    assert {path.name for path in output.iterdir()} == {"network.json", *(f"{part}.onnx" for part in PARTS)}
+    return output
+
+
+@pytest.fixture(scope="module")
+def network() -> RDE_VOS:
+    return load_network(SHIPPED_WEIGHTS)
+
+
+def test_settings_say_what_a_runtime_needs(exported):
+    settings = json.loads((exported / "network.json").read_text())
+    assert settings == {
+        "parts": list(PARTS),
+        "key_channels": 64,
+        "value_channels": 128,
+        "top_k": 40,
+        "stride": 16,
+        "least_side": 32,
+        "mean": list(IMAGE_MEAN),
+        "std": list(IMAGE_STD),
+    }
+
+
+def test_the_example_gives_the_masks_of_the_engine(command, exported, monkeypatch, network, tmp_path):
+    """In at least 99.99% of the pixels. The second size is padded; embeddings have odd sides in both."""
+    (tmp_path / "torch.py").write_text("raise ImportError('the example must not need torch')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for labels, size in (([4], (112, 176)), ([4], (90, 141)), ([1, 2, 5], (112, 176)), ([1, 2, 5], (90, 141))):
+        # In this drawn video the network loses no object, so that there is much to compare.
+        scene = random_scene(np.random.default_rng(8), *size, 11, labels)
+        folder = tmp_path / f"{len(labels)}-{size[0]}"
+        (folder / "frames").mkdir(parents=True)
+        for t in range(11):
+            frame, ids = scene.frame(t)
+            cv2.imwrite(str(folder / f"frames/{t:05d}.jpg"), frame)
+            if t == 0:
+                write_mask(folder / "first.png", ids)
+        inputs = ("--images", folder / "frames", "--mask", folder / "first.png")
+        result = command("scripts/onnx_example.py", exported, *inputs, "--output", folder / "masks")
+        assert result.returncode == 0, result.stderr
+
+        core = InferenceCore(network, bank="2F+L+RDE", mem_every=3, top_k=40)
+        same = []
+        for t, path in enumerate(sorted((folder / "frames").iterdir())):
+            given = torch.from_numpy(read_mask(folder / "first.png")) if t == 0 else None
+            winner = core.step(to_tensor(read_image(path)), given).argmax(0).numpy()
+            expected = np.array([0, *core.object_ids])[winner]
+            written = read_mask(folder / "masks" / f"{path.stem}.png")
+            same.append((written == expected).mean())
+            assert set(np.unique(expected)) == {0, *labels}, t
+        assert len(same) == 11 and np.mean(same) >= 0.9999, same
+        assert read_palette(folder / "masks/00010.png") == read_palette(folder / "first.png")
+
+
+@torch.inference_mode()
+def test_parts_agree_with_the_network_at_every_size(exported, network):
+    """From 2×2 positions on, fewer than top k, and with one or several objects and embeddings in the memory."""
+    parts = {name: onnxruntime.InferenceSession(exported / f"{name}.onnx") for name in PARTS}
+
+    def run(part: str, **inputs: torch.Tensor) -> list[torch.Tensor]:
+        found = parts[part].run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        return [torch.from_numpy(array) for array in found]
+
+    torch.manual_seed(0)
+    for height, width, objects, memories, counts in (
+        (2, 2, 1, 1, [2]),
+        (3, 5, 4, 2, [1, 3]),
+        (6, 9, 2, 4, [1, 2, 3, 1]),
+    ):
+        images = torch.randn(memories + 1, 3, 16 * height, 16 * width)
+        masks = torch.rand(memories, objects, 16 * height, 16 * width).softmax(1)
+        features = network.encode_key(images)
+        query = run("key_encoder", image=images[-1:])
+        for name, found in zip(features._fields, query, strict=True):
+            torch.testing.assert_close(found, getattr(features, name)[-1:], atol=1e-4, rtol=1e-4)
+        values = network.encode_value(images[:-1], network.prepare_encoding(features.f16[:-1]), masks)
+        for t in range(memories):
+            frame = {"image": images[t : t + 1], "f16": features.f16[t : t + 1], "masks": masks[t : t + 1]}
+            torch.testing.assert_close(run("mask_encoder", **frame)[0], values[t : t + 1], atol=1e-4, rtol=1e-4)
+        rde_key, key, rde_value, value = features.key[:1], features.key[-1:], values[:1], values[-1:]
+        found = run("sam", rde_key=rde_key, rde_value=rde_value, key=key, value=value)
+        for a, b in zip(found, network.aggregate((rde_key, rde_value), (key, value)), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+        # A position is repeated as often as it counts.
+        repeated = [t for t, count in enumerate(counts) for _ in range(count)]
+        keys = features.key[repeated].transpose(0, 1).flatten(1)
+        rows = values[repeated].flatten(1, 2).transpose(0, 1).flatten(1)
+        read = plain.read(keys, rows, features.key[-1].flatten(1), 40).view(1, objects, -1, height, width)
+        last = type(features)(*(feature[-1:] for feature in features))
+        expected = network.decode(read, network.prepare_decoding(last)).sigmoid()
+        memory = {"memory_key": features.key[:-1], "memory_value": values, "multiplicity": torch.tensor(counts)}
+        frame = {name: getattr(last, name) for name in ("key", "query_value", "f8", "f4")}
+        torch.testing.assert_close(run("reading_decoder", **frame, **memory)[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_shapes_are_named(exported):
+    sessions = {part: onnxruntime.InferenceSession(exported / f"{part}.onnx") for part in PARTS}
+    shapes = {
+        part: {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
+        for part, session in sessions.items()
+    }
+    assert shapes["key_encoder"]["image"] == [1, 3, "16*h", "16*w"]
+    assert shapes["key_encoder"]["f8"] == [1, 64, "2*h", "2*w"]
+    assert shapes["reading_decoder"]["memory_value"] == ["T", "K", 128, "h", "w"]
+    assert shapes["reading_decoder"]["probability"] == [1, "K", "16*h", "16*w"]
+    assert shapes["mask_encoder"]["value"] == shapes["sam"]["next_rde_value"] == [1, "K", 128, "h", "w"]
+
+
+def test_what_is_refused(inline, monkeypatch, tmp_path):
+    (tmp_path / "network.json").write_text("{}")
+    assert_refused(inline("scripts/export.py", "--output", tmp_path), tmp_path / "network.json", "--output")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    result = inline("scripts/export.py", "--output", tmp_path / "new")
+    assert_refused(result, "pip install onnxscript")
+    assert not (tmp_path / "new").exists()

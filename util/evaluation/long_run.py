@@ -1,0 +1,125 @@
+"""The segmentation of a long video, frame by frame: whether its accuracy, speed and memory last."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from util.errors import InputError
+from util.files import atomic_path, read_json
+
+# An object that the ground truth does not show for fewer frames was hidden for a moment, and did not return.
+LEAST_ABSENCE = 25
+RECOVERY = 50  # the number of frames after a return that count as recovery
+
+_REMEDY = "delete it and run this again"
+
+
+@dataclass(frozen=True, eq=False)
+class LongRun:
+    """What was measured in every frame of a video. The first and the last frame are not scored, as on DAVIS.
+
+    All accuracies lie in 0..1. Where the ground truth does not show an object, J and F are 1 if the prediction does not
+    show the object either, and 0 if the prediction shows a single pixel of it.
+
+    Attributes:
+        j, f: region similarity and contour accuracy [frames - 2, objects].
+        present: whether the ground truth shows the object, bool [frames - 2, objects].
+        seconds: the time of the network [frames].
+        memory: the peak memory so far, in bytes [frames].
+
+    Raises:
+        ValueError: the shapes are others, or there is no scored frame.
+    """
+
+    j: np.ndarray
+    f: np.ndarray
+    present: np.ndarray
+    seconds: np.ndarray
+    memory: np.ndarray
+
+    def __post_init__(self) -> None:
+        scored = self.j.shape
+        if len(scored) != 2 or 0 in scored or not scored == self.f.shape == self.present.shape:
+            raise ValueError(f"J, F and presence have no common shape [frames - 2, objects]; J has {scored}")
+        if not self.seconds.shape == self.memory.shape == (scored[0] + 2,):
+            raise ValueError(f"{scored[0]} scored frames belong to {scored[0] + 2} frames, not {self.seconds.shape}")
+
+    @property
+    def frames(self) -> int:
+        """The number of frames of the video."""
+        return len(self.seconds)
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """J&F, the mean of J and F [frames - 2, objects]."""
+        return (self.j + self.f) / 2
+
+    @property
+    def drift(self) -> float:
+        """The mean J&F of the last tenth of the scored frames minus the mean of the first tenth, in -1..1."""
+        tenth = max(1, len(self.j) // 10)
+        return float(self.accuracy[-tenth:].mean() - self.accuracy[:tenth].mean())
+
+    @property
+    def while_present(self) -> float:
+        """The mean J&F of objects in the frames that show them; NaN without such frames."""
+        return self._mean(self.present)
+
+    @property
+    def while_absent(self) -> float:
+        """The mean J&F of objects in the frames that do not show them; NaN without such frames.
+
+        This is the share of these frames in which the prediction does not show the object either.
+        """
+        return self._mean(~self.present)
+
+    @property
+    def recovery(self) -> float:
+        """The mean J&F of objects in the first `RECOVERY` frames that show them after each return; NaN without returns.
+
+        An object returns if the ground truth shows it again after at least `LEAST_ABSENCE` frames without it.
+        """
+        return self._mean(np.stack([_after_returns(shown) for shown in self.present.T], axis=1))
+
+    def write(self, path: Path) -> None:
+        """Write everything to a JSON file.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps({name: values.tolist() for name, values in asdict(self).items()}))
+
+    @staticmethod
+    def read(path: Path) -> "LongRun":
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: the file cannot be read, or holds something else.
+        """
+        record = read_json(path, _REMEDY)
+        types = {"j": float, "f": float, "present": bool, "seconds": float, "memory": float}
+        try:
+            return LongRun(**{name: np.array(record[name], dtype) for name, dtype in types.items()})
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{path} is no record of a run; {_REMEDY}") from None
+
+    def _mean(self, chosen: np.ndarray) -> float:
+        return float(self.accuracy[chosen].mean()) if chosen.any() else float("nan")
+
+
+def _after_returns(shown: np.ndarray) -> np.ndarray:
+    """The frames in which an object recovers from an absence, bool [frames], from the frames that show the object."""
+    recovering = np.zeros(len(shown), bool)
+    away = remaining = 0
+    for number in range(len(shown)):
+        if not shown[number]:
+            away += 1
+            continue
+        if away >= LEAST_ABSENCE:
+            remaining = RECOVERY
+        recovering[number] = remaining > 0
+        away, remaining = 0, remaining - 1
+    return recovering

@@ -1,0 +1,356 @@
+"""How each data set is evaluated: its videos, what is scored by which ground truth, and the files of figures."""
+
+import functools
+from collections.abc import Collection, Sequence
+from itertools import chain
+from pathlib import Path
+
+from dataset.davis import DAVIS
+from dataset.folder_videos import FolderVideos
+from dataset.video import Video
+from dataset.youtube import YouTubeVOS, meta_path, read_meta
+from util.errors import InputError
+from util.evaluation import youtube_server
+from util.evaluation.metrics import (
+    ScoringPlan,
+    VideoScore,
+    check_plans,
+    davis_plan,
+    format_results,
+    global_results,
+    write_results,
+)
+from util.evaluation.output import OutputFolder
+from util.evaluation.stream import mask_name
+from util.files import write_csv
+
+
+class Protocol:
+    """The evaluation of one data set. This class has what the data sets share: J&F as means over all objects.
+
+    Attributes:
+        script: the script that evaluates the data set.
+        masks_folder: the subfolder of the output for the masks.
+        results_file: the name of the file of global figures, in the output.
+        rule: which frames are written and scored, in a sentence for readers of the figures.
+        title: the name of the data set.
+        data: the folder of the data set.
+        settings: everything about the data, apart from ``data``, that the masks depend on.
+        videos: the videos.
+        truth: the folder of ground truth, ``<video>/<frame>.png``, or None.
+        truth_paths: the flags of the script that the scores depend on, by name.
+        notes: sentences about the data that a user should read.
+    """
+
+    script: str
+    masks_folder: str
+    results_file: str
+    rule: str
+    title: str
+    data: Path
+    settings: dict[str, object]
+    videos: list[Video]
+    truth: Path | None
+    truth_paths: dict[str, Path]
+    notes: Sequence[str] = ()
+
+    @property
+    def plans(self) -> list[ScoringPlan]:
+        """What is scored of each video that has ground truth, in the order of ``videos``.
+
+        Raises:
+            InputError: the ground truth is not complete.
+        """
+        raise NotImplementedError
+
+    def check(self, *, progress: bool = False) -> list[str]:
+        """Check, before any video is segmented, the given masks and the ground truth.
+
+        Args:
+            progress: show a progress bar on stderr.
+
+        Returns:
+            sentences about the ground truth that a user should read.
+
+        Raises:
+            InputError: a mask is missing, cannot be read, or has another size than the frames.
+        """
+        check_plans(self.videos, self.plans, progress=progress)
+        return []
+
+    def true_mask(self, video: Video, number: int) -> Path | None:
+        """The file with the true mask of a frame; None where there is none."""
+        path = self.truth / video.name / mask_name(video, number) if self.truth else None
+        return path if path and path.is_file() else None
+
+    def category(self, video: str, object_id: int) -> str:
+        """The category of an object, for readers of the figures; empty where the data set has none."""
+        return ""
+
+    def figures(self, scores: Sequence[VideoScore]) -> dict[str, float]:
+        """The global figures, in 0..1 (decay in -1..1), by their names in the file of global figures."""
+        return global_results(scores)
+
+    def write(self, scores: Sequence[VideoScore], output: Path) -> None:
+        """Write the files of figures.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        raise NotImplementedError
+
+    def text(self, scores: Sequence[VideoScore]) -> str:
+        """The figures for a terminal."""
+        return format_results(scores)
+
+
+class DAVISProtocol(Protocol):
+    """DAVIS 2016 or 2017, by its own code's rules.
+
+    Raises:
+        InputError: as `dataset.davis.DAVIS.videos`.
+    """
+
+    script, masks_folder, results_file = "eval_davis.py", "", "global_results-val.csv"
+    rule = "The first and the last frame of a video are not scored."
+
+    def __init__(self, davis: DAVIS) -> None:
+        self.videos = davis.videos()
+        self.title = f"DAVIS {davis.year} {'test-dev' if davis.split == 'testdev' else davis.split}"
+        self.data = davis.root
+        self.settings = {"year": davis.year, "split": davis.split}
+        self.truth = davis.annotations if davis.has_ground_truth else None
+        self.truth_paths = {}
+
+    @functools.cached_property
+    def plans(self) -> list[ScoringPlan]:
+        """Every object in every frame but the first and the last."""
+        if self.truth is None:
+            return []
+        return [davis_plan(self.truth / video.name, video.merge_objects) for video in self.videos]
+
+    def write(self, scores: Sequence[VideoScore], output: Path) -> None:
+        """Write global_results-val.csv and per-sequence_results-val.csv, in the layout of DAVIS's code."""
+        write_results(scores, output)
+
+
+class YouTubeProtocol(Protocol):
+    """YouTube-VOS, by the rules of its server.
+
+    Args:
+        youtube: the split.
+        truth: the folder of ground truth, or None.
+        train_meta: the list whose categories count as seen; by default the one of the training split.
+
+    Raises:
+        InputError: as `dataset.youtube.YouTubeVOS.videos`; with ground truth also: the list of seen categories cannot
+            be read.
+    """
+
+    script, masks_folder = "eval_youtube.py", "Annotations"
+
+    def __init__(self, youtube: YouTubeVOS, truth: Path | None = None, train_meta: Path | None = None) -> None:
+        self.videos = youtube.videos()
+        self.title = f"YouTube-VOS {youtube.split}"
+        self.results_file = f"global_results-{youtube.split}.csv"
+        self.rule = (
+            "An object is scored in the frames in which the server asks for it, but not in the first of them. "
+            f"There are masks of {'all frames' if youtube.output_all else 'these frames only'}."
+        )
+        self.data = youtube.root
+        self.settings = {
+            "split": youtube.split, "output_all": youtube.output_all, "all_frames": youtube.has_all_frames
+        }  # fmt: skip
+        self.truth = truth
+        self.truth_paths = {}
+        self.notes = _youtube_notes(youtube, self.videos)
+        self._youtube = youtube
+        self._seen: Collection[str] = set()
+        if truth:
+            train_meta = train_meta or meta_path(youtube.root, "train")
+            trained = read_meta(train_meta)
+            self.truth_paths = {"gt": truth, "train_meta": train_meta}
+            self._seen = {item.category for item in chain(*trained.values())}
+
+    @functools.cached_property
+    def plans(self) -> list[ScoringPlan]:
+        """Every object in the frames in which the server asks for it, without the first of them."""
+        return youtube_server.plans(self._youtube.asked, self.truth) if self.truth else []
+
+    def category(self, video: str, object_id: int) -> str:
+        """The category, and whether training videos show it; without ground truth the category alone."""
+        (category,) = (item.category for item in self._youtube.asked[video] if item.id == object_id)
+        kind = f", {'seen' if category in self._seen else 'unseen'}" if self.truth else ""
+        return f"{category}{kind}" if category else ""
+
+    def figures(self, scores: Sequence[VideoScore]) -> dict[str, float]:
+        """The figures of Table 4, see `util.evaluation.youtube_server.summary`."""
+        return youtube_server.summary(self._object_scores(scores))
+
+    def write(self, scores: Sequence[VideoScore], output: Path) -> None:
+        """Write global_results-<split>.csv and per-object_results-<split>.csv."""
+        youtube_server.write_scores(self._object_scores(scores), output, self._youtube.split)
+
+    def text(self, scores: Sequence[VideoScore]) -> str:
+        """The figures of Table 4 in one line, in percent."""
+        return "  ".join(f"{name} {100 * figure:.1f}" for name, figure in self.figures(scores).items())
+
+    def _object_scores(self, scores: Sequence[VideoScore]) -> list[youtube_server.ObjectScore]:
+        return youtube_server.object_scores(self._youtube.asked, self._seen, scores)
+
+
+class FolderProtocol(Protocol):
+    """Any folder of videos, scored by the J and F of DAVIS.
+
+    An object is scored in every frame that has ground truth, is in the results and comes after the first given mask
+    that shows the object. A frame whose given mask shows the object does not count for the object, because the mask is
+    no prediction. The last frame counts, which DAVIS leaves out: the ground truth may end anywhere in the video.
+
+    Args:
+        folder: the videos, and their ground truth.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: as `dataset.folder_videos.FolderVideos.videos`, or no frame can be scored by the ground truth.
+    """
+
+    script, masks_folder, results_file = "eval_folder.py", "masks", "global_results.csv"
+
+    def __init__(self, folder: FolderVideos, *, progress: bool = False) -> None:
+        self.videos = folder.videos(progress=progress)
+        self.title = "/".join(folder.images.resolve().parts[-3:]).lstrip("/")
+        self.data = folder.images
+        self.settings = {
+            "masks": str(folder.masks.resolve()),
+            "new_only": folder.new_only,
+            "every": folder.every,
+            "only_gt": str(folder.truth.resolve()) if folder.only_truth else None,
+        }
+        written = "all frames" if folder.every == 1 else f"one frame in {folder.every}"
+        self.rule = (
+            "An object is scored in the frames that have ground truth and come after its first given mask. "
+            f"There are masks of {'the frames with ground truth' if folder.only_truth else written}."
+        )
+        self.truth = folder.truth
+        self.truth_paths = {"gt": folder.truth} if folder.truth else {}
+        self._folder = folder
+        self.notes = self._notes()
+
+    @functools.cached_property
+    def plans(self) -> list[ScoringPlan]:
+        """What the class describes, for every video that has ground truth."""
+        plans = []
+        for video in self.videos:
+            truth = self._folder.true_masks(video.name, video.frames)
+            if truth:
+                frames = {number: _predicted(video, number) for number in video.results if number in truth}
+                named = {video.frame_name(number): ids for number, ids in frames.items() if ids}
+                plans.append(ScoringPlan(self.truth / video.name, sorted(video.entries), named))
+        if self.truth and not any(plan.frames for plan in plans):
+            raise InputError(
+                f"no mask in {self.truth} can be scored: each is a given mask, comes before its objects or belongs to "
+                "a frame that is not written; give the truth of more frames or, if the given masks are the truth, "
+                "choose --new_only"
+            )
+        return plans
+
+    def check(self, *, progress: bool = False) -> list[str]:
+        """As `Protocol.check`. The notes name the objects that only the ground truth shows."""
+        shown = check_plans(self.videos, self.plans, progress=progress)
+        return [
+            f"{plan.truth} shows object {object_id}, which no given mask shows; it is not scored"
+            for plan in self.plans
+            for object_id in sorted(shown[plan.truth.name] - set(plan.ids))
+        ]
+
+    def write(self, scores: Sequence[VideoScore], output: Path) -> None:
+        """Write global_results.csv and per-object_results.csv."""
+        figures = self.figures(scores)
+        write_csv(output / self.results_file, [list(figures), list(figures.values())])
+        rows = [
+            [score.name, item.id, item.frames, item.j.mean, item.f.mean] for score in scores for item in score.objects
+        ]
+        write_csv(output / "per-object_results.csv", [["Video", "Object", "Frames", "J-Mean", "F-Mean"], *rows])
+
+    def _notes(self) -> list[str]:
+        folder, notes = self._folder, []
+        rest = folder.without_masks()
+        if rest:
+            notes.append(f"{folder.masks} has no masks of {len(rest)} videos, which are not segmented: {listed(rest)}")
+        scored = {plan.truth.name for plan in self.plans if plan.frames}
+        rest = [video.name for video in self.videos if video.name not in scored]
+        if folder.truth and rest:
+            notes.append(f"{folder.truth} has no mask to score {len(rest)} videos by: {listed(rest)}")
+        return notes
+
+
+def recorded_protocol(output: Path, **paths: Path | None) -> Protocol:
+    """The protocol of results that an evaluation script has written, from the settings in their folder.
+
+    Args:
+        output: the output folder of the script.
+        paths: flags of the evaluation script by name, each with a path or None: ``davis_path``; ``yv_path``,
+            ``train_meta``; ``images``, ``masks``; ``gt``. By default the data lie where the script has found them.
+
+    Raises:
+        InputError: no evaluation script wrote the folder, the script has no such flag, or the data cannot be read.
+    """
+    folder = OutputFolder(output)
+    settings = folder.settings()
+    kinds = {
+        "year": (DAVISProtocol, {"davis_path"}),
+        "all_frames": (YouTubeProtocol, {"yv_path", "gt", "train_meta"}),
+        "new_only": (FolderProtocol, {"images", "masks", "gt"}),
+    }
+    kind, known = next((kinds[key] for key in kinds if key in settings), (None, set()))
+    if kind is None or not {"data", "bank", "mem_every", "top_k", "amp", "model"} <= settings.keys():
+        raise InputError(
+            f"{output} was not written by eval_davis.py, eval_youtube.py or eval_folder.py; point at the output of one"
+        )
+    paths = {name: path for name, path in paths.items() if path}
+    for name in paths:
+        if name not in known:
+            raise InputError(f"{output} was written by {kind.script}, which needs no --{name}; leave it out")
+    paths = {**folder.truth(), **paths}
+    gt, data = paths.get("gt"), Path(settings["data"])
+    if kind is DAVISProtocol:
+        return DAVISProtocol(DAVIS(paths.get("davis_path", data), settings["year"], settings["split"]))
+    if kind is YouTubeProtocol:
+        youtube = YouTubeVOS(paths.get("yv_path", data), settings["split"], settings["output_all"])
+        return YouTubeProtocol(youtube, gt, paths.get("train_meta"))
+    only_gt = settings["only_gt"]
+    videos = FolderVideos(
+        paths.get("images", data),
+        paths.get("masks", Path(settings["masks"])),
+        gt or (Path(only_gt) if only_gt else None),
+        new_only=settings["new_only"],
+        every=settings["every"],
+        only_truth=bool(only_gt),
+    )
+    return FolderProtocol(videos)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a sentence: at most five of them."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _predicted(video: Video, number: int) -> list[int]:
+    """The ids of the objects that have entered before a frame and that no given mask of the frame shows, in order."""
+    given = video.given_ids.get(number, ())
+    return sorted(object_id for object_id, entry in video.entries.items() if entry < number and object_id not in given)
+
+
+def _youtube_notes(youtube: YouTubeVOS, videos: Sequence[Video]) -> list[str]:
+    notes = []
+    if not youtube.has_all_frames:
+        notes.append(f"all frames are not at hand, so those of {youtube.images} are taken for the whole videos")
+    for video in videos:
+        shown = set(chain(*video.new_objects.values()))
+        notes += [
+            f"{youtube.annotations / video.name / item.frames[0]}.png shows nothing of object {item.id}, which starts "
+            "there; it will be in no mask"
+            for item in youtube.asked[video.name]
+            if item.id not in shown
+        ]
+    return notes

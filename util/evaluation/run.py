@@ -1,0 +1,71 @@
+"""The part that the evaluation scripts have in common: segment the videos of a data set, score them and draw them."""
+
+import argparse
+from dataclasses import asdict
+
+from tqdm import tqdm
+
+from util.device import choose_device, peak_memory
+from util.distributed import Processes
+from util.evaluation.arguments import chosen_network, engine_settings, network_notes
+from util.evaluation.metrics import score_plans
+from util.evaluation.output import OutputFolder, evaluate
+from util.evaluation.pictures import draw_video
+from util.evaluation.protocols import Protocol
+
+
+def segment_videos(
+    arguments: argparse.Namespace, protocol: Protocol, output: OutputFolder, processes: Processes
+) -> None:
+    """Segment the videos of a data set into an output folder, and print speed and peak memory.
+
+    Everything is checked before the first video is segmented. Every process has to call this function.
+
+    Args:
+        arguments: the flags of `util.evaluation.arguments.add_engine_arguments`.
+        protocol: the data set.
+        output: the output folder.
+        processes: the processes that share the videos.
+
+    Raises:
+        InputError: the data, the network or the settings cannot be used, or the folder holds other results.
+    """
+    settings = engine_settings(arguments)
+    notes = [*protocol.notes, *protocol.check(progress=processes.is_main)]
+    device = choose_device(arguments.device)
+    if processes.is_main:
+        for note in [*network_notes(arguments, device), *(f"note: {note}" for note in notes)]:
+            print(note)
+    network = chosen_network(arguments, device)
+    settings.check(network)
+    described = {**protocol.settings, **asdict(settings), "amp": arguments.amp}
+    output.claim(arguments.model, protocol.data, processes, **described)
+    speed = evaluate(network, protocol.videos, output, settings, processes)
+    memory = peak_memory(device)
+    if processes.is_main:
+        print(f"FPS         {speed.fps:.3g} ({speed.frames} masks in {speed.seconds:.1f} s)")
+        print(f"peak memory {memory / 2**30:.3f} GiB ({device})")
+
+
+def score_and_draw(protocol: Protocol, output: OutputFolder, *, overlay: bool) -> None:
+    """Score the masks in an output folder if there is ground truth, and draw them over the frames if wanted.
+
+    Args:
+        protocol: the data set.
+        output: the output folder, with the masks of all videos.
+        overlay: whether to draw ``overlay/<video>/<frame>.jpg`` and a contact sheet ``overlay/<video>.jpg``.
+
+    Raises:
+        InputError: a mask or a frame cannot be read, or a file cannot be written.
+    """
+    scores = {}
+    if protocol.truth:
+        scored = score_plans(protocol.plans, output.masks, progress=True)
+        protocol.write(scored, output.path)
+        if protocol.truth_paths:
+            output.record_truth(**protocol.truth_paths)
+        print(protocol.text(scored))
+        scores = {score.name: score for score in scored}
+    if overlay:
+        for video in tqdm(protocol.videos, desc="drawing", unit="video", disable=None):
+            draw_video(video, output.masks / video.name, output.path / "overlay", scores.get(video.name))
