@@ -215,7 +215,7 @@ def load_batches(
     """
     roots = {name: getattr(arguments, name) for name in ("static_root", "bl_root", "yv_root", "davis_root")}
     length = {"iterations": recipe.iterations, "seed": arguments.seed}
-    data = stage_dataset(arguments.stage, **roots, **length, crop_size=arguments.crop_size)
+    data = stage_dataset(arguments.stage, **roots, **length, crop_size=arguments.crop_size, frames=arguments.frames)
     sampler = GlobalBatchSampler(
         len(data),
         **length,
@@ -286,7 +286,7 @@ def loss_terms(arguments: argparse.Namespace) -> LossTerms:
 
 def configuration(arguments: argparse.Namespace, recipe: Recipe, terms: LossTerms, network: RDE_VOS) -> dict[str, Any]:
     """The settings that the trained weights depend on, for the run's folder."""
-    config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "seed", "precision")}
+    config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
     config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
     return config | {"recipe": asdict(recipe), "losses": asdict(terms), "network": asdict(network.config)}
 

@@ -25,6 +25,7 @@ def stage_dataset(
     davis_root: Path | str | None = None,
     iterations: int,
     crop_size: int = 384,
+    frames: int = 5,
     seed: int = 0,
 ) -> TrainingData:
     """Return the training data of a stage.
@@ -40,6 +41,7 @@ def stage_dataset(
             ``ImageSets/2017/train.txt``, or a folder ``trainval`` that holds these.
         iterations: the number of iterations in the whole stage.
         crop_size: the side of the square crops, in pixels.
+        frames: the number of frames in a clip of stages 1 to 3.
         seed: determines everything random in the samples.
 
     Raises:
@@ -54,7 +56,7 @@ def stage_dataset(
                 raise InputError(f"{static_root} has no folder {folders.folder_names}; add it, or check static_root")
             source = ImageClips(folders.path, crop_size=crop_size, nested=folders.nested)
         else:
-            source = _video_clips(stage, folders, crop_size)
+            source = _video_clips(stage, folders, crop_size, frames)
         parts.append((source, _REPEATS.get(folders.name, 1)))
     return TrainingData(parts, iterations=iterations, seed=seed)
 
@@ -88,7 +90,7 @@ def stage_folders(
     ]
 
 
-def _video_clips(stage: int, folders: VideoFolders, crop_size: int) -> VideoClips:
+def _video_clips(stage: int, folders: VideoFolders, crop_size: int, frames: int) -> VideoClips:
     listed = folders.listed()
     for root in (folders.images, folders.masks):
         if not root.is_dir():
@@ -99,6 +101,7 @@ def _video_clips(stage: int, folders: VideoFolders, crop_size: int) -> VideoClip
         folders.masks,
         listed,
         crop_size=crop_size,
+        frames=frames,
         annotation_step=folders.annotation_step,
         **(_BL30K if stage == 1 else {}),
     )

@@ -12,12 +12,11 @@ from dataset.images import read_image, read_mask
 from dataset.sample import MAX_TRIES, make_sample, visible_objects
 from util.errors import InputError
 
-FRAMES = 5
 MAX_OBJECTS = 2
 
 
 class VideoClips:
-    """Clips of 5 frames and up to 2 objects. Each video gives one clip in an epoch.
+    """Clips of some frames and up to 2 objects. Each video gives one clip in an epoch.
 
     Args:
         name: the name of the data set, for messages.
@@ -25,6 +24,7 @@ class VideoClips:
         masks: the folder that holds the object ids, ``<video>/<frame>.png``.
         videos: the names of the videos. By default these are all videos in ``masks``.
         crop_size: the side of the square crops, in pixels.
+        frames: the number of frames in a clip.
         crop_area: the smallest share of a frame's area that a crop covers, 0 to 1.
         least_area: the share of a crop, 0 to 1, that an object must cover to be used. With 0 one pixel is enough.
         annotation_step: the distance between annotated frames, in frames of the original video. Only annotated frames
@@ -44,6 +44,7 @@ class VideoClips:
         videos: Sequence[str] | None = None,
         *,
         crop_size: int,
+        frames: int = 5,
         crop_area: float = 0.36,
         least_area: float = 0.0,
         annotation_step: int = 1,
@@ -57,6 +58,7 @@ class VideoClips:
         if missing:
             raise InputError(f"{missing[0]} is missing ({len(missing)} such folders); copy {name} again")
         self.crop_size = crop_size
+        self.frames = frames
         self.crop_area = (crop_area, 1.0)
         self.least_area = least_area
         self.annotation_step = annotation_step
@@ -78,7 +80,7 @@ class VideoClips:
             progress: the share of training that is over, 0 to 1.
 
         Returns:
-            A sample with 5 frames and 2 object slots, as `make_sample` describes it.
+            A sample with ``frames`` frames and 2 object slots, as `make_sample` describes it.
 
         Raises:
             InputError: a file cannot be read, a frame and its mask differ in size, a frame has no mask, or the video
@@ -103,9 +105,9 @@ class VideoClips:
             The places of the clip's frames in ``stems``, the augmentation of each frame, and the ids of the objects
             that are visible in the first frame.
         """
-        shape = {"size": self.crop_size, "frames": FRAMES}
+        shape = {"size": self.crop_size, "frames": self.frames}
         for _ in range(MAX_TRIES):
-            clip = choose_clip(rng, len(stems), frames=FRAMES, max_gap=max_gap)
+            clip = choose_clip(rng, len(stems), frames=self.frames, max_gap=max_gap)
             ids = read_mask(self.mask_root / video / f"{stems[clip[0]]}.png")
             transforms = video_transforms(rng, *ids.shape, **shape, crop_area=self.crop_area)
             visible = visible_objects(transforms[0].warp.mask(ids), self.least_area)
@@ -118,7 +120,7 @@ class VideoClips:
             if ids.any():
                 transforms = transforms_around_object(rng, ids, **shape)
                 visible = visible_objects(transforms[0].warp.mask(ids))
-                return _bounce(first + np.arange(FRAMES), len(stems)), transforms, visible
+                return _bounce(first + np.arange(self.frames), len(stems)), transforms, visible
         raise InputError(f"{self.mask_root / video} shows no object in any frame; remove the video from both folders")
 
     def _read(self, video: str, frame: str) -> tuple[np.ndarray, np.ndarray]:

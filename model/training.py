@@ -69,8 +69,9 @@ class ClipTrainer(nn.Module):
     """Runs clips through the network and through both memory banks of training.
 
     Clips of five frames train all parts (stages 1 to 3). The STM bank, which keeps every frame, segments frames 1 and
-    3. The SAM bank, which is the RDE alone, segments frames 2 and 4. Clips of three frames (stage 0) have the STM bank
-    only, which segments frames 1 and 2.
+    3. The SAM bank, which is the RDE alone, segments frames 2 and 4. Longer clips go on in turns, so that SAM learns
+    where more than three updates lead. Clips of three frames (stage 0) have the STM bank only, which segments frames 1
+    and 2.
 
     The trainer is a module, so that data-parallel training can wrap the whole pass.
 
@@ -92,12 +93,17 @@ class ClipTrainer(nn.Module):
         """Segment a batch of clips and compute the losses.
 
         Args:
-            frames: ImageNet-normalised [B,T,3,H,W]; T is 5, or 3 for static images.
+            frames: ImageNet-normalised [B,T,3,H,W]; T is 5 or a larger odd number, or 3 for static images.
             masks: true masks of K objects [B,T,K,H,W], 0 or 1, that do not overlap.
             perturbed: perturbed masks of frame 0 [B,K,H,W], 0 or 1, which the memory banks start from.
             selector: [B,K], 1 where a clip has an object in the slot, 0 where the slot is empty.
             share: share of the pixels that L_Seg counts; see `model.losses.hard_pixel_share`.
+
+        Raises:
+            ValueError: the number of frames is even or less than 3.
         """
+        if frames.shape[1] < 3 or frames.shape[1] % 2 == 0:
+            raise ValueError(f"clips have an odd number of frames from 3 on, not {frames.shape[1]}")
         clip = _Clip(self, frames, masks, perturbed, selector, share)
         if frames.shape[1] == 3:
             clip.train_static()
@@ -154,36 +160,31 @@ class _Clip:
         self.segmentation_loss(2, logits_2)
 
     def train_video(self) -> None:
-        """Section 3.3 with five frames. Numbers in names are the frames', from 0."""
-        value_0, true_value_0 = self.encode_first()
-        self.consistency_loss(value_0, true_value_0)
-        stm = self.memory(0, value_0)
+        """Section 3.3: the STM bank segments the frames of odd numbers, and the SAM bank those of even numbers."""
+        value, true_value = self.encode_first()
+        self.consistency_loss(value, true_value)
+        stm, rde = self.memory(0, value), (self.keys[0], value)
+        for t in range(1, self.length - 1):
+            stm_readout = self.read(stm, t)
+            if t % 2:
+                (stm_logits,) = self.decode(t, stm_readout)
+                self.stm_segmentation_loss(t, stm_logits)
+            else:
+                readout = self.read(self.by_position(rde), t)
+                logits, stm_logits = self.decode(t, readout, stm_readout)
+                self.segmentation_loss(t, logits)
+                self.guidance_loss(t, readout, stm_readout)
+            value = self.encode(t, stm_logits)
+            stm = stm.append(self.memory(t, value))
+            rde = self.network.aggregate(rde, (self.keys[t], value))
 
-        (logits_1,) = self.decode(1, self.read(stm, 1))
-        self.stm_segmentation_loss(1, logits_1)
-        value_1 = self.encode(1, logits_1)
-        stm = stm.append(self.memory(1, value_1))
-
-        rde = self.network.aggregate((self.keys[0], value_0), (self.keys[1], value_1))
-        readout_2, stm_readout_2 = self.read(self.by_position(rde), 2), self.read(stm, 2)
-        logits_2, stm_logits_2 = self.decode(2, readout_2, stm_readout_2)
-        self.segmentation_loss(2, logits_2)
-        self.guidance_loss(2, readout_2, stm_readout_2)
-        value_2 = self.encode(2, stm_logits_2)
-        stm = stm.append(self.memory(2, value_2))
-
-        (logits_3,) = self.decode(3, self.read(stm, 3))
-        self.stm_segmentation_loss(3, logits_3)
-        value_3 = self.encode(3, logits_3)
-
-        rde = self.network.aggregate(rde, (self.keys[2], value_2))
-        rde = self.network.aggregate(rde, (self.keys[3], value_3))
-        readout_4 = self.read(self.by_position(rde), 4)
-        (logits_4,) = self.decode(4, readout_4)
-        self.segmentation_loss(4, logits_4)
-        if self.terms.unbiased_guidance:  # nothing else reads frame 4 from the STM bank
-            stm = stm.append(self.memory(3, value_3))
-            self.guidance_loss(4, readout_4, self.read(stm, 4))
+        # Nothing is segmented after the last frame, so the STM bank only guides there.
+        t = self.length - 1
+        readout = self.read(self.by_position(rde), t)
+        (logits,) = self.decode(t, readout)
+        self.segmentation_loss(t, logits)
+        if self.terms.unbiased_guidance:
+            self.guidance_loss(t, readout, self.read(stm, t))
 
     def encode_first(self) -> tuple[Tensor, Tensor | None]:
         """The values [B,K,Cv,h,w] of frame 0 with the perturbed masks and, for L_MC, with the true masks.

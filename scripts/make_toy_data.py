@@ -26,6 +26,9 @@ _HELP = {
     "davis_train": "number of training videos in DAVIS/2017/trainval",
     "davis_val": "number of validation videos in DAVIS/2017/trainval",
     "davis_test": "number of videos in DAVIS/2017/test-dev; only their first frames have masks",
+    "cutouts": "take some objects and sceneries from the photographs in Debian's packages tuxpaint-stamps-default and "
+    "plasma-workspace-wallpapers, mate-backgrounds and lomiri-wallpapers-16.04",
+    "hard": "let objects turn, grow tenfold and have spray around them, and shake, pan and zoom the camera",
     "photos": "cut some textures from the photographs in the packages scikit-image and scikit-learn",
 }
 

@@ -145,16 +145,17 @@ def sam(module: SpatioTemporalAggregation, previous: Tensor, latest: Tensor) -> 
 def train_pass(
     network: RDE_VOS, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor, *, release: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The forward pass of training on clips of five frames, with L_Seg over all pixels.
+    """The forward pass of training on clips of an odd number of frames, with L_Seg over all pixels.
 
-    The STM bank segments every frame from 1 on, the SAM bank segments frames 2 and 4. The arguments are those of
+    The STM bank segments every frame from 1 on, the SAM bank segments frames 2, 4 and so on. The arguments are those of
     `model.training.ClipTrainer`; ``release`` computes the losses as the authors' release does, with μ = γ = 5.
 
     Returns:
         the loss (Eq. 10), and its unweighted terms by the names of `ClipTrainer`.
     """
     masks, perturbed = masks.to(frames), perturbed.to(frames)
-    features = [network.encode_key(frames[:, t]) for t in range(5)]
+    length = frames.shape[1]
+    features = [network.encode_key(frames[:, t]) for t in range(length)]
     keys = [feature.key for feature in features]
 
     def encode(t: int, objects: Tensor) -> Tensor:
@@ -185,18 +186,18 @@ def train_pass(
 
     # The STM bank remembers every frame with its predicted masks.
     stm_reads, stm_logits = {}, {}
-    for t in range(1, 5):
+    for t in range(1, length):
         stm_reads[t] = read_frame(list(zip(keys, values, strict=False)), t)
         stm_logits[t] = logits(stm_reads[t], t)
-        if t < 4:
+        if t < length - 1:
             values.append(encode(t, stm_logits[t].softmax(1)[:, 1:]))
-    terms |= {f"ce_{t}": cross_entropy(stm_logits[t], t) for t in (1, 3)}
+    terms |= {f"ce_{t}": cross_entropy(stm_logits[t], t) for t in range(1, length, 2)}
 
     # The SAM bank is the RDE of the same frames.
     rde = keys[0], values[0]
-    for t in range(1, 4):
+    for t in range(1, length - 1):
         rde = network.aggregate(rde, (keys[t], values[t]))
-        if t in (1, 3):
+        if t % 2:
             read_next = read_frame([rde], t + 1)
             terms[f"ce_{t + 1}"] = cross_entropy(logits(read_next, t + 1), t + 1)
             compared = [stm_reads[t + 1], read_next]
@@ -207,8 +208,9 @@ def train_pass(
 
     if release:
         total = 5 * terms["mc"]
-        for t in range(1, 5):
+        for t in range(1, length):
             total = (total + terms[f"ce_{t}"] + 5 * terms.get(f"ug_{t}", 0)) / 2
         return total, terms
-    segmentation = sum(terms[f"ce_{t}"] for t in range(1, 5)) / 2
-    return segmentation + 10 * (terms["ug_2"] + terms["ug_4"]) + 10 * terms["mc"], terms
+    segmentation = sum(terms[f"ce_{t}"] for t in range(1, length)) / 2
+    guidance = sum(terms[f"ug_{t}"] for t in range(2, length, 2))
+    return segmentation + 10 * guidance + 10 * terms["mc"], terms

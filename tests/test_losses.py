@@ -50,11 +50,14 @@ def test_golden(published_network):
     assert float(result.loss) == pytest.approx(ce / 2 + 10 * ug + 10 * float(golden["mc"]), rel=1e-4)
 
 
-@pytest.mark.parametrize("recipe", ["paper", "release"])
-def test_the_plain_pass_gives_the_same_losses(small_network, small_batch, recipe):
+@pytest.mark.parametrize(("recipe", "length"), [("paper", 5), ("release", 5), ("paper", 9)])
+def test_the_plain_pass_gives_the_same_losses(small_network, small_batch, recipe, length):
     """Of both clips, one of which has an empty slot; and the same gradients of what both passes run as it is."""
-    result = ClipTrainer(small_network, recipe_losses(recipe, stage=2))(*small_batch, share=1.0)
-    loss, terms = train_pass(small_network, *small_batch, release=recipe == "release")
+    frames, masks, *rest = small_batch
+    order = [0, 1, 2, 3, 4, 3, 2, 1, 0][:length]  # longer clips go back
+    batch = frames[:, order], masks[:, order], *rest
+    result = ClipTrainer(small_network, recipe_losses(recipe, stage=2))(*batch, share=1.0)
+    loss, terms = train_pass(small_network, *batch, release=recipe == "release")
     torch.testing.assert_close(loss, result.loss)
     assert set(terms) == set(result.terms)
     for name, term in terms.items():
@@ -69,6 +72,13 @@ def test_the_plain_pass_gives_the_same_losses(small_network, small_batch, recipe
     gradients = (torch.autograd.grad(each, parameters) for each in (loss, result.loss))
     for plain, ours in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, ours, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_clips_without_a_last_frame_of_the_sam_bank_are_refused(small_network, small_batch, length):
+    frames, masks, *rest = small_batch
+    with pytest.raises(ValueError, match=f"odd number of frames from 3 on, not {length}"):
+        ClipTrainer(small_network)(frames[:, :length], masks[:, :length], *rest, share=1.0)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,12 @@ from PIL import Image
 
 from dataset.images import davis_palette, read_image, read_mask, read_palette
 from toy import ToySettings, make_toy_data
-from toy.scene import random_scene
+from toy.cutouts import cut_out, load_cutouts, load_wallpapers
+from toy.figures import Figure, Part, draw, sprite_of
+from toy.motion import scaling, translation
+from toy.scene import Scene, random_scene
+from toy.textures import Pictures
+from toy.turning import Turntable
 from util.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -217,3 +222,113 @@ def test_ids_and_appearance_are_drawn_together():
         frame, ids = scene.frame(t)
         assert frame.shape == (72, 128, 3) and frame.dtype == np.uint8
         assert np.array_equal(ids, scene.ids(t)) and set(np.unique(ids).tolist()) <= {0, 2, 5}
+
+
+def cutout(colour: tuple[int, int, int], height: int = 160, width: int = 200) -> np.ndarray:
+    """A photographed object, as it were: an ellipse of one colour, RGBA."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    inside = x * x + y * y < 0.98
+    return np.dstack([np.full((height, width, 3), colour, np.uint8), np.where(inside, 255, 0).astype(np.uint8)])
+
+
+def hard_scene(seed: int, labels=(1,), **settings) -> Scene:
+    views = (np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8),)
+    pictures = Pictures(views, (cutout((200, 40, 40)), cutout((40, 40, 200), 200, 130)), views)
+    return random_scene(np.random.default_rng(seed), 72, 128, 20, labels, pictures=pictures, hard=True, **settings)
+
+
+def test_hard_scenes_have_true_masks_and_can_be_drawn_again():
+    for seed in range(6):
+        scene, again = hard_scene(seed, [1, 2]), hard_scene(seed, [1, 2])
+        for t in (0, 11):
+            frame, ids = scene.frame(t)
+            assert np.array_equal(ids, scene.ids(t)) and set(np.unique(ids).tolist()) <= {0, 1, 2}
+            assert all(np.array_equal(*pair) for pair in zip((frame, ids), again.frame(t), strict=True))
+
+
+def test_hard_objects_grow_and_shrink_more():
+    def largest_change(hard: bool) -> float:
+        changes = []
+        for seed in range(12):
+            scene = random_scene(np.random.default_rng(seed), 72, 128, 40, [1], hard=hard)
+            (actor,) = (actor for actor in scene.actors if actor.label)
+            sizes = [actor.track.log_scale(t) for t in range(40)]
+            changes.append(max(sizes) - min(sizes))
+        return np.exp(max(changes))
+
+    assert largest_change(hard=True) > 3 > largest_change(hard=False)
+
+
+def square(colour: int) -> Figure:
+    """A rigid square of one unit and one colour."""
+    picture = np.full((64, 64, 4), 255, np.uint8)
+    picture[..., :3] = colour
+    to_pixels = translation(31.5, 31.5) @ scaling(64, 64)
+    return Figure([Part([])], [sprite_of(picture, to_pixels)], np.eye(3), 10.0, [], 0.7, [0])
+
+
+def test_a_turning_object_shows_one_side_after_the_other():
+    sides = [(square(colour), 1.0) for colour in (50, 100, 150, 200)]
+    table = Turntable(sides, [0.5] * 4, yaw=lambda t: t, shade=0.0)
+
+    def shown(yaw: float) -> dict[int, int]:
+        _, _, picture = table.draw(yaw, translation(60, 60) @ scaling(40, 40), 120, 120)
+        colours, counts = np.unique(picture[picture[..., 3] == 255][:, 0], return_counts=True)
+        return {int(c): int(n) for c, n in zip(colours, counts, strict=True) if n > 100 and c % 50 == 0}
+
+    front = shown(0.0)
+    assert set(front) == {50} and 1400 < front[50] < 1800
+    assert set(shown(np.pi / 4)) == {50, 200}
+    assert set(shown(-np.pi / 2)) == {100} and set(shown(np.pi)) == {150}
+
+
+def test_pieces_of_a_photographed_object_are_the_whole_object():
+    picture = cutout((120, 90, 60))
+    several = 0
+    for seed in range(8):
+        figure, outline = cut_out(np.random.default_rng(seed), picture, softness=0.0)
+        assert outline.area == pytest.approx(np.pi / 4 * 0.8, rel=0.05)
+        several += len(figure.parts) > 1
+        for part in figure.parts:
+            part.swing = 0.0  # the rest pose
+        _, _, drawn = draw(figure, 0.0, translation(120, 100) @ scaling(200, 200), 200, 240)
+        assert (drawn[..., 3] >= 128).sum() == pytest.approx((picture[..., 3] > 0).sum(), rel=0.05)
+    assert several >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("STAMPS", "tuxpaint-stamps-default"), ("WALLPAPERS", "mate-backgrounds")]
+)
+def test_missing_photographs_name_the_package(tmp_path, monkeypatch, name, package):
+    load = {"STAMPS": load_cutouts, "WALLPAPERS": load_wallpapers}[name]
+    absent = {"STAMPS": tmp_path, "WALLPAPERS": {package: (str(tmp_path), ("*",))}}[name]
+    load.cache_clear()
+    monkeypatch.setattr(f"toy.cutouts.{name}", absent)
+    with pytest.raises(InputError, match=f"apt install {package}"):
+        load()
+    load.cache_clear()
+
+
+def test_photographs_are_found_in_the_folders_of_the_packages(tmp_path, monkeypatch):
+    """A drawing, a letter and a small picture among the stamps are left out; KDE's folders give their largest file."""
+    rng = np.random.default_rng(0)
+    photo = cutout((0, 0, 0))
+    photo[..., :3] = rng.integers(0, 255, (160, 200, 3))
+    for path, picture in (
+        ("animals/cow.png", photo), ("animals/cartoon/cow.png", photo), ("symbols/a.png", photo),
+        ("animals/flat.png", cutout((9, 90, 9))), ("food/small.png", photo[:50, :50]),
+    ):  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / path)
+    images = tmp_path / "walls/Lake/contents/images"
+    images.mkdir(parents=True)
+    for side in (100, 400):
+        Image.fromarray(photo[..., :3]).resize((side, side)).save(images / f"{side}x{side}.png")
+    load_cutouts.cache_clear(), load_wallpapers.cache_clear()
+    monkeypatch.setattr("toy.cutouts.STAMPS", tmp_path)
+    monkeypatch.setattr("toy.cutouts.WALLPAPERS", {"any": (str(tmp_path / "walls"), ("Lake",))})
+    (found,) = load_cutouts()
+    assert found.shape[2] == 4 and max(found.shape) <= 200
+    (wall,) = load_wallpapers()
+    assert wall.shape == (1200, 1200, 3)
+    load_cutouts.cache_clear(), load_wallpapers.cache_clear()

@@ -422,6 +422,7 @@ def test_wrong_input_is_refused(train, command, toy, tmp_path):
         (("--warm_up", 5, 3), "--warm_up 5 3"),
         (("--log_every", 0), "--log_every"),
         (("--crop_size", 60), "--crop_size 60"),
+        (("--frames", 6), "6 is no odd number"),
         (("--workers", -1), "--workers"),
     ):
         assert_refused(train(0, "other", *scratch, *flags), mentioned)

@@ -136,14 +136,19 @@ class Backdrop:
             layer.draw(frame, t, camera)
 
 
-def random_backdrop(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray]) -> Backdrop:
+def random_backdrop(
+    rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray], views: Sequence[np.ndarray] = ()
+) -> Backdrop:
     """Return random scenery: a landscape, a street, a room, or one surface near the camera.
 
     Args:
         rng: makes all random choices.
         height, width: the size of the frames, in pixels.
         photos: photographs, uint8 RGB [H,W,3], from which textures may be cut.
+        views: photographs, uint8 RGB [H,W,3], that may be the whole scenery.
     """
+    if views and rng.random() < 0.4:
+        return _photographed(rng, height, width, views)
     kind = pick(rng, ["land", "land", "land", "street", "street", "room", "close", "close"])
     if kind == "close":
         picture, colours = _surface(rng, height, width, photos)
@@ -164,6 +169,42 @@ def random_backdrop(rng: np.random.Generator, height: int, width: int, photos: S
     ground = _ground(rng, height, base, photos)
     plane = Ground(ground, edge - gap, edge, rng.uniform(0.8, 2.5))
     return Backdrop(far, plane, near, _front(rng, height, width), [*colours, base])
+
+
+def _photographed(rng: np.random.Generator, height: int, width: int, views: Sequence[np.ndarray]) -> Backdrop:
+    """Return scenery that is one photograph, sharp or blurred, in some cases with another one as the ground."""
+    detail = 0.75
+    rows, columns = int(1.6 * height * detail), int(_REACH * width * detail)
+    picture = photo_crop(rng, rows, columns, views)
+    if rng.random() < 0.25:
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.7, 4) * height / 480)
+    if rng.random() < 0.7:  # most real scenes are less colourful than pictures for a screen
+        grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        share = rng.uniform(0, 0.8)
+        picture = cv2.addWeighted(picture, 1 - share, grey, share, 0)
+    colours = [picture[::8, ::8].reshape(-1, 3)[int(rng.integers(100))].astype(np.float32) for _ in range(3)]
+    far, ground = [Layer(_rgba(picture), detail, -0.3, 0)], None
+    if rng.random() < 0.4:
+        edge = rng.uniform(0.4, 0.75)
+        side = int(height * 1.5)
+        plane = _rgba(photo_crop(rng, side, side, views))
+        ground = Ground(plane, edge - rng.uniform(0.08, 0.25), edge, rng.uniform(0.8, 2.5))
+    return Backdrop(far, ground, [], _front(rng, height, width), colours)
+
+
+def twigs(rng: np.random.Generator, height: int, width: int) -> Layer:
+    """Return a layer of thin branches, wires or blades in front of the objects."""
+    rows, columns = int(1.6 * height), int(_REACH * width)
+    alpha = np.zeros((rows, columns), np.float32)
+    upright = rng.random() < 0.5
+    for _ in range(int(log_uniform(rng, 3, 40))):
+        steps = np.cumsum(
+            rng.normal(0, 0.04, (12, 2)) + rng.normal(0, 0.06, 2) + ([0, 0.1] if upright else [0.1, 0]), 0
+        )
+        points = (rng.random(2) * (columns, rows) + steps * rows).astype(np.int32)
+        cv2.polylines(alpha, [points], False, 1, max(1, int(height * log_uniform(rng, 0.003, 0.02))))
+    alpha = cv2.GaussianBlur(alpha, (0, 0), max(0.6, height / 480 * rng.uniform(0.6, 1.5)))
+    return _stand(rng, texture(rng, rows, columns), alpha, height, width, 1.3, rng.uniform(0.9, 1.6))
 
 
 def _rgba(picture: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray:

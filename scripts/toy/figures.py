@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -48,7 +48,9 @@ class Part:
 
 
 @dataclass
-class _Sprite:
+class Sprite:
+    """The picture of a part, in several sizes."""
+
     levels: list[np.ndarray]  # premultiplied RGBA, uint8 [h,w,4]; each is half as large as the previous one
     to_pixels: np.ndarray  # [3,3], from the part's units to the pixels of level 0
     corners: np.ndarray  # [3,4], the corners of the sprite in the part's units
@@ -71,7 +73,7 @@ class Figure:
     """
 
     parts: list[Part]
-    sprites: list[_Sprite]
+    sprites: list[Sprite]
     root: np.ndarray
     period: float
     ripple: list[tuple[np.ndarray, np.ndarray, float, float]]
@@ -126,6 +128,7 @@ def dress(
     softness: float,
     palette: Sequence[np.ndarray] = (),
     photos: Sequence[np.ndarray] = (),
+    patchwork: bool = False,
 ) -> Figure:
     """Return a figure made of parts with random textures, light and motion.
 
@@ -136,7 +139,10 @@ def dress(
         softness: the amplitude of the ripple, as a share of the figure's size. With 0 the figure is rigid.
         palette: the mean colours (float RGB [3] from 0 to 255) of the first materials. The others are random.
         photos: photographs, uint8 RGB [H,W,3], from which materials may be cut.
+        patchwork: whether each part gets a material of its own.
     """
+    if patchwork:
+        parts = [replace(part, material=int(rng.integers(6))) for part in parts]
     outline = measure(parts)
     sizes = [np.ptp(np.concatenate(part.outlines), axis=0) * pixels for part in parts]
     side = int(np.clip(max(size.max() for size in sizes) * 1.15, 24, 640))
@@ -148,16 +154,38 @@ def dress(
     sprites = [_sprite(rng, part, pixels, materials, *look) for part in parts]
     mirror = scaling(pick(rng, [-1, 1]), 1)
     period = log_uniform(rng, 8, 60)
+    ripple = random_ripple(rng, max(outline.height, outline.width), softness)
+    root = mirror @ translation(-outline.centre[0], -outline.centre[1])
+    order = sorted(range(len(parts)), key=lambda index: parts[index].layer)
+    return Figure(parts, sprites, root, period, ripple, math.hypot(outline.height, outline.width) / 2, order)
+
+
+def random_ripple(
+    rng: np.random.Generator, extent: float, softness: float
+) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
+    """Return waves that bend a figure of this size; ``softness`` is that of `dress`. See `Figure.ripple`."""
     ripple = []
-    extent = max(outline.height, outline.width)
     for _ in range(3 if softness else 0):
         turn, way = rng.uniform(0, 2 * np.pi, 2)
         wave = np.array([np.cos(turn), np.sin(turn)]) * 2 * np.pi / (extent * rng.uniform(0.5, 1.5))
         size = extent * softness * rng.uniform(0.3, 1)
         ripple.append((wave, size * np.array([np.cos(way), np.sin(way)]), 6.28 / log_uniform(rng, 10, 60), way))
-    root = mirror @ translation(-outline.centre[0], -outline.centre[1])
-    order = sorted(range(len(parts)), key=lambda index: parts[index].layer)
-    return Figure(parts, sprites, root, period, ripple, math.hypot(outline.height, outline.width) / 2, order)
+    return ripple
+
+
+def sprite_of(image: np.ndarray, to_pixels: np.ndarray) -> Sprite:
+    """Return the sprite of a picture.
+
+    Args:
+        image: premultiplied RGBA, uint8 [h,w,4].
+        to_pixels: [3,3], from the part's units to the pixels of the picture.
+    """
+    levels = [image]
+    for _ in range(_LEVELS - 1):
+        levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    height, width = image.shape[:2]
+    corners = np.linalg.inv(to_pixels) @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]], float)
+    return Sprite(levels, to_pixels, corners)
 
 
 def _sprite(
@@ -170,7 +198,7 @@ def _sprite(
     skylight: float,
     glossy: bool,
     rimmed: bool,
-) -> _Sprite:
+) -> Sprite:
     points = np.concatenate(part.outlines)
     low = points.min(0)
     pixels = min(pixels, 900 / max(np.ptp(points, axis=0).max(), 1e-3))
@@ -206,13 +234,8 @@ def _sprite(
         lit += (np.clip(shade * 4 - 1, 0, 1) ** 2 * np.float32(90))[..., None]
     cover_share = alpha.astype(np.float32)[..., None] / 255
     image = np.dstack([np.clip(lit, 0, 255) * cover_share, alpha[..., None]]).astype(np.uint8)
-    levels = [image]
-    for _ in range(_LEVELS - 1):
-        levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
     to_pixels = scaling(pixels, pixels) @ translation(-low[0], -low[1])
-    to_pixels = translation(margin - 0.5, margin - 0.5) @ to_pixels
-    corners = np.linalg.inv(to_pixels) @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]], float)
-    return _Sprite(levels, to_pixels, corners)
+    return sprite_of(image, translation(margin - 0.5, margin - 0.5) @ to_pixels)
 
 
 def _relief(alpha: np.ndarray, light: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,6 +18,21 @@ _SURFACES = np.array(
     ],
     dtype=np.float32,
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The photographs that drawn data may be made of.
+
+    Attributes:
+        photos: photographs, each uint8 RGB [H,W,3], from which textures may be cut.
+        cutouts: photographs of single objects, each uint8 RGBA [H,W,4].
+        views: photographs, each uint8 RGB [H,W,3], that may be the whole scenery.
+    """
+
+    photos: Sequence[np.ndarray] = ()
+    cutouts: Sequence[np.ndarray] = ()
+    views: Sequence[np.ndarray] = ()
 
 
 def pick(rng: np.random.Generator, choices: Sequence):

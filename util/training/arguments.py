@@ -13,6 +13,14 @@ from util.training.recipe import LOSSES, RECIPES
 PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")  # the names for --freeze
 
 
+def clip_length(text: str) -> int:
+    """Read the number of frames of a clip from the command line: an odd number from 5 on."""
+    number = positive(text)
+    if number < 5 or number % 2 == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no odd number from 5 on")
+    return number
+
+
 def parse_arguments(description: str) -> argparse.Namespace:
     """Read the command line of train.py."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,6 +36,10 @@ def parse_arguments(description: str) -> argparse.Namespace:
     data.add_argument("--davis_root", type=Path, help="stages 2, 3: holds trainval, or is trainval itself")
     data.add_argument("--yv_root", type=Path, help="stages 2, 3: holds train_480p")
     data.add_argument("--crop_size", type=positive, default=384, help="side of the training crops (default: 384)")
+    data.add_argument(
+        "--frames", type=clip_length, default=5, metavar="T",
+        help="frames of a clip in stages 1 to 3, an odd number; longer clips show SAM more updates (default: 5)",
+    )  # fmt: skip
     data.add_argument(
         "--workers", type=non_negative, default=8, help="loading processes of each training process (default: 8)"
     )
