@@ -257,14 +257,26 @@ def check_scorable(videos: Sequence[Video], truth_root: Path | None, *, progress
         InputError: a given mask cannot be used; or a mask of the ground truth is missing, cannot be read or has another
             size than the frames; or the first mask of a video shows no object.
     """
+    check_given_masks(videos)
     plans = [davis_plan(truth_root / video.name, video.merge_objects) for video in videos] if truth_root else []
     check_plans(videos, plans, progress=progress)
+
+
+def check_given_masks(videos: Sequence[Video]) -> None:
+    """Check, before any video is segmented, the given masks.
+
+    Raises:
+        InputError: a given mask cannot be used.
+    """
+    for video in videos:
+        for number in video.masks:
+            video.read_given_mask(number)
 
 
 def check_plans(
     videos: Sequence[Video], plans: Sequence[ScoringPlan], *, progress: bool = False
 ) -> dict[str, set[int]]:
-    """Check, before any video is segmented, the given masks and the true masks that the plans will need.
+    """Check, before any video is segmented, the true masks that the plans will need.
 
     Args:
         videos: the videos that will be segmented.
@@ -275,12 +287,8 @@ def check_plans(
         the ids that the true masks show, by the name of the video.
 
     Raises:
-        InputError: a given mask cannot be used; or a true mask is missing, cannot be read or has another size than the
-            frames.
+        InputError: a true mask is missing, cannot be read or has another size than the frames.
     """
-    for video in videos:
-        for number in video.masks:
-            video.read_given_mask(number)
     sizes = {video.name: video.size for video in videos}
     tasks = [(plan.truth, frame) for plan in plans for frame in plan.frames]
 

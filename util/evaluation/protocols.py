@@ -14,6 +14,7 @@ from util.evaluation import youtube_server
 from util.evaluation.metrics import (
     ScoringPlan,
     VideoScore,
+    check_given_masks,
     check_plans,
     davis_plan,
     format_results,
@@ -75,6 +76,7 @@ class Protocol:
         Raises:
             InputError: a mask is missing, cannot be read, or has another size than the frames.
         """
+        check_given_masks(self.videos)  # first, because the truth of the first frame is often the given mask
         check_plans(self.videos, self.plans, progress=progress)
         return []
 
@@ -256,6 +258,7 @@ class FolderProtocol(Protocol):
 
     def check(self, *, progress: bool = False) -> list[str]:
         """As `Protocol.check`. The notes name the objects that only the ground truth shows."""
+        check_given_masks(self.videos)
         shown = check_plans(self.videos, self.plans, progress=progress)
         return [
             f"{plan.truth} shows object {object_id}, which no given mask shows; it is not scored"
