@@ -69,22 +69,24 @@ def read_mask(path: Path | str) -> np.ndarray:
     return np.array(image).astype(np.uint8)
 
 
-def write_mask(path: Path | str, ids: np.ndarray, palette: bytes | None = None) -> None:
+def write_mask(path: Path | str, ids: np.ndarray, palette: bytes | None = None, *, durable: bool = False) -> None:
     """Write object ids as a palette PNG. If writing fails, no file is left behind.
 
     Args:
         path: the file to write.
         ids: uint8 [H,W].
         palette: 256 RGB triples. By default it is the palette of DAVIS.
+        durable: whether to wait until the disk holds the file.
 
     Raises:
+        InputError: the file cannot be written.
         ValueError: ``ids`` has another type or shape.
     """
     if ids.dtype != np.uint8 or ids.ndim != 2:
         raise ValueError(f"a mask is a uint8 array [H,W], not {ids.dtype} {ids.shape}")
     image = Image.fromarray(ids)
     image.putpalette(davis_palette() if palette is None else palette)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=durable) as temporary:
         image.save(temporary)
 
 

@@ -29,12 +29,16 @@ def write_error(path: Path, reason: object) -> InputError:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename the file there to ``path`` on success, delete it on any failure.
 
     The temporary name keeps the suffix, because writers of images and archives choose the format by the suffix. The
     name starts with a dot, so that no reader of the folder takes the file for a result. Missing parent folders are
     made.
+
+    Args:
+        path: the file to write.
+        durable: whether to wait until the disk holds the file, so that a power cut cannot lose it.
 
     Raises:
         InputError: the file or a parent folder cannot be written.
@@ -48,7 +52,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
+        if durable:
+            _synchronise(temporary)
         os.replace(temporary, path)
+        if durable:
+            _synchronise(path.parent)  # which holds the file's name
     except OSError as error:
         # An error of copying names the source first and the target second.
         if error.filename is not None and error.filename2 is None and str(error.filename) != str(temporary):
@@ -56,6 +64,15 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise write_error(path, error.strerror or error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _synchronise(path: Path) -> None:
+    """Wait until the disk holds a file's content, or a folder's list of names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
