@@ -4,10 +4,11 @@ import functools
 import itertools
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -29,6 +30,8 @@ class GivenMasks:
     masks: dict[int, Path]  # by frame number
     size: tuple[int, int]  # height and width of the frames
     void: int | None = None  # the id of pixels of given masks that belong to no object
+    # By frame number: the ids of objects that a given mask shows to be absent. Such a mask may hold no object.
+    absent: Mapping[int, Collection[int]] = MappingProxyType({})
 
     def read_given_mask(self, number: int) -> np.ndarray:
         """Decode the mask that is given for frame ``number``: uint8 object ids [H,W].
@@ -46,7 +49,7 @@ class GivenMasks:
                     f"ids, or evaluate masks of DAVIS 2016 as the year 2016"
                 )
             mask = np.where(void, np.uint8(0), mask)
-        if not mask.any():
+        if not mask.any() and not self.absent.get(number):
             raise InputError(f"{path} holds no object; mark at least one pixel, or leave the file out")
         return mask
 
@@ -69,6 +72,8 @@ class Video(GivenMasks):
             its mask are taken.
         wanted: the numbers of the frames whose masks the results contain, or None for all frames.
         void: the id of pixels of given masks that belong to no object, or None.
+        absent: the ids of objects that a given mask shows to be absent, by frame number. An object that the mask only
+            leaves out is not absent: the network goes on to segment the object in that frame.
     """
 
     name: str
@@ -78,6 +83,7 @@ class Video(GivenMasks):
     new_objects: dict[int, list[int]] = field(default_factory=dict)
     wanted: frozenset[int] | None = None
     void: int | None = None
+    absent: Mapping[int, Collection[int]] = field(default_factory=dict)
 
     @functools.cached_property
     def results(self) -> list[int]:

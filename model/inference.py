@@ -1,5 +1,7 @@
 """The frame-by-frame engine: a video is a loop over `InferenceCore.step`."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -81,15 +83,19 @@ class InferenceCore:
         self._clock.tick()
 
     @torch.inference_mode()
-    def step(self, image: Tensor, mask: Tensor | None = None, *, last: bool = False) -> Tensor:
+    def step(
+        self, image: Tensor, mask: Tensor | None = None, *, absent: Collection[int] = (), last: bool = False
+    ) -> Tensor:
         """Segment the next frame, and learn the objects of ``mask``.
 
         At a frame with a mask the known objects are segmented first. Then every object of the mask takes its pixels,
-        and the other objects lose these pixels. For new objects this frame is F, the first frame.
+        and the other objects lose these pixels. For new objects this frame is F, the first frame. Objects of which the
+        mask has no pixel keep the rest of their predicted pixels, unless they are ``absent``.
 
         Args:
             image: the frame [3,H,W], float, ImageNet-normalised; all frames of a video have the same size.
             mask: integer object ids [H,W], 0 for the background; any ids, known or new.
+            absent: the ids of known objects that the mask shows to be absent from this frame. They get no pixel.
             last: whether this frame is the last one, so that the memory needs no update.
 
         Returns:
@@ -97,9 +103,10 @@ class InferenceCore:
             before the first mask.
 
         Raises:
-            ValueError: the image or the mask has the wrong shape, or the mask holds no object.
+            ValueError: the image or the mask has the wrong shape, an absent object is unknown or has pixels, or the
+                mask holds no object and no object is absent.
         """
-        self._check(image, mask)
+        self._check(image, mask, absent)
         self._size = (image.shape[1], image.shape[2])
         device, dtype = self.network.device, self.network.dtype
         if mask is None and not self.object_ids:
@@ -120,13 +127,13 @@ class InferenceCore:
                 del prepared
                 probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
         if mask is not None:
-            probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0])
+            probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0], absent)
         if update and not last and (mask is not None or self._memory.spec.changes):
             value = self.network.encode_value(image, self.network.prepare_encoding(f16), probability[:, 1:].to(dtype))
             self._memory.update(key, value)
         return unpad(probability, padding)[0]
 
-    def _annotate(self, probability: Tensor, mask: Tensor) -> Tensor:
+    def _annotate(self, probability: Tensor, mask: Tensor, absent: Collection[int]) -> Tensor:
         """Put the objects of a padded mask [1,1,H,W] into the predicted probabilities [1,K+1,H,W]; aggregate again."""
         annotated = [int(i) for i in mask.unique() if i != 0]
         self.object_ids += [i for i in annotated if i not in self.object_ids]
@@ -134,21 +141,29 @@ class InferenceCore:
         objects[:, : probability.shape[1] - 1] = probability[:, 1:] * (mask == 0)
         for i in annotated:
             objects[:, self.object_ids.index(i)] = (mask[:, 0] == i).to(objects)
+        for i in absent:
+            objects[:, self.object_ids.index(i)] = 0
         return soft_aggregation(objects).softmax(dim=1)
 
-    def _check(self, image: Tensor, mask: Tensor | None) -> None:
+    def _check(self, image: Tensor, mask: Tensor | None, absent: Collection[int]) -> None:
         if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
             raise ValueError(f"a frame is a float tensor [3,H,W], not {image.dtype} {list(image.shape)}")
         if self._size not in (None, tuple(image.shape[1:])):
             raise ValueError(f"this frame is {list(image.shape[1:])}, but the frames before are {list(self._size)}")
+        if unknown := set(absent).difference(self.object_ids):
+            raise ValueError(f"no mask so far has held the absent object {min(unknown)}")
         if mask is None:
+            if absent:
+                raise ValueError("only a mask can show that an object is absent; give the mask of the frame")
             return
         if mask.is_floating_point() or mask.shape != image.shape[1:]:
             raise ValueError(
                 f"the mask is {mask.dtype} {list(mask.shape)}, but must be integer ids of the frame's size "
                 f"{list(image.shape[1:])}"
             )
-        if not mask.any():
+        if contradicted := set(absent).intersection(mask.unique().tolist()):
+            raise ValueError(f"object {min(contradicted)} is absent, but has pixels in the mask")
+        if not mask.any() and not absent:
             raise ValueError("the mask holds no object; give at least one pixel an id other than 0")
 
 

@@ -52,13 +52,20 @@ def aggregate_probabilities(objects: Tensor) -> Tensor:
 
 @torch.no_grad()
 def segment(
-    network: RDE_VOS, images: list[Tensor], masks: dict[int, Tensor], bank: str, mem_every: int, top_k: int
+    network: RDE_VOS,
+    images: list[Tensor],
+    masks: dict[int, Tensor],
+    bank: str,
+    mem_every: int,
+    top_k: int,
+    absent: dict[int, list[int]] | None = None,
 ) -> list[Tensor]:
     """Segment a video as the paper says; each object has a memory of its own.
 
     Args:
         images: frames [3,H,W].
         masks: integer ids [H,W] by frame number.
+        absent: the ids of objects that a mask shows to be absent, by frame number.
 
     Returns:
         probabilities [K+1,H,W] for each frame.
@@ -96,6 +103,8 @@ def segment(
                 else:
                     ids.append(i)
                     objects.append((mask == i).float())
+            for i in (absent or {}).get(t, []):
+                objects[ids.index(i)] = torch.zeros_like(mask)
             objects = list(aggregate_probabilities(torch.stack(objects))[1:])
         probability = (
             torch.stack([1 - torch.stack(objects).sum(0), *objects])

@@ -63,6 +63,22 @@ def test_objects_with_no_pixels_left_do_no_harm(small_network):
     assert all(probability.isfinite().all() for probability in results)
 
 
+@pytest.mark.parametrize("bank", ["2F+L+RDE", "STM"])
+def test_a_mask_can_say_that_objects_are_absent(small_network, bank):
+    frames, ids = draw_clip(7, 40, 60, 3)
+    images, masks = tensors(frames), {0: torch.from_numpy(ids[0]), 3: torch.from_numpy(ids[3])}
+    masks[3][masks[3] != 2] = 0
+    absent = {3: [1, 3]}
+    masks[5], absent[5] = torch.zeros_like(masks[3]), [2]  # no object is left; nothing is said about 1 and 3
+    expected = segment(small_network, images, masks, bank, mem_every=2, top_k=5, absent=absent)
+    core = InferenceCore(small_network, bank=bank, mem_every=2, top_k=5)
+    for t, image in enumerate(images):
+        probability = core.step(image, masks.get(t), absent=absent.get(t, []), last=t == len(images) - 1)
+        torch.testing.assert_close(probability, expected[t], atol=2e-5, rtol=0)
+        for i in absent.get(t, []):
+            assert probability[i].max() < 1e-5, f"object {i} has pixels in frame {t}"
+
+
 def test_skipped_frames_change_nothing(small_network):
     """Frames that neither update the memory nor are asked for need not be seen."""
     frames, ids = draw_clip(13, 48, 64, 2)
@@ -164,7 +180,13 @@ def test_what_the_engine_refuses(small_network):
         core.step(image, mask * 0)
     with pytest.raises(ValueError, match="float tensor"):
         core.step(image[0], mask)
+    with pytest.raises(ValueError, match="no mask so far has held the absent object 2"):
+        core.step(image, mask, absent=[2])
     core.step(image, mask)
+    with pytest.raises(ValueError, match="object 1 is absent, but has pixels"):
+        core.step(image, mask, absent=[1])
+    with pytest.raises(ValueError, match="only a mask can show"):
+        core.step(image, absent=[1])
     with pytest.raises(ValueError, match="the frames before"):
         core.step(image[:, :16])
     for wrong in ({"mem_every": 0}, {"top_k": 0}, {"bank": "X"}):
