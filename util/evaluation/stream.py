@@ -2,12 +2,14 @@
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -21,6 +23,8 @@ from model.inference import InferenceCore, UpdateClock
 from model.network import RDE_VOS
 from util.device import inference_dtype, synchronize
 from util.errors import InputError
+
+CONTOUR_MARGIN = 0.008  # of the diagonal: the tolerance of contour accuracy F
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,7 @@ class Segmented(NamedTuple):
     image: np.ndarray  # the frame, uint8 RGB [H,W,3]
     ids: np.ndarray  # uint8 object ids [H,W]
     seconds: float  # of the network since the previous result
+    uncertainty: float = math.nan  # see `contour_entropy`; NaN where nobody asked for it
 
 
 class Throughput(NamedTuple):
@@ -99,12 +104,20 @@ def made_for_engines(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
     return fast_network(network, dtype)
 
 
-def segment(network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings) -> Iterator[Segmented]:
+def segment(
+    network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings, *, uncertainty: bool = False
+) -> Iterator[Segmented]:
     """Segment a video as a stream: a few frames are decoded in advance, and no frame and no result is kept.
 
     Frames that are neither wanted nor update the memory are not decoded, and neither are frames after the last wanted
     frame. With a ``size`` the probabilities are resized to the size of the frame before each pixel gets its most
     probable id.
+
+    Args:
+        network: as `engine_network` returns it.
+        video: the video and its given masks.
+        settings: the bank, and the size at which frames are segmented.
+        uncertainty: whether the results tell how uncertain the network is.
 
     Yields:
         the results of the wanted frames, in order.
@@ -129,7 +142,8 @@ def segment(network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings
             for _ in range(passed, number):
                 core.skip()
             passed = number + 1
-            probability = core.step(pixels, mask, last=number == video.last)
+            absent = [i for i in video.absent.get(number, ()) if i in core.object_ids]
+            probability = core.step(pixels, mask, absent=absent, last=number == video.last)
             wanted = video.wanted is None or number in video.wanted
             if wanted:
                 if size != full_size:
@@ -140,8 +154,29 @@ def segment(network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings
             synchronize(network.device)
             seconds += time.perf_counter() - started
             if wanted:
-                yield Segmented(number, image, ids, seconds)
+                doubt = contour_entropy(probability, ids) if uncertainty else math.nan
+                yield Segmented(number, image, ids, seconds, doubt)
                 seconds = 0.0
+
+
+def contour_entropy(probability: torch.Tensor, ids: np.ndarray) -> float:
+    """Return how uncertain the network is: the mean entropy of the probabilities near the contours, in bits.
+
+    A pixel is near a contour if a pixel of another id lies within `CONTOUR_MARGIN` of the diagonal, in both directions.
+    Near a sharp contour most pixels are certain, and the mean is low. Without any contour the mean is over all pixels.
+
+    Args:
+        probability: probabilities [K+1,H,W] that add up to 1.
+        ids: the ids of the most probable objects, uint8 [H,W].
+
+    Returns:
+        0 where all pixels near contours are certain, up to log2(K+1).
+    """
+    side = 2 * math.ceil(CONTOUR_MARGIN * math.hypot(*ids.shape)) + 1
+    square = np.ones((side, side), np.uint8)
+    near = cv2.dilate(ids, square) != cv2.erode(ids, square)
+    chosen = probability[:, torch.from_numpy(near).to(probability.device)] if near.any() else probability
+    return float(torch.special.entr(chosen.float()).sum(0).mean()) / math.log(2)
 
 
 def planned_frames(video: Video | VideoFile, mem_every: int) -> Iterator[int]:
