@@ -1,0 +1,112 @@
+// Requests to the server, and its stream of events. All addresses are relative: the page's own holds the token.
+
+/** An answer that is no success, or no answer at all (status 0). The message is a sentence for the user. */
+export class ServerError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function request(method, address, { body, json, revision, signal, priority } = {}) {
+  const headers = {};
+  if (json !== undefined) headers["Content-Type"] = "application/json";
+  if (revision !== undefined) headers["If-Match"] = `"${revision}"`;
+  let response;
+  try {
+    body = json === undefined ? body : JSON.stringify(json);
+    response = await fetch(`api/${address}`, { method, body, headers, signal, priority });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServerError(0, "The server does not answer.");
+  }
+  if (response.ok) return response;
+  const answer = await response.json().catch(() => ({}));
+  throw new ServerError(response.status, answer.error ?? `The server answered with the status ${response.status}.`);
+}
+
+/** The whole state of the project. */
+export const getState = async () => (await request("GET", "state")).json();
+
+/** A frame as an ImageBitmap. */
+export async function getFrame(number, signal, priority) {
+  const response = await request("GET", `frames/${number}`, { signal, priority });
+  return createImageBitmap(await response.blob());
+}
+
+/** The mask of a frame: ids (Uint8Array, row by row), kind ("none", "propagated" or "annotated") and revision. */
+export async function getMask(number, signal, priority) {
+  const response = await request("GET", `masks/${number}`, { signal, priority });
+  return {
+    number,
+    ids: new Uint8Array(await response.arrayBuffer()),
+    kind: response.headers.get("X-Kind"),
+    revision: Number(response.headers.get("ETag").replaceAll('"', "")),
+  };
+}
+
+/** Make a mask the annotation of its frame. Returns the new revision; status 412 where `revision` is outdated. */
+export async function putMask(number, ids, revision, { width, height }) {
+  const address = `masks/${number}?width=${width}&height=${height}`;
+  return (await (await request("PUT", address, { body: ids, revision })).json()).revision;
+}
+
+/** Remove the mask of a frame. Returns the new revision; status 412 where `revision` is outdated. */
+export const deleteMask = async (number, revision) =>
+  (await (await request("DELETE", `masks/${number}`, { revision })).json()).revision;
+
+/** The address of a small picture of a frame. */
+export const thumbnail = (number) => `api/thumbnails/${number}`;
+
+/** Make an object. Returns the object: id, name, colour, visible. */
+export const addObject = async () => (await request("POST", "objects", { json: {} })).json();
+
+/** Change an object's name, colour or visibility. */
+export const changeObject = (id, changes) => request("PATCH", `objects/${id}`, { json: changes });
+
+/** Remove an object from all masks. */
+export const deleteObject = (id) => request("DELETE", `objects/${id}`);
+
+const bytes = async (response) => new Uint8Array(await (await response).arrayBuffer());
+
+/** GrabCut with a box (left, top, right, bottom; whole pixels). Returns 1 for each pixel of the object, else 0. */
+export const grabcutBox = (number, box, signal) => bytes(request("POST", `grabcut/${number}`, { json: { box }, signal }));
+
+/** GrabCut with marked pixels (1 surely object, 2 surely not, 0 unknown). Returns as `grabcutBox`. */
+export const grabcutMarks = (number, marks, { width, height }, signal) =>
+  bytes(request("POST", `grabcut/${number}?width=${width}&height=${height}`, { body: marks, signal }));
+
+/** Start to propagate the mask of a frame. `direction`: forward, backward or both; `until`: end or annotation. */
+export const propagate = (frame, direction, until) => request("POST", "propagation", { json: { frame, direction, until } });
+
+/** Stop the propagation; settles when nothing runs any more. */
+export const stopPropagation = () => request("DELETE", "propagation");
+
+/** Start an export of the chosen kinds (masks, overlay, davis: booleans). */
+export const startExport = (kinds) => request("POST", "export", { json: kinds });
+
+/** Stop the export. */
+export const stopExport = () => request("DELETE", "export");
+
+const PATIENCE = 4000; // ms that a broken stream may take to come back before the page says so
+
+/**
+ * Listen to the server's events.
+ * @param onEvent is called with each event.
+ * @param onOpen is called when the stream is there; after a break events may have been missed.
+ * @param onLost is called when the stream is gone and has not come back in time.
+ */
+export function listen(onEvent, onOpen, onLost) {
+  const stream = new EventSource("api/events");
+  let timer = 0;
+  stream.onmessage = (message) => onEvent(JSON.parse(message.data));
+  stream.onopen = () => {
+    clearTimeout(timer);
+    timer = 0;
+    onOpen();
+  };
+  stream.onerror = () => {
+    if (stream.readyState === EventSource.CLOSED) onLost();
+    else timer ||= setTimeout(onLost, PATIENCE);
+  };
+}

@@ -1,0 +1,57 @@
+// Brush and eraser.
+
+import { brushSpans } from "./raster.js";
+
+/** What a tool is: `down`, `move`, `up` and `cancel` of a stroke, `draw` for its marks. This one changes the mask as it goes. */
+export class Brush {
+  isBrush = true;
+  #edit = null;
+  #last = null;
+  #rule = null;
+
+  /**
+   * @param tools gives the radius.
+   * @param editing changes the mask.
+   * @param erases whether this is the eraser.
+   */
+  constructor(tools, editing, erases) {
+    Object.assign(this, { tools, editing, erases });
+    this.hint = erases
+      ? "Drag over wrong pixels of the chosen object. With Shift you erase every object."
+      : "Drag over the object. [ and ] change the size.";
+  }
+
+  down(point, { shift, erases }) {
+    this.#edit = this.editing.begin();
+    if (!this.#edit) return;
+    const isErasing = this.erases || erases;
+    if (isErasing) {
+      const current = this.editing.store.current;
+      this.#rule = (id) => (shift || id === current ? 0 : id);
+    } else {
+      const current = this.editing.currentId();
+      this.#rule = () => current;
+    }
+    this.#last = point;
+    this.move([point]);
+  }
+
+  move(points) {
+    for (const point of points) {
+      this.#edit?.apply(brushSpans(this.#last, point, this.tools.radius), this.#rule);
+      this.#last = point;
+    }
+  }
+
+  up() {
+    this.#edit?.commit();
+    this.#edit = null;
+  }
+
+  cancel() {
+    this.#edit?.cancel();
+    this.#edit = null;
+  }
+
+  draw() {}
+}

@@ -1,0 +1,81 @@
+// A bounded number of things that are fetched by number, such as decoded frames.
+
+export class Cache {
+  #items = new Map(); // the item that was used last comes last
+  #loading = new Map();
+
+  /**
+   * @param load fetches an item: (number, signal, priority) → promise.
+   * @param capacity how many items are kept.
+   * @param isNeeded whether an item must stay although it is old: (item) → boolean.
+   * @param release frees what an item holds: (item) → nothing.
+   */
+  constructor({ load, capacity, isNeeded = () => false, release = () => {} }) {
+    Object.assign(this, { load, capacity, isNeeded, release });
+  }
+
+  /** The promise of an item. It fails with an AbortError where `cancelOthers` finds that nobody wants it any more. */
+  get(number, priority = "auto") {
+    const item = this.#items.get(number);
+    if (item) {
+      this.#items.delete(number);
+      this.#items.set(number, item);
+      return Promise.resolve(item);
+    }
+    if (!this.#loading.has(number)) this.#start(number, priority);
+    return this.#loading.get(number).promise;
+  }
+
+  #start(number, priority) {
+    const controller = new AbortController();
+    const loading = { controller };
+    loading.promise = this.load(number, controller.signal, priority)
+      .then((item) => {
+        if (controller.signal.aborted) {
+          this.release(item);
+          throw controller.signal.reason;
+        }
+        this.#items.set(number, item);
+        this.#evict();
+        return item;
+      })
+      .finally(() => {
+        if (this.#loading.get(number) === loading) this.#loading.delete(number);
+      });
+    this.#loading.set(number, loading);
+  }
+
+  #evict() {
+    for (const [number, item] of this.#items) {
+      if (this.#items.size <= this.capacity) return;
+      if (this.isNeeded(item)) continue;
+      this.drop(number);
+    }
+  }
+
+  /** The item, if it is here. */
+  peek(number) {
+    return this.#items.get(number);
+  }
+
+  /** Forget an item. */
+  drop(number) {
+    const item = this.#items.get(number);
+    if (item) this.release(item);
+    this.#items.delete(number);
+  }
+
+  /** Forget everything that is not needed. */
+  clear() {
+    for (const [number, item] of this.#items) if (!this.isNeeded(item)) this.drop(number);
+  }
+
+  /** Stop to fetch all but the given numbers. */
+  cancelOthers(...numbers) {
+    for (const [number, { controller }] of this.#loading) {
+      if (numbers.includes(number)) continue;
+      this.#loading.delete(number);
+      controller.abort();
+    }
+  }
+}

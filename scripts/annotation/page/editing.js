@@ -1,0 +1,153 @@
+// Changes of the mask on the canvas: strokes, undo, redo. Every finished change is saved at once.
+
+import { clipped, cut, emptyRect, paste, union } from "./raster.js";
+import { ServerError, addObject, changeObject } from "./api.js";
+
+/** A change that is under way. It ends with `commit` or `cancel`. */
+class Edit {
+  #rect = emptyRect();
+
+  constructor(editing, entry) {
+    Object.assign(this, { editing, entry, before: entry.ids.slice() });
+  }
+
+  /** Give pixels new ids. `spans`: see raster.js; `rule`: (id, index of the pixel) → new id. */
+  apply(spans, rule) {
+    const { size, view } = this.editing;
+    const { ids } = this.entry;
+    let changed = emptyRect();
+    for (const { y, ...span } of spans) {
+      const rect = clipped({ ...span, top: y, bottom: y + 1 }, size);
+      if (rect.left >= rect.right || rect.top >= rect.bottom) continue;
+      const end = y * size.width + rect.right;
+      for (let i = y * size.width + rect.left; i < end; i++) ids[i] = rule(ids[i], i);
+      changed = union(changed, rect);
+    }
+    this.#rect = union(this.#rect, changed);
+    if (changed.left < changed.right) view.refresh(changed);
+  }
+
+  /** Finish the change: remember it for undo, and save it. `kind`: what the mask becomes. */
+  commit(kind = "annotated") {
+    const { editing, entry } = this;
+    editing.edit = null;
+    const rect = this.#rect;
+    if (rect.left >= rect.right) return;
+    const [before, after] = [cut(this.before, editing.size, rect), cut(entry.ids, editing.size, rect)];
+    if (kind === entry.kind && before.every((id, index) => id === after[index])) return;
+    editing.history.add(entry.number, { rect, before, after, kindBefore: entry.kind, kindAfter: kind });
+    editing.save(entry, kind);
+  }
+
+  /** Take the change back. */
+  cancel() {
+    this.editing.edit = null;
+    this.entry.ids.set(this.before);
+    this.editing.view.refresh(this.editing.size.all);
+  }
+}
+
+export class Editing {
+  edit = null;
+
+  constructor(store, shown, view, history) {
+    Object.assign(this, { store, shown, view, history });
+    const { width, height } = store.video;
+    this.size = { width, height, all: { left: 0, top: 0, right: width, bottom: height } };
+  }
+
+  /** Start a change of the mask on the canvas. Returns null where none is possible at the moment. */
+  begin() {
+    const { entry, number } = this.shown;
+    if (this.edit || !entry || this.store.isLocked || this.store.position !== number) return null;
+    this.edit = new Edit(this, entry);
+    return this.edit;
+  }
+
+  /** The id of the object to draw. Makes object 1 where there is none, and shows an object that is hidden. */
+  currentId() {
+    if (!this.store.current) this.addObject();
+    if (this.store.object(this.store.current)?.visible === false) this.change(this.store.current, { visible: true });
+    return this.store.current;
+  }
+
+  /** Change an object's name, colour or visibility. */
+  async change(id, changes) {
+    try {
+      await changeObject(id, changes);
+    } catch (error) {
+      this.store.emit("objects"); // shows the old values again
+      this.store.emit("error", error);
+    }
+  }
+
+  /** Add an object and choose it. */
+  async addObject() {
+    if (!this.store.objects.length) this.store.choose(1); // a stroke needs the id at once
+    const request = addObject();
+    this.shown.masks.after(request);
+    try {
+      const object = await request;
+      if (!this.store.object(object.id)) this.store.setObjects([...this.store.objects, object]);
+      this.store.choose(object.id);
+    } catch (error) {
+      this.store.emit("error", error);
+    }
+  }
+
+  /** Save a mask that has changed. */
+  save(entry, kind) {
+    entry.kind = kind;
+    this.store.setFrame(entry.number, kind, null);
+    this.shown.masks.save(entry);
+    this.store.emit("edit");
+  }
+
+  /** Undo the last change of the frame on the canvas. */
+  undo() {
+    this.#replay((number) => this.history.undo(number), "before", "kindBefore");
+  }
+
+  /** Do the change again that was undone last. */
+  redo() {
+    this.#replay((number) => this.history.redo(number), "after", "kindAfter");
+  }
+
+  #replay(take, ids, kind) {
+    const { entry } = this.shown;
+    if (!entry || this.edit || this.store.isLocked) return;
+    const step = take(entry.number);
+    if (!step) return;
+    paste(entry.ids, this.size, step.rect, step[ids]);
+    this.view.refresh(step.rect);
+    // The server knows the network's masks from annotations by who wrote them last: this page, now.
+    this.save(entry, step[kind] === "none" ? "none" : "annotated");
+  }
+
+  /** Remove the mask of the frame on the canvas. */
+  clear() {
+    const edit = this.begin();
+    if (!edit) return;
+    const { left, right, bottom } = this.size.all;
+    edit.apply(
+      Array.from({ length: bottom }, (_, y) => ({ y, left, right })),
+      () => 0,
+    );
+    edit.commit("none");
+  }
+
+  /** Take back whatever could not be saved. Returns a sentence about the reason. */
+  refused(entry, error) {
+    this.history.forget(entry.number);
+    if (this.edit?.entry === entry) this.edit.cancel();
+    if (this.shown.entry === entry) this.shown.reload();
+    this.store.emit("edit");
+    if (error instanceof ServerError && error.status === 412) {
+      return (
+        `Another tab or the network changed frame ${entry.number}, so your last stroke there was not saved. ` +
+        "You see the newer mask now; draw the stroke again."
+      );
+    }
+    return error.message;
+  }
+}

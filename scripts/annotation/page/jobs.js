@@ -1,0 +1,133 @@
+// Long work on the server: propagation and export, with progress, and the frames that the canvas follows.
+
+import * as api from "./api.js";
+
+const element = (id) => document.getElementById(id);
+
+/** A time in words: 15 s, 2 min 5 s. */
+function inWords(seconds) {
+  const whole = Math.round(seconds);
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
+
+const TITLES = {
+  propagation: ({ direction }) => `Propagating ${direction ?? ""}`.trim(),
+  export: () => "Exporting",
+  deletion: () => "Deleting the object from all masks",
+};
+
+export class Jobs {
+  #wantsToFollow = true;
+  #propagated = 0; // frames since the propagation began
+
+  /**
+   * @param store the project.
+   * @param shown the frame on the canvas.
+   * @param notices shows sentences.
+   */
+  constructor(store, shown, notices) {
+    Object.assign(this, { store, shown, notices });
+    for (const direction of ["forward", "backward", "both"]) {
+      element(direction).addEventListener("click", () => this.propagate(direction));
+    }
+    element("stop").addEventListener("click", () => this.stop());
+    element("follow").addEventListener("change", (event) => (this.#wantsToFollow = event.target.checked));
+    element("export").addEventListener("click", () => this.openExport());
+    element("export-start").addEventListener("click", () => this.#export());
+    element("export-stop").addEventListener("click", () => this.stop());
+    store.on("job", (before) => this.#show(before));
+    element("output").textContent = store.output;
+    this.#show(null);
+  }
+
+  async #ask(request) {
+    try {
+      await request();
+    } catch (error) {
+      this.store.emit("error", error);
+    }
+  }
+
+  /** Let the network carry the mask on the canvas through the video. */
+  async propagate(direction) {
+    if (this.store.job) return this.notices.say("The server is busy. Wait until the work is done, or press Escape to stop.");
+    const number = this.store.position;
+    if (this.store.kind(number) === "none") {
+      return this.notices.say(`Frame ${number} has no mask. Paint an object first, then propagate.`);
+    }
+    await this.#ask(async () => {
+      await this.shown.masks.idle();
+      await api.propagate(number, direction, element("until").value);
+    });
+  }
+
+  /** Stop the work; nothing is lost that is written. */
+  async stop() {
+    const kind = this.store.job?.kind;
+    if (kind === "propagation") await this.#ask(api.stopPropagation);
+    if (kind === "export") await this.#ask(api.stopExport);
+  }
+
+  /** Stop to follow until the next propagation, because the user looks at another frame. */
+  rest() {
+    if (this.store.job?.kind === "propagation") element("follow").checked = false;
+  }
+
+  /** The network has propagated a frame. */
+  follow(number) {
+    if (this.store.job?.kind !== "propagation") return;
+    this.#propagated++;
+    if (element("follow").checked) this.shown.follow(number);
+  }
+
+  #show(before) {
+    const { job } = this.store;
+    element("job").hidden = !job;
+    element("propagation").hidden = Boolean(job);
+    const exports = job?.kind === "export";
+    for (const id of ["export-stop", "export-progress"]) element(id).hidden = !exports;
+    element("export-start").disabled = Boolean(job);
+    if (job) {
+      if (!before) this.#propagated = 0;
+      if (!before) element("follow").checked = this.#wantsToFollow;
+      const parts = [TITLES[job.kind](job)];
+      if (job.frame !== null && job.frame !== undefined) parts.push(`frame ${job.frame}`);
+      if (job.total) parts.push(`${job.done} of ${job.total}`);
+      if (job.fps) parts.push(`${job.fps < 9.95 ? job.fps.toFixed(1) : Math.round(job.fps)} frames per second`);
+      if (job.fps && job.left >= 0) parts.push(`${inWords(job.left)} left`);
+      element("job-text").textContent = parts.join(" · ");
+      for (const id of ["job-progress", "export-progress"]) {
+        if (job.total) Object.assign(element(id), { value: job.done, max: job.total });
+        else element(id).removeAttribute("value");
+      }
+      element("follow-row").hidden = job.kind !== "propagation";
+      element("stop").hidden = job.kind === "deletion";
+    } else if (before?.kind === "propagation" && this.#propagated) {
+      const frames = this.#propagated === 1 ? "1 frame" : `${this.#propagated} frames`;
+      this.notices.say(`The network has propagated ${frames}.`);
+    }
+  }
+
+  openExport() {
+    element("export-result").replaceChildren();
+    element("export-dialog").showModal();
+  }
+
+  async #export() {
+    element("export-result").replaceChildren();
+    const chosen = (kind) => element(`export-${kind}`).checked;
+    await this.#ask(async () => {
+      await this.shown.masks.idle();
+      await api.startExport({ masks: chosen("masks"), overlay: chosen("overlay"), davis: chosen("davis") });
+    });
+  }
+
+  /** A sentence from the server, with the paths of what it has written. */
+  notice({ level, text, paths = [] }) {
+    if (!element("export-dialog").open) return this.notices.say([text, ...paths].join(" "), level);
+    const list = document.createElement("ul");
+    list.append(...paths.map((path) => Object.assign(document.createElement("li"), { textContent: path })));
+    const sentence = Object.assign(document.createElement("p"), { textContent: text, className: level });
+    element("export-result").replaceChildren(sentence, ...(paths.length ? [list] : []));
+  }
+}

@@ -1,0 +1,286 @@
+// The page as a whole: makes its parts, and tells each what the others need.
+
+import * as api from "./api.js";
+import { Editing } from "./editing.js";
+import { History } from "./history.js";
+import { Jobs } from "./jobs.js";
+import { Notices } from "./notices.js";
+import { Objects } from "./objects.js";
+import { Player } from "./player.js";
+import { Pointer } from "./pointer.js";
+import { Shown } from "./shown.js";
+import { Store } from "./store.js";
+import { Timeline } from "./timeline.js";
+import { Tools } from "./tools.js";
+import { View } from "./view.js";
+import { handleKeys, showKeys } from "./shortcuts.js";
+
+const STEP_ZOOM = 1.4;
+const element = (id) => document.getElementById(id);
+const store = new Store();
+const notices = new Notices(element("notices"));
+
+const KIND_TEXTS = { none: "no mask", propagated: "propagated", annotated: "annotated" };
+
+/** What to do next, for somebody who sees the page for the first time. */
+function guide() {
+  if (store.job) return "";
+  const hasPropagated = store.hasAny("propagated");
+  if (!store.hasAny("annotated") && !hasPropagated) {
+    return "Paint an object in this frame. Then press F: the network carries the mask through the video.";
+  }
+  if (!hasPropagated) return "Press F to carry the mask through the video. To mark a second object first, press N.";
+  const annotated = store.annotatedFrom(-1, 1);
+  if (annotated !== null && store.annotatedFrom(annotated, 1) === null) {
+    return "Press U to see an uncertain frame. Correct its mask, then press F again.";
+  }
+  return "";
+}
+
+/** Give a button its title, its key, and its action. */
+function button(id, title, action) {
+  const target = element(id);
+  target.title = title;
+  if (!target.textContent.trim()) target.ariaLabel = title;
+  target.addEventListener("click", action);
+}
+
+/** Make the page's parts for the project that the server describes. */
+function makePage() {
+  const { video } = store;
+  document.title = `${video.name} – annotation`;
+  element("video-name").textContent = video.name;
+  element("frame-number").max = video.frames - 1;
+  element("frame-last").textContent = `/ ${video.frames - 1}`;
+
+  const history = new History();
+  const view = new View(element("stage"), video, (scale) => {
+    element("zoom-output").textContent = `${Math.round(100 * scale)} %`;
+  });
+  const shown = new Shown(store, view, {
+    onChanged(number) {
+      history.forget(number);
+      if (number === shown.number && !editing.edit) shown.reload();
+    },
+    onRefused: (entry, error) => notices.say(editing.refused(entry, error), "error"),
+  });
+  const editing = new Editing(store, shown, view, history);
+  const jobs = new Jobs(store, shown, notices);
+  const tools = new Tools(store, view, editing, (text) => notices.say(text));
+  const player = new Player(store, shown, showPlaying);
+  const pointer = new Pointer(view, tools, () => {
+    jobs.rest();
+    player.stop();
+  });
+
+  let objects = [];
+  const look = (current = objects) => {
+    objects = current;
+    element("opacity-output").value = `${element("opacity").value} %`;
+    view.setLook(objects, element("opacity").value / 100, element("contours").checked);
+  };
+  new Objects(store, editing, look);
+  for (const id of ["opacity", "contours"]) element(id).addEventListener("input", () => look());
+
+  /** Go to a frame because the user wants it. */
+  function go(number, isDrag = false) {
+    jobs.rest();
+    player.stop();
+    return isDrag ? shown.follow(number) : shown.seek(number);
+  }
+  new Timeline(store, (number) => go(number, true));
+
+  function goTo(number, otherwise) {
+    if (number === null || number === undefined) notices.say(otherwise);
+    else go(number);
+  }
+  const step = (frames) => go(store.position + frames);
+  const previousAnnotated = () => goTo(store.annotatedFrom(store.position, -1), "No frame before this one is annotated.");
+  const nextAnnotated = () => goTo(store.annotatedFrom(store.position, 1), "No frame after this one is annotated.");
+  const nextUncertain = () => {
+    const frames = store.uncertainFrames();
+    const next = frames.find((number) => number > store.position) ?? frames[0];
+    goTo(next, "Nothing is known about uncertain frames. Propagate a mask first.");
+  };
+  const undo = () => tools.back() || editing.undo();
+  const redo = () => editing.redo();
+  const zoom = (factor) => view.zoomBy(factor);
+  const openShortcuts = () => element("shortcuts-dialog").showModal();
+  function leave() {
+    if (tools.isPending) tools.leave();
+    else jobs.stop();
+  }
+
+  button("undo", "Undo (Ctrl+Z)", undo);
+  button("redo", "Redo (Ctrl+Shift+Z)", redo);
+  button("clear-frame", "Remove the mask of this frame (Delete)", () => editing.clear());
+  button("shortcuts", "Show all keys (?)", openShortcuts);
+  button("previous-annotated", "Previous annotated frame (Shift+←)", previousAnnotated);
+  button("next-annotated", "Next annotated frame (Shift+→)", nextAnnotated);
+  button("next-uncertain", "Next uncertain frame (U)", nextUncertain);
+  button("previous", "Previous frame (←)", () => step(-1));
+  button("next", "Next frame (→)", () => step(1));
+  button("play", "Play (K)", () => playOrPause());
+  button("zoom-out", "Zoom out (−)", () => zoom(1 / STEP_ZOOM));
+  button("zoom-in", "Zoom in (+)", () => zoom(STEP_ZOOM));
+  button("zoom-fit", "Show the whole frame (0)", () => view.fit());
+  element("frame-number").addEventListener("change", (event) => go(Math.round(Number(event.target.value)) || 0));
+  element("forward").title = "Carry the mask of this frame to later frames (F)";
+  element("backward").title = "Carry the mask of this frame to earlier frames (Shift+F)";
+  element("both").title = "Carry the mask of this frame to later, then to earlier frames";
+
+  function playOrPause() {
+    jobs.rest();
+    player.toggle();
+  }
+
+  function showPlaying() {
+    const title = player.isPlaying ? "Pause (K)" : "Play (K)";
+    Object.assign(element("play"), { title, ariaLabel: title });
+    element("play").querySelector("use").setAttribute("href", player.isPlaying ? "#icon-pause" : "#icon-play");
+  }
+
+  function showFrame() {
+    const number = store.position;
+    if (document.activeElement !== element("frame-number")) element("frame-number").value = number;
+    const uncertainty = store.uncertainty[number];
+    const known = Number.isNaN(uncertainty) ? "" : `, uncertainty ${uncertainty.toFixed(2)} bits`;
+    element("frame-kind").textContent = `Frame ${number}: ${KIND_TEXTS[store.kind(number)]}${known}`;
+    view.picture.ariaLabel = `Frame ${number} with its mask`;
+    element("undo").disabled = !history.canUndo(number) && !tools.isPending;
+    element("redo").disabled = !history.canRedo(number);
+    element("clear-frame").disabled = store.kind(number) === "none";
+    const text = tools.isPending ? "" : guide();
+    element("guide").hidden = !text;
+    element("guide").textContent = text;
+  }
+  for (const topic of ["position", "shown", "frames", "job", "edit", "tool"]) store.on(topic, showFrame);
+
+  store.on("position", () => {
+    if (store.position !== shown.number) tools.leave(); // what the tools have begun belongs to the old frame
+  });
+  store.on("saving", () => {
+    element("save-state").textContent = shown.masks.isSaving ? (store.isLocked ? "Not saved" : "Saving …") : "Saved";
+  });
+
+  const tool = (name) => () => tools.choose(name);
+  const groups = {
+    Tools: [
+      { keys: ["b"], label: "B", text: "Brush", run: tool("brush") },
+      { keys: ["e"], label: "E", text: "Eraser; with Shift all objects", run: tool("eraser") },
+      { keys: ["p"], label: "P", text: "Polygon", run: tool("polygon") },
+      { keys: ["g"], label: "G", text: "Box: GrabCut finds the object", run: tool("box") },
+      { keys: ["s"], label: "S", text: "Scribbles: GrabCut finds the object", run: tool("scribbles") },
+      { keys: ["["], label: "[", text: "Smaller brush", run: () => tools.changeSize(-1), repeats: true },
+      { keys: ["]"], label: "]", text: "Larger brush", run: () => tools.changeSize(1), repeats: true },
+      { keys: ["Enter"], label: "Enter", text: "Close the polygon, apply the scribbles", run: () => tools.apply() },
+      { keys: ["Escape"], label: "Esc", text: "Drop polygon or scribbles; else stop the propagation", run: leave },
+    ],
+    "Objects and masks": [
+      {
+        keys: ["1", "2", "3", "4", "5", "6", "7", "8", "9"],
+        label: "1 / … / 9",
+        text: "Draw object 1 … 9",
+        run: (key) => store.object(Number(key)) && store.choose(Number(key)),
+      },
+      { keys: ["n"], label: "N", text: "Add an object", run: () => editing.addObject() },
+      { keys: ["Ctrl+z"], label: "Ctrl+Z", text: "Undo", run: undo, repeats: true },
+      { keys: ["Ctrl+Shift+z", "Ctrl+y"], label: "Ctrl+Shift+Z / Ctrl+Y", text: "Redo", run: redo, repeats: true },
+      { keys: ["Delete"], label: "Delete", text: "Remove the mask of this frame", run: () => editing.clear() },
+    ],
+    Propagation: [
+      { keys: ["f"], label: "F", text: "Propagate forward", run: () => jobs.propagate("forward") },
+      { keys: ["Shift+f"], label: "Shift+F", text: "Propagate backward", run: () => jobs.propagate("backward") },
+      { keys: ["u"], label: "U", text: "Next uncertain frame", run: nextUncertain },
+    ],
+    Frames: [
+      { keys: ["ArrowLeft"], label: "←", text: "Previous frame", run: () => step(-1), repeats: true },
+      { keys: ["ArrowRight"], label: "→", text: "Next frame", run: () => step(1), repeats: true },
+      { keys: ["Shift+ArrowLeft"], label: "Shift+←", text: "Previous annotated frame", run: previousAnnotated },
+      { keys: ["Shift+ArrowRight"], label: "Shift+→", text: "Next annotated frame", run: nextAnnotated },
+      { keys: ["Home"], label: "Home", text: "First frame", run: () => go(0) },
+      { keys: ["End"], label: "End", text: "Last frame", run: () => go(video.frames - 1) },
+      { keys: ["k"], label: "K", text: "Play, pause", run: playOrPause },
+    ],
+    View: [
+      { keys: ["+", "="], label: "+ / Wheel", text: "Zoom in", run: () => zoom(STEP_ZOOM), repeats: true },
+      { keys: ["-"], label: "− / Wheel", text: "Zoom out", run: () => zoom(1 / STEP_ZOOM), repeats: true },
+      { keys: ["0"], label: "0", text: "Show the whole frame", run: () => view.fit() },
+      { label: "Space+drag / Middle button / Two fingers", text: "Move the frame" },
+      { keys: ["?"], label: "?", text: "Show these keys", run: openShortcuts },
+    ],
+  };
+  showKeys(groups, element("shortcuts-table"));
+  handleKeys(groups, (isDown) => {
+    pointer.isSpaceDown = isDown;
+    pointer.showCursor();
+  });
+  return { shown, jobs, history };
+}
+
+let page = null;
+let ids = new Set();
+
+/** Take in an event of the server. */
+function take(event) {
+  if (event.type === "objects") {
+    const gone = [...ids].some((id) => !event.objects.some((object) => object.id === id));
+    if (gone) page.history.clear(); // a step could bring the deleted object back
+    ids = new Set(event.objects.map((object) => object.id));
+    store.setObjects(event.objects);
+  } else if (event.type === "frame") {
+    store.setFrame(event.number, event.kind, event.uncertainty);
+    page.shown.masks.announce(event.number, event.revision);
+    if (event.kind === "propagated") page.jobs.follow(event.number);
+  } else if (event.type === "job") store.setJob(event.job);
+  else if (event.type === "notice") page.jobs.notice(event);
+}
+
+// Events that come before the state is here wait for it.
+let waiting = [];
+
+async function connect() {
+  waiting ??= [];
+  try {
+    const state = await api.getState();
+    store.isLocked = false;
+    element("lost").hidden = true;
+    store.load(state);
+    ids = new Set(state.objects.map((object) => object.id));
+    if (page) page.shown.reset();
+    else {
+      page = makePage();
+      for (const note of state.notes) notices.say(note);
+      await page.shown.seek(store.annotatedFrom(-1, 1) ?? 0);
+      window.annotator.ready = true;
+    }
+    const events = waiting;
+    waiting = null;
+    events.forEach(take);
+  } catch (error) {
+    store.emit("error", error);
+  }
+}
+
+function lose() {
+  store.isLocked = true;
+  element("lost-text").textContent =
+    "The server has stopped. Your masks are saved. To go on, start the same command again and use the page that it opens.";
+  element("lost").hidden = false;
+  store.emit("saving");
+}
+
+store.on("error", (error) => notices.say(error.message, "error"));
+
+/** For tests and measurements. */
+window.annotator = {
+  ready: false,
+  get frame() {
+    return page.shown.number;
+  },
+  kind: (number) => store.kind(number),
+  seek: (number) => page.shown.seek(number),
+  idle: () => page.shown.masks.idle(),
+};
+
+api.listen((event) => (waiting ? waiting.push(event) : take(event)), connect, lose);

@@ -1,0 +1,101 @@
+// The polygon tool: clicks make corners; the polygon is filled when it is closed.
+
+import { polygonSpans } from "./raster.js";
+
+const NEAR = 10; // CSS pixels: a click this close to the first corner closes the polygon
+const DOUBLE = 400; // ms between the clicks of a double click
+
+export class Polygon {
+  hint = "Click the corners. Enter, a double click or a click on the first corner closes the polygon.";
+  #corners = [];
+  #pointer = null;
+  #clicked = -Infinity; // when
+
+  constructor(tools, editing) {
+    Object.assign(this, { tools, editing });
+  }
+
+  get isPending() {
+    return this.#corners.length > 0;
+  }
+
+  get text() {
+    return this.#corners.length < 3 ? "Click at least three corners." : `${this.#corners.length} corners`;
+  }
+
+  get canApply() {
+    return this.#corners.length > 2;
+  }
+
+  #isNear(point, corner) {
+    return this.tools.view.scale * Math.hypot(point.x - corner.x, point.y - corner.y) < NEAR;
+  }
+
+  down(point) {
+    const now = performance.now();
+    const isDouble = now - this.#clicked < DOUBLE && this.#isNear(point, this.#corners.at(-1) ?? point);
+    this.#clicked = now;
+    const closes = this.canApply && (isDouble || this.#isNear(point, this.#corners[0]));
+    if (closes) return this.apply();
+    if (isDouble && this.isPending) return;
+    this.#corners.push(point);
+    this.#pointer = point;
+    this.tools.changed();
+  }
+
+  move(points) {
+    this.hover(points.at(-1));
+  }
+
+  up() {}
+
+  hover(point) {
+    this.#pointer = point;
+  }
+
+  /** Fill the polygon. */
+  apply() {
+    if (!this.canApply) return;
+    const edit = this.editing.begin();
+    if (!edit) return;
+    const current = this.editing.currentId();
+    edit.apply(polygonSpans(this.#corners), () => current);
+    edit.commit();
+    this.leave();
+  }
+
+  /** Take the last corner back. */
+  back() {
+    this.#corners.pop();
+    this.tools.changed();
+  }
+
+  cancel() {}
+
+  /** Drop the polygon. */
+  leave() {
+    this.#corners = [];
+    this.#clicked = -Infinity;
+    this.tools.changed();
+  }
+
+  draw(context, view) {
+    if (!this.#corners.length) return;
+    const corners = this.#corners.map((corner) => view.toStage(corner));
+    const path = new Path2D();
+    for (const { x, y } of corners) path.lineTo(x, y);
+    if (this.#pointer) {
+      const { x, y } = view.toStage(this.#pointer);
+      path.lineTo(x, y);
+    }
+    if (this.canApply) path.closePath();
+    this.tools.line(context, path);
+    corners.forEach(({ x, y }, index) => {
+      const dot = new Path2D();
+      dot.arc(x, y, index ? 3.5 : 5.5, 0, 2 * Math.PI);
+      context.fillStyle = "#fff";
+      context.fill(dot);
+      this.tools.line(context, dot);
+    });
+  }
+}

@@ -1,0 +1,104 @@
+// What all parts of the page know about the project, and who wants to hear of changes.
+
+/** How the mask of a frame came to be; the values of `Store.kinds`. */
+export const KINDS = ["none", "propagated", "annotated"];
+const [NONE, PROPAGATED, ANNOTATED] = KINDS.keys();
+
+export class Store {
+  video = null; // name, frames, width, height, fps
+  objects = []; // of id, name, colour, visible
+  current = 0; // the id of the chosen object; 0 while there is none
+  kinds = new Uint8Array(0); // by frame, indices in KINDS
+  uncertainty = new Float32Array(0); // by frame, in bits; NaN where nobody knows
+  job = null; // as the server describes it
+  position = 0; // the frame that the user asked for last
+  isLocked = false; // the server is gone: no stroke could be saved
+  #listeners = new Map();
+
+  /** Call `listener` whenever `topic` changes: state, objects, current, frames, job, position, shown, tool or edit. */
+  on(topic, listener) {
+    if (!this.#listeners.has(topic)) this.#listeners.set(topic, []);
+    this.#listeners.get(topic).push(listener);
+  }
+
+  emit(topic, value) {
+    for (const listener of this.#listeners.get(topic) ?? []) listener(value);
+  }
+
+  /** Take over the state that the server describes. */
+  load(state) {
+    this.video = state.video;
+    this.output = state.output;
+    this.kinds = new Uint8Array(state.video.frames);
+    for (const [first, last] of state.propagated) this.kinds.fill(PROPAGATED, first, last + 1);
+    for (const number of state.annotated) this.kinds[number] = ANNOTATED;
+    this.uncertainty = new Float32Array(state.video.frames).fill(NaN);
+    for (const [number, value] of Object.entries(state.uncertainty)) this.uncertainty[number] = value;
+    this.emit("state");
+    this.setObjects(state.objects);
+    this.emit("frames");
+    this.setJob(state.job);
+  }
+
+  setObjects(objects) {
+    this.objects = objects;
+    if (!this.object(this.current)) this.choose(objects[0]?.id ?? 0);
+    this.emit("objects");
+  }
+
+  setJob(job) {
+    const before = this.job;
+    this.job = job;
+    this.emit("job", before);
+  }
+
+  /** Note how the mask of a frame came to be, and how uncertain the network was. */
+  setFrame(number, kind, uncertainty) {
+    this.kinds[number] = KINDS.indexOf(kind);
+    this.uncertainty[number] = uncertainty ?? NaN;
+    this.emit("frames");
+  }
+
+  object(id) {
+    return this.objects.find((object) => object.id === id);
+  }
+
+  /** Choose the object that the tools draw. */
+  choose(id) {
+    this.current = id;
+    this.emit("current");
+  }
+
+  kind(number) {
+    return KINDS[this.kinds[number]];
+  }
+
+  /** Whether any frame has a mask of this kind. */
+  hasAny(kind) {
+    return this.kinds.includes(KINDS.indexOf(kind));
+  }
+
+  /** The nearest annotated frame before (`direction` −1) or after (+1) a frame; null where there is none. */
+  annotatedFrom(number, direction) {
+    for (let n = number + direction; n >= 0 && n < this.kinds.length; n += direction) {
+      if (this.kinds[n] === ANNOTATED) return n;
+    }
+    return null;
+  }
+
+  /** The frames to look at first: local maxima of the uncertainty that lie above three quarters of all values. */
+  uncertainFrames() {
+    const known = this.uncertainty.filter((value, n) => this.kinds[n] === PROPAGATED && !Number.isNaN(value)).sort();
+    if (!known.length) return [];
+    const threshold = known[Math.floor(0.75 * (known.length - 1))];
+    const reach = Math.max(2, Math.round(this.uncertainty.length / 50));
+    const peaks = [];
+    for (let n = 0; n < this.uncertainty.length; n++) {
+      const value = this.uncertainty[n];
+      if (this.kinds[n] !== PROPAGATED || !(value >= threshold)) continue;
+      const near = this.uncertainty.subarray(Math.max(0, n - reach), n + reach + 1);
+      if (near.every((other) => !(other > value)) && n - (peaks.at(-1) ?? -Infinity) > reach) peaks.push(n);
+    }
+    return peaks;
+  }
+}
