@@ -9,9 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataset.video import GivenMasks
+from dataset.video import GivenMasks, Video
 from util.errors import InputError
 from util.files import atomic_path
+
+FOLDER_FPS = 24  # of a folder of images, which states no pace
 
 
 class EndOfVideo(Exception):
@@ -99,6 +101,11 @@ class VideoFile(GivenMasks):
             )
         self.decoded += 1
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def playback_fps(video: Video | VideoFile) -> float:
+    """The number of frames per second at which results are shown: as a video file states it, if that can be true."""
+    return video.fps if isinstance(video, VideoFile) and 1 <= video.fps <= 240 else FOLDER_FPS
 
 
 @contextlib.contextmanager

@@ -25,14 +25,12 @@ from tqdm import tqdm
 
 from dataset.images import write_mask
 from dataset.video import Video, in_background, list_frames
-from dataset.video_file import VideoFile, video_writer
+from dataset.video_file import VideoFile, playback_fps, video_writer
 from util.device import choose_device, peak_memory
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
 from util.evaluation.pictures import overlay
 from util.evaluation.stream import Segmented, Throughput, mask_name, segment
-
-FOLDER_FPS = 24
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -88,8 +86,7 @@ def writing_masks(folder: Path, video: Video | VideoFile) -> Iterator[Callable[[
 @contextlib.contextmanager
 def writing_overlay(path: Path, video: Video | VideoFile) -> Iterator[Callable[[Segmented], None]]:
     """Yield a function that draws the mask of a result over its frame and appends the picture to a video."""
-    fps = video.fps if isinstance(video, VideoFile) and 1 <= video.fps <= 240 else FOLDER_FPS
-    with video_writer(path, video.size, fps) as append:
+    with video_writer(path, video.size, playback_fps(video)) as append:
         yield lambda result: append(overlay(result.image, result.ids, video.palette))
 
 

@@ -1,0 +1,86 @@
+"""Annotate a video in the browser: mark objects, let the network carry them through the video, correct, export.
+
+    python scripts/annotate.py VIDEO
+
+VIDEO is a video file or a folder of images. The command prints an address and opens the page there; the page can be
+reached from this machine only. Every stroke is written to OUTPUT at once, and the same command goes on where it
+stopped:
+
+    OUTPUT/masks/<frame>.png  palette PNGs of the video's size, as segment_video.py writes them
+    OUTPUT/project.json       the objects, and the frames that a person has annotated
+    OUTPUT/uncertainty.csv    how uncertain the network is in the other frames
+    OUTPUT/frames             the frames of a video file, unpacked once
+    OUTPUT/export             what the page exports: masks, an overlay video, and a folder in the layout of DAVIS
+
+Ctrl-C ends the command.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import threading
+import webbrowser
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from annotation.frames import open_file, open_folder
+from annotation.project import Note, locked
+from annotation.server import serve
+from dataset.video_file import VideoFile
+from util.device import choose_device
+from util.errors import command_line
+from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
+from util.numbers import non_negative
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", type=Path, metavar="VIDEO", help="video file, or folder of images")
+    parser.add_argument("--output", type=Path, help="folder of the project; default annotations/<name of the video>")
+    parser.add_argument("--port", type=non_negative, default=0, help="port of the page; default 0, any free one")
+    parser.add_argument("--no_browser", action="store_true", help="print the address, but open no browser")
+    add_engine_arguments(parser, mem_every=3, size=480)
+    return parser.parse_args()
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    source = arguments.video.resolve()
+    opened = open_folder(source) if source.is_dir() else VideoFile(source)
+    output = arguments.output or Path("annotations") / (source.name if source.is_dir() else source.stem)
+    settings = engine_settings(arguments)
+    device = choose_device(arguments.device)
+    notes = network_notes(arguments, device)
+    network = chosen_network(arguments, device)
+    settings.check(network)
+    for note in notes:
+        print(note)
+
+    def listening(address: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            print(f"annotating {source.name} at {address}", flush=True)
+        if not arguments.no_browser:
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+    with locked(output):
+        note = Note(output, source)
+        frames = opened
+        if isinstance(opened, VideoFile):
+            frames = open_file(opened, output / "frames", note.frames)
+        ended = asyncio.run(
+            serve(output, note, frames, network, settings, notes=notes, port=arguments.port, listening=listening)
+        )
+    if ended == signal.SIGINT:
+        raise KeyboardInterrupt
+    print("ended; run the same command again to go on", file=sys.stderr)
+    sys.exit(128 + ended)
+
+
+if __name__ == "__main__":
+    main()

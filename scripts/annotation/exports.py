@@ -1,0 +1,191 @@
+"""The results of a project: masks, an overlay video, and a folder in the layout of DAVIS."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from annotation.errors import Refused
+from annotation.frames import UNPACKED_QUALITY, is_jpeg
+from annotation.jobs import Job, Notice
+from annotation.project import Project
+from dataset.davis import VOID
+from dataset.images import write_mask
+from dataset.video import object_ids
+from dataset.video_file import video_writer
+from util.errors import InputError
+from util.evaluation.pictures import overlay
+from util.evaluation.stream import mask_name
+
+PARTS = ("masks", "overlay", "davis")
+
+
+class _Stopped(Exception):
+    """The export has been stopped."""
+
+
+class Export:
+    """The wish to export a project.
+
+    Args:
+        project: the project.
+        parts: some of `PARTS`.
+
+    Raises:
+        Refused: there is no mask, or a DAVIS folder is wanted while a frame between two masks has no mask.
+    """
+
+    def __init__(self, project: Project, parts: Sequence[str]) -> None:
+        self._project = project
+        self._video = project.frames.video
+        self._parts = parts
+        self._labelled = project.labelled()
+        self._folder = project.folder / "export"
+        if not self._labelled:
+            raise Refused(400, "there is no mask yet; mark an object first")
+        if "davis" in parts:
+            self._refuse_gaps()
+
+    @property
+    def total(self) -> int:
+        """The number of frames to write, over all parts."""
+        count = len(self._labelled)
+        return sum({"masks": count, "overlay": len(self._video.frames), "davis": count}[part] for part in self._parts)
+
+    def run(self, job: Job) -> Notice | None:
+        """Write the parts. Each part replaces an older one when it is complete.
+
+        Returns:
+            a notice with the paths of the parts; None if the job was stopped.
+
+        Raises:
+            InputError: a file cannot be read or written.
+        """
+        writers = {"masks": self._write_masks, "overlay": self._write_overlay, "davis": self._write_davis}
+        sentences, paths = [], []
+        try:
+            for part in self._parts:
+                sentence, path = writers[part](job)
+                sentences.append(sentence)
+                paths.append(path)
+        except _Stopped:
+            return None
+        except OSError as error:
+            raise InputError(
+                f"{error.filename2 or error.filename} cannot be written ({error.strerror}); free some space in "
+                f"{self._folder}, and export again"
+            ) from None
+        return Notice("; ".join(sentences), tuple(paths))
+
+    def _write_masks(self, job: Job) -> tuple[str, Path]:
+        palette = self._project.palette()
+        with _complete_folder(self._folder / "masks") as folder:
+            for number in self._labelled:
+                write_mask(folder / mask_name(self._video, number), self._project.read(number).ids, palette)
+                _pass(job, number)
+        return f"masks of {len(self._labelled)} frames", self._folder / "masks"
+
+    def _write_overlay(self, job: Job) -> tuple[str, Path]:
+        path, palette = self._folder / "overlay.mp4", self._project.palette()
+        with video_writer(path, self._video.size, self._project.frames.fps) as append:
+            for number in range(len(self._video.frames)):
+                append(overlay(self._video.read_frame(number), self._project.read(number).ids, palette))
+                _pass(job, number)
+        return f"overlay video of {len(self._video.frames)} frames", path
+
+    def _write_davis(self, job: Job) -> tuple[str, Path]:
+        """Write the frames from the first one that shows an object to the last one with a mask.
+
+        The ids become 1, 2, ... without gaps, in the order in which the objects enter, because DAVIS scores the ids up
+        to the highest one in the first mask.
+        """
+        numbers = iter(self._labelled)
+        for number in numbers:
+            ids = self._project.read(number).ids
+            if ids.any():
+                break
+            _pass(job, number)
+        else:
+            raise InputError("no mask shows an object; mark an object first")
+        first, last = number, self._labelled[-1]
+        name = "-".join(self._video.name.split()).lstrip(".") or "video"
+        new_ids: dict[int, int] = {}
+        with _complete_folder(self._folder / "DAVIS") as folder:
+            images, masks = (folder / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
+            images.mkdir(parents=True)
+            for number in (first, *numbers):
+                ids = self._project.read(number).ids
+                for i in object_ids(ids):
+                    new_ids.setdefault(i, len(new_ids) + 1)
+                if number == first:
+                    scored = len(new_ids)
+                if len(new_ids) >= VOID:
+                    raise InputError(f"DAVIS allows {VOID - 1} objects; delete one, or leave out the DAVIS folder")
+                table = np.zeros(256, np.uint8)
+                table[list(new_ids)] = list(new_ids.values())
+                write_mask(masks / mask_name(self._video, number), table[ids])
+                self._copy_frame(number, images / f"{self._video.frame_name(number)}.jpg")
+                _pass(job, number)
+            for year in ("2016", "2017"):
+                (folder / "ImageSets" / year).mkdir(parents=True)
+                for split in ("train", "val"):
+                    (folder / "ImageSets" / year / f"{split}.txt").write_text(f"{name}\n", encoding="utf-8")
+        sentence = f"DAVIS folder of frames {self._video.frame_name(first)} to {self._video.frame_name(last)}"
+        if first > 0 or last < len(self._video.frames) - 1:
+            sentence += " (the others show no object yet)"
+        if changed := [f"{old} → {new}" for old, new in new_ids.items() if old != new]:
+            sentence += f", with the ids {', '.join(changed)}"
+        if len(new_ids) > scored:
+            sentence += f"; DAVIS scores only the {scored} objects of its first frame"
+        return sentence, self._folder / "DAVIS"
+
+    def _copy_frame(self, number: int, target: Path) -> None:
+        source = self._video.frames[number]
+        if not is_jpeg(source):
+            Image.fromarray(self._video.read_frame(number)).save(target, quality=UNPACKED_QUALITY)
+            return
+        try:
+            os.link(source, target)
+        except OSError:  # another disk, or a file system without links
+            shutil.copyfile(source, target)
+
+    def _refuse_gaps(self) -> None:
+        """Refuse frames without a mask between frames with one: DAVIS wants a mask for every frame."""
+        gaps = []
+        for before, after in zip(self._labelled, self._labelled[1:], strict=False):
+            if after - before == 2:
+                gaps.append(f"{before + 1}")
+            elif after - before > 2:
+                gaps.append(f"{before + 1} to {after - 1}")
+        if gaps:
+            shown = ", ".join(gaps[:5]) + (f" and {len(gaps) - 5} more ranges" if len(gaps) > 5 else "")
+            raise Refused(
+                400, f"the frames {shown} have no mask; propagate through them, or leave out the DAVIS folder"
+            )
+
+
+def _pass(job: Job, number: int) -> None:
+    if job.stopped:
+        raise _Stopped
+    job.passed(number)
+
+
+@contextlib.contextmanager
+def _complete_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder with a temporary name; without an error the folder replaces ``path`` in the end."""
+    unfinished, old = (path.with_name(f".{path.name}.{kind}") for kind in ("unfinished", "old"))
+    for folder in (unfinished, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if path.exists():
+            os.replace(path, old)
+        os.replace(unfinished, path)
+    finally:
+        for folder in (unfinished, old):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,160 @@
+"""Long work in a thread: one job at a time, with progress for the page, and stopped at once."""
+
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from annotation.errors import Refused
+from annotation.project import Announce
+from util.errors import InputError
+
+ANNOUNCED_EVERY = 0.1  # seconds between two events about the progress
+
+
+class Notice(NamedTuple):
+    """A sentence for the person at the page."""
+
+    text: str
+    paths: tuple[Path, ...] = ()
+    level: str = "info"  # or "error"
+
+    def event(self) -> dict[str, Any]:
+        """The event for the page."""
+        return {"type": "notice", "level": self.level, "text": self.text, "paths": list(map(str, self.paths))}
+
+
+class Job:
+    """The progress of some work, and the wish to stop it.
+
+    Args:
+        kind: "propagation", "export" or "deletion".
+        total: the number of frames to pass.
+
+    Attributes:
+        kind: as above.
+        direction: "forward" or "backward" in a propagation, otherwise None.
+    """
+
+    def __init__(self, kind: str, total: int) -> None:
+        self.kind = kind
+        self.direction: str | None = None
+        self._total = total
+        self._frame: int | None = None
+        self._done = 0
+        self._started = time.monotonic()
+        self._announced = 0.0
+        self._stopped = threading.Event()
+        self.announce: Announce = lambda event: None
+
+    def stop(self) -> None:
+        """Ask the work to stop."""
+        self._stopped.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the work has to stop. The work looks here before every frame."""
+        return self._stopped.is_set()
+
+    def passed(self, frame: int) -> None:
+        """Take down that a frame is done."""
+        self._frame = frame
+        self._done += 1
+        now = time.monotonic()
+        if now - self._announced >= ANNOUNCED_EVERY or self._done == self._total:
+            self._announced = now
+            self.announce({"type": "job", "job": self.state()})
+
+    def state(self) -> dict[str, Any]:
+        """The progress as the page shows it."""
+        fps = self._done / max(time.monotonic() - self._started, 1e-6)
+        return {
+            "kind": self.kind,
+            "direction": self.direction,
+            "frame": self._frame,
+            "done": self._done,
+            "total": self._total,
+            "fps": round(fps, 3),
+            "left": round((self._total - self._done) / fps, 1) if self._done else None,
+        }
+
+
+class Jobs:
+    """The job that runs, if any.
+
+    Args:
+        announce: called with every event for the page.
+    """
+
+    def __init__(self, announce: Announce) -> None:
+        self._announce = announce
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def start(
+        self, job: Job, work: Callable[[Job], Notice | None], prepare: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
+        """Start a job.
+
+        Args:
+            job: its progress.
+            work: runs in a thread. It returns a notice for the page, or None. Its errors become notices.
+            prepare: runs before this method returns, if no other job is running.
+
+        Returns:
+            the state of the job.
+
+        Raises:
+            Refused: another job is running, or ``prepare`` refuses.
+        """
+        with self._lock:
+            if self._closed:
+                raise Refused(409, "the server is ending; start the same command again")
+            if self._job:
+                raise Refused(409, f"another job ({self._job.kind}) is running; wait for its end, or stop it")
+            prepare()
+            job.announce = self._announce
+            state = job.state()
+            self._job, self._thread = job, threading.Thread(target=self._run, args=(job, work), name=job.kind)
+            self._announce({"type": "job", "job": state})
+            self._thread.start()
+            return state
+
+    def state(self) -> dict[str, Any] | None:
+        """The progress of the running job, or None."""
+        with self._lock:
+            return self._job.state() if self._job else None
+
+    def stop(self, kind: str | None = None) -> None:
+        """Stop the running job if it has this kind, or any kind without one; return when it has stopped."""
+        with self._lock:
+            job, thread = self._job, self._thread
+        if job and kind in (None, job.kind):
+            job.stop()
+            thread.join()
+
+    def close(self) -> None:
+        """Stop the running job, and start no other one."""
+        with self._lock:
+            self._closed = True
+        self.stop()
+
+    def _run(self, job: Job, work: Callable[[Job], Notice | None]) -> None:
+        try:
+            notice = work(job)
+        except (InputError, Refused) as error:
+            notice = Notice(str(error), level="error")
+        except Exception as error:  # the page must hear of any end
+            traceback.print_exc(file=sys.stderr)
+            reason = str(error).split("\n")[0] or type(error).__name__
+            notice = Notice(f"the {job.kind} has failed ({reason})", level="error")
+        with self._lock:
+            self._job = None
+            self._announce({"type": "job", "job": None})
+        if notice:
+            self._announce(notice.event())

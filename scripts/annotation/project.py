@@ -1,0 +1,527 @@
+"""The store of a project: masks, objects and annotated frames on disk, where nothing that was written gets lost."""
+
+import array
+import contextlib
+import fcntl
+import itertools
+import json
+import math
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from annotation.errors import Refused
+from annotation.frames import Frames
+from dataset.images import davis_palette, write_mask
+from dataset.video import object_ids, read_sized_mask
+from util.errors import InputError
+from util.evaluation.stream import mask_name
+from util.files import atomic_path, read_json, write_error
+
+NONE, PROPAGATED, ANNOTATED = range(3)
+KINDS = ("none", "propagated", "annotated")
+MOST_OBJECTS = 255  # ids of one byte; 0 is the background
+LONGEST_NAME = 60  # characters
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
+
+Announce = Callable[[dict[str, Any]], None]
+
+
+class FrameMask(NamedTuple):
+    """The mask of a frame."""
+
+    ids: np.ndarray  # uint8 object ids [H,W]; zeros where there is no mask
+    kind: int  # NONE, PROPAGATED or ANNOTATED
+    revision: int  # another one after every change
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a folder to this process, and make the folder if there is none.
+
+    Raises:
+        InputError: another process keeps the folder, or the folder cannot be written.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")  # noqa: SIM115
+    except OSError as error:
+        raise write_error(path, error.strerror) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{folder} is open in another annotate.py; end that one or choose another --output"
+            ) from None
+        yield
+
+
+class Note:
+    """``project.json``: the video, its objects, and the annotated frames.
+
+    Args:
+        folder: the folder of the project.
+        source: the absolute path of the video.
+
+    Attributes:
+        frames: the number of frames of the video; None in a new project.
+        objects: the objects by their ids, in order. Each has an id, a name, a colour and a visibility.
+        annotated: the ids of the objects that an annotation speaks for, by frame number. These are the objects in the
+            annotated mask, and those that were erased from the mask.
+        deleting: the ids of deleted objects that may still have pixels in some masks.
+
+    Raises:
+        InputError: the file cannot be read, or is of another video.
+    """
+
+    def __init__(self, folder: Path, source: Path) -> None:
+        self.path = folder / "project.json"
+        self._source = str(source)
+        self.frames: int | None = None
+        self.size: tuple[int, int] | None = None
+        self.objects: dict[int, dict[str, Any]] = {}
+        self.annotated: dict[int, list[int]] = {}
+        self.deleting: list[int] = []
+        if self.path.exists():
+            self._read()
+        elif any((folder / "masks").glob("*.png")):
+            raise InputError(f"{folder} holds masks, but {self.path} is missing; choose another --output")
+
+    def _read(self) -> None:
+        content = read_json(self.path, "restore it from a copy, or choose another --output")
+        if content.get("video") != self._source:
+            raise InputError(
+                f"{self.path.parent} is the project of {content.get('video')}; choose another --output, or correct the "
+                f"path in {self.path} if the video has moved"
+            )
+        try:
+            self.frames, self.size = int(content["frames"]), (int(content["height"]), int(content["width"]))
+            for entry in content["objects"]:
+                checked = {"id": int(entry["id"]), **check_object(entry)}
+                if not 1 <= checked["id"] <= MOST_OBJECTS or len(checked) < 4:
+                    raise ValueError(f"{entry} is no object")
+                self.objects[checked["id"]] = checked
+            self.annotated = {int(number): [int(i) for i in ids] for number, ids in content["annotated"].items()}
+            self.deleting = [int(i) for i in content.get("deleting", [])]
+            if self.annotated and not 0 <= min(self.annotated) <= max(self.annotated) < self.frames:
+                raise ValueError(f"the video has no frame {max(self.annotated)}")
+        except (KeyError, TypeError, ValueError, AttributeError, Refused) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise InputError(
+                f"{self.path} is damaged ({reason}); restore it from a copy, or choose another --output"
+            ) from None
+
+    def check(self, frames: Frames) -> None:
+        """Refuse a video that has changed since the project began; in a new project, take down its length and size.
+
+        Raises:
+            InputError: the video has another number of frames, or another size.
+        """
+        found, size = len(frames), frames.video.size
+        if (self.frames or found, self.size or size) != (found, size):
+            raise InputError(
+                f"{self._source} has {found} frames of {size[1]}×{size[0]}, but had {self.frames} of "
+                f"{self.size[1]}×{self.size[0]} when {self.path.parent} began; choose another --output"
+            )
+        self.frames, self.size = found, size
+
+    def save(self, fps: float) -> None:
+        """Write the file; the disk holds it when this method returns.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        content = {
+            "video": self._source,
+            "frames": self.frames,
+            "width": self.size[1],
+            "height": self.size[0],
+            "fps": fps,
+            "objects": list(self.objects.values()),
+            "annotated": {str(number): ids for number, ids in sorted(self.annotated.items())},
+        }
+        if self.deleting:
+            content["deleting"] = self.deleting
+        with atomic_path(self.path, durable=True) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+class Project:
+    """The masks and objects of a video, for several threads. Every change is on disk before anybody hears of it.
+
+    Args:
+        folder: the folder of the project, kept by `locked`.
+        note: the project's ``project.json``.
+        frames: the frames of the video.
+        announce: called with every change, as an event for the page.
+
+    Attributes:
+        frames: the frames of the video.
+        folder: the folder of the project.
+
+    Raises:
+        InputError: the video has changed, an annotated mask is missing, or a file cannot be written.
+    """
+
+    def __init__(self, folder: Path, note: Note, frames: Frames, announce: Announce) -> None:
+        note.check(frames)
+        self.folder = folder
+        self.frames = frames
+        self._note = note
+        self._announce = announce
+        self._masks = folder / "masks"
+        self._lock = threading.RLock()
+        self._revisions = array.array("Q", bytes(8 * len(frames)))
+        self._changes = itertools.count(1)
+        self._kinds = self._find_masks()
+        self._uncertainty = array.array("f", [math.nan]) * len(frames)
+        note.save(frames.fps)
+        self._uncertainty_file = self._open_uncertainty()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the page has to know at first, without the masks."""
+        height, width = self.frames.video.size
+        with self._lock:
+            return {
+                "video": {
+                    "name": self.frames.video.name,
+                    "frames": len(self),
+                    "width": width,
+                    "height": height,
+                    "fps": self.frames.fps,
+                },
+                "objects": self.objects(),
+                "annotated": sorted(self._note.annotated),
+                "propagated": [[run.start(), run.end() - 1] for run in re.finditer(rb"\x01+", self._kinds)],
+                "uncertainty": {
+                    str(number): round(value, 4)
+                    for number, value in enumerate(self._uncertainty)
+                    if not math.isnan(value)
+                },
+                "output": str(self.folder),
+            }
+
+    def objects(self) -> list[dict[str, Any]]:
+        """The objects in the order of their ids."""
+        with self._lock:
+            return [dict(entry) for entry in self._note.objects.values()]
+
+    def palette(self) -> bytes:
+        """The colours of the objects as 256 RGB triples by id."""
+        colours = bytearray(davis_palette())
+        for entry in self.objects():
+            colours[3 * entry["id"] : 3 * entry["id"] + 3] = bytes.fromhex(entry["colour"][1:])
+        return bytes(colours)
+
+    def kind(self, number: int) -> int:
+        """The kind of a frame's mask: NONE, PROPAGATED or ANNOTATED."""
+        return self._kinds[number]
+
+    def labelled(self) -> list[int]:
+        """The numbers of the frames that have a mask, in order."""
+        with self._lock:
+            return [number for number, kind in enumerate(self._kinds) if kind != NONE]
+
+    def read(self, number: int) -> FrameMask:
+        """Read the mask of a frame.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        with self._lock:
+            return FrameMask(self._ids(number), self._kinds[number], self._revisions[number])
+
+    def annotation(self, number: int) -> tuple[np.ndarray, set[int]] | None:
+        """Read the annotation of a frame.
+
+        Returns:
+            the ids [H,W], and the objects that the annotation shows to be absent; None if the frame has no annotation.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        with self._lock:
+            if self._kinds[number] != ANNOTATED:
+                return None
+            ids = self._ids(number)
+            return ids, set(self._note.annotated[number]).difference(object_ids(ids))
+
+    def annotate(self, number: int, ids: np.ndarray, revision: int) -> int:
+        """Make a mask the annotation of a frame.
+
+        Args:
+            number: the frame.
+            ids: uint8 object ids [H,W].
+            revision: the revision of the mask that the person has changed.
+
+        Returns:
+            the new revision.
+
+        Raises:
+            Refused: the frame has changed since ``revision``, or an id is the id of no object.
+            InputError: a file cannot be read or written.
+        """
+        shown = set(object_ids(ids))
+        with self._lock:
+            self._check_revision(number, revision)
+            if unknown := shown.difference(self._note.objects):
+                raise Refused(400, f"there is no object {min(unknown)}; load the page again")
+            before = self._note.annotated.get(number)
+            erasable = {*object_ids(self._ids(number)), *(before or ())}
+            # The mask comes first: if the power fails between the two files, the stroke is there all the same.
+            write_mask(self._path(number), ids, durable=True)
+            spoken_for = sorted(shown | erasable & set(self._note.objects))
+            self._set_annotated(number, spoken_for)
+            return self._changed(number, ANNOTATED)
+
+    def clear(self, number: int, revision: int) -> int:
+        """Remove the mask of a frame, and its annotation; see `annotate`."""
+        with self._lock:
+            self._check_revision(number, revision)
+            return self._remove(number)
+
+    def propagate(self, number: int, ids: np.ndarray, uncertainty: float) -> bool:
+        """Write a mask of the network, unless the frame is annotated.
+
+        Args:
+            number: the frame.
+            ids: uint8 object ids [H,W].
+            uncertainty: see `util.evaluation.stream.contour_entropy`.
+
+        Returns:
+            whether the mask was written.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        with self._lock:
+            if self._kinds[number] == ANNOTATED:
+                return False
+            write_mask(self._path(number), ids, durable=True)
+            self._append_uncertainty(number, uncertainty)
+            self._changed(number, PROPAGATED, uncertainty)
+            return True
+
+    def add_object(self, wish: dict[str, Any]) -> dict[str, Any]:
+        """Add an object with the smallest free id.
+
+        Args:
+            wish: the name, colour and visibility, where the defaults are not wanted.
+
+        Raises:
+            Refused: no id is free, or a wish cannot be met.
+            InputError: a file cannot be written.
+        """
+        wish = check_object(wish)
+        with self._lock:
+            taken = {*self._note.objects, *self._note.deleting}
+            number = next((i for i in range(1, MOST_OBJECTS + 1) if i not in taken), None)
+            if number is None:
+                raise Refused(409, f"a video can have {MOST_OBJECTS} objects; delete one first")
+            colour = "#" + davis_palette()[3 * number : 3 * number + 3].hex()
+            added = {"id": number, "name": f"object {number}", "colour": colour, "visible": True, **wish}
+            self._set_objects(dict(sorted({**self._note.objects, number: added}.items())))
+            return dict(added)
+
+    def change_object(self, number: int, wish: dict[str, Any]) -> dict[str, Any]:
+        """Change the name, colour or visibility of an object; see `add_object`."""
+        wish = check_object(wish)
+        with self._lock:
+            changed = {**self._object(number), **wish}
+            self._set_objects({**self._note.objects, number: changed})
+            return dict(changed)
+
+    def begin_deletion(self, number: int) -> None:
+        """Remove an object from the list. Its pixels count as background from now on; `erase_deleted` removes them.
+
+        Raises:
+            Refused: there is no such object.
+            InputError: a file cannot be written.
+        """
+        with self._lock:
+            self._object(number)
+            self._note.deleting = [*self._note.deleting, number]
+            for ids in self._note.annotated.values():
+                if number in ids:
+                    ids.remove(number)
+            self._set_objects({i: entry for i, entry in self._note.objects.items() if i != number})
+
+    def erase_deleted(self, number: int) -> None:
+        """Remove the pixels of deleted objects from the mask of a frame.
+
+        The mask goes away if nothing is left of an annotation, or if the project has no object any more.
+
+        Raises:
+            InputError: a file cannot be read or written.
+        """
+        with self._lock:
+            kind = self._kinds[number]
+            if kind == NONE:
+                return
+            if not self._note.objects or (kind == ANNOTATED and not self._note.annotated[number]):
+                self._remove(number)
+                return
+            ids = read_sized_mask(self._path(number), self.frames.video.size, self.frames.video.name)
+            deleted = np.isin(ids, self._note.deleting)
+            if deleted.any():
+                write_mask(self._path(number), np.where(deleted, np.uint8(0), ids), durable=True)
+                self._changed(number, kind, self._uncertainty[number])
+
+    @property
+    def deleting(self) -> bool:
+        """Whether deleted objects may still have pixels in some masks."""
+        return bool(self._note.deleting)
+
+    def end_deletion(self) -> None:
+        """Make the ids of deleted objects free; `erase_deleted` must have seen all frames.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        with self._lock:
+            self._note.deleting = []
+            self._note.save(self.frames.fps)
+
+    def _path(self, number: int) -> Path:
+        return self._masks / mask_name(self.frames.video, number)
+
+    def _ids(self, number: int) -> np.ndarray:
+        video = self.frames.video
+        if self._kinds[number] == NONE:
+            return np.zeros(video.size, np.uint8)
+        ids = read_sized_mask(self._path(number), video.size, video.name)
+        return np.where(np.isin(ids, self._note.deleting), np.uint8(0), ids) if self._note.deleting else ids
+
+    def _object(self, number: int) -> dict[str, Any]:
+        if number not in self._note.objects:
+            raise Refused(404, f"there is no object {number}; load the page again")
+        return self._note.objects[number]
+
+    def _check_revision(self, number: int, revision: int) -> None:
+        if self._revisions[number] != revision:
+            raise Refused(412, "this frame has changed in the meantime; look at it again before you change it")
+
+    def _remove(self, number: int) -> int:
+        # The annotation goes first: if the power fails between the two files, a mask without an annotation is left.
+        self._set_annotated(number, None)
+        self._path(number).unlink(missing_ok=True)
+        return self._changed(number, NONE)
+
+    def _set_annotated(self, number: int, ids: list[int] | None) -> None:
+        """Write which objects an annotation speaks for, or that there is no annotation."""
+        before = dict(self._note.annotated)
+        if ids is None:
+            self._note.annotated.pop(number, None)
+        else:
+            self._note.annotated[number] = ids
+        if self._note.annotated != before:
+            try:
+                self._note.save(self.frames.fps)
+            except InputError:
+                self._note.annotated = before
+                raise
+
+    def _set_objects(self, objects: dict[int, dict[str, Any]]) -> None:
+        before, self._note.objects = self._note.objects, objects
+        try:
+            self._note.save(self.frames.fps)
+        except InputError:
+            self._note.objects = before
+            raise
+        self._announce({"type": "objects", "objects": self.objects()})
+
+    def _changed(self, number: int, kind: int, uncertainty: float = math.nan) -> int:
+        """Take down that a mask has changed, and tell the page."""
+        self._kinds[number] = kind
+        self._uncertainty[number] = uncertainty
+        self._revisions[number] = next(self._changes)
+        event = {
+            "type": "frame",
+            "number": number,
+            "kind": KINDS[kind],
+            "revision": self._revisions[number],
+            "uncertainty": None if math.isnan(uncertainty) else round(uncertainty, 4),
+        }
+        self._announce(event)
+        return self._revisions[number]
+
+    def _find_masks(self) -> bytearray:
+        """Find out which frames have masks, after removing what a killed server left half written."""
+        for folder in (self.folder, self._masks):
+            for path in folder.glob(".*.tmp*"):
+                path.unlink(missing_ok=True)
+        names = {path.name for path in self._masks.glob("*.png")}
+        video = self.frames.video
+        kinds = bytearray(PROPAGATED if mask_name(video, n) in names else NONE for n in range(len(self)))
+        for number in self._note.annotated:
+            if kinds[number] == NONE:
+                raise InputError(
+                    f"{self._path(number)} is missing, but {self._note.path} says that it is an annotation; restore "
+                    f"the mask from a copy, or take frame {number} out of that file"
+                )
+            kinds[number] = ANNOTATED
+        return kinds
+
+    def _open_uncertainty(self) -> int:
+        """Read the uncertainties, write one line for each, and return a descriptor that appends lines.
+
+        A line that is no pair of numbers was being written when the server was killed or the disk was full.
+        """
+        path = self.folder / "uncertainty.csv"
+        if path.is_file():
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    if match := re.fullmatch(r"([0-9]{1,9}),([0-9.]{1,20})\n", line):
+                        number, value = int(match[1]), float(match[2])
+                        if number < len(self) and self._kinds[number] == PROPAGATED:
+                            self._uncertainty[number] = value
+        with atomic_path(path, durable=True) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            for number, value in enumerate(self._uncertainty):
+                if not math.isnan(value):
+                    file.write(_uncertainty_line(number, value))
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+    def _append_uncertainty(self, number: int, value: float) -> None:
+        try:
+            os.write(self._uncertainty_file, _uncertainty_line(number, value).encode())
+            os.fsync(self._uncertainty_file)
+        except OSError as error:
+            raise write_error(self.folder / "uncertainty.csv", error.strerror) from None
+
+
+def _uncertainty_line(number: int, value: float) -> str:
+    return f"{number},{value:.6f}\n"
+
+
+def check_object(wish: dict[str, Any]) -> dict[str, Any]:
+    """Return the name, colour and visibility in ``wish``, those of them that it holds, in their proper form.
+
+    Raises:
+        Refused: a value has the wrong type or form.
+    """
+    checked: dict[str, Any] = {}
+    if "name" in wish:
+        name = " ".join(wish["name"].split()) if isinstance(wish["name"], str) else ""
+        if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+            raise Refused(400, f"the name of an object has 1 to {LONGEST_NAME} characters; choose another name")
+        checked["name"] = name
+    if "colour" in wish:
+        colour = wish["colour"].lower() if isinstance(wish["colour"], str) else ""
+        if not _COLOUR.fullmatch(colour):
+            raise Refused(400, "a colour has the form #rrggbb; choose another colour")
+        checked["colour"] = colour
+    if "visible" in wish:
+        if not isinstance(wish["visible"], bool):
+            raise Refused(400, "visible is true or false")
+        checked["visible"] = wish["visible"]
+    return checked

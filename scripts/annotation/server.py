@@ -1,0 +1,414 @@
+"""The server of the annotation tool: the page, the API and the events, on 127.0.0.1 and behind a token."""
+
+import asyncio
+import contextlib
+import hmac
+import json
+import secrets
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+
+from annotation import grabcut
+from annotation.errors import Refused
+from annotation.exports import PARTS, Export
+from annotation.frames import Frames
+from annotation.jobs import Job, Jobs
+from annotation.project import KINDS, Note, Project
+from annotation.propagation import DIRECTIONS, LIMITS, Propagation
+from model.network import RDE_VOS
+from util.errors import InputError
+from util.evaluation.stream import EngineSettings
+
+ADDRESS = "127.0.0.1"
+PAGE = Path(__file__).parent / "page"
+PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+WAITING_EVENTS = 1024  # a client that leaves more of them unread is dropped
+HEARTBEAT = 15.0  # seconds
+BODY_MARGIN = 4096  # bytes that a body may be larger than a mask
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",  # the address holds the token
+    "X-Content-Type-Options": "nosniff",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Events:
+    """The clients that listen to events, and the way of events from any thread to them."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clients: dict[asyncio.Queue[str | None], asyncio.Transport | None] = {}
+        self._closed = False
+
+    def announce(self, event: dict[str, Any]) -> None:
+        """Send an event to all clients; from any thread."""
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(self._send, json.dumps(event, ensure_ascii=False))
+
+    def _send(self, event: str) -> None:
+        for client, transport in list(self._clients.items()):
+            try:
+                client.put_nowait(event)
+            except asyncio.QueueFull:
+                del self._clients[client]
+                if transport:
+                    transport.abort()
+
+    def close(self) -> None:
+        """End the streams of all clients."""
+        self._closed = True
+        for client in self._clients:
+            with contextlib.suppress(asyncio.QueueEmpty):
+                while True:
+                    client.get_nowait()
+            client.put_nowait(None)
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a stream of events that ends with the server."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        waiting: asyncio.Queue[str | None] = asyncio.Queue(WAITING_EVENTS)
+        if self._closed:
+            waiting.put_nowait(None)
+        self._clients[waiting] = request.transport
+        try:
+            await response.prepare(request)
+            await response.write(b"retry: 1000\n\n")
+            while True:
+                try:
+                    event = await asyncio.wait_for(waiting.get(), HEARTBEAT)
+                except TimeoutError:
+                    await response.write(b": alive\n\n")
+                    continue
+                if event is None:
+                    break
+                await response.write(f"data: {event}\n\n".encode())
+        except ConnectionError:
+            pass  # the client has gone
+        finally:
+            self._clients.pop(waiting, None)
+        return response
+
+
+class Server:
+    """The application: requests in, answers out. Disk and arithmetic are left to threads.
+
+    Args:
+        project: the store.
+        jobs: the long work.
+        events: the listeners.
+        network: the network that propagates masks.
+        settings: how the network does so.
+        notes: sentences that a person should read about the network.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        jobs: Jobs,
+        events: Events,
+        network: RDE_VOS,
+        settings: EngineSettings,
+        notes: list[str],
+    ) -> None:
+        self.token = secrets.token_urlsafe(24)
+        self._project = project
+        self._jobs = jobs
+        self._events = events
+        self._network = network
+        self._settings = settings
+        self._notes = notes
+        self._size = project.frames.video.size
+        self._most_bytes = self._size[0] * self._size[1] + BODY_MARGIN
+        self._cutting = asyncio.Lock()
+        # The names of the files are fixed before the first request, so that no request can name another file.
+        self._page = {path.name: path for path in sorted(PAGE.glob("*")) if path.suffix in PAGE_TYPES}
+
+    def application(self) -> web.Application:
+        """The application for aiohttp."""
+        app = web.Application(middlewares=[self._guard], client_max_size=self._most_bytes)
+        number = "{number:[0-9]{1,9}}"
+        routes: list[tuple[str, str, Handler]] = [
+            ("GET", "", self._index),
+            ("GET", "page/{name}", self._page_file),
+            ("GET", "api/state", self._state),
+            ("GET", f"api/frames/{number}", self._frame),
+            ("GET", f"api/thumbnails/{number}", self._thumbnail),
+            ("GET", f"api/masks/{number}", self._mask),
+            ("PUT", f"api/masks/{number}", self._annotate),
+            ("DELETE", f"api/masks/{number}", self._clear),
+            ("POST", "api/objects", self._add_object),
+            ("PATCH", f"api/objects/{number}", self._change_object),
+            ("DELETE", f"api/objects/{number}", self._delete_object),
+            ("POST", f"api/grabcut/{number}", self._grabcut),
+            ("POST", "api/propagation", self._propagate),
+            ("DELETE", "api/propagation", self._stop_propagation),
+            ("POST", "api/export", self._export),
+            ("DELETE", "api/export", self._stop_export),
+            ("GET", "api/events", self._events.stream),
+        ]
+        for method, path, handler in routes:
+            app.router.add_route(method, f"/{{token}}/{path}", handler)
+        app.on_response_prepare.append(_add_headers)
+        return app
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let no request pass without the token, and turn errors into JSON."""
+        token = request.match_info.get("token", "")
+        if not hmac.compare_digest(token.encode(errors="replace"), self.token.encode()):
+            return _error(403, "the address lacks the token; use the address that the command has printed")
+        try:
+            if request.content_length and request.content_length > self._most_bytes:
+                raise Refused(413, self._too_large)
+            return await handler(request)
+        except Refused as error:
+            return _error(error.status, str(error))
+        except InputError as error:
+            return _error(500, str(error))
+        except web.HTTPRequestEntityTooLarge:
+            return _error(413, self._too_large)
+        except web.HTTPException as error:
+            return _error(error.status, f"{request.method} {request.path.split('/', 2)[-1]}: {error.reason.lower()}")
+
+    @property
+    def _too_large(self) -> str:
+        height, width = self._size
+        return f"the body is too large; a mask of this video has {width}×{height} bytes"
+
+    def start_deletion(self) -> None:
+        """Erase the pixels of objects whose deletion a killed server has not finished."""
+        if self._project.deleting:
+            self._jobs.start(Job("deletion", len(self._project)), self._erase)
+
+    async def _index(self, request: web.Request) -> web.Response:
+        return await self._file("index.html")
+
+    async def _page_file(self, request: web.Request) -> web.Response:
+        return await self._file(request.match_info["name"])
+
+    async def _file(self, name: str) -> web.Response:
+        if name not in self._page:
+            raise Refused(404, "the page has no such file")
+        path = self._page[name]
+        content = await asyncio.to_thread(path.read_bytes)
+        return web.Response(
+            body=content,
+            content_type=PAGE_TYPES[path.suffix],
+            charset="utf-8",
+            headers={"Cache-Control": "no-cache"},
+        )
+
+    async def _state(self, request: web.Request) -> web.Response:
+        def state() -> dict[str, Any]:
+            return {**self._project.state(), "job": self._jobs.state(), "notes": self._notes}
+
+        return _json(await asyncio.to_thread(state))
+
+    async def _frame(self, request: web.Request) -> web.Response:
+        return _picture(await asyncio.to_thread(self._project.frames.jpeg, self._number(request)))
+
+    async def _thumbnail(self, request: web.Request) -> web.Response:
+        return _picture(await asyncio.to_thread(self._project.frames.thumbnail, self._number(request)))
+
+    async def _mask(self, request: web.Request) -> web.Response:
+        mask = await asyncio.to_thread(self._project.read, self._number(request))
+        headers = {"ETag": f'"{mask.revision}"', "X-Kind": KINDS[mask.kind], "Cache-Control": "no-store"}
+        return web.Response(body=mask.ids.tobytes(), content_type="application/octet-stream", headers=headers)
+
+    async def _annotate(self, request: web.Request) -> web.Response:
+        number, revision = self._number(request), _revision(request)
+        ids = await self._raw(request)
+        return _json({"revision": await asyncio.to_thread(self._project.annotate, number, ids, revision)})
+
+    async def _clear(self, request: web.Request) -> web.Response:
+        number, revision = self._number(request), _revision(request)
+        return _json({"revision": await asyncio.to_thread(self._project.clear, number, revision)})
+
+    async def _add_object(self, request: web.Request) -> web.Response:
+        wish = await _read_json(request)
+        return _json(await asyncio.to_thread(self._project.add_object, wish), status=201)
+
+    async def _change_object(self, request: web.Request) -> web.Response:
+        number, wish = int(request.match_info["number"]), await _read_json(request)
+        return _json(await asyncio.to_thread(self._project.change_object, number, wish))
+
+    async def _delete_object(self, request: web.Request) -> web.Response:
+        number = int(request.match_info["number"])
+        job = Job("deletion", len(self._project))
+        state = await asyncio.to_thread(
+            self._jobs.start, job, self._erase, lambda: self._project.begin_deletion(number)
+        )
+        return _json({"job": state}, status=202)
+
+    def _erase(self, job: Job) -> None:
+        for number in range(len(self._project)):
+            if job.stopped:
+                return
+            self._project.erase_deleted(number)
+            job.passed(number)
+        self._project.end_deletion()
+
+    async def _grabcut(self, request: web.Request) -> web.Response:
+        number = self._number(request)
+        if request.content_type == "application/json":
+            box = (await _read_json(request)).get("box")
+            if not (isinstance(box, list) and len(box) == 4 and all(_is_number(edge) for edge in box)):
+                raise Refused(400, "a box has four numbers: left, upper, right and lower edge")
+            cut, marks = grabcut.from_box, box
+        else:
+            cut, marks = grabcut.from_scribbles, await self._raw(request)
+        async with self._cutting:  # one at a time, because each takes all cores
+            mask = await asyncio.to_thread(lambda: cut(self._project.frames.video.read_frame(number), marks))
+        return web.Response(body=mask.tobytes(), content_type="application/octet-stream")
+
+    async def _propagate(self, request: web.Request) -> web.Response:
+        wish = await _read_json(request)
+        frame, direction, until = wish.get("frame"), wish.get("direction"), wish.get("until", "end")
+        if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < len(self._project):
+            raise Refused(400, f"frame is a number from 0 to {len(self._project) - 1}")
+        if direction not in DIRECTIONS or until not in LIMITS:
+            raise Refused(400, f"direction is one of {', '.join(DIRECTIONS)}, and until one of {', '.join(LIMITS)}")
+
+        def start() -> dict[str, Any]:
+            propagation = Propagation(self._project, frame, direction, until)
+            work = lambda job: propagation.run(self._network, self._settings, job)  # noqa: E731
+            return self._jobs.start(Job("propagation", propagation.total), work)
+
+        return _json({"job": await asyncio.to_thread(start)}, status=202)
+
+    async def _stop_propagation(self, request: web.Request) -> web.Response:
+        await asyncio.to_thread(self._jobs.stop, "propagation")
+        return _json({})
+
+    async def _export(self, request: web.Request) -> web.Response:
+        wish = await _read_json(request)
+        parts = [part for part in PARTS if wish.get(part) is True]
+        if not parts:
+            raise Refused(400, f"nothing is chosen; choose at least one of {', '.join(PARTS)}")
+
+        def start() -> dict[str, Any]:
+            export = Export(self._project, parts)
+            return self._jobs.start(Job("export", export.total), export.run)
+
+        return _json({"job": await asyncio.to_thread(start)}, status=202)
+
+    async def _stop_export(self, request: web.Request) -> web.Response:
+        await asyncio.to_thread(self._jobs.stop, "export")
+        return _json({})
+
+    def _number(self, request: web.Request) -> int:
+        """The number of a frame in the address."""
+        number = int(request.match_info["number"])
+        if number >= len(self._project):
+            raise Refused(404, f"the video has no frame {number}; its last frame is {len(self._project) - 1}")
+        return number
+
+    async def _raw(self, request: web.Request) -> np.ndarray:
+        """A body of one byte for each pixel, uint8 [H,W]."""
+        height, width = self._size
+        said = request.query.get("width"), request.query.get("height")
+        body = await request.read()
+        if said != (str(width), str(height)) or len(body) != height * width:
+            raise Refused(400, f"a mask of this video has {width}×{height} pixels of one byte; load the page again")
+        return np.frombuffer(body, np.uint8).reshape(height, width)
+
+
+async def serve(
+    folder: Path,
+    note: Note,
+    frames: Frames,
+    network: RDE_VOS,
+    settings: EngineSettings,
+    *,
+    notes: list[str],
+    port: int,
+    listening: Callable[[str], None],
+) -> signal.Signals:
+    """Serve a project until a signal ends the server.
+
+    Args:
+        folder, note, frames: as `Project` takes them.
+        network, settings, notes: as `Server` takes them.
+        port: the port to listen to; 0 for any free one.
+        listening: called with the address of the page when the server answers.
+
+    Returns:
+        the signal: SIGINT or SIGTERM.
+
+    Raises:
+        InputError: the port cannot be had, or as `Project`.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[signal.Signals] = loop.create_future()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, lambda each=each: ended.done() or ended.set_result(each))
+    events = Events()
+    jobs = Jobs(events.announce)
+    server = Server(Project(folder, note, frames, events.announce), jobs, events, network, settings, notes)
+    # A compressed body could be much larger than its limit, so no body is decompressed. The address in a log would
+    # give the token away.
+    runner = web.AppRunner(server.application(), access_log=None, auto_decompress=False, shutdown_timeout=2)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, ADDRESS, port).start()
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"port {port} cannot be used ({reason}); choose another --port, or 0 for any") from None
+        server.start_deletion()
+        listening(f"http://{ADDRESS}:{runner.addresses[0][1]}/{server.token}/")
+        return await ended
+    finally:
+        await asyncio.to_thread(jobs.close)
+        events.close()
+        await runner.cleanup()
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+def _json(content: dict[str, Any], status: int = 200) -> web.Response:
+    return web.json_response(content, status=status, headers={"Cache-Control": "no-store"})
+
+
+def _error(status: int, sentence: str) -> web.Response:
+    return _json({"error": sentence}, status)
+
+
+def _picture(jpeg: bytes) -> web.Response:
+    headers = {"Cache-Control": "private, max-age=86400, immutable"}
+    return web.Response(body=jpeg, content_type="image/jpeg", headers=headers)
+
+
+def _revision(request: web.Request) -> int:
+    """The revision of the mask that a change starts from."""
+    given = request.headers.get("If-Match")
+    if given is None:
+        raise Refused(428, "If-Match is missing; give the ETag of the mask")
+    number = given.strip('"')
+    return int(number) if number.isascii() and number.isdecimal() and len(number) < 20 else -1
+
+
+async def _read_json(request: web.Request) -> dict[str, Any]:
+    body = await request.read()
+    try:
+        content = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise Refused(400, "the body is no JSON object")
+    return content
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
