@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from selenium import webdriver
 
 from dataset.images import read_mask, to_tensor, write_mask
 from model import RDE_VOS, NetworkConfig, load_network, save_network
@@ -28,6 +29,8 @@ GOLDENS = ROOT / "tests" / "goldens"
 sys.path.insert(0, str(GOLDENS))
 
 import weights  # noqa: E402
+
+from browser import running_chromium  # noqa: E402
 
 torch.set_num_threads(1)  # as many tests run at a time as there are cores
 
@@ -139,6 +142,13 @@ def write_collection(root: Path) -> Path:
             if t in true:
                 write_mask(root / "truth" / name / f"{frame}.png", truth[t])
     return root
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """A Chromium; tests that use it are marked with `browser.needs_chromium`."""
+    with running_chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 def tensors(frames: np.ndarray) -> list[torch.Tensor]:

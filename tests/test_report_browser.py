@@ -1,24 +1,19 @@
 """The report in a real browser, by mouse and by keyboard, wide and narrow, light and dark."""
 
 import re
-import shutil
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
 
+from browser import needs_chromium, one, view, wait
 from conftest import store_masks, write_collection, write_davis, write_evaluation
 from dataset.folder_videos import FolderVideos
 from util.evaluation.protocols import FolderProtocol, recorded_protocol
 from util.evaluation.report import write_report
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium and chromium-driver)"
-)
+pytestmark = needs_chromium
 
 LENGTHS = {"alpha": 14, "beta-10": 9, "beta-9": 80}
 
@@ -33,21 +28,6 @@ def address(tmp_path_factory) -> str:
     return (folder / "report.html").as_uri()
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"),
-        *("disable-component-update", "disable-sync", f"user-data-dir={tmp_path_factory.mktemp('profile')}"),
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
 def browser(chromium, address):
     """A browser with the report freshly loaded, 1280 pixels wide; it must have nothing to complain of in the end."""
@@ -56,18 +36,6 @@ def browser(chromium, address):
     yield chromium
     assert chromium.get_log("browser") == []
     assert chromium.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
-
-
-def view(browser, width: int, scheme: str) -> None:
-    """Make the window as wide as that and the system's preference light or dark."""
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-
-
-def one(browser, selector: str):
-    return browser.find_element(By.CSS_SELECTOR, selector)
 
 
 def column(browser, number: int) -> list[str]:
@@ -85,10 +53,6 @@ def open_player(browser, number: int):
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", video)
     wait(browser, lambda: painted(browser, video))
     return video
-
-
-def wait(browser, condition) -> None:
-    WebDriverWait(browser, 10, poll_frequency=0.05).until(lambda _: condition())
 
 
 def shown(video) -> str:

@@ -1,6 +1,7 @@
 // Long work on the server: propagation and export, with progress, and the frames that the canvas follows.
 
 import * as api from "./api.js";
+import { asSentence } from "./notices.js";
 
 const element = (id) => document.getElementById(id);
 
@@ -36,7 +37,7 @@ export class Jobs {
     element("export-start").addEventListener("click", () => this.#export());
     element("export-stop").addEventListener("click", () => this.stop());
     store.on("job", (before) => this.#show(before));
-    element("output").textContent = store.output;
+    element("output").textContent = `${store.output}/export`;
     this.#show(null);
   }
 
@@ -111,23 +112,27 @@ export class Jobs {
   openExport() {
     element("export-result").replaceChildren();
     element("export-dialog").showModal();
+    const isBusy = this.store.job && this.store.job.kind !== "export";
+    if (isBusy) this.notice({ level: "info", text: "The server is busy. Wait until the work is done, or stop it; then export." });
   }
 
   async #export() {
     element("export-result").replaceChildren();
     const chosen = (kind) => element(`export-${kind}`).checked;
-    await this.#ask(async () => {
+    try {
       await this.shown.masks.idle();
       await api.startExport({ masks: chosen("masks"), overlay: chosen("overlay"), davis: chosen("davis") });
-    });
+    } catch (error) {
+      this.notice({ level: "error", text: error.message });
+    }
   }
 
   /** A sentence from the server, with the paths of what it has written. */
   notice({ level, text, paths = [] }) {
-    if (!element("export-dialog").open) return this.notices.say([text, ...paths].join(" "), level);
+    if (!element("export-dialog").open) return this.notices.say([text, ...paths].join("\n"), level);
     const list = document.createElement("ul");
     list.append(...paths.map((path) => Object.assign(document.createElement("li"), { textContent: path })));
-    const sentence = Object.assign(document.createElement("p"), { textContent: text, className: level });
+    const sentence = Object.assign(document.createElement("p"), { textContent: asSentence(text), className: level });
     element("export-result").replaceChildren(sentence, ...(paths.length ? [list] : []));
   }
 }

@@ -29,6 +29,7 @@ function guide() {
   if (!store.hasAny("annotated") && !hasPropagated) {
     return "Paint an object in this frame. Then press F: the network carries the mask through the video.";
   }
+  if (store.kind(store.position) === "none") return "This frame has no mask. Press Shift+← to go back to the annotated frame.";
   if (!hasPropagated) return "Press F to carry the mask through the video. To mark a second object first, press N.";
   const annotated = store.annotatedFrom(-1, 1);
   if (annotated !== null && store.annotatedFrom(annotated, 1) === null) {
@@ -125,6 +126,8 @@ function makePage() {
   button("zoom-in", "Zoom in (+)", () => zoom(STEP_ZOOM));
   button("zoom-fit", "Show the whole frame (0)", () => view.fit());
   element("frame-number").addEventListener("change", (event) => go(Math.round(Number(event.target.value)) || 0));
+  element("frame-number").addEventListener("keydown", (event) => event.key === "Enter" && event.target.blur());
+  element("until").addEventListener("change", (event) => event.target.blur()); // or the next key chooses an entry
   element("forward").title = "Carry the mask of this frame to later frames (F)";
   element("backward").title = "Carry the mask of this frame to earlier frames (Shift+F)";
   element("both").title = "Carry the mask of this frame to later, then to earlier frames";
@@ -215,7 +218,7 @@ function makePage() {
     pointer.isSpaceDown = isDown;
     pointer.showCursor();
   });
-  return { shown, jobs, history };
+  return { shown, jobs, history, view };
 }
 
 let page = null;
@@ -281,6 +284,11 @@ window.annotator = {
   kind: (number) => store.kind(number),
   seek: (number) => page.shown.seek(number),
   idle: () => page.shown.masks.idle(),
+  /** Where a point of the frame is in the window. */
+  place(x, y) {
+    const [stage, point] = [element("stage").getBoundingClientRect(), page.view.toStage({ x, y })];
+    return [stage.left + point.x, stage.top + point.y];
+  },
 };
 
 api.listen((event) => (waiting ? waiting.push(event) : take(event)), connect, lose);

@@ -2,7 +2,7 @@
 
 import { clipped } from "./raster.js";
 
-const EDGE_LIGHT = 0.35; // how far the colour of a contour goes to white, so that dark colours show on dark pictures
+const EDGE_LIGHT = 0.5; // how far the colour of a contour goes to white, so that dark colours show on dark pictures
 
 const channels = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
 

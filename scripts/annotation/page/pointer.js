@@ -37,7 +37,7 @@ export class Pointer {
 
   #down(event) {
     event.preventDefault(); // no text is selected
-    this.view.marks.focus({ preventScroll: true });
+    document.activeElement?.blur(); // keys belong to the canvas now, and a name in the list of objects is complete
     this.view.marks.setPointerCapture(event.pointerId);
     this.onTouch();
     if (event.pointerType === "pen") this.#hasPen = true;

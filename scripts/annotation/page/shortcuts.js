@@ -58,6 +58,11 @@ export function handleKeys(groups, onSpace) {
     onSpace(false);
   });
   addEventListener("blur", () => onSpace(false));
+  // What was clicked gives the focus back, so that the next key belongs to the page; by the keyboard the focus stays.
+  addEventListener("click", (event) => {
+    const clicked = event.target.closest("button, [type=range], [type=checkbox], [type=radio]");
+    if (event.detail > 0 && clicked && !clicked.closest("dialog")) clicked.blur();
+  });
 }
 
 /** Fill the help with the table. */

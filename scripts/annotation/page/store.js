@@ -91,7 +91,7 @@ export class Store {
     const known = this.uncertainty.filter((value, n) => this.kinds[n] === PROPAGATED && !Number.isNaN(value)).sort();
     if (!known.length) return [];
     const threshold = known[Math.floor(0.75 * (known.length - 1))];
-    const reach = Math.max(2, Math.round(this.uncertainty.length / 50));
+    const reach = Math.max(2, Math.min(50, Math.round(this.uncertainty.length / 50)));
     const peaks = [];
     for (let n = 0; n < this.uncertainty.length; n++) {
       const value = this.uncertainty[n];

@@ -3,7 +3,7 @@
 import { KINDS } from "./store.js";
 import { thumbnail } from "./api.js";
 
-const LEAST_TOP = 0.25; // bits: the scale of the uncertainty never ends below, so that small values look small
+const LEAST_SPAN = 0.25; // bits: the curve's scale covers as much at least, so that small differences look small
 const [CURVE, STATUS] = [0.55, 0.8]; // heights: where the curve ends, and the middle of the row of masks
 const element = (id) => document.getElementById(id);
 
@@ -103,9 +103,11 @@ export class Timeline {
     }
 
     // The curve of the uncertainty: the highest value in each column of pixels.
-    const top = uncertainty.reduce((most, value) => (value > most ? value : most), LEAST_TOP);
+    const known = uncertainty.filter((value) => !Number.isNaN(value));
+    const low = known.reduce((least, value) => Math.min(least, value), Infinity);
+    const span = Math.max(LEAST_SPAN, known.reduce((most, value) => Math.max(most, value), -Infinity) - low);
     const curve = CURVE * height;
-    const y = (value) => curve - (value / top) * (curve - 10);
+    const y = (value) => curve - ((value - low) / span) * (curve - 12);
     const columns = new Map();
     uncertainty.forEach((value, n) => {
       if (Number.isNaN(value) || KINDS[kinds[n]] !== "propagated") return;

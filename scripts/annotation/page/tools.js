@@ -47,7 +47,7 @@ export class Tools {
   choose(name) {
     this.leave();
     this.#name = name;
-    for (const each of Object.keys(this.#tools)) element(`tool-${each}`).ariaChecked = each === name;
+    for (const each of Object.keys(this.#tools)) element(`tool-${each}`).ariaPressed = each === name;
     element("brush-row").hidden = !this.#tool.isBrush;
     element("outside-row").hidden = name !== "scribbles";
     element("tool-hint").textContent = this.#tool.hint;

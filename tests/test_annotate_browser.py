@@ -1,0 +1,529 @@
+"""The annotation tool in a real browser: from an empty folder to an export, by mouse, pen, finger and keyboard."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+import torch
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from browser import needs_chromium, one, view, wait
+from conftest import ROOT, draw_clip
+from dataset.images import read_mask
+from dataset.video import Video, list_frames
+from model.checkpoint import SHIPPED_WEIGHTS
+from util.evaluation.stream import EngineSettings, engine_network, segment
+
+pytestmark = needs_chromium
+
+HEIGHT, WIDTH, LENGTH = 96, 160, 12
+DISCS = draw_clip(LENGTH, HEIGHT, WIDTH, 2)[1]  # ids [T,H,W]
+CENTRES = {1: (54, 48), 2: (107, 58)}  # of the discs in frame 0
+RADIUS = 19
+
+
+class Server:
+    """A running annotate.py and what it has stored."""
+
+    def __init__(self, process: subprocess.Popen, output: Path) -> None:
+        self.process, self.output = process, output
+        lines = iter(process.stdout.readline, "")
+        self.address = next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(f"{self.address}api/{path}", timeout=30)
+
+    def ids(self, number: int) -> np.ndarray:
+        return np.frombuffer(self.get(f"masks/{number}").content, np.uint8).reshape(HEIGHT, WIDTH)
+
+    def put(self, number: int, ids: np.ndarray) -> None:
+        """Annotate a frame as another tab would."""
+        address = f"{self.address}api/masks/{number}"
+        headers = {"If-Match": requests.get(address, timeout=30).headers["ETag"]}
+        size = {"width": WIDTH, "height": HEIGHT}
+        requests.put(address, ids.tobytes(), params=size, headers=headers, timeout=30).raise_for_status()
+
+    def empty(self) -> None:
+        """Delete all objects, and all masks with the last of them."""
+        for entry in self.get("state").json()["objects"]:
+            requests.delete(f"{self.address}api/objects/{entry['id']}", timeout=30).raise_for_status()
+            while self.get("state").json()["job"]:
+                pass
+        state = self.get("state").json()
+        assert not state["objects"] and not state["annotated"] and not state["propagated"]
+
+
+def write_clip(folder: Path, length: int = LENGTH) -> Path:
+    folder.mkdir()
+    for number, frame in enumerate(draw_clip(length, HEIGHT, WIDTH, 2)[0]):
+        Image.fromarray(frame).save(folder / f"{number:05d}.jpg", quality=95)
+    return folder
+
+
+@contextlib.contextmanager
+def serving(clip: Path, output: Path) -> Iterator[Server]:
+    command = [sys.executable, str(ROOT / "scripts/annotate.py"), str(clip), "--output", str(output), "--no_browser"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "--size", str(HEIGHT)], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield Server(process, output)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    """A server that all tests use which leave it running; each starts with an empty project."""
+    folder = tmp_path_factory.mktemp("annotation")
+    with serving(write_clip(folder / "clip"), folder / "output") as running:
+        yield running
+
+
+@pytest.fixture
+def browser(chromium) -> Iterator[webdriver.Chrome]:
+    """A browser whose console must hold nothing but refused requests that a test wants."""
+    view(chromium, 1280, "light")
+    chromium.get_log("browser")
+    yield chromium
+    messages = [entry["message"] for entry in chromium.get_log("browser")]
+    assert [each for each in messages if "status of 412" not in each and "ERR_CONNECTION_REFUSED" not in each] == []
+
+
+@pytest.fixture
+def page(browser, server) -> webdriver.Chrome:
+    """The page of an empty project."""
+    server.empty()
+    return opened(browser, server)
+
+
+def opened(browser, server: Server) -> webdriver.Chrome:
+    browser.get(server.address)
+    wait(browser, lambda: browser.execute_script("return window.annotator && annotator.ready"))
+    return browser
+
+
+def seek(page, number: int) -> None:
+    page.execute_script("return annotator.seek(arguments[0])", number)
+    assert page.execute_script("return annotator.frame") == number
+
+
+def idle(page) -> None:
+    page.execute_script("return annotator.idle()")
+
+
+def kinds(page, length: int = LENGTH) -> list[str]:
+    return page.execute_script("return Array.from({length: arguments[0]}, (_, n) => annotator.kind(n))", length)
+
+
+def keys(page, *pressed: str) -> None:
+    webdriver.ActionChains(page).send_keys(*pressed).perform()
+
+
+def control(page, key: str) -> None:
+    webdriver.ActionChains(page).key_down(Keys.CONTROL).send_keys(key).key_up(Keys.CONTROL).perform()
+
+
+def place(page, x: float, y: float) -> tuple[int, int]:
+    """The point of the window where a point of the frame is."""
+    return tuple(map(round, page.execute_script("return annotator.place(...arguments)", x, y)))
+
+
+def pressed(page, *points: tuple[float, float], kind: str = "mouse", release: bool = True) -> None:
+    """Press at the first point of the frame, move to the others, and let go."""
+    actions = ActionBuilder(page, mouse=PointerInput(kind, kind), duration=10)
+    pointer = actions.pointer_action
+    pointer.move_to_location(*place(page, *points[0])).pointer_down()
+    for point in points[1:]:
+        pointer.move_to_location(*place(page, *point))
+    if release:
+        pointer.pointer_up()
+    actions.perform()
+
+
+def released(page) -> None:
+    actions = ActionBuilder(page, mouse=PointerInput("mouse", "mouse"))
+    actions.pointer_action.pointer_up()
+    actions.perform()
+
+
+def brush_size(page, size: int) -> None:
+    page.execute_script(
+        "const input = document.querySelector('#brush-size'); input.value = arguments[0];"
+        "input.dispatchEvent(new Event('input'))",
+        size,
+    )
+
+
+def dab(page, x: float, y: float, size: int = 2 * RADIUS, **options) -> None:
+    """Paint a disc."""
+    brush_size(page, size)
+    pressed(page, (x, y), (x, y + 0.5), **options)
+    idle(page)
+
+
+def polygon(page, x: float, y: float) -> None:
+    """Click the corners of a disc, and close the polygon by the keyboard."""
+    keys(page, "p")
+    for angle in np.arange(8) * np.pi / 4:
+        pressed(page, (x + RADIUS * np.cos(angle), y + RADIUS * np.sin(angle)))
+    keys(page, Keys.ENTER, "b")
+    idle(page)
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return (one & other).sum() / (one | other).sum()
+
+
+def canvas(page) -> str:
+    """The picture on the canvas, as a data URL."""
+    return page.execute_script("return document.querySelector('#picture').toDataURL()")
+
+
+def text(page, selector: str) -> str:
+    return one(page, selector).text
+
+
+def shown(page, selector: str) -> bool:
+    return one(page, selector).is_displayed()
+
+
+def propagated(page, key: str = "f") -> None:
+    """Propagate, and wait for the end."""
+    one(page, "#notices").find_elements(By.CSS_SELECTOR, "button")
+    page.execute_script("document.querySelector('#notices').replaceChildren()")
+    keys(page, key)
+    wait(page, lambda: "has propagated" in text(page, "#notices"))
+
+
+def engine(clip: Path, start: int, mask: Path) -> dict[int, np.ndarray]:
+    """What the engine makes of the frames after a frame, given its mask."""
+    network = engine_network(SHIPPED_WEIGHTS, torch.device("cpu"), amp=False)
+    video = Video("clip", list_frames(clip)[start:], masks={0: mask})
+    results = segment(network, video, EngineSettings(size=HEIGHT))
+    return {start + result.number: result.ids for result in results if result.number}
+
+
+def test_from_an_empty_folder_to_an_export(browser, tmp_path):
+    clip, output = write_clip(tmp_path / "clip"), tmp_path / "output"
+    with serving(clip, output) as server:
+        page = opened(browser, server)
+        assert "Paint an object" in text(page, "#guide")
+        dab(page, *CENTRES[1])  # makes object 1
+        keys(page, "n")
+        wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 2)
+        polygon(page, *CENTRES[2])
+        ids = server.ids(0)
+        assert all(overlap(ids == i, DISCS[0] == i) > 0.8 for i in (1, 2))
+        assert "Press F" in text(page, "#guide")
+
+        propagated(page)
+        assert kinds(page) == ["annotated"] + ["propagated"] * (LENGTH - 1)
+        first = [server.ids(number) for number in range(LENGTH)]
+        assert "uncertainty" in text(page, "#frame-kind")  # the canvas has followed
+
+        seek(page, 6)
+        keys(page, "1")
+        dab(page, 75, 25, size=12)
+        keys(page, "2", "e")
+        dab(page, 118, 60, size=14)
+        assert kinds(page)[6] == "annotated"
+        corrected = server.ids(6)
+        assert (corrected[20:30, 70:80] == 1).mean() > 0.6 and (first[6][20:30, 70:80] == 1).mean() < 0.1
+        assert (corrected[56:64, 114:122] == 2).mean() < 0.1 and (first[6][56:64, 114:122] == 2).mean() > 0.5
+
+        propagated(page)
+        assert kinds(page) == ["annotated" if number in (0, 6) else "propagated" for number in range(LENGTH)]
+
+        one(page, "#export").click()
+        one(page, "#export-start").click()
+        wait(page, lambda: "DAVIS" in text(page, "#export-result"))
+        for path in ("masks", "overlay.mp4", "DAVIS"):
+            assert str(output / "export" / path) in text(page, "#export-result")
+
+    exported = [read_mask(output / "export/masks" / f"{number:05d}.png") for number in range(LENGTH)]
+    assert np.array_equal(exported[0], ids) and np.array_equal(exported[6], corrected)
+    before, after = (engine(clip, start, output / f"masks/{start:05d}.png") for start in (0, 6))
+    for number in range(1, LENGTH):
+        if number != 6:
+            assert np.array_equal(exported[number], (before if number < 6 else after)[number]), number
+    assert any((before[number] != after[number]).any() for number in after)  # the correction has made a difference
+
+
+def test_killing_the_server_loses_no_mask(browser, tmp_path):
+    length = 150  # long enough for a server to be killed on the way
+    clip, output = write_clip(tmp_path / "clip", length), tmp_path / "output"
+    with serving(clip, output) as server:
+        page = opened(browser, server)
+        dab(page, *CENTRES[1])
+        one(page, "#follow").is_displayed()
+        keys(page, "f")
+        wait(page, lambda: kinds(page, length).count("propagated") >= 3)
+        seek(page, 1)
+        pictures = {}
+        for number in (0, 1, 2, 3):
+            seek(page, number)
+            pictures[number] = canvas(page)
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        wait(page, lambda: shown(page, "#lost"))
+        assert "start the same command again" in text(page, "#lost")
+        known = kinds(page, length)
+        assert "none" in known
+    with serving(clip, output) as server:
+        page = opened(browser, server)
+        now = kinds(page, length)
+        assert [kind for kind, before in zip(now, known, strict=True) if before != "none"] == [
+            kind for kind in known if kind != "none"
+        ]
+        for number, picture in pictures.items():
+            seek(page, number)
+            assert canvas(page) == picture
+
+
+def test_undo_and_redo(page, server):
+    empty = canvas(page)
+    dab(page, *CENTRES[1])
+    first = server.ids(0)
+    dab(page, *CENTRES[2])
+    both = server.ids(0)
+    assert first.any() and (both != first).any()
+    control(page, "z")
+    idle(page)
+    assert np.array_equal(server.ids(0), first)
+    one(page, "#undo").click()
+    idle(page)
+    assert kinds(page)[0] == "none" and not server.ids(0).any() and not one(page, "#undo").is_enabled()
+    wait(page, lambda: canvas(page) == empty)
+    control(page, "y")
+    one(page, "#redo").click()
+    idle(page)
+    assert np.array_equal(server.ids(0), both) and not one(page, "#redo").is_enabled()
+    seek(page, 1)
+    assert not one(page, "#undo").is_enabled()  # each frame has its own steps
+    seek(page, 0)
+    keys(page, Keys.DELETE)
+    idle(page)
+    assert kinds(page)[0] == "none"
+    control(page, "z")
+    idle(page)
+    assert np.array_equal(server.ids(0), both)
+
+
+def test_a_box_becomes_an_object(page, server):
+    keys(page, "g")
+    (x, y), reach = CENTRES[1], RADIUS + 5
+    pressed(page, (x - reach, y - reach), (x, y), (x + reach, y + reach))
+    wait(page, lambda: kinds(page)[0] == "annotated")
+    idle(page)
+    assert overlap(server.ids(0) == 1, DISCS[0] == 1) > 0.8
+
+
+def test_scribbles_become_an_object_and_take_no_pixel_of_another_one(page, server):
+    brush_size(page, 12)
+    pressed(page, (CENTRES[1][0] - 8, 60), (CENTRES[1][0] + 8, 60))
+    keys(page, "n", "s")
+    brush_size(page, 4)
+    x, y = CENTRES[2]
+    pressed(page, (x - 8, y), (x + 8, y))
+    one(page, "#outside").click()
+    pressed(page, (2, 2), (80, 20), (158, 2))
+    pressed(page, (2, 94), (158, 94))
+    idle(page)
+    painted = server.ids(0) == 1
+    control(page, "z")  # takes the last scribble back, not the stroke
+    assert np.array_equal(server.ids(0) == 1, painted)
+    one(page, "#apply").click()
+    wait(page, lambda: not shown(page, "#actions"))
+    idle(page)
+    ids = server.ids(0)
+    assert overlap(ids == 2, DISCS[0] == 2) > 0.7 and np.array_equal(ids == 1, painted)
+
+
+def test_two_tabs(page, server):
+    dab(page, *CENTRES[1])
+    seek(page, 0)
+    first, ids = page.current_window_handle, server.ids(0)
+    page.switch_to.new_window("tab")
+    try:
+        opened(page, server)
+        before = canvas(page)
+        brush_size(page, 9)
+        pressed(page, (120, 20), (140, 30))
+        idle(page)
+        assert (server.ids(0) != ids).any() and canvas(page) != before
+        after = canvas(page)
+        page.switch_to.window(first)
+        wait(page, lambda: canvas(page) == after)
+
+        # The frame changes while a stroke is on its way: the stroke is refused, and the newer mask shows.
+        brush_size(page, 9)
+        pressed(page, (20, 80), (40, 80), release=False)
+        server.put(0, ids)
+        released(page)
+        wait(page, lambda: "was not saved" in text(page, "#notices .error"))
+        idle(page)
+        assert np.array_equal(server.ids(0), ids)
+        wait(page, lambda: canvas(page) == before)
+        assert not one(page, "#undo").is_enabled()
+        pressed(page, (20, 80), (40, 80))  # and the next one is taken
+        idle(page)
+        assert (server.ids(0)[80, 20:40] == 1).all()
+    finally:
+        for handle in page.window_handles:
+            if handle != first:
+                page.switch_to.window(handle)
+                page.close()
+        page.switch_to.window(first)
+
+
+def touches(page, kind: str, *points: tuple[float, float]) -> None:
+    """Fingers at points of the window."""
+    fingers = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+    page.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": fingers})
+
+
+def test_fingers_paint_pan_and_pinch(page, server):
+    a, b = place(page, 40, 40), place(page, 80, 40)
+    brush_size(page, 10)
+    touches(page, "Start", a)
+    touches(page, "Move", b)
+    touches(page, "End")
+    idle(page)
+    painted = server.ids(0)
+    assert (painted[40, 42:78] == 1).all() and painted[60:].sum() == 0
+
+    zoom = text(page, "#zoom-output")
+    touches(page, "Start", place(page, 60, 70))
+    touches(page, "Start", place(page, 60, 70), place(page, 80, 70))  # the dot of the first finger goes away
+    touches(page, "Move", place(page, 50, 70), place(page, 90, 70))
+    touches(page, "End")
+    idle(page)
+    assert text(page, "#zoom-output") != zoom and np.array_equal(server.ids(0), painted)
+    middle = place(page, 70, 70)
+    keys(page, "0")
+    assert text(page, "#zoom-output") == zoom
+    assert np.abs(np.subtract(middle, place(page, 70, 70))).max() < 40  # the frame was zoomed about the fingers
+
+
+def test_a_pen_paints_and_fingers_pan_then(page, server):
+    dab(page, 60, 40, size=20, kind="pen")
+    painted = server.ids(0)
+    assert painted[40, 60] == 1 and 200 < painted.sum() < 420
+    before = place(page, 60, 40)
+    start, end = place(page, 90, 60), place(page, 100, 70)
+    touches(page, "Start", start)
+    touches(page, "Move", end)
+    touches(page, "End")
+    idle(page)
+    assert np.array_equal(server.ids(0), painted)  # the hand that holds the pen paints nothing
+    assert np.allclose(np.subtract(place(page, 60, 40), before), np.subtract(end, start), atol=2)
+
+
+def test_the_wheel_zooms_about_the_pointer_and_space_pans(page, server):
+    target = place(page, 40, 30)
+    origin = ScrollOrigin.from_viewport(*target)
+    webdriver.ActionChains(page).scroll_from_origin(origin, 0, -300).perform()
+    assert np.abs(np.subtract(place(page, 40, 30), target)).max() <= 1 and place(page, 60, 30) != target
+    right = place(page, 60, 30)[0] - target[0]
+    webdriver.ActionChains(page).key_down(" ").perform()
+    pressed(page, (40, 30), (50, 30))
+    webdriver.ActionChains(page).key_up(" ").perform()
+    assert place(page, 40, 30)[0] - target[0] == pytest.approx(right / 2, abs=2)
+    idle(page)
+    assert kinds(page)[0] == "none"  # nothing was painted
+    dab(page, 45, 35, size=6)
+    assert server.ids(0)[35, 45] == 1 and server.ids(0).sum() < 60
+
+
+def test_objects(page, server):
+    dab(page, *CENTRES[1])
+    keys(page, "n")
+    wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 2)
+    dab(page, *CENTRES[2])
+    rows = page.find_elements(By.CSS_SELECTOR, "#objects li")
+    name = rows[1].find_element(By.CSS_SELECTOR, "[type=text]")
+    name.clear()
+    name.send_keys("be 1 fun", Keys.ENTER)  # letters and digits in a name choose no tool and no object
+    assert one(page, "#tool-brush").get_attribute("aria-pressed") == "true"
+    assert "current" in rows[1].get_attribute("class")
+    wait(page, lambda: server.get("state").json()["objects"][1]["name"] == "be 1 fun")
+
+    visible = canvas(page)
+    eye = rows[0].find_element(By.CSS_SELECTOR, ".eye")
+    eye.click()
+    wait(page, lambda: not server.get("state").json()["objects"][0]["visible"] and canvas(page) != visible)
+    eye.click()
+    wait(page, lambda: canvas(page) == visible)
+    page.execute_script(
+        "const input = arguments[0].querySelector('[type=color]'); input.value = '#00ffff';"
+        "for (const type of ['input', 'change']) input.dispatchEvent(new Event(type))",
+        rows[0],
+    )
+    wait(page, lambda: server.get("state").json()["objects"][0]["colour"] == "#00ffff" and canvas(page) != visible)
+
+    keys(page, "1")
+    assert "current" in rows[0].get_attribute("class")
+    rows[0].find_element(By.CSS_SELECTOR, ".bin").click()
+    one(page, "#delete-keep").click()
+    assert len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 2
+    rows[0].find_element(By.CSS_SELECTOR, ".bin").click()
+    one(page, "#delete-confirm").click()
+    wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 1 and not shown(page, "#job"))
+    assert set(np.unique(server.ids(0))) == {0, 2}
+    assert not one(page, "#undo").is_enabled()  # a step could bring the object back
+
+
+def test_frames_are_reached_by_keys_timeline_and_playing(page, server):
+    dab(page, *CENTRES[1])
+    keys(page, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    wait(page, lambda: page.execute_script("return annotator.frame") == 2)
+    track = one(page, "#timeline")
+    webdriver.ActionChains(page).move_to_element_with_offset(track, track.size["width"] // 4, 0).click().perform()
+    wait(page, lambda: page.execute_script("return annotator.frame") == LENGTH * 3 // 4)
+    assert track.get_attribute("aria-valuetext") == f"frame {LENGTH * 3 // 4}, none"
+    webdriver.ActionChains(page).key_down(Keys.SHIFT).send_keys(Keys.ARROW_LEFT).key_up(Keys.SHIFT).perform()
+    wait(page, lambda: page.execute_script("return annotator.frame") == 0)
+    keys(page, "k")
+    assert one(page, "#play").get_attribute("title").startswith("Pause")
+    wait(page, lambda: page.execute_script("return annotator.frame") == LENGTH - 1)
+    wait(page, lambda: one(page, "#play").get_attribute("title").startswith("Play"))
+    keys(page, "f")  # no mask here: a sentence, and no request
+    assert f"Frame {LENGTH - 1} has no mask" in text(page, "#notices")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (800, 1000)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_fits(page, width, height, scheme):
+    view(page, width, scheme, height)
+    keys(page, "s")
+    fits = "const e = document.documentElement; return e.scrollWidth <= innerWidth && e.scrollHeight <= innerHeight"
+    wait(page, lambda: page.execute_script(fits))
+    for button in page.find_elements(By.CSS_SELECTOR, "button, input, select"):
+        if button.is_displayed():
+            box = button.rect
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width, button.get_attribute("outerHTML")
+            assert box["y"] >= 0 and box["y"] + box["height"] <= height, button.get_attribute("outerHTML")
+            target = button.rect if button.tag_name != "input" else button.find_element(By.XPATH, "..").rect
+            assert target["height"] >= 32, button.get_attribute("outerHTML")
+            assert button.accessible_name, button.get_attribute("outerHTML")
+    stage = one(page, "#stage").rect
+    assert stage["width"] * stage["height"] > 0.38 * width * height
+    back = sum(map(int, re.findall(r"\d+", one(page, "body").value_of_css_property("background-color"))[:3]))
+    assert back < 150 if scheme == "dark" else back > 600
+    keys(page, "?")
+    assert "Propagate forward" in text(page, "#shortcuts-table")
