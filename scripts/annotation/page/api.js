@@ -88,7 +88,7 @@ export const startExport = (kinds) => request("POST", "export", { json: kinds })
 /** Stop the export. */
 export const stopExport = () => request("DELETE", "export");
 
-const PATIENCE = 4000; // ms that a broken stream may take to come back before the page says so
+const PATIENCE = 3000; // ms that a broken stream may take to come back before the page says so
 
 /**
  * Listen to the server's events.

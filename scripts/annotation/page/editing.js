@@ -30,20 +30,28 @@ class Edit {
   /** Finish the change: remember it for undo, and save it. `kind`: what the mask becomes. */
   commit(kind = "annotated") {
     const { editing, entry } = this;
-    editing.edit = null;
     const rect = this.#rect;
-    if (rect.left >= rect.right) return;
+    if (rect.left >= rect.right) return this.#end();
     const [before, after] = [cut(this.before, editing.size, rect), cut(entry.ids, editing.size, rect)];
-    if (kind === entry.kind && before.every((id, index) => id === after[index])) return;
+    if (kind === entry.kind && before.every((id, index) => id === after[index])) return this.#end();
+    editing.edit = null;
     editing.history.add(entry.number, { rect, before, after, kindBefore: entry.kind, kindAfter: kind });
     editing.save(entry, kind);
   }
 
   /** Take the change back. */
   cancel() {
-    this.editing.edit = null;
     this.entry.ids.set(this.before);
     this.editing.view.refresh(this.editing.size.all);
+    this.#end();
+  }
+
+  #end() {
+    const { editing, entry } = this;
+    editing.edit = null;
+    // Somebody else may have changed the mask during the stroke.
+    const isOutdated = editing.shown.masks.cache.peek(entry.number) !== entry;
+    if (isOutdated && editing.shown.entry === entry) editing.shown.reload();
   }
 }
 
@@ -91,6 +99,7 @@ export class Editing {
       if (!this.store.object(object.id)) this.store.setObjects([...this.store.objects, object]);
       this.store.choose(object.id);
     } catch (error) {
+      this.store.setObjects(this.store.objects); // chooses an object that is there
       this.store.emit("error", error);
     }
   }

@@ -83,11 +83,11 @@ function makePage() {
   new Objects(store, editing, look);
   for (const id of ["opacity", "contours"]) element(id).addEventListener("input", () => look());
 
-  /** Go to a frame because the user wants it. */
-  function go(number, isDrag = false) {
+  /** Go to a frame because the user wants it. `isSwift`: more frames may be asked for before this one is here. */
+  function go(number, isSwift = false) {
     jobs.rest();
     player.stop();
-    return isDrag ? shown.follow(number) : shown.seek(number);
+    return isSwift ? shown.follow(number) : shown.seek(number);
   }
   new Timeline(store, (number) => go(number, true));
 
@@ -95,7 +95,7 @@ function makePage() {
     if (number === null || number === undefined) notices.say(otherwise);
     else go(number);
   }
-  const step = (frames) => go(store.position + frames);
+  const step = (frames) => go(store.position + frames, true);
   const previousAnnotated = () => goTo(store.annotatedFrom(store.position, -1), "No frame before this one is annotated.");
   const nextAnnotated = () => goTo(store.annotatedFrom(store.position, 1), "No frame after this one is annotated.");
   const nextUncertain = () => {
@@ -164,6 +164,10 @@ function makePage() {
   });
   store.on("saving", () => {
     element("save-state").textContent = shown.masks.isSaving ? (store.isLocked ? "Not saved" : "Saving …") : "Saved";
+  });
+
+  addEventListener("beforeunload", (event) => {
+    if (shown.masks.isSaving) event.preventDefault(); // the browser asks whether to leave
   });
 
   const tool = (name) => () => tools.choose(name);

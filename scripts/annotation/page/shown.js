@@ -4,6 +4,7 @@ import { Cache } from "./cache.js";
 import { Masks } from "./masks.js";
 import * as api from "./api.js";
 
+const REST = 80; // ms on a frame until its neighbours are fetched
 const MOST = 32; // frames and masks that are kept
 const MOST_BYTES = 256 * 2 ** 20; // of decoded frames, which bounds the number of large ones
 
@@ -18,6 +19,7 @@ export class Shown {
   #ticket = 0;
   #waiting = null; // what `follow` shows next
   #isFollowing = false;
+  #timer = 0;
 
   /**
    * @param store the project.
@@ -46,17 +48,24 @@ export class Shown {
     number = this.#clamped(number);
     const ticket = ++this.#ticket;
     this.#waiting = null;
-    this.store.position = number;
-    this.store.emit("position");
+    this.#ask(number);
     if (number === this.number && this.entry) return;
     for (const cache of [this.frames, this.masks.cache]) cache.cancelOthers(number, ...this.#aheadOf(number));
     await this.#show(number, ticket);
-    if (ticket === this.#ticket) this.#prefetch(ticket);
+    clearTimeout(this.#timer);
+    // Who jumps from frame to frame must not wait for the neighbours of the last one.
+    this.#timer = setTimeout(() => this.#prefetch(ticket), this.ahead === AHEAD.playing ? 0 : REST);
+  }
+
+  #ask(number) {
+    this.store.position = number;
+    this.store.emit("position");
   }
 
   /** Show frames that come faster than they can be fetched: each is shown to the end, and outdated ones are left out. */
   async follow(number) {
-    this.#waiting = number;
+    this.#waiting = this.#clamped(number);
+    this.#ask(this.#waiting);
     if (this.#isFollowing) return;
     this.#isFollowing = true;
     while (this.#waiting !== null) await this.seek(this.#waiting);
@@ -95,9 +104,9 @@ export class Shown {
 
   async #prefetch(ticket) {
     for (const number of this.#aheadOf(this.number)) {
+      if (ticket !== this.#ticket) return;
       // A frame that cannot be fetched says so when it is asked for.
       await Promise.allSettled([this.frames.get(number, "low"), this.masks.cache.get(number, "low")]);
-      if (ticket !== this.#ticket) return;
     }
   }
 }

@@ -177,7 +177,7 @@ export class View {
     context.clearRect(0, 0, this.picture.width, this.picture.height);
     context.setTransform(scale, 0, 0, scale, this.ratio * this.#x, this.ratio * this.#y);
     context.imageSmoothingEnabled = scale < SMOOTH_BELOW;
-    context.imageSmoothingQuality = "medium";
+    context.imageSmoothingQuality = scale < 0.5 ? "medium" : "low"; // of two pixels and more at a time none is left out
     context.drawImage(this.#bitmap, 0, 0);
     context.drawImage(this.overlay.canvas, 0, 0);
     if (this.#hasLines && this.#hasContours) this.#drawLines(context);
