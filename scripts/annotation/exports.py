@@ -134,11 +134,11 @@ class Export:
                 (folder / "ImageSets" / year).mkdir(parents=True)
                 for split in ("train", "val"):
                     (folder / "ImageSets" / year / f"{split}.txt").write_text(f"{name}\n", encoding="utf-8")
-        sentence = f"DAVIS folder of frames {self._video.frame_name(first)} to {self._video.frame_name(last)}"
+        sentence = f"DAVIS folder of the frames {first} to {last}"
         if first > 0 or last < len(self._video.frames) - 1:
-            sentence += " (the others show no object yet)"
+            sentence += ", without the frames before and after that have no mask of an object"
         if changed := [f"{old} → {new}" for old, new in new_ids.items() if old != new]:
-            sentence += f", with the ids {', '.join(changed)}"
+            sentence += f", with new ids ({', '.join(changed)})"
         if len(new_ids) > scored:
             sentence += f"; DAVIS scores only the {scored} objects of its first frame"
         return sentence, self._folder / "DAVIS"

@@ -177,13 +177,14 @@ class Project:
         self._note = note
         self._announce = announce
         self._masks = folder / "masks"
+        self._uncertainty_path = folder / "uncertainty.csv"
         self._lock = threading.RLock()
         self._revisions = array.array("Q", bytes(8 * len(frames)))
         self._changes = itertools.count(1)
         self._kinds = self._find_masks()
         self._uncertainty = array.array("f", [math.nan]) * len(frames)
         note.save(frames.fps)
-        self._uncertainty_file = self._open_uncertainty()
+        self._read_uncertainty()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -281,7 +282,9 @@ class Project:
             # The mask comes first: if the power fails between the two files, the stroke is there all the same.
             write_mask(self._path(number), ids, durable=True)
             spoken_for = sorted(shown | erasable & set(self._note.objects))
-            self._set_annotated(number, spoken_for)
+            if spoken_for != before:
+                with self._saving() as note:
+                    note.annotated[number] = spoken_for
             return self._changed(number, ANNOTATED)
 
     def clear(self, number: int, revision: int) -> int:
@@ -330,7 +333,9 @@ class Project:
                 raise Refused(409, f"a video can have {MOST_OBJECTS} objects; delete one first")
             colour = "#" + davis_palette()[3 * number : 3 * number + 3].hex()
             added = {"id": number, "name": f"object {number}", "colour": colour, "visible": True, **wish}
-            self._set_objects(dict(sorted({**self._note.objects, number: added}.items())))
+            with self._saving() as note:
+                note.objects = dict(sorted({**note.objects, number: added}.items()))
+            self._announce_objects()
             return dict(added)
 
     def change_object(self, number: int, wish: dict[str, Any]) -> dict[str, Any]:
@@ -338,7 +343,9 @@ class Project:
         wish = check_object(wish)
         with self._lock:
             changed = {**self._object(number), **wish}
-            self._set_objects({**self._note.objects, number: changed})
+            with self._saving() as note:
+                note.objects[number] = changed
+            self._announce_objects()
             return dict(changed)
 
     def begin_deletion(self, number: int) -> None:
@@ -350,11 +357,11 @@ class Project:
         """
         with self._lock:
             self._object(number)
-            self._note.deleting = [*self._note.deleting, number]
-            for ids in self._note.annotated.values():
-                if number in ids:
-                    ids.remove(number)
-            self._set_objects({i: entry for i, entry in self._note.objects.items() if i != number})
+            with self._saving() as note:
+                del note.objects[number]
+                note.annotated = {n: [i for i in ids if i != number] for n, ids in note.annotated.items()}
+                note.deleting.append(number)
+            self._announce_objects()
 
     def erase_deleted(self, number: int) -> None:
         """Remove the pixels of deleted objects from the mask of a frame.
@@ -388,9 +395,8 @@ class Project:
         Raises:
             InputError: the file cannot be written.
         """
-        with self._lock:
-            self._note.deleting = []
-            self._note.save(self.frames.fps)
+        with self._lock, self._saving() as note:
+            note.deleting = []
 
     def _path(self, number: int) -> Path:
         return self._masks / mask_name(self.frames.video, number)
@@ -413,31 +419,25 @@ class Project:
 
     def _remove(self, number: int) -> int:
         # The annotation goes first: if the power fails between the two files, a mask without an annotation is left.
-        self._set_annotated(number, None)
+        if number in self._note.annotated:
+            with self._saving() as note:
+                del note.annotated[number]
         self._path(number).unlink(missing_ok=True)
         return self._changed(number, NONE)
 
-    def _set_annotated(self, number: int, ids: list[int] | None) -> None:
-        """Write which objects an annotation speaks for, or that there is no annotation."""
-        before = dict(self._note.annotated)
-        if ids is None:
-            self._note.annotated.pop(number, None)
-        else:
-            self._note.annotated[number] = ids
-        if self._note.annotated != before:
-            try:
-                self._note.save(self.frames.fps)
-            except InputError:
-                self._note.annotated = before
-                raise
-
-    def _set_objects(self, objects: dict[int, dict[str, Any]]) -> None:
-        before, self._note.objects = self._note.objects, objects
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[Note]:
+        """Yield the note for a change and save it; a change that cannot be saved is taken back."""
+        note = self._note
+        before = dict(note.objects), dict(note.annotated), list(note.deleting)
         try:
-            self._note.save(self.frames.fps)
+            yield note
+            note.save(self.frames.fps)
         except InputError:
-            self._note.objects = before
+            note.objects, note.annotated, note.deleting = before
             raise
+
+    def _announce_objects(self) -> None:
         self._announce({"type": "objects", "objects": self.objects()})
 
     def _changed(self, number: int, kind: int, uncertainty: float = math.nan) -> int:
@@ -472,12 +472,12 @@ class Project:
             kinds[number] = ANNOTATED
         return kinds
 
-    def _open_uncertainty(self) -> int:
-        """Read the uncertainties, write one line for each, and return a descriptor that appends lines.
+    def _read_uncertainty(self) -> None:
+        """Read the uncertainties, and write one line for each.
 
         A line that is no pair of numbers was being written when the server was killed or the disk was full.
         """
-        path = self.folder / "uncertainty.csv"
+        path = self._uncertainty_path
         if path.is_file():
             with open(path, encoding="utf-8", errors="replace") as file:
                 for line in file:
@@ -489,14 +489,15 @@ class Project:
             for number, value in enumerate(self._uncertainty):
                 if not math.isnan(value):
                     file.write(_uncertainty_line(number, value))
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
     def _append_uncertainty(self, number: int, value: float) -> None:
         try:
-            os.write(self._uncertainty_file, _uncertainty_line(number, value).encode())
-            os.fsync(self._uncertainty_file)
+            with open(self._uncertainty_path, "a", encoding="utf-8") as file:
+                file.write(_uncertainty_line(number, value))
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
-            raise write_error(self.folder / "uncertainty.csv", error.strerror) from None
+            raise write_error(self._uncertainty_path, error.strerror) from None
 
 
 def _uncertainty_line(number: int, value: float) -> str:
