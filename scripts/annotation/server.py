@@ -19,7 +19,8 @@ from annotation.errors import Refused
 from annotation.exports import PARTS, Export
 from annotation.frames import Frames
 from annotation.jobs import Job, Jobs
-from annotation.project import KINDS, Note, Project
+from annotation.note import Note
+from annotation.project import KINDS, Project
 from annotation.propagation import DIRECTIONS, LIMITS, Propagation
 from model.network import RDE_VOS
 from util.errors import InputError
