@@ -25,7 +25,9 @@ from PIL import Image
 
 from annotation import grabcut
 from annotation.errors import Refused
+from annotation.exports import PARTS, Export
 from annotation.frames import open_file, open_folder
+from annotation.jobs import Job
 from annotation.note import Note
 from annotation.project import KINDS, Project
 from annotation.server import Events
@@ -663,6 +665,23 @@ def test_a_deletion_goes_on_after_a_kill(tmp_path):
     assert set(np.unique(read_mask(folder / "masks/00002.png"))) == {0, 2}
     assert project.state()["uncertainty"] == {"2": 0.25}
     assert project.add_object({})["id"] == 1
+
+
+def test_a_stopped_export_leaves_nothing(tmp_path):
+    ids = write_clip(tmp_path / "clip", 3, ".png")
+    project = open_project(tmp_path / "output", tmp_path / "clip", [])
+    project.add_object({})
+    project.add_object({})
+    project.propagate(1, ids[1], 0.5)
+    for part in PARTS:
+        job = Job("export", 1)
+        job.stop()
+        assert Export(project, [part]).run(job) is None
+        assert not list((tmp_path / "output/export").iterdir())
+    notice = Export(project, ["davis"]).run(Job("export", 1))
+    assert "frames 1 to 1, without the frames before and after" in notice.text
+    exported = tmp_path / "output/export/DAVIS/JPEGImages/480p/clip/00001.jpg"
+    assert Image.open(exported).format == "JPEG"  # the frames are PNGs
 
 
 def test_at_most_255_objects(tmp_path):

@@ -76,8 +76,8 @@ class Export:
             return None
         except OSError as error:
             raise InputError(
-                f"{error.filename2 or error.filename} cannot be written ({error.strerror}); free some space in "
-                f"{self._folder}, and export again"
+                f"{error.filename2 or error.filename or self._folder} cannot be written ({error.strerror or error}); "
+                f"free some space in {self._folder}, and export again"
             ) from None
         return Notice("; ".join(sentences), tuple(paths))
 
@@ -140,7 +140,7 @@ class Export:
         if changed := [f"{old} → {new}" for old, new in new_ids.items() if old != new]:
             sentence += f", with new ids ({', '.join(changed)})"
         if len(new_ids) > scored:
-            sentence += f"; DAVIS scores only the {scored} objects of its first frame"
+            sentence += f"; DAVIS scores only the objects of its first frame, {scored} of {len(new_ids)}"
         return sentence, self._folder / "DAVIS"
 
     def _copy_frame(self, number: int, target: Path) -> None:

@@ -364,7 +364,7 @@ class Project:
 
     def _find_masks(self) -> bytearray:
         """Find out which frames have masks, after removing what a killed server left half written."""
-        for folder in (self.folder, self._masks):
+        for folder in (self.folder, self._masks, self.folder / "export"):
             for path in folder.glob(".*.tmp*"):
                 path.unlink(missing_ok=True)
         names = {path.name for path in self._masks.glob("*.png")}
