@@ -5,7 +5,6 @@ import contextlib
 import fcntl
 import itertools
 import math
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -382,7 +381,7 @@ class Project:
     def _read_uncertainty(self) -> None:
         """Read the uncertainties, and write one line for each.
 
-        A line that is no pair of numbers was being written when the server was killed or the disk was full.
+        A line that is no pair of numbers was being written when the server or the power failed, or the disk was full.
         """
         path = self._uncertainty_path
         if path.is_file():
@@ -398,11 +397,10 @@ class Project:
                     file.write(_uncertainty_line(number, value))
 
     def _append_uncertainty(self, number: int, value: float) -> None:
+        # Nobody waits for the disk here: a power cut may lose lines, but no mask.
         try:
             with open(self._uncertainty_path, "a", encoding="utf-8") as file:
                 file.write(_uncertainty_line(number, value))
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
             raise write_error(self._uncertainty_path, error.strerror) from None
 
