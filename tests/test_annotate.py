@@ -419,7 +419,12 @@ def test_propagated_masks_are_those_of_the_engine(serve, clip, small_network, tm
     assert "no object" in server.refused(400, "POST", "api/propagation", {"frame": 4, "direction": "forward"})
     for wish in (
         *({"frame": frame, "direction": "forward"} for frame in (16, -1, True, "4", None)),
-        *({"frame": 4, "direction": "up"}, {"frame": 4, "direction": "both", "until": "noon"}, {"frame": 4}),
+        *(
+            {"frame": 4, "direction": "up"},
+            {"frame": 4, "direction": []},
+            {"frame": 4, "direction": "both", "until": "noon"},
+            {"frame": 4},
+        ),
     ):
         assert server.refused(400, "POST", "api/propagation", wish)
 

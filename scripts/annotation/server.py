@@ -278,7 +278,7 @@ class Server:
         frame, direction, until = wish.get("frame"), wish.get("direction"), wish.get("until", "end")
         if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < len(self._project):
             raise Refused(400, f"frame is a number from 0 to {len(self._project) - 1}")
-        if direction not in DIRECTIONS or until not in LIMITS:
+        if direction not in tuple(DIRECTIONS) or until not in LIMITS:
             raise Refused(400, f"direction is one of {', '.join(DIRECTIONS)}, and until one of {', '.join(LIMITS)}")
 
         def start() -> dict[str, Any]:
