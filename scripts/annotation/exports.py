@@ -145,13 +145,10 @@ class Export:
 
     def _copy_frame(self, number: int, target: Path) -> None:
         source = self._video.frames[number]
-        if not is_jpeg(source):
+        if is_jpeg(source):
+            shutil.copyfile(source, target)  # no link: whoever edits the exported frame must not change the video
+        else:
             Image.fromarray(self._video.read_frame(number)).save(target, quality=UNPACKED_QUALITY)
-            return
-        try:
-            os.link(source, target)
-        except OSError:  # another disk, or a file system without links
-            shutil.copyfile(source, target)
 
     def _refuse_gaps(self) -> None:
         """Refuse frames without a mask between frames with one: DAVIS wants a mask for every frame."""
