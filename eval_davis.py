@@ -10,7 +10,7 @@ from pathlib import Path
 from dataset.davis import DAVIS
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments
+from util.evaluation.arguments import add_engine_arguments, add_overlay_argument
 from util.evaluation.output import OutputFolder
 from util.evaluation.protocols import DAVISProtocol
 from util.evaluation.run import score_and_draw, segment_videos
@@ -24,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
     parser.add_argument("--split", choices=("val", "testdev"), default="val", help="which videos; default val")
     add_engine_arguments(parser, mem_every=3)
-    parser.add_argument("--overlay", action="store_true", help="also draw the masks over the frames, with a sheet each")
+    add_overlay_argument(parser)
     return parser.parse_args()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from dataset.youtube import YouTubeVOS
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments
+from util.evaluation.arguments import add_engine_arguments, add_overlay_argument
 from util.evaluation.output import OutputFolder
 from util.evaluation.protocols import YouTubeProtocol
 from util.evaluation.run import score_and_draw, segment_videos
@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
         "--train_meta", type=Path, help="list whose categories count as seen; default YV_PATH/train/meta.json"
     )
     add_engine_arguments(parser, mem_every=4, size=480)
-    parser.add_argument("--overlay", action="store_true", help="also draw the masks over the frames, with a sheet each")
+    add_overlay_argument(parser)
     return parser.parse_args()
 
 

@@ -47,7 +47,7 @@ from util.training.arguments import parse_arguments
 from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
 from util.training.recipe import RECIPES, Recipe, recipe_losses
-from util.training.run import RunFolder, StopRequest, TrainingState
+from util.training.run import RunFolder, StopRequest, TrainingState, averaged
 from util.training.validation import Validation
 
 PATIENCE = datetime.timedelta(minutes=30)  # a process that hangs must not hold all GPUs for longer
@@ -92,7 +92,7 @@ def train(arguments: argparse.Namespace, recipe: Recipe, device: torch.device, p
     if processes.is_main:
         run.claim(configuration(arguments, recipe, terms, network), arguments.resume)
     processes.wait()
-    state = training_state(network, recipe, device, dtype, content)
+    state = training_state(network, recipe, device, dtype, arguments.average, content)
     model = data_parallel(arguments, ClipTrainer(network, terms, recompute=arguments.recompute), device, processes)
     validation = chosen_validation(arguments, run, processes, inference_dtype(device, amp=dtype is not None))
     if processes.is_main:
@@ -152,10 +152,10 @@ def train(arguments: argparse.Namespace, recipe: Recipe, device: torch.device, p
         if saves and processes.is_main:
             run.save(state)
         if validates:
-            scores = validation.run(network)
+            scores = validation.run(state.result)
             log.write_scores(done, scores)
             if processes.is_main:
-                run.keep_best(network, done, scores)
+                run.keep_best(state.result, done, scores)
     progress.close()
     if stopped:
         check.finish()
@@ -171,7 +171,7 @@ def train(arguments: argparse.Namespace, recipe: Recipe, device: torch.device, p
             print(f"stopped after iteration {state.iteration}; go on with --resume")
         elif state.iteration > first_iteration or not (run.path / "network.pth").is_file():
             # Evaluations know a file of weights by its bytes, so a finished run does not write the file again.
-            save_network(network, run.path / "network.pth")
+            save_network(state.result, run.path / "network.pth")
         if not stopped:
             print(f"trained weights are in {run.path / 'network.pth'}")
     return stopped
@@ -288,6 +288,8 @@ def configuration(arguments: argparse.Namespace, recipe: Recipe, terms: LossTerm
     """The settings that the trained weights depend on, for the run's folder."""
     config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
     config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
+    if arguments.average is not None:
+        config["average"] = arguments.average
     return config | {"recipe": asdict(recipe), "losses": asdict(terms), "network": asdict(network.config)}
 
 
@@ -319,9 +321,23 @@ def chosen_validation(
 
 
 def training_state(
-    network: RDE_VOS, recipe: Recipe, device: torch.device, dtype: torch.dtype | None, content: dict[str, Any] | None
+    network: RDE_VOS,
+    recipe: Recipe,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    decay: float | None,
+    content: dict[str, Any] | None,
 ) -> TrainingState:
-    """The network on the device with its optimiser, schedule and loss scaling: new, or from a checkpoint's content."""
+    """The network on the device with its optimiser, schedule, loss scaling and average: new, or from a checkpoint.
+
+    Args:
+        network: the network to train.
+        recipe: the learning rate and its schedule.
+        device: the device to train on.
+        dtype: the 16-bit type to compute in; None for fp32.
+        decay: see `util.training.run.averaged`; None for no average.
+        content: the content of a checkpoint; None for a new run.
+    """
     network.to(device, memory_format=training_layout(device, dtype)).train()
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, recipe.lr, weight_decay=1e-7, fused=True)
@@ -329,7 +345,8 @@ def training_state(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # all passes have the same shapes
-    state = TrainingState(network, optimizer, schedule, scaler)
+    average = None if decay is None else averaged(network, decay)
+    state = TrainingState(network, optimizer, schedule, scaler, average)
     if content:
         state.restore(content)
     return state

@@ -27,7 +27,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from annotation.frames import open_file, open_folder
-from annotation.project import Note, locked
+from annotation.note import Note
+from annotation.project import locked
 from annotation.server import serve
 from dataset.video_file import VideoFile
 from util.device import choose_device

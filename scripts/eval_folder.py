@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.folder_videos import FolderVideos
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments
+from util.evaluation.arguments import add_engine_arguments, add_overlay_argument
 from util.evaluation.output import OutputFolder
 from util.evaluation.protocols import FolderProtocol
 from util.evaluation.run import score_and_draw, segment_videos
@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     frames.add_argument("--every", type=positive, default=1, metavar="N", help="write every N-th frame; default 1")
     frames.add_argument("--only_gt", action="store_true", help="write only the frames that have a mask in --gt")
     add_engine_arguments(parser, mem_every=3, size=480)
-    parser.add_argument("--overlay", action="store_true", help="also draw the masks over the frames, with a sheet each")
+    add_overlay_argument(parser)
     arguments = parser.parse_args()
     if arguments.only_gt and not arguments.gt:
         parser.error("--only_gt needs ground truth; give its folder as --gt")

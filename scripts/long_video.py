@@ -109,8 +109,7 @@ def measure(plan: Plan) -> LongRun:
     network = engine_network(plan.model, device, plan.amp)
     clip = plan.davis.video(plan.video)
     video = forward_and_backward(clip, plan.times) if plan.times else clip
-    ids = np.unique(clip.read_given_mask(0))
-    ids = ids[ids > 0, None, None]
+    ids = np.array(clip.given_ids[0], np.uint8)[:, None, None]
     scores, seconds, memory = [], [], []
 
     def score(result: Segmented) -> tuple[list[np.ndarray], float]:

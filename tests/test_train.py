@@ -166,7 +166,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 def test_a_killed_run_resumes_to_bit_identical_weights(train, toy, tmp_path):
-    recipe = ("--from_scratch", *SMALL, "--batch_size", 2, "--iterations", 12, "--save_every", 3)
+    recipe = ("--from_scratch", *SMALL, "--batch_size", 2, "--iterations", 12, "--save_every", 3, "--average", 0.8)
     assert train(2, "whole", *recipe).returncode == 0
     process = start(toy, tmp_path, *recipe)
     wait_for(tmp_path / "run" / "checkpoint_6.pth", process)
@@ -318,7 +318,7 @@ def test_no_checkpoint_is_kept_of_weights_that_are_no_numbers(small_network, tmp
     parameter.data.view(-1)[0] = float("nan")
     optimizer = torch.optim.Adam(network.parameters())
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
-    state = TrainingState(network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), 7)
+    state = TrainingState(network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), iteration=7)
     with pytest.raises(InputError, match=r"key_encoder.*no longer finite after iteration 7.*resume"):
         RunFolder(tmp_path, "run").save(state)
     assert not list(tmp_path.rglob("*.pth"))
@@ -396,6 +396,28 @@ def test_a_corrupt_image_in_a_loading_process_ends_the_run(command, toy, tmp_pat
         *("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 4),
     )
     assert_refused(result, tmp_path / "static", ".jpg")
+
+
+def test_the_result_can_be_the_moving_average_of_the_weights(train, small_checkpoint, tmp_path):
+    flags = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 3, "--save_every", 1)
+    davis = write_davis(tmp_path / "DAVIS", {"first": 3})
+    validation = ("--validate_every", 3, "--validate_on", davis)
+    result = train(2, "run", *flags, "--average", 0.75, *validation)
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "run"
+    one, two, three = (load_network(run / f"checkpoint_{number}.pth").state_dict() for number in (1, 2, 3))
+    for name, tensor in weights(run).items():
+        if tensor.is_floating_point():
+            expected = 0.75 * (0.75 * one[name] + 0.25 * two[name]) + 0.25 * three[name]
+            torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=1e-5)
+    assert any(not torch.allclose(tensor, three[name]) for name, tensor in weights(run).items())
+    best = load_network(run / "best.pth").state_dict()
+    assert all(torch.equal(tensor, best[name]) for name, tensor in weights(run).items())
+    # The weights of the iterations are those of a run without an average, and such a run cannot go on with one.
+    assert train(2, "plain", *flags).returncode == 0
+    assert all(torch.equal(tensor, three[name]) for name, tensor in weights(tmp_path / "plain").items())
+    assert_refused(train(2, "plain", *flags, "--average", 0.75, "--resume"), "another average")
+    assert_refused(train(2, "other", *flags, "--average", 1), "--average")
 
 
 def test_frozen_parts_stay_as_they_are(train, small_checkpoint, tmp_path):

@@ -76,8 +76,8 @@ class Export:
             return None
         except OSError as error:
             raise InputError(
-                f"{error.filename2 or error.filename} cannot be written ({error.strerror}); free some space in "
-                f"{self._folder}, and export again"
+                f"{error.filename2 or error.filename or self._folder} cannot be written ({error.strerror or error}); "
+                f"free some space in {self._folder}, and export again"
             ) from None
         return Notice("; ".join(sentences), tuple(paths))
 
@@ -134,24 +134,21 @@ class Export:
                 (folder / "ImageSets" / year).mkdir(parents=True)
                 for split in ("train", "val"):
                     (folder / "ImageSets" / year / f"{split}.txt").write_text(f"{name}\n", encoding="utf-8")
-        sentence = f"DAVIS folder of frames {self._video.frame_name(first)} to {self._video.frame_name(last)}"
+        sentence = f"DAVIS folder of the frames {first} to {last}"
         if first > 0 or last < len(self._video.frames) - 1:
-            sentence += " (the others show no object yet)"
+            sentence += ", without the frames before and after that have no mask of an object"
         if changed := [f"{old} → {new}" for old, new in new_ids.items() if old != new]:
-            sentence += f", with the ids {', '.join(changed)}"
+            sentence += f", with new ids ({', '.join(changed)})"
         if len(new_ids) > scored:
-            sentence += f"; DAVIS scores only the {scored} objects of its first frame"
+            sentence += f"; DAVIS scores only the objects of its first frame, {scored} of {len(new_ids)}"
         return sentence, self._folder / "DAVIS"
 
     def _copy_frame(self, number: int, target: Path) -> None:
         source = self._video.frames[number]
-        if not is_jpeg(source):
+        if is_jpeg(source):
+            shutil.copyfile(source, target)  # no link: whoever edits the exported frame must not change the video
+        else:
             Image.fromarray(self._video.read_frame(number)).save(target, quality=UNPACKED_QUALITY)
-            return
-        try:
-            os.link(source, target)
-        except OSError:  # another disk, or a file system without links
-            shutil.copyfile(source, target)
 
     def _refuse_gaps(self) -> None:
         """Refuse frames without a mask between frames with one: DAVIS wants a mask for every frame."""

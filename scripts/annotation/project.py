@@ -4,9 +4,7 @@ import array
 import contextlib
 import fcntl
 import itertools
-import json
 import math
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -17,17 +15,15 @@ import numpy as np
 
 from annotation.errors import Refused
 from annotation.frames import Frames
+from annotation.note import MOST_OBJECTS, Note, check_object
 from dataset.images import davis_palette, write_mask
 from dataset.video import object_ids, read_sized_mask
 from util.errors import InputError
 from util.evaluation.stream import mask_name
-from util.files import atomic_path, read_json, write_error
+from util.files import atomic_path, write_error
 
 NONE, PROPAGATED, ANNOTATED = range(3)
 KINDS = ("none", "propagated", "annotated")
-MOST_OBJECTS = 255  # ids of one byte; 0 is the background
-LONGEST_NAME = 60  # characters
-_COLOUR = re.compile(r"#[0-9a-f]{6}")
 
 Announce = Callable[[dict[str, Any]], None]
 
@@ -63,96 +59,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-class Note:
-    """``project.json``: the video, its objects, and the annotated frames.
-
-    Args:
-        folder: the folder of the project.
-        source: the absolute path of the video.
-
-    Attributes:
-        frames: the number of frames of the video; None in a new project.
-        objects: the objects by their ids, in order. Each has an id, a name, a colour and a visibility.
-        annotated: the ids of the objects that an annotation speaks for, by frame number. These are the objects in the
-            annotated mask, and those that were erased from the mask.
-        deleting: the ids of deleted objects that may still have pixels in some masks.
-
-    Raises:
-        InputError: the file cannot be read, or is of another video.
-    """
-
-    def __init__(self, folder: Path, source: Path) -> None:
-        self.path = folder / "project.json"
-        self._source = str(source)
-        self.frames: int | None = None
-        self.size: tuple[int, int] | None = None
-        self.objects: dict[int, dict[str, Any]] = {}
-        self.annotated: dict[int, list[int]] = {}
-        self.deleting: list[int] = []
-        if self.path.exists():
-            self._read()
-        elif any((folder / "masks").glob("*.png")):
-            raise InputError(f"{folder} holds masks, but {self.path} is missing; choose another --output")
-
-    def _read(self) -> None:
-        content = read_json(self.path, "restore it from a copy, or choose another --output")
-        if content.get("video") != self._source:
-            raise InputError(
-                f"{self.path.parent} is the project of {content.get('video')}; choose another --output, or correct the "
-                f"path in {self.path} if the video has moved"
-            )
-        try:
-            self.frames, self.size = int(content["frames"]), (int(content["height"]), int(content["width"]))
-            for entry in content["objects"]:
-                checked = {"id": int(entry["id"]), **check_object(entry)}
-                if not 1 <= checked["id"] <= MOST_OBJECTS or len(checked) < 4:
-                    raise ValueError(f"{entry} is no object")
-                self.objects[checked["id"]] = checked
-            self.annotated = {int(number): [int(i) for i in ids] for number, ids in content["annotated"].items()}
-            self.deleting = [int(i) for i in content.get("deleting", [])]
-            if self.annotated and not 0 <= min(self.annotated) <= max(self.annotated) < self.frames:
-                raise ValueError(f"the video has no frame {max(self.annotated)}")
-        except (KeyError, TypeError, ValueError, AttributeError, Refused) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise InputError(
-                f"{self.path} is damaged ({reason}); restore it from a copy, or choose another --output"
-            ) from None
-
-    def check(self, frames: Frames) -> None:
-        """Refuse a video that has changed since the project began; in a new project, take down its length and size.
-
-        Raises:
-            InputError: the video has another number of frames, or another size.
-        """
-        found, size = len(frames), frames.video.size
-        if (self.frames or found, self.size or size) != (found, size):
-            raise InputError(
-                f"{self._source} has {found} frames of {size[1]}×{size[0]}, but had {self.frames} of "
-                f"{self.size[1]}×{self.size[0]} when {self.path.parent} began; choose another --output"
-            )
-        self.frames, self.size = found, size
-
-    def save(self, fps: float) -> None:
-        """Write the file; the disk holds it when this method returns.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
-        content = {
-            "video": self._source,
-            "frames": self.frames,
-            "width": self.size[1],
-            "height": self.size[0],
-            "fps": fps,
-            "objects": list(self.objects.values()),
-            "annotated": {str(number): ids for number, ids in sorted(self.annotated.items())},
-        }
-        if self.deleting:
-            content["deleting"] = self.deleting
-        with atomic_path(self.path, durable=True) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 class Project:
     """The masks and objects of a video, for several threads. Every change is on disk before anybody hears of it.
 
@@ -177,13 +83,14 @@ class Project:
         self._note = note
         self._announce = announce
         self._masks = folder / "masks"
+        self._uncertainty_path = folder / "uncertainty.csv"
         self._lock = threading.RLock()
         self._revisions = array.array("Q", bytes(8 * len(frames)))
         self._changes = itertools.count(1)
         self._kinds = self._find_masks()
         self._uncertainty = array.array("f", [math.nan]) * len(frames)
         note.save(frames.fps)
-        self._uncertainty_file = self._open_uncertainty()
+        self._read_uncertainty()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -281,7 +188,9 @@ class Project:
             # The mask comes first: if the power fails between the two files, the stroke is there all the same.
             write_mask(self._path(number), ids, durable=True)
             spoken_for = sorted(shown | erasable & set(self._note.objects))
-            self._set_annotated(number, spoken_for)
+            if spoken_for != before:
+                with self._saving() as note:
+                    note.annotated[number] = spoken_for
             return self._changed(number, ANNOTATED)
 
     def clear(self, number: int, revision: int) -> int:
@@ -330,7 +239,9 @@ class Project:
                 raise Refused(409, f"a video can have {MOST_OBJECTS} objects; delete one first")
             colour = "#" + davis_palette()[3 * number : 3 * number + 3].hex()
             added = {"id": number, "name": f"object {number}", "colour": colour, "visible": True, **wish}
-            self._set_objects(dict(sorted({**self._note.objects, number: added}.items())))
+            with self._saving() as note:
+                note.objects = dict(sorted({**note.objects, number: added}.items()))
+            self._announce_objects()
             return dict(added)
 
     def change_object(self, number: int, wish: dict[str, Any]) -> dict[str, Any]:
@@ -338,7 +249,9 @@ class Project:
         wish = check_object(wish)
         with self._lock:
             changed = {**self._object(number), **wish}
-            self._set_objects({**self._note.objects, number: changed})
+            with self._saving() as note:
+                note.objects[number] = changed
+            self._announce_objects()
             return dict(changed)
 
     def begin_deletion(self, number: int) -> None:
@@ -350,11 +263,11 @@ class Project:
         """
         with self._lock:
             self._object(number)
-            self._note.deleting = [*self._note.deleting, number]
-            for ids in self._note.annotated.values():
-                if number in ids:
-                    ids.remove(number)
-            self._set_objects({i: entry for i, entry in self._note.objects.items() if i != number})
+            with self._saving() as note:
+                del note.objects[number]
+                note.annotated = {n: [i for i in ids if i != number] for n, ids in note.annotated.items()}
+                note.deleting.append(number)
+            self._announce_objects()
 
     def erase_deleted(self, number: int) -> None:
         """Remove the pixels of deleted objects from the mask of a frame.
@@ -388,9 +301,8 @@ class Project:
         Raises:
             InputError: the file cannot be written.
         """
-        with self._lock:
-            self._note.deleting = []
-            self._note.save(self.frames.fps)
+        with self._lock, self._saving() as note:
+            note.deleting = []
 
     def _path(self, number: int) -> Path:
         return self._masks / mask_name(self.frames.video, number)
@@ -413,31 +325,25 @@ class Project:
 
     def _remove(self, number: int) -> int:
         # The annotation goes first: if the power fails between the two files, a mask without an annotation is left.
-        self._set_annotated(number, None)
+        if number in self._note.annotated:
+            with self._saving() as note:
+                del note.annotated[number]
         self._path(number).unlink(missing_ok=True)
         return self._changed(number, NONE)
 
-    def _set_annotated(self, number: int, ids: list[int] | None) -> None:
-        """Write which objects an annotation speaks for, or that there is no annotation."""
-        before = dict(self._note.annotated)
-        if ids is None:
-            self._note.annotated.pop(number, None)
-        else:
-            self._note.annotated[number] = ids
-        if self._note.annotated != before:
-            try:
-                self._note.save(self.frames.fps)
-            except InputError:
-                self._note.annotated = before
-                raise
-
-    def _set_objects(self, objects: dict[int, dict[str, Any]]) -> None:
-        before, self._note.objects = self._note.objects, objects
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[Note]:
+        """Yield the note for a change and save it; a change that cannot be saved is taken back."""
+        note = self._note
+        before = dict(note.objects), dict(note.annotated), list(note.deleting)
         try:
-            self._note.save(self.frames.fps)
+            yield note
+            note.save(self.frames.fps)
         except InputError:
-            self._note.objects = before
+            note.objects, note.annotated, note.deleting = before
             raise
+
+    def _announce_objects(self) -> None:
         self._announce({"type": "objects", "objects": self.objects()})
 
     def _changed(self, number: int, kind: int, uncertainty: float = math.nan) -> int:
@@ -457,7 +363,7 @@ class Project:
 
     def _find_masks(self) -> bytearray:
         """Find out which frames have masks, after removing what a killed server left half written."""
-        for folder in (self.folder, self._masks):
+        for folder in (self.folder, self._masks, self.folder / "export"):
             for path in folder.glob(".*.tmp*"):
                 path.unlink(missing_ok=True)
         names = {path.name for path in self._masks.glob("*.png")}
@@ -472,12 +378,12 @@ class Project:
             kinds[number] = ANNOTATED
         return kinds
 
-    def _open_uncertainty(self) -> int:
-        """Read the uncertainties, write one line for each, and return a descriptor that appends lines.
+    def _read_uncertainty(self) -> None:
+        """Read the uncertainties, and write one line for each.
 
-        A line that is no pair of numbers was being written when the server was killed or the disk was full.
+        A line that is no pair of numbers was being written when the server or the power failed, or the disk was full.
         """
-        path = self.folder / "uncertainty.csv"
+        path = self._uncertainty_path
         if path.is_file():
             with open(path, encoding="utf-8", errors="replace") as file:
                 for line in file:
@@ -489,39 +395,15 @@ class Project:
             for number, value in enumerate(self._uncertainty):
                 if not math.isnan(value):
                     file.write(_uncertainty_line(number, value))
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
     def _append_uncertainty(self, number: int, value: float) -> None:
+        # Nobody waits for the disk here: a power cut may lose lines, but no mask.
         try:
-            os.write(self._uncertainty_file, _uncertainty_line(number, value).encode())
-            os.fsync(self._uncertainty_file)
+            with open(self._uncertainty_path, "a", encoding="utf-8") as file:
+                file.write(_uncertainty_line(number, value))
         except OSError as error:
-            raise write_error(self.folder / "uncertainty.csv", error.strerror) from None
+            raise write_error(self._uncertainty_path, error.strerror) from None
 
 
 def _uncertainty_line(number: int, value: float) -> str:
     return f"{number},{value:.6f}\n"
-
-
-def check_object(wish: dict[str, Any]) -> dict[str, Any]:
-    """Return the name, colour and visibility in ``wish``, those of them that it holds, in their proper form.
-
-    Raises:
-        Refused: a value has the wrong type or form.
-    """
-    checked: dict[str, Any] = {}
-    if "name" in wish:
-        name = " ".join(wish["name"].split()) if isinstance(wish["name"], str) else ""
-        if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
-            raise Refused(400, f"the name of an object has 1 to {LONGEST_NAME} characters; choose another name")
-        checked["name"] = name
-    if "colour" in wish:
-        colour = wish["colour"].lower() if isinstance(wish["colour"], str) else ""
-        if not _COLOUR.fullmatch(colour):
-            raise Refused(400, "a colour has the form #rrggbb; choose another colour")
-        checked["colour"] = colour
-    if "visible" in wish:
-        if not isinstance(wish["visible"], bool):
-            raise Refused(400, "visible is true or false")
-        checked["visible"] = wish["visible"]
-    return checked

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from annotation.errors import Refused
-from annotation.jobs import Job, Notice
+from annotation.jobs import Job
 from annotation.project import ANNOTATED, Project
 from dataset.video import Video, in_background, object_ids
 from model.network import RDE_VOS
@@ -45,7 +45,7 @@ class Passage(Video):
                 self.known.update(shown)
                 self.taken[number] = ids
                 self.absent[number] = absent
-                self.masks[number] = self.frames[number]
+                self.masks[number] = self.frames[number]  # says that there is a mask; nobody reads it from there
         return super().read_frame(number)
 
     def read_given_mask(self, number: int) -> np.ndarray:
@@ -82,16 +82,16 @@ class Propagation:
         """The number of frames on the way."""
         return sum(map(len, self._ways.values()))
 
-    def run(self, network: RDE_VOS, settings: EngineSettings, job: Job) -> Notice | None:
+    def run(self, network: RDE_VOS, settings: EngineSettings, job: Job) -> None:
         """Carry the masks, until the end or until the job is stopped.
 
         Raises:
             InputError: a frame or a mask cannot be read, or a mask cannot be written.
         """
         for direction, way in self._ways.items():
-            job.direction = direction
-            self._pass(way, network, settings, job)
-        return None
+            if not job.stopped:
+                job.direction = direction
+                self._pass(way, network, settings, job)
 
     def _way(self, direction: str) -> range:
         """The numbers of the frames on the way."""

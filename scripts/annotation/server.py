@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import json
 import secrets
@@ -18,7 +19,8 @@ from annotation.errors import Refused
 from annotation.exports import PARTS, Export
 from annotation.frames import Frames
 from annotation.jobs import Job, Jobs
-from annotation.project import KINDS, Note, Project
+from annotation.note import Note
+from annotation.project import KINDS, Project
 from annotation.propagation import DIRECTIONS, LIMITS, Propagation
 from model.network import RDE_VOS
 from util.errors import InputError
@@ -32,7 +34,8 @@ HEARTBEAT = 15.0  # seconds
 BODY_MARGIN = 4096  # bytes that a body may be larger than a mask
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",  # the address holds the token
     "X-Content-Type-Options": "nosniff",
@@ -163,7 +166,7 @@ class Server:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let no request pass without the token, and turn errors into JSON."""
-        token = request.match_info.get("token", "")
+        token = request.path.partition("/")[2].partition("/")[0]
         if not hmac.compare_digest(token.encode(errors="replace"), self.token.encode()):
             return _error(403, "the address lacks the token; use the address that the command has printed")
         try:
@@ -177,7 +180,7 @@ class Server:
         except web.HTTPRequestEntityTooLarge:
             return _error(413, self._too_large)
         except web.HTTPException as error:
-            return _error(error.status, f"{request.method} {request.path.split('/', 2)[-1]}: {error.reason.lower()}")
+            return _error(error.status, f"this address knows no {request.method} ({error.reason})")
 
     @property
     def _too_large(self) -> str:
@@ -275,12 +278,12 @@ class Server:
         frame, direction, until = wish.get("frame"), wish.get("direction"), wish.get("until", "end")
         if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < len(self._project):
             raise Refused(400, f"frame is a number from 0 to {len(self._project) - 1}")
-        if direction not in DIRECTIONS or until not in LIMITS:
+        if direction not in tuple(DIRECTIONS) or until not in LIMITS:
             raise Refused(400, f"direction is one of {', '.join(DIRECTIONS)}, and until one of {', '.join(LIMITS)}")
 
         def start() -> dict[str, Any]:
             propagation = Propagation(self._project, frame, direction, until)
-            work = lambda job: propagation.run(self._network, self._settings, job)  # noqa: E731
+            work = functools.partial(propagation.run, self._network, self._settings)
             return self._jobs.start(Job("propagation", propagation.total), work)
 
         return _json({"job": await asyncio.to_thread(start)}, status=202)

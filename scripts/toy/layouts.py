@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.images import write_mask
+from dataset.video import object_ids
 from toy.cutouts import load_cutouts, load_wallpapers
 from toy.scene import LEAST_AREA, LEAST_SPAN, random_scene
 from toy.textures import Pictures, load_photos
@@ -272,7 +273,7 @@ def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[
         t = number * ANNOTATED_EVERY
         video.image(root / "YouTube/train/JPEGImages", t, frame)
         video.mask(root / "YouTube/train/Annotations", t, ids)
-        for label in np.unique(ids[ids > 0]).tolist():
+        for label in object_ids(ids):
             seen[label].append(f"{t:05d}")
         small = min(1.0, 480 / min(ids.shape))
         if small < 1:

@@ -78,6 +78,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, siz
         )
 
 
+def add_overlay_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag for pictures of the masks over the frames."""
+    parser.add_argument("--overlay", action="store_true", help="also draw the masks over the frames, with a sheet each")
+
+
 def engine_settings(arguments: argparse.Namespace) -> EngineSettings:
     """The settings that the flags of `add_engine_arguments` choose."""
     return EngineSettings(

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from dataset.davis import VOID
 from dataset.images import read_mask
-from dataset.video import Video, frame_order, read_sized_mask
+from dataset.video import Video, frame_order, object_ids, read_sized_mask
 from util.errors import InputError
 from util.files import write_csv
 
@@ -292,13 +292,13 @@ def check_plans(
     sizes = {video.name: video.size for video in videos}
     tasks = [(plan.truth, frame) for plan in plans for frame in plan.frames]
 
-    def check(task: tuple[Path, str]) -> np.ndarray:
+    def check(task: tuple[Path, str]) -> list[int]:
         folder, frame = task
-        return np.unique(read_sized_mask(folder / f"{frame}.png", sizes[folder.name], folder.name))
+        return object_ids(read_sized_mask(folder / f"{frame}.png", sizes[folder.name], folder.name))
 
     shown: dict[str, set[int]] = {plan.truth.name: set() for plan in plans}
     for (folder, _), ids in zip(tasks, _in_threads(check, tasks, "checking", "mask", progress), strict=True):
-        shown[folder.name].update(ids[ids > 0].tolist())
+        shown[folder.name].update(ids)
     return shown
 
 

@@ -21,6 +21,14 @@ def clip_length(text: str) -> int:
     return number
 
 
+def decay(text: str) -> float:
+    """Read the decay of a moving average from the command line: a number between 0 and 1."""
+    number = positive_float(text)
+    if number >= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
 def parse_arguments(description: str) -> argparse.Namespace:
     """Read the command line of train.py."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -91,6 +99,11 @@ def parse_arguments(description: str) -> argparse.Namespace:
     recipe.add_argument(
         "--warm_up", type=non_negative, nargs=2, metavar=("START", "END"),
         help="iterations between which the share of hard pixels falls",
+    )  # fmt: skip
+    recipe.add_argument(
+        "--average", type=decay, metavar="DECAY",
+        help="the result is the moving average of the weights; each iteration keeps this share of the average, such as "
+        "0.99 (default: the result is the last weights)",
     )  # fmt: skip
     for flag, loss in (("--mu", "L_UG"), ("--gamma", "L_MC")):
         text = f"weight of {loss} (default: 10; 5 in stage 2 of the release)"

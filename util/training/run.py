@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.checkpoint import not_finite, read_checkpoint, save_network
 from model.network import RDE_VOS
@@ -30,7 +31,13 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
+    average: AveragedModel | None = None  # the moving average of the network over the iterations, see `averaged`
     iteration: int = 0  # the number of finished iterations
+
+    @property
+    def result(self) -> RDE_VOS:
+        """The network that the run is for: the average where there is one."""
+        return self.average.module if self.average else self.network
 
     def step(self) -> None:
         """Finish an iteration whose gradients are computed."""
@@ -38,6 +45,8 @@ class TrainingState:
         self.scaler.update()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update_parameters(self.network)
         self.iteration += 1
 
     def parameters(self) -> list[nn.Parameter]:
@@ -46,7 +55,8 @@ class TrainingState:
 
     def content(self) -> dict[str, Any]:
         """The state without the network, for a checkpoint."""
-        return {
+        average = {"average": self.average.state_dict()} if self.average else {}
+        return average | {
             "iteration": self.iteration,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -67,12 +77,25 @@ class TrainingState:
             if content["scaler"]:  # empty in checkpoints of a precision without loss scaling
                 self.scaler.load_state_dict(content["scaler"])
             torch.set_rng_state(content["random_state"])
+            if self.average:
+                self.average.load_state_dict(content["average"])
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).split("\n")[0]
             raise InputError(
                 f"the run's checkpoint does not fit the optimizer of this run ({reason}); delete the checkpoint, or "
                 "choose another id"
             ) from None
+
+
+def averaged(network: RDE_VOS, decay: float) -> AveragedModel:
+    """Return a copy of a network that follows the network: the exponential moving average over the iterations.
+
+    Args:
+        network: the network that is trained.
+        decay: the share of the average that each iteration keeps, between 0 and 1. The average reaches back over about
+            1 / (1 - decay) iterations.
+    """
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 class SavedState(NamedTuple):

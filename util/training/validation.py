@@ -3,7 +3,6 @@
 import itertools
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from dataset.davis import DAVIS
@@ -82,13 +81,12 @@ def recurrence(network: RDE_VOS, davis: DAVIS, video: Video, mem_every: int) -> 
     Raises:
         InputError: a frame or a mask cannot be read.
     """
-    ids = np.unique(video.read_given_mask(0))
-    object_ids = torch.from_numpy(ids[ids > 0]).view(-1, 1, 1)
+    objects = torch.tensor(video.given_ids[0]).view(-1, 1, 1)
     embeddings = []
     for number in range(0, len(video.frames), mem_every):
         image, _ = pad_to_stride(to_tensor(video.read_frame(number))[None])
         ids = read_mask(davis.annotations / video.name / mask_name(video, number))
-        mask, _ = pad_to_stride(torch.from_numpy(ids)[None] == object_ids)
+        mask, _ = pad_to_stride(torch.from_numpy(ids)[None] == objects)
         image, mask = (each.to(network.device, network.dtype) for each in (image, mask[None]))
         features = network.encode_key(image)
         value = network.encode_value(image, network.prepare_encoding(features.f16), mask)

@@ -1,0 +1,784 @@
+"""scripts/annotate.py: the server behind the page, by real requests to a real process, and its command line."""
+
+import asyncio
+import contextlib
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from aiohttp import web
+from PIL import Image
+
+from annotation import grabcut
+from annotation.errors import Refused
+from annotation.exports import PARTS, Export
+from annotation.frames import open_file, open_folder
+from annotation.jobs import Job
+from annotation.note import Note
+from annotation.project import KINDS, Project
+from annotation.server import Events
+from conftest import ROOT, assert_refused, draw_clip, full_disk
+from dataset.davis import training_folders
+from dataset.images import read_image, read_mask, write_mask
+from dataset.video import Video, list_frames
+from dataset.video_clips import VideoClips
+from dataset.video_file import VideoFile, video_writer
+from util.errors import InputError
+from util.evaluation.pictures import overlay
+from util.evaluation.stream import EngineSettings, made_for_engines, segment
+
+SIZE = (48, 80)
+LENGTH = 150  # long enough that a test can do something before a propagation is over
+PIXELS = SIZE[0] * SIZE[1]
+
+
+def write_clip(folder: Path, length: int, suffix: str = ".jpg") -> np.ndarray:
+    """Write a drawn clip of two objects, 14 different frames again and again; returns the ids [14,H,W]."""
+    folder.mkdir(parents=True)
+    frames, ids = draw_clip(14, *SIZE, 2)
+    for t in range(length):
+        Image.fromarray(frames[t % 14]).save(folder / f"{t:05d}{suffix}", quality=95)
+    return ids
+
+
+class Running:
+    """A server in a process of its own."""
+
+    def __init__(self, video: Path, output: Path, model: Path, *flags: object) -> None:
+        command = [sys.executable, ROOT / "scripts/annotate.py", video, "--output", output, "--no_browser"]
+        command += ["--model", model, "--device", "cpu", "--size", min(SIZE), *flags]
+        self.output = output
+        self.process = subprocess.Popen(
+            list(map(str, command)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        line = self.process.stdout.readline()
+        match = re.fullmatch(rf"annotating {video.name} at (http://127\.0\.0\.1:\d+)(/\S+/)\n", line)
+        assert match, line + self.process.communicate()[1]
+        self.host, self.root = urlsplit(match[1]).netloc, match[2]
+        self.token = self.root.strip("/")
+
+    def request(
+        self, method: str, path: str, body: object = None, *, root: str | None = None, **headers: str
+    ) -> tuple[HTTPResponse, bytes]:
+        """Send a request; a body that is no bytes is sent as JSON."""
+        if body is not None and not isinstance(body, bytes):
+            body, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **headers}
+        connection = HTTPConnection(self.host, timeout=60)
+        with contextlib.closing(connection):
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, (self.root if root is None else root) + path, body, names)
+            response = connection.getresponse()
+            return response, response.read()
+
+    def json(self, method: str, path: str, body: object = None, *, status: int = 200, **headers: str) -> Any:
+        """Send a request that is answered with this status; returns the JSON of the answer."""
+        response, content = self.request(method, path, body, **headers)
+        assert response.status == status, content
+        return json.loads(content)
+
+    def refused(self, status: int, method: str, path: str, body: object = None, **headers: str) -> str:
+        """Send a request that is refused; returns the sentence."""
+        return self.json(method, path, body, status=status, **headers)["error"]
+
+    def state(self) -> dict[str, Any]:
+        return self.json("GET", "api/state")
+
+    def mask(self, number: int) -> tuple[np.ndarray, str, str]:
+        """The ids, kind and ETag of a mask."""
+        response, content = self.request("GET", f"api/masks/{number}")
+        assert response.status == 200, content
+        return np.frombuffer(content, np.uint8).reshape(SIZE), response.headers["X-Kind"], response.headers["ETag"]
+
+    def put(self, number: int, ids: np.ndarray, tag: str | None = None, status: int = 200) -> dict[str, Any]:
+        """Make a mask an annotation."""
+        tag = tag or self.mask(number)[2]
+        path = f"api/masks/{number}?width={SIZE[1]}&height={SIZE[0]}"
+        return self.json("PUT", path, ids.astype(np.uint8).tobytes(), status=status, If_Match=tag)
+
+    @contextlib.contextmanager
+    def events(self) -> Iterator[Iterator[dict[str, Any]]]:
+        """Listen to the events; the iterator ends with the stream."""
+        connection = HTTPConnection(self.host, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", self.root + "api/events")
+            response = connection.getresponse()
+            assert response.headers["Content-Type"] == "text/event-stream"
+            yield (json.loads(line[6:]) for line in response if line.startswith(b"data: "))
+
+    def propagate(self, frame: int, direction: str, until: str = "end") -> None:
+        self.json("POST", "api/propagation", {"frame": frame, "direction": direction, "until": until}, status=202)
+
+    def run(self, start: Callable[[], object]) -> list[dict[str, Any]]:
+        """Start a job and wait for its end; returns the events."""
+        with self.events() as events:
+            start()
+            seen = list(until_end_of_job(events))
+        assert not [event for event in seen if event.get("level") == "error"]
+        return seen
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> str:
+        """End the server; returns its stderr."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.communicate(timeout=60)[1]
+
+
+def until_end_of_job(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for event in events:
+        yield event
+        if event["type"] == "job" and event["job"] is None:
+            return
+
+
+@pytest.fixture
+def serve(small_checkpoint, tmp_path) -> Iterator[Callable[..., Running]]:
+    """Start servers on videos; they end with the test."""
+    servers: list[Running] = []
+
+    def start(video: Path, output: Path = tmp_path / "output", *flags: object) -> Running:
+        servers.append(Running(video, output, small_checkpoint, *flags))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> tuple[Path, np.ndarray]:
+    """The folder of a long clip, and its ids."""
+    folder = tmp_path_factory.mktemp("videos") / "long clip"
+    return folder, write_clip(folder, LENGTH)
+
+
+@pytest.fixture(scope="module")
+def shared(clip, small_checkpoint, tmp_path_factory) -> Iterator[Running]:
+    """A server with two objects for tests that leave nothing behind but revisions."""
+    server = Running(clip[0], tmp_path_factory.mktemp("shared") / "output", small_checkpoint)
+    assert [server.json("POST", "api/objects", body, status=201)["id"] for body in ({}, None)] == [1, 2]
+    yield server
+    server.end(signal.SIGKILL)
+
+
+def direct(network, video: Path, numbers: list[int], masks: dict[int, Path], absent: dict[int, list[int]]) -> dict:
+    """The engine over some frames of a folder, given masks by frame number: the results by frame number."""
+    frames = list_frames(video)
+    passage = Video(
+        "direct",
+        [frames[number] for number in numbers],
+        {numbers.index(number): path for number, path in masks.items()},
+        absent={numbers.index(number): ids for number, ids in absent.items()},
+    )
+    settings = EngineSettings(size=min(SIZE))
+    results = segment(made_for_engines(network, network.dtype), passage, settings, uncertainty=True)
+    return {numbers[result.number]: result for result in results}
+
+
+ROUTES = [
+    *(("GET", path) for path in ("", "page/main.js", "page/style.css", "api/state", "api/events")),
+    *(("GET", f"api/{kind}/0") for kind in ("frames", "thumbnails", "masks")),
+    *((method, f"api/masks/0?width={SIZE[1]}&height={SIZE[0]}") for method in ("PUT", "DELETE")),
+    *(("POST", f"api/{path}") for path in ("objects", "grabcut/0", "propagation", "export")),
+    *(("DELETE", f"api/{path}") for path in ("objects/1", "propagation", "export")),
+    ("PATCH", "api/objects/1"),
+]
+
+
+def test_every_request_must_bear_the_token(shared):
+    before = shared.state()
+    other = ("A" if shared.token[0] != "A" else "B") + shared.token[1:]
+    for method, path in ROUTES:
+        body = bytes(PIXELS) if "masks" in path and method == "PUT" else {"name": "stolen", "frame": 0}
+        for token in ("", "/", other, shared.token[:-1], f"{shared.token}x", f"%C3%A9{other}", f"%FF{other}"):
+            root = f"/{token}/" if token else "/"
+            response, content = shared.request(method, path, None if method == "GET" else body, root=root, If_Match="*")
+            assert response.status in (403, 404), (method, root, path)
+            assert len(content) < 200 and set(json.loads(content)) == {"error"}
+    assert shared.state() == before
+    # The same routes answer with the token.
+    for method, path in ROUTES:
+        if method == "GET" and path.startswith("api") and "events" not in path:
+            assert shared.request(method, path)[0].status == 200, path
+
+
+def test_no_path_leaves_the_page_and_the_frames(shared):
+    secret = shared.output / "project.json"
+    inner = ("../server.py", "../../annotate.py", "../../../README.md", str(secret), f"../{'../' * 20}{secret}")
+    for prefix in ("page/", "api/frames/", "api/thumbnails/", "api/masks/", "", "api/"):
+        for path in inner:
+            for written in (path, path.replace("/", "%2f"), path.replace(".", "%2e").replace("/", "%2F")):
+                response, content = shared.request("GET", prefix + written)
+                assert response.status in (403, 404), prefix + written
+                assert len(content) < 200
+    for path in (
+        "page/.",
+        "page/..",
+        "page/%2e%2e",
+        "page/server.py",
+        "page/",
+        "api/frames/-1",
+        f"api/frames/{LENGTH}",
+    ):
+        assert shared.request("GET", path)[0].status == 404, path
+    assert shared.request("GET", f"api/frames/{'9' * 5000}")[0].status == 404
+
+
+def test_only_masks_of_the_video_are_taken(shared):
+    tag = shared.mask(3)[2]
+    width, height = SIZE[1], SIZE[0]
+    right, path = bytes(PIXELS), f"api/masks/3?width={width}&height={height}"
+    for other in (f"width={height}&height={width}", f"width={width}", "", "width=8&height=6", "width=x&height=y"):
+        assert "80×48" in shared.refused(400, "PUT", f"api/masks/3?{other}", right, If_Match=tag)
+    for body in (right[:-1], right + b"\0", b""):
+        assert "80×48" in shared.refused(400, "PUT", path, body, If_Match=tag)
+    assert "no object 7" in shared.refused(400, "PUT", path, bytes([7]) * PIXELS, If_Match=tag)
+    assert "If-Match" in shared.refused(428, "PUT", path, right)
+    assert "If-Match" in shared.refused(428, "DELETE", "api/masks/3")
+    assert "last frame is 149" in shared.refused(404, "PUT", path.replace("3", "150", 1), right, If_Match=tag)
+    compressed = gzip.compress(right)  # nobody decompresses a body, whose size might be anything then
+    assert "80×48" in shared.refused(400, "PUT", path, compressed, If_Match=tag, Content_Encoding="gzip")
+    ids, kind, now = shared.mask(3)
+    assert not ids.any() and (kind, now) == ("none", tag)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_a_gigabyte_is_refused_and_not_kept(shared, chunked):
+    def memory() -> int:
+        status = Path(f"/proc/{shared.process.pid}/status").read_text()
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+    before, size, block = memory(), 2**30, bytes(2**20)
+    with socket.create_connection(shared.host.split(":"), timeout=60) as connection:
+        length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
+        head = f"PUT {shared.root}api/masks/0?width={SIZE[1]}&height={SIZE[0]} HTTP/1.1\r\nHost: {shared.host}\r\n"
+        connection.sendall(f'{head}If-Match: "0"\r\n{length}\r\n\r\n'.encode())
+        with contextlib.suppress(ConnectionError):  # the server may hang up at any time
+            for _ in range(size // len(block)):
+                connection.sendall(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+        assert b" 413 " in connection.recv(100)
+    assert memory() - before < 50 * 2**20
+    assert not shared.mask(0)[0].any()
+
+
+def test_two_pages_at_once(shared, clip):
+    """Both hear of every change, and a page that has not seen a change cannot undo it."""
+    ids = clip[1][0]
+    with shared.events() as first, shared.events() as second:
+        tag = shared.mask(5)[2]
+        revision = shared.put(5, ids, tag)["revision"]
+        assert "changed" in shared.put(5, np.zeros(SIZE), tag, status=412)["error"]
+        assert "changed" in shared.refused(412, "DELETE", "api/masks/5", If_Match=tag)
+        assert shared.json("PATCH", "api/objects/2", {"name": " a  disc "})["name"] == "a disc"
+        for events in (first, second):
+            change = {"type": "frame", "number": 5, "kind": "annotated", "revision": revision, "uncertainty": None}
+            assert next(events) == change
+            assert next(events)["objects"][1]["name"] == "a disc"
+    served, kind, tag = shared.mask(5)
+    assert np.array_equal(served, ids) and (kind, tag) == ("annotated", f'"{revision}"')
+    assert np.array_equal(read_mask(shared.output / "masks/00005.png"), ids)
+    assert shared.state()["annotated"] == [5]
+    assert shared.json("DELETE", "api/masks/5", If_Match=tag)["revision"] > revision
+    assert shared.mask(5)[1] == "none" and not (shared.output / "masks/00005.png").exists()
+    assert shared.state()["annotated"] == []
+
+
+def test_objects(shared):
+    assert shared.state()["objects"][0] == {"id": 1, "name": "object 1", "colour": "#800000", "visible": True}
+    changed = shared.json("PATCH", "api/objects/1", {"colour": "#00FFaa", "visible": False})
+    assert changed == {"id": 1, "name": "object 1", "colour": "#00ffaa", "visible": False}
+    for wish in ({"name": " "}, {"name": "x" * 61}, {"name": 3}, {"name": "a\0b"}, {"colour": "red"}, {"visible": 1}):
+        assert shared.refused(400, "PATCH", "api/objects/1", wish)
+    for body in (b"[]", b"{", b"[" * 3000, b"\xff"):
+        assert "JSON" in shared.refused(400, "POST", "api/objects", body)
+    assert "no object 9" in shared.refused(404, "PATCH", "api/objects/9", {"name": "nine"})
+    assert "no object 9" in shared.refused(404, "DELETE", "api/objects/9")
+    note = json.loads((shared.output / "project.json").read_text())
+    assert note["objects"][0] == changed and len(note["objects"]) == 2
+    shared.json("PATCH", "api/objects/1", {"colour": "#800000", "visible": True})
+
+
+def test_frames_and_thumbnails(shared, clip):
+    response, content = shared.request("GET", "api/frames/7")
+    assert content == (clip[0] / "00007.jpg").read_bytes() and response.headers["Content-Type"] == "image/jpeg"
+    assert "immutable" in response.headers["Cache-Control"]
+    _, content = shared.request("GET", "api/thumbnails/7")
+    (shared.output / "thumbnail.jpg").write_bytes(content)
+    thumbnail = Image.open(shared.output / "thumbnail.jpg")
+    assert thumbnail.size == (120, 72)
+    frame = Image.open(clip[0] / "00007.jpg").resize((120, 72))
+    assert np.abs(np.asarray(thumbnail, int) - np.asarray(frame)).mean() < 10
+
+
+def test_grabcut_by_request(shared, clip):
+    truth = clip[1][0] == 1
+    (y0, y1), (x0, x1) = (np.flatnonzero(truth.any(axis))[[0, -1]].tolist() for axis in (1, 0))
+    scribbles = np.zeros(SIZE, np.uint8)
+    scribbles[(y0 + y1) // 2, x0 + 3 : x1 - 3] = grabcut.INSIDE
+    scribbles[:2] = scribbles[:, :2] = grabcut.OUTSIDE
+    raw = {"Content_Type": "application/octet-stream"}
+    path = f"api/grabcut/0?width={SIZE[1]}&height={SIZE[0]}"
+    for response, content in (
+        shared.request("POST", "api/grabcut/0", {"box": [x0 - 2, y0 - 2, x1 + 3, y1 + 3]}),
+        shared.request("POST", path, scribbles.tobytes(), **raw),
+    ):
+        assert response.status == 200, content
+        mask = np.frombuffer(content, np.uint8).reshape(SIZE)
+        assert set(np.unique(mask)) == {0, 1}
+        assert (truth & (mask > 0)).sum() / (truth | (mask > 0)).sum() > 0.6
+    for box in ([0, 0, 80, 48], [5, 5, 6, 6], [1, 2, 3], ["a", 0, 9, 9], [0, 0, 1e99, 9], None):
+        assert "box" in shared.refused(400, "POST", "api/grabcut/0", {"box": box})
+    for wrong in (bytes(PIXELS), bytes([1]) * PIXELS, bytes([3]) * PIXELS):
+        assert "scribble" in shared.refused(400, "POST", path, wrong, **raw)
+    assert "80×48" in shared.refused(400, "POST", path, b"123", **raw)
+
+
+def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
+    """Every mask that an event has announced is there again, and the same command goes on from there."""
+    video, ids = clip
+    server = serve(video)
+    server.json("POST", "api/objects", {}, status=201)
+    server.json("POST", "api/objects", {"name": "disc", "colour": "#112233"}, status=201)
+    server.put(2, ids[2])
+    announced = {}
+    with server.events() as events:
+        server.propagate(2, "both")
+        for event in events:
+            if event["type"] == "frame":
+                announced[event["number"]] = event["uncertainty"]
+                if len(announced) == 8:
+                    break
+        server.end(signal.SIGKILL)
+    assert set(range(3, 11)) == set(announced)
+
+    # What the server was writing at that moment does no harm.
+    (server.output / "masks/.00050.1.tmp.png").write_bytes(b"half")
+    with open(server.output / "uncertainty.csv", "a") as file:
+        file.write("300,0.2")
+    server = serve(video)
+    state = server.state()
+    assert [entry["name"] for entry in state["objects"]] == ["object 1", "disc"]
+    (first, last), *more = state["propagated"]
+    assert not more and first == 3 and last >= 10 and state["annotated"] == [2]
+    assert announced == pytest.approx({number: state["uncertainty"][str(number)] for number in announced}, abs=2e-4)
+    assert set(map(int, state["uncertainty"])) <= set(range(3, last + 1))
+    assert not list((server.output / "masks").glob(".*"))
+    expected = direct(small_network, video, list(range(2, 11)), {2: server.output / "masks/00002.png"}, {})
+    for number in announced:
+        served, kind, _ = server.mask(number)
+        assert kind == "propagated" and np.array_equal(served, expected[number].ids), number
+        assert announced[number] == pytest.approx(expected[number].uncertainty, abs=1e-4)
+
+    # Stop: nothing is written afterwards.
+    server.propagate(last, "forward")
+    assert "propagation" in server.refused(409, "POST", "api/propagation", {"frame": 2, "direction": "forward"})
+    assert "propagation" in server.refused(409, "DELETE", "api/objects/1")
+    server.json("DELETE", "api/propagation")
+    state = server.state()
+    assert state["job"] is None and state["propagated"][0][1] < LENGTH - 1
+    names = sorted(path.name for path in (server.output / "masks").iterdir())
+    time.sleep(0.2)
+    assert names == sorted(path.name for path in (server.output / "masks").iterdir())
+    assert len(names) == 1 + sum(end - start + 1 for start, end in state["propagated"])
+    server.json("DELETE", "api/propagation")  # there is none; that is fine
+
+    # An end in the middle of a job: the stream of events ends, and the exit code says which signal it was.
+    with server.events() as events:
+        server.propagate(2, "forward")
+        assert next(events)["job"]["total"] == LENGTH - 3
+        assert "run the same command again" in server.end(signal.SIGINT)
+        assert server.process.returncode == 130
+        assert list(events)[-1] == {"type": "job", "job": None}
+
+
+def test_propagated_masks_are_those_of_the_engine(serve, clip, small_network, tmp_path):
+    """Forward and backward, with a corrected frame on the way in which an object is absent."""
+    video, ids = tmp_path / "short", clip[1]
+    shutil.copytree(clip[0], video, ignore=lambda folder, names: [name for name in names if name >= "00016.jpg"])
+    server = serve(video)
+    masks = {number: server.output / f"masks/{number:05d}.png" for number in range(16)}
+    for _ in range(2):
+        server.json("POST", "api/objects", {}, status=201)
+    assert "no object" in server.refused(400, "POST", "api/propagation", {"frame": 4, "direction": "forward"})
+    for wish in (
+        *({"frame": frame, "direction": "forward"} for frame in (16, -1, True, "4", None)),
+        *(
+            {"frame": 4, "direction": "up"},
+            {"frame": 4, "direction": []},
+            {"frame": 4, "direction": "both", "until": "noon"},
+            {"frame": 4},
+        ),
+    ):
+        assert server.refused(400, "POST", "api/propagation", wish)
+
+    server.put(4, ids[4])
+    server.run(lambda: server.propagate(4, "both"))
+    assert server.state()["propagated"] == [[0, 3], [5, 15]]
+    expected = direct(small_network, video, list(range(4, 16)), {4: masks[4]}, {})
+    expected |= direct(small_network, video, list(range(4, -1, -1)), {4: masks[4]}, {})
+    for number in range(16):
+        assert np.array_equal(server.mask(number)[0], expected[number].ids), number
+
+    # The correction of a propagated mask erases object 2, which the annotation speaks for from now on.
+    assert (server.mask(8)[0] == 2).any()
+    corrected = np.where(ids[8] == 1, 1, 0)
+    server.put(8, corrected)
+    note = json.loads((server.output / "project.json").read_text())
+    assert note["annotated"] == {"4": [1, 2], "8": [1, 2]}
+    events = server.run(lambda: server.propagate(4, "forward"))
+    assert 8 not in [event["number"] for event in events if event["type"] == "frame"]
+    expected |= direct(small_network, video, list(range(4, 16)), {4: masks[4], 8: masks[8]}, {8: [2]})
+    for number in range(5, 16):
+        assert np.array_equal(server.mask(number)[0], corrected if number == 8 else expected[number].ids), number
+    unaware = direct(small_network, video, list(range(4, 16)), {4: masks[4], 8: masks[8]}, {})
+    assert not np.array_equal(unaware[9].ids, expected[9].ids)  # the absence has told the engine something
+
+    # From a propagated mask, up to the next annotation only.
+    before = {number: server.mask(number)[2] for number in range(16)}
+    start = tmp_path / "start.png"
+    shutil.copy(masks[11], start)
+    server.run(lambda: server.propagate(11, "backward", "annotation"))
+    expected = direct(small_network, video, [11, 10, 9], {11: start}, {})
+    for number in range(16):
+        served, _, tag = server.mask(number)
+        assert (tag != before[number]) == (number in (9, 10)), number
+        assert number not in (9, 10) or np.array_equal(served, expected[number].ids)
+    for frame, direction in ((15, "forward"), (9, "backward")):
+        wish = {"frame": frame, "direction": direction, "until": "annotation"}
+        assert "on the way" in server.refused(400, "POST", "api/propagation", wish)
+
+    # An annotation without any object is given to the engine only where the engine knows what is absent.
+    server.put(11, corrected)
+    server.put(12, np.zeros(SIZE))
+    server.json("POST", "api/objects", {}, status=201)
+    server.json("DELETE", "api/masks/13", If_Match=server.mask(13)[2])
+    server.put(13, np.where(ids[13] == 2, 3, 0))
+    server.put(13, np.zeros(SIZE))
+    note = json.loads((server.output / "project.json").read_text())
+    assert note["annotated"]["13"] == [3] and 1 in note["annotated"]["12"]
+    server.run(lambda: server.propagate(11, "forward"))
+    expected = direct(small_network, video, list(range(11, 16)), {11: masks[11], 12: masks[12]}, {12: [1]})
+    for number in (14, 15):
+        assert np.array_equal(server.mask(number)[0], expected[number].ids), number
+    assert "run the same command again" in server.end(signal.SIGTERM) and server.process.returncode == 143
+
+
+def test_an_annotation_that_comes_late_is_kept_and_used(shared, clip, small_network):
+    video, ids = clip
+    shared.put(0, ids[0])
+    late, mark = 90, np.where(ids[4] > 0, 3 - ids[4], 0)  # the two objects change places
+    with shared.events() as events:
+        shared.propagate(0, "forward")
+        shared.put(late, mark, '"0"')  # no mask has been written there yet
+        kinds = {}
+        for event in events:
+            if event["type"] == "frame":
+                kinds[event["number"]] = event["kind"]
+                if event["number"] == late + 4:
+                    break
+    shared.json("DELETE", "api/propagation")
+    assert kinds[late] == "annotated" and np.array_equal(shared.mask(late)[0], mark)
+    masks = {number: shared.output / f"masks/{number:05d}.png" for number in (0, late)}
+    expected = direct(small_network, video, list(range(late + 6)), masks, {})
+    for number in (1, late - 1, *range(late + 1, late + 5)):
+        assert np.array_equal(shared.mask(number)[0], expected[number].ids), number
+
+    # The deletion of an object goes through all masks.
+    shared.run(lambda: shared.json("DELETE", "api/objects/1", status=202))
+    state = shared.state()
+    assert [entry["id"] for entry in state["objects"]] == [2] and state["annotated"] == [0, late]
+    for number in (0, 1, 50, late):
+        on_disk = read_mask(shared.output / f"masks/{number:05d}.png")
+        assert set(np.unique(on_disk)) <= {0, 2} and np.array_equal(shared.mask(number)[0], on_disk)
+    assert "deleting" not in json.loads((shared.output / "project.json").read_text())
+    # Without any object there is no mask, and the ids are free again.
+    shared.run(lambda: shared.json("DELETE", "api/objects/2", status=202))
+    state = shared.state()
+    assert not state["objects"] and not state["annotated"] and not state["propagated"] and not state["uncertainty"]
+    assert not list((shared.output / "masks").iterdir())
+    assert [shared.json("POST", "api/objects", {}, status=201)["id"] for _ in range(2)] == [1, 2]
+
+
+def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path):
+    frames, ids = draw_clip(12, *SIZE, 3)
+    with video_writer(tmp_path / "my clip.mp4", SIZE, 12.5) as append:
+        for frame in frames:
+            append(frame)
+    server = serve(tmp_path / "my clip.mp4")
+    state = server.state()
+    assert state["video"] == {"name": "my clip", "frames": 12, "width": 80, "height": 48, "fps": 12.5}
+    assert "no mask" in server.refused(400, "POST", "api/export", {"masks": True})
+    for _ in range(3):
+        server.json("POST", "api/objects", {}, status=201)
+    server.run(lambda: server.json("DELETE", "api/objects/1", status=202))  # the ids are 2 and 3 now
+    server.json("PATCH", "api/objects/2", {"colour": "#0000ff"})
+    known = np.where(ids > 1, ids, 0)
+    server.put(1, np.zeros(SIZE))
+    server.put(3, known[3])
+    server.put(9, known[9])
+    everything = {"masks": True, "overlay": True, "davis": True}
+    assert "2, 4 to 8 have no mask" in server.refused(400, "POST", "api/export", everything)
+    assert "nothing is chosen" in server.refused(400, "POST", "api/export", {"masks": False})
+    server.run(lambda: server.propagate(3, "forward", "annotation"))
+    server.run(lambda: server.propagate(3, "backward", "annotation"))
+    expected = {number: server.mask(number)[0] for number in range(12)}
+
+    for _ in range(2):  # the second export replaces the first
+        with server.events() as events:
+            server.json("POST", "api/export", everything, status=202)
+            notice = next(event for event in events if event["type"] == "notice")
+        (server.output / "export/masks/of an older export").touch()
+    export = server.output / "export"
+    assert notice["paths"] == [str(export / name) for name in ("masks", "overlay.mp4", "DAVIS")]
+    first = next(number for number in range(1, 4) if expected[number].any())
+    assert f"frames {first} to 9" in notice["text"] and "new ids (2 → 1, 3 → 2)" in notice["text"]
+    assert sorted(path.name for path in export.iterdir()) == ["DAVIS", "masks", "overlay.mp4"]
+
+    (export / "masks/of an older export").unlink()
+    assert sorted(path.name for path in (export / "masks").iterdir()) == [f"{t:05d}.png" for t in range(1, 10)]
+    mask = Image.open(export / "masks/00003.png")
+    assert np.array_equal(np.asarray(mask), expected[3]) and mask.getpalette()[6:9] == [0, 0, 255]
+    video = VideoFile(export / "overlay.mp4")
+    assert video.announced == 12 and video.fps == pytest.approx(12.5)
+    palette = bytes(mask.getpalette())
+    for number in range(12):
+        frame = read_image(server.output / f"frames/{number:05d}.jpg")
+        drawn = overlay(frame, expected[number], palette).astype(int)
+        assert np.abs(video.read_frame(number) - drawn).mean() < 12, number
+
+    # DAVIS: evaluation and training take the folder.
+    davis = export / "DAVIS"
+    for number in range(first, 10):
+        exported = read_mask(davis / f"Annotations/480p/my-clip/{number:05d}.png")
+        assert np.array_equal(exported, np.array([0, 0, 1, 2], np.uint8)[expected[number]])
+        frame = davis / f"JPEGImages/480p/my-clip/{number:05d}.jpg"
+        assert frame.read_bytes() == (server.output / f"frames/{number:05d}.jpg").read_bytes()
+    for year in (2016, 2017):
+        result = inline(
+            *("eval_davis.py", "--davis_path", davis, "--output", tmp_path / str(year), "--year", year),
+            *("--model", small_checkpoint, "--device", "cpu"),
+        )
+        assert result.returncode == 0, result.stderr
+        assert re.search(r"J&F-Mean\D+\d", result.stdout) and "my-clip" in result.stdout
+    folders = training_folders(davis)
+    clips = VideoClips("own", folders.images, folders.masks, folders.listed(), crop_size=32, frames=3)
+    assert clips.sample(0, np.random.default_rng(0), 0.0)["frames"].shape[0] == 3
+
+
+def test_a_page_that_does_not_read_is_dropped():
+    """Events for it are not kept for ever."""
+    size, count = 10_000, 5_000
+
+    async def run() -> int:
+        events = Events()
+        app = web.Application()
+        app.router.add_get("/", events.stream)
+        runner = web.AppRunner(app, shutdown_timeout=1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        reader, writer = await asyncio.open_connection(*runner.addresses[0], limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"retry: 1000")
+        for _ in range(count):
+            events.announce({"text": "x" * size})
+            await asyncio.sleep(0)
+        received = 0
+        with contextlib.suppress(ConnectionError):
+            while content := await asyncio.wait_for(reader.read(2**20), 30):
+                received += len(content)
+        writer.close()
+        events.close()
+        await runner.cleanup()
+        return received
+
+    assert asyncio.run(run()) < 0.9 * size * count
+
+
+def open_project(folder: Path, video: Path, events: list[dict[str, Any]]) -> Project:
+    """The project of a folder of images, in this process; changes are appended to the events."""
+    return Project(folder, Note(folder, video), open_folder(video), events.append)
+
+
+def test_a_full_disk_changes_nothing(tmp_path):
+    ids = write_clip(tmp_path / "clip", 3)
+    events: list[dict[str, Any]] = []
+    project = open_project(tmp_path / "output", tmp_path / "clip", events)
+    project.add_object({})
+    project.add_object({})
+    revision = project.annotate(0, ids[0], 0)
+    count = len(events)
+    with full_disk(100):
+        for change in (
+            lambda: project.annotate(0, ids[1], revision),
+            lambda: project.annotate(1, ids[1], 0),
+            lambda: project.propagate(2, ids[2], 0.5),
+            lambda: project.clear(0, revision),
+            lambda: project.add_object({}),
+            lambda: project.change_object(1, {"name": "other"}),
+            lambda: project.begin_deletion(1),
+        ):
+            with pytest.raises(InputError, match="free some space"):
+                change()
+    assert len(events) == count
+    assert np.array_equal(project.read(0).ids, ids[0]) and project.read(0).revision == revision
+    assert [KINDS[project.kind(number)] for number in range(3)] == ["annotated", "none", "none"]
+    again = open_project(tmp_path / "output", tmp_path / "clip", [])
+    assert again.state() == project.state()
+    # The page may send the same stroke once more.
+    assert project.annotate(0, ids[1], revision) > revision
+    assert np.array_equal(read_mask(tmp_path / "output/masks/00000.png"), ids[1])
+
+
+def test_a_deletion_goes_on_after_a_kill(tmp_path):
+    ids = write_clip(tmp_path / "clip", 3)
+    folder = tmp_path / "output"
+    project = open_project(folder, tmp_path / "clip", [])
+    for _ in range(2):
+        project.add_object({})
+    project.annotate(0, ids[0], 0)
+    project.annotate(1, np.where(ids[1] == 1, ids[1], 0), 0)
+    project.propagate(2, ids[2], 0.25)
+    project.begin_deletion(1)
+    project.erase_deleted(0)
+
+    project = open_project(folder, tmp_path / "clip", [])
+    assert project.deleting and [entry["id"] for entry in project.objects()] == [2]
+    assert set(np.unique(read_mask(folder / "masks/00002.png"))) == {0, 1, 2}
+    assert set(np.unique(project.read(2).ids)) == {0, 2}  # nobody sees the object any more
+    assert project.add_object({})["id"] == 3  # the id is not free yet
+    for number in range(3):
+        project.erase_deleted(number)
+    project.end_deletion()
+    assert [KINDS[project.kind(number)] for number in range(3)] == ["annotated", "none", "propagated"]
+    assert set(np.unique(read_mask(folder / "masks/00002.png"))) == {0, 2}
+    assert project.state()["uncertainty"] == {"2": 0.25}
+    assert project.add_object({})["id"] == 1
+
+
+def test_a_stopped_export_leaves_nothing(tmp_path):
+    ids = write_clip(tmp_path / "clip", 3, ".png")
+    project = open_project(tmp_path / "output", tmp_path / "clip", [])
+    project.add_object({})
+    project.add_object({})
+    project.propagate(1, ids[1], 0.5)
+    for part in PARTS:
+        job = Job("export", 1)
+        job.stop()
+        assert Export(project, [part]).run(job) is None
+        assert not list((tmp_path / "output/export").iterdir())
+    notice = Export(project, ["davis"]).run(Job("export", 1))
+    assert "frames 1 to 1, without the frames before and after" in notice.text
+    exported = tmp_path / "output/export/DAVIS/JPEGImages/480p/clip/00001.jpg"
+    assert Image.open(exported).format == "JPEG"  # the frames are PNGs
+
+
+def test_at_most_255_objects(tmp_path):
+    write_clip(tmp_path / "clip", 1)
+    first = open_project(tmp_path / "output", tmp_path / "clip", []).add_object({})
+    path = tmp_path / "output/project.json"
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps({**note, "objects": [{**first, "id": number} for number in range(1, 255)]}))
+    project = open_project(tmp_path / "output", tmp_path / "clip", [])
+    assert project.add_object({})["id"] == 255
+    with pytest.raises(Refused, match="255"):
+        project.add_object({})
+
+
+def test_frames_of_any_format_are_shown_as_the_network_sees_them(tmp_path):
+    """Also a JPEG that a camera has marked as turned, and a PNG by the name of a JPEG."""
+    write_clip(tmp_path / "clip", 1, ".png")
+    image = Image.open(tmp_path / "clip/00000.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "clip/00001.jpg", exif=exif, quality=95)
+    image.save(tmp_path / "clip/00002.jpg", "PNG")
+    frames = open_folder(tmp_path / "clip")
+    for number in range(3):
+        (tmp_path / "served.jpg").write_bytes(frames.jpeg(number))
+        served = Image.open(tmp_path / "served.jpg")
+        assert served.format == "JPEG" and served.getexif().get(0x0112, 1) == 1
+        assert np.abs(np.asarray(served, int) - np.asarray(image)).mean() < 12
+    Image.new("RGB", (9, 9)).save(tmp_path / "clip/00003.png")
+    with pytest.raises(InputError, match="9×9"):
+        open_folder(tmp_path / "clip").jpeg(3)
+
+
+def test_unpacking_goes_on_where_it_stopped(tmp_path):
+    frames, _ = draw_clip(6, *SIZE, 1)
+    for name in ("one", "two"):
+        with video_writer(tmp_path / f"{name}.mp4", SIZE, 25) as append:
+            for frame in frames:
+                append(frame)
+    video = VideoFile(tmp_path / "one.mp4")
+    folder = tmp_path / "frames"
+    unpacked = open_file(video, folder, None)
+    assert len(unpacked) == 6 and unpacked.fps == 25
+    reference = VideoFile(tmp_path / "one.mp4")
+    for number in range(6):
+        assert np.abs(unpacked.video.read_frame(number).astype(int) - reference.read_frame(number)).mean() < 6
+    kept = {path: path.stat().st_mtime_ns for path in unpacked.video.frames[:3]}
+    for path in unpacked.video.frames[3:]:
+        path.unlink()
+    assert len(open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)) == 6
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    with pytest.raises(InputError, match="another video"):
+        open_file(VideoFile(tmp_path / "two.mp4"), folder, None)
+
+
+def test_what_cannot_be_used_is_refused(shared, clip, inline, small_checkpoint, tmp_path):
+    def refused(*mentioned: object, video: Path = clip[0], output: Path = tmp_path / "output", **flags: object) -> None:
+        flags = {"model": small_checkpoint, **flags}
+        named = [text for name, value in flags.items() for text in (f"--{name}", value)]
+        result = inline("scripts/annotate.py", video, "--output", output, "--no_browser", "--device", "cpu", *named)
+        assert_refused(result, *mentioned)
+
+    refused(tmp_path / "absent.mp4", "missing", video=tmp_path / "absent.mp4")
+    (tmp_path / "empty").mkdir()
+    refused("no images", video=tmp_path / "empty")
+    refused(tmp_path / "absent.pth", model=tmp_path / "absent.pth")
+    refused("bank", bank="X")
+    refused("--port", port=-1)
+    assert not (tmp_path / "output").exists()
+    refused("port 70000", "--port", port=70000)
+    refused("port", "in use", port=shared.host.split(":")[1])
+    (tmp_path / "file").write_text("in the way")
+    refused(tmp_path / "file", "cannot be written", output=tmp_path / "file")
+    refused(shared.output, "another annotate.py", output=shared.output)
+
+    folder = tmp_path / "output"  # the refusals of ports have begun the project
+    write_clip(tmp_path / "other", 2)
+    refused(folder, clip[0].resolve(), "choose another --output", video=tmp_path / "other")
+    note = folder / "project.json"
+    good = json.loads(note.read_text())
+    for damage in (
+        *({"frames": "many"}, {"objects": [{"id": 1}]}, {"objects": [3]}, {"annotated": {"x": []}}),
+        *({"annotated": {"900": [1]}}, {"annotated": 3}, {"objects": None}, {"deleting": 3}),
+    ):
+        note.write_text(json.dumps({**good, **damage}))
+        refused(note, "damaged")
+    note.write_text(json.dumps({**good, "frames": 3}))
+    refused("150 frames", "had 3")
+    note.write_text("{")
+    refused(note, "cannot be read")
+    note.write_text(json.dumps({**good, "annotated": {"5": [1]}}))
+    refused("00005.png is missing")
+    note.unlink()
+    write_mask(folder / "masks/00000.png", np.ones(SIZE, np.uint8))
+    refused(note, "is missing")
