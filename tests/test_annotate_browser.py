@@ -75,10 +75,10 @@ def write_clip(folder: Path, length: int = LENGTH) -> Path:
 
 
 @contextlib.contextmanager
-def serving(clip: Path, output: Path) -> Iterator[Server]:
+def serving(clip: Path, output: Path, size: int = HEIGHT) -> Iterator[Server]:
     command = [sys.executable, str(ROOT / "scripts/annotate.py"), str(clip), "--output", str(output), "--no_browser"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, "--size", str(HEIGHT)], stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen([*command, "--size", str(size)], stdout=subprocess.PIPE, text=True, env=environment)
     try:
         yield Server(process, output)
     finally:
@@ -263,9 +263,9 @@ def test_from_an_empty_folder_to_an_export(browser, tmp_path):
 
 
 def test_killing_the_server_loses_no_mask(browser, tmp_path):
-    length = 100  # long enough for a server to be killed on the way
+    length = 100
     clip, output = write_clip(tmp_path / "clip", length), tmp_path / "output"
-    with serving(clip, output) as server:
+    with serving(clip, output, size=2 * HEIGHT) as server:  # slow enough to be killed on the way
         page = opened(browser, server)
         dab(page, *CENTRES[1])
         keys(page, "f")

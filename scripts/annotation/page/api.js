@@ -70,14 +70,16 @@ export const deleteObject = (id) => request("DELETE", `objects/${id}`);
 const bytes = async (response) => new Uint8Array(await (await response).arrayBuffer());
 
 /** GrabCut with a box (left, top, right, bottom; whole pixels). Returns 1 for each pixel of the object, else 0. */
-export const grabcutBox = (number, box, signal) => bytes(request("POST", `grabcut/${number}`, { json: { box }, signal }));
+export const grabcutBox = (number, box, signal) =>
+  bytes(request("POST", `grabcut/${number}`, { json: { box }, signal }));
 
 /** GrabCut with marked pixels (1 surely object, 2 surely not, 0 unknown). Returns as `grabcutBox`. */
 export const grabcutMarks = (number, marks, { width, height }, signal) =>
   bytes(request("POST", `grabcut/${number}?width=${width}&height=${height}`, { body: marks, signal }));
 
 /** Start to propagate the mask of a frame. `direction`: forward, backward or both; `until`: end or annotation. */
-export const propagate = (frame, direction, until) => request("POST", "propagation", { json: { frame, direction, until } });
+export const propagate = (frame, direction, until) =>
+  request("POST", "propagation", { json: { frame, direction, until } });
 
 /** Stop the propagation; settles when nothing runs any more. */
 export const stopPropagation = () => request("DELETE", "propagation");

@@ -2,7 +2,7 @@
 
 import { brushSpans } from "./raster.js";
 
-/** What a tool is: `down`, `move`, `up` and `cancel` of a stroke, `draw` for its marks. This one changes the mask as it goes. */
+/** A tool has `down`, `move`, `up` and `cancel` for strokes, and `draw` for its marks. */
 export class Brush {
   isBrush = true;
   #edit = null;

@@ -168,7 +168,7 @@ export class Scribbles extends GrabCut {
   /** Take the last scribble back. */
   back() {
     this.#isDrawing = false;
-    this.#scribbles.pop();
+    if (!this.isBusy) this.#scribbles.pop();
     this.tools.changed();
   }
 

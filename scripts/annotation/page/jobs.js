@@ -11,6 +11,7 @@ function inWords(seconds) {
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
+const BUSY = "The server is busy. Wait until the work is done, or stop the work with Escape.";
 const TITLES = {
   propagation: ({ direction }) => `Propagating ${direction ?? ""}`.trim(),
   export: () => "Exporting",
@@ -28,9 +29,6 @@ export class Jobs {
    */
   constructor(store, shown, notices) {
     Object.assign(this, { store, shown, notices });
-    for (const direction of ["forward", "backward", "both"]) {
-      element(direction).addEventListener("click", () => this.propagate(direction));
-    }
     element("stop").addEventListener("click", () => this.stop());
     element("follow").addEventListener("change", (event) => (this.#wantsToFollow = event.target.checked));
     element("export").addEventListener("click", () => this.openExport());
@@ -51,7 +49,7 @@ export class Jobs {
 
   /** Let the network carry the mask on the canvas through the video. */
   async propagate(direction) {
-    if (this.store.job) return this.notices.say("The server is busy. Wait until the work is done, or press Escape to stop.");
+    if (this.store.job) return this.notices.say(BUSY);
     const number = this.store.position;
     if (this.store.kind(number) === "none") {
       return this.notices.say(`Frame ${number} has no mask. Paint an object first, then propagate.`);
@@ -113,7 +111,7 @@ export class Jobs {
     element("export-result").replaceChildren();
     element("export-dialog").showModal();
     const isBusy = this.store.job && this.store.job.kind !== "export";
-    if (isBusy) this.notice({ level: "info", text: "The server is busy. Wait until the work is done, or stop it; then export." });
+    if (isBusy) this.notice({ level: "info", text: BUSY });
   }
 
   async #export() {

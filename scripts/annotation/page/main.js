@@ -13,7 +13,7 @@ import { Store } from "./store.js";
 import { Timeline } from "./timeline.js";
 import { Tools } from "./tools.js";
 import { View } from "./view.js";
-import { handleKeys, showKeys } from "./shortcuts.js";
+import { handleKeys, shortcuts, showKeys } from "./shortcuts.js";
 
 const STEP_ZOOM = 1.4;
 const element = (id) => document.getElementById(id);
@@ -29,7 +29,9 @@ function guide() {
   if (!store.hasAny("annotated") && !hasPropagated) {
     return "Paint an object in this frame. Then press F: the network carries the mask through the video.";
   }
-  if (store.kind(store.position) === "none") return "This frame has no mask. Press Shift+← to go back to the annotated frame.";
+  if (store.kind(store.position) === "none") {
+    return "This frame has no mask. Press Shift+← to go back to the annotated frame.";
+  }
   if (!hasPropagated) return "Press F to carry the mask through the video. To mark a second object first, press N.";
   const annotated = store.annotatedFrom(-1, 1);
   if (annotated !== null && store.annotatedFrom(annotated, 1) === null) {
@@ -95,47 +97,65 @@ function makePage() {
     if (number === null || number === undefined) notices.say(otherwise);
     else go(number);
   }
-  const step = (frames) => go(store.position + frames, true);
-  const previousAnnotated = () => goTo(store.annotatedFrom(store.position, -1), "No frame before this one is annotated.");
-  const nextAnnotated = () => goTo(store.annotatedFrom(store.position, 1), "No frame after this one is annotated.");
-  const nextUncertain = () => {
-    const frames = store.uncertainFrames();
-    const next = frames.find((number) => number > store.position) ?? frames[0];
-    goTo(next, "Nothing is known about uncertain frames. Propagate a mask first.");
+  const actions = {
+    choose: (tool) => tools.choose(tool),
+    changeSize: (direction) => tools.changeSize(direction),
+    apply: () => tools.apply(),
+    leave() {
+      if (tools.isPending) tools.leave();
+      else if (editing.edit) tools.cancel();
+      else jobs.stop();
+    },
+    chooseObject: (id) => store.object(id) && store.choose(id),
+    addObject: () => editing.addObject(),
+    undo: () => tools.back() || editing.undo(),
+    redo: () => editing.redo(),
+    clear: () => editing.clear(),
+    propagate: (direction) => jobs.propagate(direction),
+    step: (frames) => go(store.position + frames, true),
+    go,
+    last: () => go(video.frames - 1),
+    previousAnnotated: () => goTo(store.annotatedFrom(store.position, -1), "No frame before this one is annotated."),
+    nextAnnotated: () => goTo(store.annotatedFrom(store.position, 1), "No frame after this one is annotated."),
+    nextUncertain() {
+      const frames = store.uncertainFrames();
+      const next = frames.find((number) => number > store.position) ?? frames[0];
+      goTo(next, "Nothing is known about uncertain frames. Propagate a mask first.");
+    },
+    playOrPause() {
+      jobs.rest();
+      player.toggle();
+    },
+    zoom: (direction) => view.zoomBy(STEP_ZOOM ** direction),
+    fit: () => view.fit(),
+    help: () => element("shortcuts-dialog").showModal(),
   };
-  const undo = () => tools.back() || editing.undo();
-  const redo = () => editing.redo();
-  const zoom = (factor) => view.zoomBy(factor);
-  const openShortcuts = () => element("shortcuts-dialog").showModal();
-  function leave() {
-    if (tools.isPending) tools.leave();
-    else jobs.stop();
-  }
+  const groups = shortcuts(actions);
+  showKeys(groups, element("shortcuts-table"));
+  handleKeys(groups, (isDown) => {
+    pointer.isSpaceDown = isDown;
+    pointer.showCursor();
+  });
 
-  button("undo", "Undo (Ctrl+Z)", undo);
-  button("redo", "Redo (Ctrl+Shift+Z)", redo);
-  button("clear-frame", "Remove the mask of this frame (Delete)", () => editing.clear());
-  button("shortcuts", "Show all keys (?)", openShortcuts);
-  button("previous-annotated", "Previous annotated frame (Shift+←)", previousAnnotated);
-  button("next-annotated", "Next annotated frame (Shift+→)", nextAnnotated);
-  button("next-uncertain", "Next uncertain frame (U)", nextUncertain);
-  button("previous", "Previous frame (←)", () => step(-1));
-  button("next", "Next frame (→)", () => step(1));
-  button("play", "Play (K)", () => playOrPause());
-  button("zoom-out", "Zoom out (−)", () => zoom(1 / STEP_ZOOM));
-  button("zoom-in", "Zoom in (+)", () => zoom(STEP_ZOOM));
-  button("zoom-fit", "Show the whole frame (0)", () => view.fit());
+  button("undo", "Undo (Ctrl+Z)", actions.undo);
+  button("redo", "Redo (Ctrl+Shift+Z)", actions.redo);
+  button("clear-frame", "Remove the mask of this frame (Delete)", actions.clear);
+  button("shortcuts", "Show all keys (?)", actions.help);
+  button("previous-annotated", "Previous annotated frame (Shift+←)", actions.previousAnnotated);
+  button("next-annotated", "Next annotated frame (Shift+→)", actions.nextAnnotated);
+  button("next-uncertain", "Next uncertain frame (U)", actions.nextUncertain);
+  button("previous", "Previous frame (←)", () => actions.step(-1));
+  button("next", "Next frame (→)", () => actions.step(1));
+  button("play", "Play (K)", actions.playOrPause);
+  button("zoom-out", "Zoom out (−)", () => actions.zoom(-1));
+  button("zoom-in", "Zoom in (+)", () => actions.zoom(1));
+  button("zoom-fit", "Show the whole frame (0)", actions.fit);
+  button("forward", "Carry the mask of this frame to later frames (F)", () => actions.propagate("forward"));
+  button("backward", "Carry the mask of this frame to earlier frames (Shift+F)", () => actions.propagate("backward"));
+  button("both", "Carry the mask of this frame to later, then to earlier frames", () => actions.propagate("both"));
   element("frame-number").addEventListener("change", (event) => go(Math.round(Number(event.target.value)) || 0));
   element("frame-number").addEventListener("keydown", (event) => event.key === "Enter" && event.target.blur());
   element("until").addEventListener("change", (event) => event.target.blur()); // or the next key chooses an entry
-  element("forward").title = "Carry the mask of this frame to later frames (F)";
-  element("backward").title = "Carry the mask of this frame to earlier frames (Shift+F)";
-  element("both").title = "Carry the mask of this frame to later, then to earlier frames";
-
-  function playOrPause() {
-    jobs.rest();
-    player.toggle();
-  }
 
   function showPlaying() {
     const title = player.isPlaying ? "Pause (K)" : "Play (K)";
@@ -170,58 +190,6 @@ function makePage() {
     if (shown.masks.isSaving) event.preventDefault(); // the browser asks whether to leave
   });
 
-  const tool = (name) => () => tools.choose(name);
-  const groups = {
-    Tools: [
-      { keys: ["b"], label: "B", text: "Brush", run: tool("brush") },
-      { keys: ["e"], label: "E", text: "Eraser; with Shift all objects", run: tool("eraser") },
-      { keys: ["p"], label: "P", text: "Polygon", run: tool("polygon") },
-      { keys: ["g"], label: "G", text: "Box: GrabCut finds the object", run: tool("box") },
-      { keys: ["s"], label: "S", text: "Scribbles: GrabCut finds the object", run: tool("scribbles") },
-      { keys: ["["], label: "[", text: "Smaller brush", run: () => tools.changeSize(-1), repeats: true },
-      { keys: ["]"], label: "]", text: "Larger brush", run: () => tools.changeSize(1), repeats: true },
-      { keys: ["Enter"], label: "Enter", text: "Close the polygon, apply the scribbles", run: () => tools.apply() },
-      { keys: ["Escape"], label: "Esc", text: "Drop polygon or scribbles; else stop the propagation", run: leave },
-    ],
-    "Objects and masks": [
-      {
-        keys: ["1", "2", "3", "4", "5", "6", "7", "8", "9"],
-        label: "1 / … / 9",
-        text: "Draw object 1 … 9",
-        run: (key) => store.object(Number(key)) && store.choose(Number(key)),
-      },
-      { keys: ["n"], label: "N", text: "Add an object", run: () => editing.addObject() },
-      { keys: ["Ctrl+z"], label: "Ctrl+Z", text: "Undo", run: undo, repeats: true },
-      { keys: ["Ctrl+Shift+z", "Ctrl+y"], label: "Ctrl+Shift+Z / Ctrl+Y", text: "Redo", run: redo, repeats: true },
-      { keys: ["Delete"], label: "Delete", text: "Remove the mask of this frame", run: () => editing.clear() },
-    ],
-    Propagation: [
-      { keys: ["f"], label: "F", text: "Propagate forward", run: () => jobs.propagate("forward") },
-      { keys: ["Shift+f"], label: "Shift+F", text: "Propagate backward", run: () => jobs.propagate("backward") },
-      { keys: ["u"], label: "U", text: "Next uncertain frame", run: nextUncertain },
-    ],
-    Frames: [
-      { keys: ["ArrowLeft"], label: "←", text: "Previous frame", run: () => step(-1), repeats: true },
-      { keys: ["ArrowRight"], label: "→", text: "Next frame", run: () => step(1), repeats: true },
-      { keys: ["Shift+ArrowLeft"], label: "Shift+←", text: "Previous annotated frame", run: previousAnnotated },
-      { keys: ["Shift+ArrowRight"], label: "Shift+→", text: "Next annotated frame", run: nextAnnotated },
-      { keys: ["Home"], label: "Home", text: "First frame", run: () => go(0) },
-      { keys: ["End"], label: "End", text: "Last frame", run: () => go(video.frames - 1) },
-      { keys: ["k"], label: "K", text: "Play, pause", run: playOrPause },
-    ],
-    View: [
-      { keys: ["+", "="], label: "+ / Wheel", text: "Zoom in", run: () => zoom(STEP_ZOOM), repeats: true },
-      { keys: ["-"], label: "− / Wheel", text: "Zoom out", run: () => zoom(1 / STEP_ZOOM), repeats: true },
-      { keys: ["0"], label: "0", text: "Show the whole frame", run: () => view.fit() },
-      { label: "Space+drag / Middle button / Two fingers", text: "Move the frame" },
-      { keys: ["?"], label: "?", text: "Show these keys", run: openShortcuts },
-    ],
-  };
-  showKeys(groups, element("shortcuts-table"));
-  handleKeys(groups, (isDown) => {
-    pointer.isSpaceDown = isDown;
-    pointer.showCursor();
-  });
   return { shown, jobs, history, view };
 }
 
@@ -272,7 +240,8 @@ async function connect() {
 function lose() {
   store.isLocked = true;
   element("lost-text").textContent =
-    "The server has stopped. Your masks are saved. To go on, start the same command again and use the page that it opens.";
+    "The server has stopped. Your masks are saved. " +
+    "To go on, start the same command again and use the page that it opens.";
   element("lost").hidden = false;
   store.emit("saving");
 }

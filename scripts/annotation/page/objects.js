@@ -56,7 +56,8 @@ export class Objects {
     row.dataset.id = id;
     const radio = made("input", { type: "radio", name: "object", value: id, ariaLabel: `Draw object ${id}` });
     radio.addEventListener("change", () => this.store.choose(id));
-    const number = made("label", { className: "number", title: id < 10 ? `Draw object ${id} (${id})` : `Draw object ${id}` });
+    const key = id < 10 ? ` (${id})` : "";
+    const number = made("label", { className: "number", title: `Draw object ${id}${key}` });
     number.append(radio, String(id));
     const colour = made("input", { type: "color", ariaLabel: `Colour of object ${id}`, title: "Colour" });
     colour.addEventListener("input", () => {

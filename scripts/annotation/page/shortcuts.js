@@ -28,10 +28,70 @@ function isNative(target, key) {
 }
 
 /**
- * Handle keys.
- * @param groups the table: {title: [{keys, label, text, run, repeats}]}. `keys`: names as `nameOf` gives them; `label`: the
- * keys as the help shows them; `text`: what they do; `run`: does this (entries without only tell); `repeats`: whether a key
+ * The table of keys, in groups by title. An entry has `keys`: names as `nameOf` gives them; `label`: the keys as the
+ * help shows them; `text`: what they do; `run`: does this (an entry without it only tells); `repeats`: whether a key
  * that is held down does it again and again.
+ * @param actions what the page can do, by name.
+ */
+export function shortcuts(actions) {
+  const tool = (key, name, text) => ({ keys: [key], label: key.toUpperCase(), text, run: () => actions.choose(name) });
+  return {
+    Tools: [
+      tool("b", "brush", "Brush"),
+      tool("e", "eraser", "Eraser; with Shift all objects"),
+      tool("p", "polygon", "Polygon"),
+      tool("g", "box", "Box: GrabCut finds the object"),
+      tool("s", "scribbles", "Scribbles: GrabCut finds the object"),
+      { keys: ["["], label: "[", text: "Smaller brush", run: () => actions.changeSize(-1), repeats: true },
+      { keys: ["]"], label: "]", text: "Larger brush", run: () => actions.changeSize(1), repeats: true },
+      { keys: ["Enter"], label: "Enter", text: "Close the polygon, apply the scribbles", run: actions.apply },
+      { keys: ["Escape"], label: "Esc", text: "Drop polygon or scribbles, stop the propagation", run: actions.leave },
+    ],
+    "Objects and masks": [
+      {
+        keys: ["1", "2", "3", "4", "5", "6", "7", "8", "9"],
+        label: "1 / … / 9",
+        text: "Draw object 1 … 9",
+        run: (key) => actions.chooseObject(Number(key)),
+      },
+      { keys: ["n"], label: "N", text: "Add an object", run: actions.addObject },
+      { keys: ["Ctrl+z"], label: "Ctrl+Z", text: "Undo", run: actions.undo, repeats: true },
+      {
+        keys: ["Ctrl+Shift+z", "Ctrl+y"],
+        label: "Ctrl+Shift+Z / Ctrl+Y",
+        text: "Redo",
+        run: actions.redo,
+        repeats: true,
+      },
+      { keys: ["Delete"], label: "Delete", text: "Remove the mask of this frame", run: actions.clear },
+    ],
+    Propagation: [
+      { keys: ["f"], label: "F", text: "Propagate forward", run: () => actions.propagate("forward") },
+      { keys: ["Shift+f"], label: "Shift+F", text: "Propagate backward", run: () => actions.propagate("backward") },
+      { keys: ["u"], label: "U", text: "Next uncertain frame", run: actions.nextUncertain },
+    ],
+    Frames: [
+      { keys: ["ArrowLeft"], label: "←", text: "Previous frame", run: () => actions.step(-1), repeats: true },
+      { keys: ["ArrowRight"], label: "→", text: "Next frame", run: () => actions.step(1), repeats: true },
+      { keys: ["Shift+ArrowLeft"], label: "Shift+←", text: "Annotated frame before", run: actions.previousAnnotated },
+      { keys: ["Shift+ArrowRight"], label: "Shift+→", text: "Annotated frame after", run: actions.nextAnnotated },
+      { keys: ["Home"], label: "Home", text: "First frame", run: () => actions.go(0) },
+      { keys: ["End"], label: "End", text: "Last frame", run: actions.last },
+      { keys: ["k"], label: "K", text: "Play, pause", run: actions.playOrPause },
+    ],
+    View: [
+      { keys: ["+", "="], label: "+ / Wheel", text: "Zoom in", run: () => actions.zoom(1), repeats: true },
+      { keys: ["-"], label: "− / Wheel", text: "Zoom out", run: () => actions.zoom(-1), repeats: true },
+      { keys: ["0"], label: "0", text: "Show the whole frame", run: actions.fit },
+      { label: "Space+drag / Middle button / Two fingers", text: "Move the frame" },
+      { keys: ["?"], label: "?", text: "Show these keys", run: actions.help },
+    ],
+  };
+}
+
+/**
+ * Handle keys.
+ * @param groups the table, as `shortcuts` gives it.
  * @param onSpace is called with whether the space bar is down.
  */
 export function handleKeys(groups, onSpace) {

@@ -62,7 +62,7 @@ export class Shown {
     this.store.emit("position");
   }
 
-  /** Show frames that come faster than they can be fetched: each is shown to the end, and outdated ones are left out. */
+  /** Show frames that come faster than they can be fetched: each one is shown, but those that are outdated by then. */
   async follow(number) {
     this.#waiting = this.#clamped(number);
     this.#ask(this.#waiting);

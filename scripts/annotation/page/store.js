@@ -15,7 +15,10 @@ export class Store {
   isLocked = false; // the server is gone: no stroke could be saved
   #listeners = new Map();
 
-  /** Call `listener` whenever `topic` changes: state, objects, current, frames, job, position, shown, tool or edit. */
+  /**
+   * Call `listener` at every event of a topic: "state", "objects", "current" (object), "frames" (kinds, uncertainty),
+   * "job", "position", "shown" (a frame is on the canvas), "edit" (of its mask), "saving", "tool" or "error".
+   */
   on(topic, listener) {
     if (!this.#listeners.has(topic)) this.#listeners.set(topic, []);
     this.#listeners.get(topic).push(listener);

@@ -28,7 +28,9 @@ export class Tools {
       box: new Box(this, editing),
       scribbles: new Scribbles(this, editing),
     };
-    for (const name of Object.keys(this.#tools)) element(`tool-${name}`).addEventListener("click", () => this.choose(name));
+    for (const name of Object.keys(this.#tools)) {
+      element(`tool-${name}`).addEventListener("click", () => this.choose(name));
+    }
     this.sizeInput = element("brush-size");
     this.sizeInput.value = Math.round(Math.min(view.size.width, view.size.height) / 20);
     this.sizeInput.addEventListener("input", () => this.#showSize());

@@ -9,7 +9,7 @@ const MOST_ZOOM = 40;
 const MARGIN = 8; // CSS pixels around the whole frame
 
 export class View {
-  /** Draws the marks of the tools and the brush: (context, view) → nothing. Coordinates are CSS pixels of the stage. */
+  /** Draws the marks of the tools: (context, view) → nothing. Coordinates are CSS pixels of the stage. */
   drawMarks = () => {};
   scale = 1; // CSS pixels for a pixel of the frame
   #x = 0; // the frame's left top corner, in CSS pixels of the stage
@@ -184,11 +184,10 @@ export class View {
   }
 
   #drawLines(context) {
-    const [start, end] = [
-      this.toFrame({ x: 0, y: 0 }),
-      this.toFrame({ x: this.stage.clientWidth, y: this.stage.clientHeight }),
-    ];
-    const seen = { left: Math.floor(start.x), top: Math.floor(start.y), right: Math.ceil(end.x), bottom: Math.ceil(end.y) };
+    const start = this.toFrame({ x: 0, y: 0 });
+    const end = this.toFrame({ x: this.stage.clientWidth, y: this.stage.clientHeight });
+    const [left, top] = [Math.floor(start.x), Math.floor(start.y)];
+    const seen = { left, top, right: Math.ceil(end.x), bottom: Math.ceil(end.y) };
     context.lineWidth = 2 / this.scale;
     context.lineCap = "square";
     for (const [id, path] of this.overlay.lines(this.#ids, clipped(seen, this.size))) {
