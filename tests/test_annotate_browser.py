@@ -1,6 +1,7 @@
 """The annotation tool in a real browser: from an empty folder to an export, by mouse, pen, finger and keyboard."""
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -41,8 +42,12 @@ class Server:
 
     def __init__(self, process: subprocess.Popen, output: Path) -> None:
         self.process, self.output = process, output
-        lines = iter(process.stdout.readline, "")
-        self.address = next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))
+
+    @functools.cached_property
+    def address(self) -> str:
+        """The address of the page; waits until the server listens."""
+        lines = iter(self.process.stdout.readline, "")
+        return next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))
 
     def get(self, path: str) -> requests.Response:
         return requests.get(f"{self.address}api/{path}", timeout=30)
@@ -277,15 +282,16 @@ def test_killing_the_server_loses_no_mask(browser, tmp_path):
             pictures[number] = canvas(page)
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
+    with serving(clip, output) as server:
         wait(page, lambda: shown(page, "#lost"))
         assert "start the same command again" in text(page, "#lost")
         known = kinds(page, length)
         assert "none" in known
-    with serving(clip, output) as server:
+
         page = opened(browser, server)
         assert all("net::ERR" in entry["message"] for entry in page.get_log("browser"))  # while there was no server
         now = kinds(page, length)
-        assert [kind for kind, before in zip(now, known, strict=True) if before != "none"] == [
+        assert [now[number] for number in range(length) if known[number] != "none"] == [
             kind for kind in known if kind != "none"
         ]
         for number, picture in pictures.items():
