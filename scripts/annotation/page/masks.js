@@ -39,6 +39,8 @@ export class Masks {
       if (entry.revision < known) continue; // an event has told of a newer one meanwhile
       if (entry.revision > known && known >= 0) this.onChanged(number);
       this.#revisions.set(number, entry.revision);
+      // After a refused stroke the page thinks otherwise.
+      if (this.store.kind(number) !== entry.kind) this.store.setFrame(number, entry.kind, null);
       return Object.assign(entry, { isUnsaved: false });
     }
   }
