@@ -4,6 +4,7 @@ import { polygonSpans } from "./raster.js";
 
 const NEAR = 10; // CSS pixels: a click this close to the first corner closes the polygon
 const DOUBLE = 400; // ms between the clicks of a double click
+const SAME = 5; // CSS pixels between the clicks of a double click; corners that are set fast lie farther apart
 
 export class Polygon {
   hint = "Click the corners. Enter, a double click or a click on the first corner closes the polygon.";
@@ -27,15 +28,15 @@ export class Polygon {
     return this.#corners.length > 2;
   }
 
-  #isNear(point, corner) {
-    return this.tools.view.scale * Math.hypot(point.x - corner.x, point.y - corner.y) < NEAR;
+  #isWithin(distance, point, corner) {
+    return this.tools.view.scale * Math.hypot(point.x - corner.x, point.y - corner.y) < distance;
   }
 
   down(point) {
     const now = performance.now();
-    const isDouble = now - this.#clicked < DOUBLE && this.#isNear(point, this.#corners.at(-1) ?? point);
+    const isDouble = now - this.#clicked < DOUBLE && this.#isWithin(SAME, point, this.#corners.at(-1) ?? point);
     this.#clicked = now;
-    const closes = this.canApply && (isDouble || this.#isNear(point, this.#corners[0]));
+    const closes = this.canApply && (isDouble || this.#isWithin(NEAR, point, this.#corners[0]));
     if (closes) return this.apply();
     if (isDouble && this.isPending) return;
     this.#corners.push(point);
