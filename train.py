@@ -346,7 +346,7 @@ def training_state(
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # all passes have the same shapes
     average = None if decay is None else averaged(network, decay)
-    state = TrainingState(network, optimizer, schedule, scaler, average)
+    state = TrainingState(network, optimizer, schedule, scaler, average=average)
     if content:
         state.restore(content)
     return state

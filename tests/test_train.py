@@ -318,7 +318,7 @@ def test_no_checkpoint_is_kept_of_weights_that_are_no_numbers(small_network, tmp
     parameter.data.view(-1)[0] = float("nan")
     optimizer = torch.optim.Adam(network.parameters())
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
-    state = TrainingState(network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), iteration=7)
+    state = TrainingState(network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), 7)
     with pytest.raises(InputError, match=r"key_encoder.*no longer finite after iteration 7.*resume"):
         RunFolder(tmp_path, "run").save(state)
     assert not list(tmp_path.rglob("*.pth"))

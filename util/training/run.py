@@ -31,8 +31,8 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
-    average: AveragedModel | None = None  # the moving average of the network over the iterations, see `averaged`
     iteration: int = 0  # the number of finished iterations
+    average: AveragedModel | None = None  # the moving average of the network over the iterations, see `averaged`
 
     @property
     def result(self) -> RDE_VOS:
