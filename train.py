@@ -93,7 +93,8 @@ def train(arguments: argparse.Namespace, recipe: Recipe, device: torch.device, p
         run.claim(configuration(arguments, recipe, terms, network), arguments.resume)
     processes.wait()
     state = training_state(network, recipe, device, dtype, arguments.average, content)
-    model = data_parallel(arguments, ClipTrainer(network, terms, recompute=arguments.recompute), device, processes)
+    trainer = ClipTrainer(network, terms, rollout=arguments.rollout, recompute=arguments.recompute)
+    model = data_parallel(arguments, trainer, device, processes)
     validation = chosen_validation(arguments, run, processes, inference_dtype(device, amp=dtype is not None))
     if processes.is_main:
         run.note_start(state.iteration, started_with(arguments))
@@ -288,6 +289,8 @@ def configuration(arguments: argparse.Namespace, recipe: Recipe, terms: LossTerm
     """The settings that the trained weights depend on, for the run's folder."""
     config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
     config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
+    if arguments.rollout:
+        config["rollout"] = arguments.rollout
     if arguments.average is not None:
         config["average"] = arguments.average
     return config | {"recipe": asdict(recipe), "losses": asdict(terms), "network": asdict(network.config)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -73,20 +74,29 @@ class ClipTrainer(nn.Module):
     where more than three updates lead. Clips of three frames (stage 0) have the STM bank only, which segments frames 1
     and 2.
 
+    With a ``rollout`` a clip is segmented as in inference instead: the bank is 2F+L+RDE, starts from the true masks of
+    frame 0, and takes in every predicted frame. The first predicted frames get no gradients and no loss. So the network
+    meets the errors that grow while its own masks return to it, and learns to undo these errors. Most frames cost a
+    forward pass only. L_Seg is the only loss.
+
     The trainer is a module, so that data-parallel training can wrap the whole pass.
 
     Args:
         network: the network to train.
         terms: the terms of the loss; by default those of the paper.
+        rollout: how many frames after frame 0 are segmented without gradients; 0 for the paper's training.
         recompute: whether encoders and decoder drop their activations and compute them again in the backward pass. The
             gradients are the same; the pass takes less memory and more time. Norms that learn then count each batch
             twice in their running averages.
     """
 
-    def __init__(self, network: RDE_VOS, terms: LossTerms | None = None, *, recompute: bool = False) -> None:
+    def __init__(
+        self, network: RDE_VOS, terms: LossTerms | None = None, *, rollout: int = 0, recompute: bool = False
+    ) -> None:
         super().__init__()
         self.network = network
         self.terms = terms or LossTerms()
+        self.rollout = rollout
         self.recompute = recompute
 
     def forward(self, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor, share: float) -> ClipResult:
@@ -95,17 +105,24 @@ class ClipTrainer(nn.Module):
         Args:
             frames: ImageNet-normalised [B,T,3,H,W]; T is 5 or a larger odd number, or 3 for static images.
             masks: true masks of K objects [B,T,K,H,W], 0 or 1, that do not overlap.
-            perturbed: perturbed masks of frame 0 [B,K,H,W], 0 or 1, which the memory banks start from.
+            perturbed: perturbed masks of frame 0 [B,K,H,W], 0 or 1, which the paper's memory banks start from.
             selector: [B,K], 1 where a clip has an object in the slot, 0 where the slot is empty.
             share: share of the pixels that L_Seg counts; see `model.losses.hard_pixel_share`.
 
         Raises:
-            ValueError: the number of frames is even or less than 3.
+            ValueError: the number of frames is even or less than 3, or leaves less than two frames after the rollout.
         """
-        if frames.shape[1] < 3 or frames.shape[1] % 2 == 0:
-            raise ValueError(f"clips have an odd number of frames from 3 on, not {frames.shape[1]}")
+        length = frames.shape[1]
+        if length < 3 or length % 2 == 0:
+            raise ValueError(f"clips have an odd number of frames from 3 on, not {length}")
+        if self.rollout and length < self.rollout + 3:  # a frame that SAM learns to fold, and a frame to read the RDE
+            raise ValueError(
+                f"a rollout of {self.rollout} frames needs clips of {self.rollout + 3} frames, not {length}"
+            )
         clip = _Clip(self, frames, masks, perturbed, selector, share)
-        if frames.shape[1] == 3:
+        if self.rollout:
+            clip.train_rollout()
+        elif length == 3:
             clip.train_static()
         else:
             clip.train_video()
@@ -134,17 +151,37 @@ class _Clip:
         self.loss_terms: dict[str, Tensor] = {}
         self.predicted: dict[int, Tensor] = {}
 
-        # One pass for all features that do not depend on masks. No bank remembers the last frame, and no bank decodes
-        # the first one. The frames with the same number in their clips stay together.
-        batch, length = frames.shape[:2]
-        features = self.run(self.network.encode_key, frames.transpose(0, 1).flatten(0, 1))
-        self.length = length
-        self.keys, self.query_values = features.key.chunk(length), features.query_value.chunk(length)
-        for_values = self.run(self.network.prepare_encoding, features.f16[:-batch])
-        self.for_values = list(zip(*(part.chunk(length - 1) for part in for_values), strict=True))
-        for_masks = self.run(self.network.prepare_decoding, KeyFeatures(*(part[batch:] for part in features)))
-        by_frame = zip(*(part.chunk(length - 1) for part in for_masks), strict=True)
-        self.for_masks = dict(enumerate(map(PreparedDecoding._make, by_frame), start=1))
+        self.length = frames.shape[1]
+        self.rollout = range(1, 1 + trainer.rollout)
+        # By the number of the frame: the features that do not depend on masks.
+        self.keys: dict[int, Tensor] = {}
+        self.query_values: dict[int, Tensor] = {}
+        self.for_values: dict[int, tuple[Tensor, ...]] = {}
+        self.for_masks: dict[int, PreparedDecoding] = {}
+        self.compute_features([t for t in range(self.length) if t not in self.rollout])
+        if self.rollout:
+            with torch.no_grad():
+                self.compute_features(list(self.rollout))
+
+    def compute_features(self, numbers: list[int]) -> None:
+        """Compute the features that do not depend on masks for the frames of some numbers, in one pass.
+
+        No bank remembers the last frame, and no bank decodes the first one. The frames with the same number in their
+        clips stay together.
+        """
+        remembered = [t for t in numbers if t < self.length - 1]
+        decoded = [t for t in numbers if t > 0]
+        batch = len(self.frames)
+        features = self.run(self.network.encode_key, self.frames[:, numbers].transpose(0, 1).flatten(0, 1))
+        for_values = self.run(self.network.prepare_encoding, features.f16[: batch * len(remembered)])
+        of_decoded = KeyFeatures(*(part[-batch * len(decoded) :] for part in features))
+        for_masks = self.run(self.network.prepare_decoding, of_decoded)
+        self.keys |= zip(numbers, features.key.split(batch), strict=True)
+        self.query_values |= zip(numbers, features.query_value.split(batch), strict=True)
+        by_frame = zip(*(part.split(batch) for part in for_values), strict=True)
+        self.for_values |= zip(remembered, by_frame, strict=True)
+        by_frame = zip(*(part.split(batch) for part in for_masks), strict=True)
+        self.for_masks |= zip(decoded, map(PreparedDecoding._make, by_frame), strict=True)
 
     def train_static(self) -> None:
         """Stage 0: three deformations of one image, and the STM bank alone."""
@@ -185,6 +222,22 @@ class _Clip:
         self.segmentation_loss(t, logits)
         if self.terms.unbiased_guidance:
             self.guidance_loss(t, readout, self.read(stm, t))
+
+    def train_rollout(self) -> None:
+        """Segment all frames as the engine does with θ = 1; only the frames after the rollout have losses."""
+        value = self.run(self.network.encode_value, self.frames[:, 0], self.for_values[0], self.first_masks)
+        first = rde = (self.keys[0], value)
+        bank = [first]
+        for t in range(1, self.length):
+            with torch.set_grad_enabled(t not in self.rollout and torch.is_grad_enabled()):
+                memory = reduce(_Memory.append, map(self.by_position, bank))
+                (logits,) = self.decode(t, self.read(memory, t))
+                if t not in self.rollout:
+                    self.segmentation_loss(t, logits)
+                if t < self.length - 1:
+                    latest = (self.keys[t], self.encode(t, logits))
+                    rde = self.network.aggregate(rde, latest)
+                    bank = [first, first, latest, rde]
 
     def encode_first(self) -> tuple[Tensor, Tensor | None]:
         """The values [B,K,Cv,h,w] of frame 0 with the perturbed masks and, for L_MC, with the true masks.

@@ -49,6 +49,11 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help="frames of a clip in stages 1 to 3, an odd number; longer clips show SAM more updates (default: 5)",
     )  # fmt: skip
     data.add_argument(
+        "--rollout", type=non_negative, default=0, metavar="R",
+        help="segment R frames of each clip as in inference, without gradients, and train on the frames after them "
+        "(default: 0, the paper's training)",
+    )  # fmt: skip
+    data.add_argument(
         "--workers", type=non_negative, default=8, help="loading processes of each training process (default: 8)"
     )
 
