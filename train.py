@@ -182,7 +182,7 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     """The recipe of the stage with the changes of the flags.
 
     Raises:
-        InputError: the warm-up or the crop size cannot be used.
+        InputError: the warm-up, the crop size or the rollout cannot be used.
     """
     recipe = RECIPES[arguments.stage]
     if arguments.iterations is not None:
@@ -192,6 +192,11 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = replace(recipe, **changes)
     if recipe.warm_up[0] > recipe.warm_up[1]:
         raise InputError(f"--warm_up {recipe.warm_up[0]} {recipe.warm_up[1]} ends before it starts; give START END")
+    if arguments.rollout and arguments.stage == 0:
+        raise InputError("--rollout needs videos, but stage 0 trains on images; leave the flag out")
+    if arguments.rollout and arguments.frames < arguments.rollout + 3:
+        enough = (arguments.rollout + 3) | 1  # clips have an odd number of frames
+        raise InputError(f"--rollout {arguments.rollout} needs longer clips; give --frames {enough} or more")
     if arguments.crop_size < 32 or arguments.crop_size % STRIDE:
         raise InputError(f"--crop_size {arguments.crop_size} is no multiple of {STRIDE} from 32 on; 384 is the paper's")
     return recipe

@@ -9,6 +9,7 @@ import torch
 
 from conftest import GOLDENS, SMALL, tensors
 from model import RDE_VOS
+from model.inference import InferenceCore
 from model.losses import bootstrapped_cross_entropy, channel_divergence, hard_pixel_share
 from model.training import ClipTrainer, LossTerms
 from plain import train_pass
@@ -250,6 +251,42 @@ def test_recomputed_activations_give_the_same_gradients(small_network, small_bat
     frames, *others = small_batch
     with torch.no_grad():
         assert not ClipTrainer(small_network, recompute=True)(frames, *others, share=0.5).loss.requires_grad
+
+
+def test_a_rollout_gives_the_masks_of_the_engine(small_network, small_batch):
+    frames, masks, *_ = small_batch
+    order = [0, 1, 2, 3, 4, 3, 2]
+    frames, masks = frames[:1, order], masks[:1, order]
+    batch = frames, masks, torch.zeros_like(masks[:, 0]), torch.ones(1, 2)  # the perturbed masks are not read
+    with torch.no_grad():
+        predicted = ClipTrainer(small_network, rollout=4)(*batch, share=1.0).masks
+    core = InferenceCore(small_network, bank="2F+L+RDE", mem_every=1, top_k=1000)
+    ids = (masks[0, 0] * torch.tensor([1, 2])[:, None, None]).sum(0).long()
+    assert set(ids.unique().tolist()) == {0, 1, 2}
+    engine = [core.step(frame, ids if t == 0 else None) for t, frame in enumerate(frames[0])]
+    assert set(predicted) == {5, 6}
+    for t, masks_of_frame in predicted.items():
+        torch.testing.assert_close(masks_of_frame[0], engine[t][1:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_rollout_has_neither_gradients_nor_losses(small_network, small_batch, recompute):
+    network = copy.deepcopy(small_network).train()
+    frames, masks, *rest = small_batch
+    order = [0, 1, 2, 3, 4, 3, 2]
+    frames = frames[:, order].requires_grad_()
+    result = ClipTrainer(network, rollout=4, recompute=recompute)(frames, masks[:, order], *rest, share=1.0)
+    assert set(result.terms) == {"ce_5", "ce_6"}
+    torch.testing.assert_close(result.loss, (result.terms["ce_5"] + result.terms["ce_6"]) / 2)
+    result.loss.backward()
+    moved = [bool(gradient.any()) for gradient in frames.grad.transpose(0, 1)]
+    assert moved == [True, False, False, False, False, True, True]
+    assert all(parameter.grad is not None for parameter in network.parameters())  # data-parallel training needs each
+
+
+def test_a_rollout_leaves_two_frames(small_network, small_batch):
+    with pytest.raises(ValueError, match="a rollout of 3 frames needs clips of 6 frames, not 5"):
+        ClipTrainer(small_network, rollout=3)(*small_batch, share=1.0)
 
 
 def test_the_pass_compiles_into_one_graph(small_network, small_batch):

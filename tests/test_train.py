@@ -446,8 +446,10 @@ def test_wrong_input_is_refused(train, command, toy, tmp_path):
         (("--crop_size", 60), "--crop_size 60"),
         (("--frames", 6), "6 is no odd number"),
         (("--workers", -1), "--workers"),
+        (("--rollout", 2), "--rollout needs videos"),
     ):
         assert_refused(train(0, "other", *scratch, *flags), mentioned)
+    assert_refused(train(2, "other", *scratch, "--rollout", 3), "--rollout 3", "--frames 7")
     everything = ("--freeze", "key_encoder", "mask_encoder", "decoder")
     assert_refused(train(0, "other", *scratch, *everything), "--freeze", "name fewer parts")
     assert not (tmp_path / "other").exists()
