@@ -402,3 +402,13 @@ def test_train_py_takes_no_numbers_that_it_cannot_use(inline, tmp_path, flag, va
     result = inline("train.py", "--stage", 0, "--id", "run", "--runs", tmp_path, flag, value)
     assert_refused(result, flag, str(value))
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_start_although_opencv_has_threads():
+    program = (
+        "import cv2, numpy; from util.parallel import in_processes; cv2.setNumThreads(4); "
+        "cv2.GaussianBlur(numpy.zeros((2000, 2000, 4), numpy.uint8), (31, 31), 5); "
+        "print(*in_processes(abs, [-1, -2], 2))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "1 2\n", result.stderr

@@ -1,5 +1,6 @@
 """Independent pieces of work, shared out over all cores."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,10 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
     """
     if not items:
         return
-    with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(items)), initializer=_start_worker) as pool:
+    # A forked copy of this process would wait forever for the threads that OpenCV has started here and the copy lacks.
+    fresh = multiprocessing.get_context("spawn")
+    count = min(workers or os.cpu_count() or 1, len(items))
+    with ProcessPoolExecutor(count, mp_context=fresh, initializer=_start_worker) as pool:
         try:
             for future in [pool.submit(work, item) for item in items]:
                 yield future.result()
