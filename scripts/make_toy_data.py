@@ -29,6 +29,7 @@ _HELP = {
     "cutouts": "take some objects and sceneries from the photographs in Debian's packages tuxpaint-stamps-default and "
     "plasma-workspace-wallpapers, mate-backgrounds and lomiri-wallpapers-16.04",
     "hard": "let objects turn, grow tenfold and have spray around them, and shake, pan and zoom the camera",
+    "lead": "let the annotated objects stand out: few others are around, none looks alike, and most turn",
     "photos": "cut some textures from the photographs in the packages scikit-image and scikit-learn",
 }
 

@@ -259,6 +259,18 @@ def test_hard_objects_grow_and_shrink_more():
     assert largest_change(hard=True) > 3 > largest_change(hard=False)
 
 
+def test_leading_objects_turn_and_have_few_others_around():
+    scenes = [random_scene(np.random.default_rng(seed), 72, 128, 20, [1, 2], lead=True) for seed in range(30)]
+    usual = [random_scene(np.random.default_rng(seed), 72, 128, 20, [1, 2]) for seed in range(30)]
+    leading = [actor.figure for scene in scenes for actor in scene.actors if actor.label]
+    assert sum(isinstance(figure, Turntable) for figure in leading) > len(leading) / 2
+    assert len({id(actor.figure) for scene in scenes for actor in scene.actors}) == sum(len(s.actors) for s in scenes)
+    assert sum(len(scene.actors) for scene in scenes) < sum(len(scene.actors) for scene in usual)
+    frame, ids = scenes[0].frame(7)
+    assert np.array_equal(ids, scenes[0].ids(7)) and set(np.unique(ids).tolist()) <= {0, 1, 2}
+    assert np.array_equal(frame, random_scene(np.random.default_rng(0), 72, 128, 20, [1, 2], lead=True).frame(7)[0])
+
+
 def square(colour: int) -> Figure:
     """A rigid square of one unit and one colour."""
     picture = np.full((64, 64, 4), 255, np.uint8)

@@ -44,6 +44,8 @@ class ToySettings:
         photos: whether some of the textures are cut from photographs.
         cutouts: whether some objects and some sceneries are photographs; see `toy.cutouts`.
         hard: whether objects turn, grow tenfold and have spray around them, and the camera is unsteady.
+        lead: whether the annotated objects stand out, as in DAVIS: few other objects are around, and none looks alike.
+            Most of these objects turn, and many have several colours.
     """
 
     seed: int = 0
@@ -62,6 +64,7 @@ class ToySettings:
     photos: bool = False
     cutouts: bool = False
     hard: bool = False
+    lead: bool = False
 
 
 def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, progress: bool = False) -> None:
@@ -116,7 +119,7 @@ def _claim(root: Path, settings: ToySettings) -> None:
     if not note.is_file() and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
         raise InputError(f"{root} holds something other than toy data; choose a new folder")
     described = asdict(settings)
-    for name in ("leave", "cutouts", "hard"):
+    for name in ("leave", "cutouts", "hard", "lead"):
         if not described[name]:
             del described[name]  # the notes of data that was drawn before there was this setting do not have it
     for name, found, wanted in claim(note, described):
@@ -183,7 +186,7 @@ def _pictures(photos: bool, cutouts: bool) -> Pictures:
 
 def _style(settings: ToySettings) -> dict[str, Any]:
     """Return the arguments of `random_scene` that say what a scene is made of, and how hard it is to follow."""
-    return {"pictures": _pictures(settings.photos, settings.cutouts), "hard": settings.hard}
+    return {"pictures": _pictures(settings.photos, settings.cutouts), "hard": settings.hard, "lead": settings.lead}
 
 
 class _Video:

@@ -24,6 +24,7 @@ def random_object(
     colours: Sequence[np.ndarray],
     unseen: bool,
     hard: bool,
+    lead: bool = False,
 ) -> tuple[Figure | Turntable, Outline, str, float]:
     """Return a random object.
 
@@ -35,6 +36,7 @@ def random_object(
         colours: mean colours of the scenery, float RGB [3] from 0 to 255. The object may have the same colours.
         unseen: whether the object may have a category that no training video shows.
         hard: whether the object may turn and have many colours.
+        lead: whether the object turns more often, and more often has many colours.
 
     Returns:
         the object, the outline of its front, its category, and its size in pixels per unit.
@@ -42,9 +44,9 @@ def random_object(
     if pictures.cutouts and rng.random() < 0.5:
         category, size, side = _photographed(rng, area, frame, pictures)
     else:
-        category, size, side = _drawn(rng, area, frame, pictures, colours, unseen, hard)
+        category, size, side = _drawn(rng, area, frame, pictures, colours, unseen, hard, lead)
     front, outline = side(False)
-    if hard and rng.random() < 0.45:
+    if (hard or lead) and rng.random() < (0.8 if lead else 0.45):
         return _turning(rng, front, outline, side), outline, category, size
     return front, outline, category, size
 
@@ -73,6 +75,7 @@ def _drawn(
     colours: Sequence[np.ndarray],
     unseen: bool,
     hard: bool,
+    lead: bool,
 ) -> tuple[str, float, _Side]:
     """Return the category, the size and the sides of an object that is drawn."""
     glides = hard and rng.random() < 0.06
@@ -82,7 +85,7 @@ def _drawn(
     near = [pick(rng, colours) * log_uniform(rng, 0.8, 1.25)] if rng.random() < 0.25 else []
     palette = [*near, *(colour(rng) for _ in range(5))]
     rng.shuffle(palette)
-    patchwork = hard and rng.random() < 0.3
+    patchwork = (hard or lead) and rng.random() < (0.6 if lead else 0.3)
 
     def side(other: bool) -> tuple[Figure, Outline]:
         shapes = random_plan(rng, unseen)[0] if other else parts

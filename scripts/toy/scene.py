@@ -335,6 +335,7 @@ def random_scene(
     unseen: bool = False,
     pictures: Pictures | None = None,
     hard: bool = False,
+    lead: bool = False,
     leave: float = 0.0,
 ) -> Scene:
     """Return a random video.
@@ -349,6 +350,8 @@ def random_scene(
         pictures: the photographs that the scene may be made of; None for a scene without photographs.
         hard: whether objects may turn, grow and shrink tenfold, have many colours, and have spray around them, and
             whether the camera may be unsteady and thin things may be in front.
+        lead: whether the annotated objects stand out: few other objects are around, none looks alike, and most of the
+            annotated ones turn.
         leave: if it is above 0, every annotated object leaves the picture again and again, for at least this time, and
             comes back at least once. ``span`` is at least `LEAST_SPAN` times as long.
 
@@ -366,8 +369,9 @@ def random_scene(
     light = random_light(rng, height, width)
     actors: list[Actor] = []
     largest = 0.5 / len(labels) ** 0.5
-    for label in [*labels, *[0] * int(rng.choice(5, p=[0.3, 0.3, 0.2, 0.1, 0.1]))]:
-        twins = [actor for actor in actors if actor.label]
+    others = int(rng.choice(5, p=[0.6, 0.3, 0.1, 0, 0] if lead else [0.3, 0.3, 0.2, 0.1, 0.1]))
+    for label in [*labels, *[0] * others]:
+        twins = [actor for actor in actors if actor.label and not lead]
         area = log_uniform(rng, 0.015, largest) if label else log_uniform(rng, 0.004, 0.12)
         if twins and rng.random() < (0.2 if label else 0.35):  # the object looks the same as another one
             twin = pick(rng, twins)
@@ -375,7 +379,7 @@ def random_scene(
             size = twin.track.scale * math.sqrt(area / twin.area)
         else:
             figure, outline, category, size = random_object(
-                rng, area * height * width, (height, width), pictures, backdrop.colours, unseen, hard
+                rng, area * height * width, (height, width), pictures, backdrop.colours, unseen, hard, lead
             )
             tall = outline.height
         track = random_track(rng, height, width, size, tall, span, camera, backdrop.floor, bool(label))
