@@ -298,7 +298,9 @@ def configuration(arguments: argparse.Namespace, recipe: Recipe, terms: LossTerm
         config["rollout"] = arguments.rollout
     if arguments.average is not None:
         config["average"] = arguments.average
-    return config | {"recipe": asdict(recipe), "losses": asdict(terms), "network": asdict(network.config)}
+    # A setting that is None is left out: runs that began before there was this setting can go on.
+    built = {name: value for name, value in asdict(network.config).items() if value is not None}
+    return config | {"recipe": asdict(recipe), "losses": asdict(terms), "network": built}
 
 
 def started_with(arguments: argparse.Namespace) -> dict[str, Any]:

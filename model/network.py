@@ -13,7 +13,7 @@ from model.encoders import KeyEncoder, KeyFeatures, MaskEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """All settings that decide the shapes of the weights; the defaults are the paper's network."""
+    """All settings that weights depend on; the defaults are the paper's network."""
 
     key_backbone: str = "resnet50"
     key_width: int = 64  # channels of the backbone's first convolution; the standard ResNets have 64
@@ -23,6 +23,9 @@ class NetworkConfig:
     value_channels: int = 512  # Cv
     decoder_channels: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8 and 4
     aggregation: bool = True  # False for STCN's weights, which have no SAM
+    # MaskE sees 1 where an object's probability is above this threshold, and 0 elsewhere; gradients pass as if there
+    # were no threshold. With None MaskE sees the probabilities, as in the paper.
+    mask_threshold: float | None = None
 
 
 class RDE_VOS(nn.Module):
@@ -84,6 +87,9 @@ class RDE_VOS(nn.Module):
             prepared: the result of `prepare_encoding` for the same frames.
             masks: soft masks [B,K,H,W] in 0..1, without the background.
         """
+        if self.config.mask_threshold is not None:
+            binary = (masks > self.config.mask_threshold).to(masks)
+            masks = binary + (masks - masks.detach()) if masks.requires_grad else binary
         return self.mask_encoder(image, prepared, masks)
 
     def aggregate(self, previous: tuple[Tensor, Tensor], latest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from conftest import ROOT, SMALL, draw_clip, tensors, write_davis
-from model import RDE_VOS, load_network
+from model import RDE_VOS, load_network, save_network
 from model.fast import compiled, fast_network
 from model.fast.blocks import OneChannelConv2d
 from model.fast.compiled import CompiledConv2d, gains_from_winograd
@@ -69,6 +69,24 @@ def test_every_part_computes_the_same(network, frames):
     torch.testing.assert_close(fast_value, value, atol=1e-4, rtol=1e-4)
     logit, fast_logit = (n.decode(value, n.prepare_decoding(features)) for n in (network, fast))
     torch.testing.assert_close(fast_logit, logit, atol=1e-4, rtol=1e-4)
+
+
+def test_a_network_can_see_masks_of_zero_and_one(network, tmp_path):
+    other = RDE_VOS(replace(network.config, mask_threshold=0.4))
+    other.load_state_dict(network.state_dict())
+    save_network(other, tmp_path / "a.pth")
+    other = load_network(tmp_path / "a.pth")
+    image, masks = torch.randn(1, 3, 64, 96), torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        prepared = network.prepare_encoding(network.encode_key(image).f16)
+        expected = network.encode_value(image, prepared, (masks > 0.4).float())
+        torch.testing.assert_close(other.encode_value(image, prepared, masks), expected)
+        value = fast_network(other).encode_value(image, prepared, masks)
+        torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-4)
+    value = other.encode_value(image, prepared, masks.requires_grad_())
+    torch.testing.assert_close(value, expected)
+    value.square().sum().backward()
+    assert masks.grad.isfinite().all() and masks.grad.any()
 
 
 @needs_compiler
