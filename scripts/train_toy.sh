@@ -60,15 +60,19 @@ for seed in 2 3; do
 done
 python - "$folder/merged.pth" "$folder"/s2-seed{2,3}/network.pth "$folder/toy.pth" <<'PYTHON'
 import sys
+from dataclasses import replace
 
 from torch.optim.swa_utils import AveragedModel
 
-from model import load_network, save_network
+from model import RDE_VOS, load_network, save_network
 
 *networks, output = sys.argv[1:]
 mean = AveragedModel(load_network(networks[0]))
 for path in networks:
     mean.update_parameters(load_network(path))
-save_network(mean.module.half(), output)  # half the size on disk
+# Probabilities fade as they return through the memory; see model/weights/README.md.
+network = RDE_VOS(replace(mean.module.config, mask_threshold=0.4))
+network.load_state_dict(mean.module.state_dict())
+save_network(network.half(), output)  # half the size on disk
 PYTHON
 echo "the weights are in $folder/toy.pth"
