@@ -172,7 +172,7 @@ class _Clip:
         remembered = [t for t in numbers if t < self.length - 1]
         decoded = [t for t in numbers if t > 0]
         batch = len(self.frames)
-        features = self.run(self.network.encode_key, self.frames[:, numbers].transpose(0, 1).flatten(0, 1))
+        features = self.run(self.network.encode_key, torch.cat([self.frames[:, t] for t in numbers]))
         for_values = self.run(self.network.prepare_encoding, features.f16[: batch * len(remembered)])
         of_decoded = KeyFeatures(*(part[-batch * len(decoded) :] for part in features))
         for_masks = self.run(self.network.prepare_decoding, of_decoded)

@@ -24,7 +24,7 @@ def random_object(
     colours: Sequence[np.ndarray],
     unseen: bool,
     hard: bool,
-    lead: bool = False,
+    lead: bool,
 ) -> tuple[Figure | Turntable, Outline, str, float]:
     """Return a random object.
 
