@@ -229,6 +229,9 @@ class _Clip:
         first = rde = (self.keys[0], value)
         bank = [first]
         for t in range(1, self.length):
+            if t == self.rollout.stop:
+                # Older PyTorch would use the rollout's casts of the weights again, which have no gradients.
+                torch.clear_autocast_cache()
             with torch.set_grad_enabled(t not in self.rollout and torch.is_grad_enabled()):
                 memory = reduce(_Memory.append, map(self.by_position, bank))
                 (logits,) = self.decode(t, self.read(memory, t))

@@ -284,6 +284,25 @@ def test_a_rollout_has_neither_gradients_nor_losses(small_network, small_batch, 
     assert all(parameter.grad is not None for parameter in network.parameters())  # data-parallel training needs each
 
 
+def test_a_rollout_in_half_precision_trains_all_parts(small_network, small_batch):
+    """Older PyTorch's autocast keeps casts of the weights that were made without gradients, and uses them again."""
+    network = copy.deepcopy(small_network).train()
+    frames, masks, *rest = small_batch
+    order = [0, 1, 2, 3, 4, 3, 2]
+    gradients = []
+    for enabled in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            result = ClipTrainer(network, rollout=4)(frames[:, order], masks[:, order], *rest, share=1.0)
+        result.loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
+    single, half = gradients
+    assert [name for name in half if half[name] is None] == []
+    for part in ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation"):
+        a, b = (torch.cat([g[name].flatten() for name in g if name.startswith(part)]) for g in (single, half))
+        assert torch.cosine_similarity(a, b, dim=0) > 0.9, part
+
+
 def test_a_rollout_leaves_two_frames(small_network, small_batch):
     with pytest.raises(ValueError, match="a rollout of 3 frames needs clips of 6 frames, not 5"):
         ClipTrainer(small_network, rollout=3)(*small_batch, share=1.0)
