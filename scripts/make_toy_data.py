@@ -28,6 +28,7 @@ _HELP = {
     "davis_test": "number of videos in DAVIS/2017/test-dev; only their first frames have masks",
     "cutouts": "take some objects and sceneries from the photographs in Debian's packages tuxpaint-stamps-default and "
     "plasma-workspace-wallpapers, mate-backgrounds and lomiri-wallpapers-16.04",
+    "clip_art": "take some objects from Debian's package openclipart-png",
     "hard": "let objects turn, grow tenfold and have spray around them, and shake, pan and zoom the camera",
     "lead": "let the annotated objects stand out: few others are around, none looks alike, and most turn",
     "photos": "cut some textures from the photographs in the packages scikit-image and scikit-learn",

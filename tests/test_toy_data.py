@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset.images import davis_palette, read_image, read_mask, read_palette
 from toy import ToySettings, make_toy_data
-from toy.cutouts import cut_out, load_cutouts, load_wallpapers
+from toy.cutouts import cut_out, load_clip_art, load_cutouts, load_wallpapers
 from toy.figures import Figure, Part, draw, sprite_of
 from toy.motion import scaling, translation
 from toy.scene import Scene, random_scene
@@ -309,11 +309,12 @@ def test_pieces_of_a_photographed_object_are_the_whole_object():
 
 
 @pytest.mark.parametrize(
-    ("name", "package"), [("STAMPS", "tuxpaint-stamps-default"), ("WALLPAPERS", "mate-backgrounds")]
+    ("name", "package"),
+    [("STAMPS", "tuxpaint-stamps-default"), ("WALLPAPERS", "mate-backgrounds"), ("CLIP_ART", "openclipart-png")],
 )
-def test_missing_photographs_name_the_package(tmp_path, monkeypatch, name, package):
-    load = {"STAMPS": load_cutouts, "WALLPAPERS": load_wallpapers}[name]
-    absent = {"STAMPS": tmp_path, "WALLPAPERS": {package: (str(tmp_path), ("*",))}}[name]
+def test_missing_pictures_name_the_package(tmp_path, monkeypatch, name, package):
+    load = {"STAMPS": load_cutouts, "WALLPAPERS": load_wallpapers, "CLIP_ART": load_clip_art}[name]
+    absent = {package: (str(tmp_path), ("*",))} if name == "WALLPAPERS" else tmp_path
     load.cache_clear()
     monkeypatch.setattr(f"toy.cutouts.{name}", absent)
     with pytest.raises(InputError, match=f"apt install {package}"):
@@ -344,3 +345,27 @@ def test_photographs_are_found_in_the_folders_of_the_packages(tmp_path, monkeypa
     (wall,) = load_wallpapers()
     assert wall.shape == (1200, 1200, 3)
     load_cutouts.cache_clear(), load_wallpapers.cache_clear()
+
+
+def test_clip_art_shows_single_objects(tmp_path, monkeypatch):
+    """Left out are signs, drawings of few colours, in several pieces, small ones and those without opacity."""
+    drawing = cutout((0, 0, 0), 500, 800)
+    drawing[..., 0], drawing[..., 1] = np.arange(800) // 4, np.arange(500)[:, None] // 2
+    pieces = np.concatenate([drawing, drawing], axis=1)
+    for path, picture in (
+        ("animals/cow.png", drawing), ("people/smilies/joy.png", drawing), ("signs/stop.png", drawing),
+        ("animals/two_cows.png", pieces), ("animals/flat.png", cutout((9, 90, 9))), ("food/pea.png", drawing[::9, ::9]),
+        ("plants/photo.png", drawing[..., :3]),
+    ):  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(picture)).save(tmp_path / path)
+    load_clip_art.cache_clear()
+    monkeypatch.setattr("toy.cutouts.CLIP_ART", tmp_path)
+    (found,) = load_clip_art()
+    load_clip_art.cache_clear()
+    assert found.shape == (300, 480, 4) and found.dtype == np.uint8
+    solid = found[found[..., 3] == 255]
+    assert solid[:, 0].max() > 180 and solid[:, 1].max() > 230 and not solid[:, 2].any()  # RGBA, not BGRA
+    pictures = Pictures(clip_art=[found])
+    scenes = [random_scene(np.random.default_rng(seed), 72, 128, 2, [1], pictures=pictures) for seed in range(6)]
+    assert any(actor.category == "others" for scene in scenes for actor in scene.actors if actor.label)

@@ -1,7 +1,7 @@
-"""Objects cut out of photographs: pictures with opacity, taken apart at joints and bent.
+"""Objects cut out of photographs or clip art: pictures with opacity, taken apart at joints and bent.
 
-The pictures come from Debian's package tuxpaint-stamps-default, and photographs for scenery from Debian's packages of
-wallpapers. The tables below list them with their licences.
+Photographs of objects come from Debian's package tuxpaint-stamps-default, clip art from openclipart-png, and
+photographs for scenery from Debian's packages of wallpapers. The tables below list them with their licences.
 """
 
 import functools
@@ -21,6 +21,14 @@ from util.errors import InputError
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 # Folders of stamps that hold photographs. The other folders hold drawings, letters and symbols.
 STAMP_FOLDERS = ("animals", "food", "hobbies", "household", "military", "plants", "space", "sports", "town", "vehicles")
+# Debian's package openclipart-png (in the public domain).
+CLIP_ART = Path("/usr/share/openclipart/png")
+# Folders of clip art that show single objects, and folders in them that hold signs, symbols or faces.
+CLIP_ART_FOLDERS = (
+    "animals", "buildings", "computer/hardware", "education", "electronics", "food", "office", "people", "plants",
+    "recreation/music", "recreation/party", "recreation/sports", "recreation/toys", "tools", "transportation",
+)  # fmt: skip
+CLIP_ART_SYMBOLS = {"aiga-symbols", "bodypart", "roadsigns", "smilies", "stickmen"}
 # Debian's packages of wallpapers: the folder, and the files or folders in it that are photographs.
 WALLPAPERS = {
     # GPL-2 or later
@@ -54,28 +62,77 @@ def load_cutouts() -> tuple[np.ndarray, ...]:
     Raises:
         InputError: the package is missing.
     """
-    paths = sorted(path for folder in STAMP_FOLDERS for path in (STAMPS / folder).rglob("*.png"))
     cutouts = []
-    for path in paths:
-        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if picture is None or picture.ndim != 3 or picture.shape[2] != 4 or "cartoon" in path.parts:
+    for path in _pictures_below(STAMPS, STAMP_FOLDERS, {"cartoon"}):
+        picture = _read_cropped(path)
+        if picture is None:
             continue
         solid = picture[..., 3] >= 128
-        if not solid.any():
+        if max(picture.shape) < 120 or not 0.1 < solid.mean() < 0.9:
             continue
-        rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
-        picture = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        solid = picture[..., 3] >= 128
-        colours = len(np.unique(picture[solid][:, :3] >> 2, axis=0))
-        if max(picture.shape) < 120 or not 0.1 < solid.mean() < 0.9 or colours < _LEAST_COLOURS * solid.sum():
+        if _count_colours(picture[solid], bits=6) < _LEAST_COLOURS * solid.sum():
             continue
-        cutouts.append(cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA))
+        cutouts.append(picture)
     if not cutouts:
         raise InputError(
             "--cutouts needs the photographs of Debian's package tuxpaint-stamps-default; "
             "run apt install tuxpaint-stamps-default"
         )
     return tuple(cutouts)
+
+
+@functools.cache
+def load_clip_art() -> tuple[np.ndarray, ...]:
+    """Return the clip art of single objects in openclipart-png, each uint8 RGBA [H,W,4], cropped, up to 480 pixels.
+
+    A picture is left out if it is small or huge, nearly a rectangle, in several pieces or of very few colours.
+
+    Raises:
+        InputError: the package is missing.
+    """
+    drawings = []
+    for path in _pictures_below(CLIP_ART, CLIP_ART_FOLDERS, CLIP_ART_SYMBOLS):
+        # Some have sides of 16,000 pixels, and take seconds to read.
+        picture = _read_cropped(path) if path.stat().st_size < 500_000 else None
+        if picture is None or min(picture.shape[:2]) < 80:
+            continue
+        if (factor := 480 / max(picture.shape[:2])) < 1:
+            picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        solid = picture[..., 3] >= 128
+        _, _, pieces, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8))
+        largest = pieces[1:, cv2.CC_STAT_AREA].max(initial=0)
+        if not 0.15 < solid.mean() < 0.9 or largest < 0.9 * solid.sum():
+            continue
+        if _count_colours(picture[solid], bits=4) >= 12:
+            drawings.append(picture)
+    if not drawings:
+        raise InputError("--clip_art needs Debian's package openclipart-png; run apt install openclipart-png")
+    return tuple(drawings)
+
+
+def _pictures_below(root: Path, folders: Sequence[str], without: set[str]) -> list[Path]:
+    """Return the PNG files in these folders and the folders in them, except in those named ``without``."""
+    paths = sorted(path for folder in folders for path in (root / folder).rglob("*.png"))
+    return [path for path in paths if without.isdisjoint(path.parts)]
+
+
+def _read_cropped(path: Path) -> np.ndarray | None:
+    """Return the object that a picture shows, uint8 RGBA [H,W,4], without empty borders; None if it has no opacity."""
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.ndim != 3 or picture.shape[2] != 4:
+        return None
+    solid = picture[..., 3] >= 128
+    if not solid.any():
+        return None
+    rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+    picture = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+
+
+def _count_colours(pixels: np.ndarray, bits: int) -> int:
+    """Return the number of distinct colours of pixels, uint8 RGBA [N,4], whose channels are cut to ``bits`` bits."""
+    red, green, blue = (pixels[:, channel].astype(np.int64) >> (8 - bits) for channel in range(3))
+    return int(np.count_nonzero(np.bincount((red << 2 * bits) + (green << bits) + blue)))
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dataset.images import write_mask
 from dataset.video import object_ids
-from toy.cutouts import load_cutouts, load_wallpapers
+from toy.cutouts import load_clip_art, load_cutouts, load_wallpapers
 from toy.scene import LEAST_AREA, LEAST_SPAN, random_scene
 from toy.textures import Pictures, load_photos
 from util.errors import InputError
@@ -43,6 +43,7 @@ class ToySettings:
         static, bl, youtube_train, ...: the number of images or videos of each kind.
         photos: whether some of the textures are cut from photographs.
         cutouts: whether some objects and some sceneries are photographs; see `toy.cutouts`.
+        clip_art: whether some objects are clip art; see `toy.cutouts`.
         hard: whether objects turn, grow tenfold and have spray around them, and the camera is unsteady.
         lead: whether the annotated objects stand out, as in DAVIS: few other objects are around, and none looks alike.
             Most of these objects turn, and many have several colours.
@@ -63,6 +64,7 @@ class ToySettings:
     davis_test: int = 2
     photos: bool = False
     cutouts: bool = False
+    clip_art: bool = False
     hard: bool = False
     lead: bool = False
 
@@ -119,7 +121,7 @@ def _claim(root: Path, settings: ToySettings) -> None:
     if not note.is_file() and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
         raise InputError(f"{root} holds something other than toy data; choose a new folder")
     described = asdict(settings)
-    for name in ("leave", "cutouts", "hard", "lead"):
+    for name in ("leave", "cutouts", "clip_art", "hard", "lead"):
         if not described[name]:
             del described[name]  # the notes of data that was drawn before there was this setting do not have it
     for name, found, wanted in claim(note, described):
@@ -175,18 +177,17 @@ def _rng(settings: ToySettings, kind: str, index: int) -> np.random.Generator:
 
 
 @functools.cache
-def _pictures(photos: bool, cutouts: bool) -> Pictures:
-    """Return the photographs that `ToySettings` with these values ask for."""
+def _pictures(photos: bool, cutouts: bool, clip_art: bool) -> Pictures:
+    """Return the pictures that `ToySettings` with these values ask for."""
     own = load_photos() if photos else ()
-    if not cutouts:
-        return Pictures(own)
-    views = load_wallpapers()
-    return Pictures((*own, *views), load_cutouts(), views)
+    views = load_wallpapers() if cutouts else ()
+    return Pictures((*own, *views), load_cutouts() if cutouts else (), views, load_clip_art() if clip_art else ())
 
 
 def _style(settings: ToySettings) -> dict[str, Any]:
     """Return the arguments of `random_scene` that say what a scene is made of, and how hard it is to follow."""
-    return {"pictures": _pictures(settings.photos, settings.cutouts), "hard": settings.hard, "lead": settings.lead}
+    pictures = _pictures(settings.photos, settings.cutouts, settings.clip_art)
+    return {"pictures": pictures, "hard": settings.hard, "lead": settings.lead}
 
 
 class _Video:

@@ -1,4 +1,4 @@
-"""Random objects: drawn or photographed; hard ones come in many colours and turn. Also spray, dust and smoke."""
+"""Random objects: drawn, photographed or clip art. Hard ones have many colours and turn. Also spray, dust and smoke."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ def random_object(
         rng: makes all random choices.
         area: the area of the object, in pixels.
         frame: the height and width of the frames, in pixels.
-        pictures: the photographs that the object may be made of.
+        pictures: the pictures that the object may be made of.
         colours: mean colours of the scenery, float RGB [3] from 0 to 255. The object may have the same colours.
         unseen: whether the object may have a category that no training video shows.
         hard: whether the object may turn and have many colours.
@@ -41,8 +41,8 @@ def random_object(
     Returns:
         the object, the outline of its front, its category, and its size in pixels per unit.
     """
-    if pictures.cutouts and rng.random() < 0.5:
-        category, size, side = _photographed(rng, area, frame, pictures)
+    if (pictures.cutouts or pictures.clip_art) and rng.random() < 0.5:
+        category, size, side = _cut_out(rng, area, frame, pictures)
     else:
         category, size, side = _drawn(rng, area, frame, pictures, colours, unseen, hard, lead)
     front, outline = side(False)
@@ -51,18 +51,21 @@ def random_object(
     return front, outline, category, size
 
 
-def _photographed(
+def _cut_out(
     rng: np.random.Generator, area: float, frame: tuple[int, int], pictures: Pictures
 ) -> tuple[str, float, _Side]:
-    """Return the category, the size and the sides of an object that is a photograph."""
-    front = pick(rng, pictures.cutouts)
+    """Return the category, the size and the sides of an object that is a photograph or clip art."""
+    cutouts = pictures.cutouts
+    if pictures.clip_art and (not cutouts or rng.random() < 0.5):
+        cutouts = pictures.clip_art
+    front = pick(rng, cutouts)
     unit = max(front.shape)
     solid = float((front[..., 3] >= 128).sum()) / unit**2
     size = _size(area, Outline((0, 0), front.shape[0] / unit, front.shape[1] / unit, solid), frame)
     softness = log_uniform(rng, 0.008, 0.12) if rng.random() < 0.7 else 0.0
 
     def side(other: bool) -> tuple[Figure, Outline]:
-        return cut_out(rng, pick(rng, pictures.cutouts) if other else front, softness, pictures.photos)
+        return cut_out(rng, pick(rng, cutouts) if other else front, softness, pictures.photos)
 
     return "others", size, side
 

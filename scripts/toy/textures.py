@@ -22,17 +22,19 @@ _SURFACES = np.array(
 
 @dataclass(frozen=True)
 class Pictures:
-    """The photographs that drawn data may be made of.
+    """The pictures that drawn data may be made of.
 
     Attributes:
         photos: photographs, each uint8 RGB [H,W,3], from which textures may be cut.
         cutouts: photographs of single objects, each uint8 RGBA [H,W,4].
         views: photographs, each uint8 RGB [H,W,3], that may be the whole scenery.
+        clip_art: drawings of single objects, each uint8 RGBA [H,W,4].
     """
 
     photos: Sequence[np.ndarray] = ()
     cutouts: Sequence[np.ndarray] = ()
     views: Sequence[np.ndarray] = ()
+    clip_art: Sequence[np.ndarray] = ()
 
 
 def pick(rng: np.random.Generator, choices: Sequence):
