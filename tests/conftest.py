@@ -188,11 +188,15 @@ def inline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Co
 
     def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         status = 0
         try:
             runpy.run_path(str(ROOT / script), run_name="__main__")
         except SystemExit as end:
             status = end.code
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return subprocess.CompletedProcess([script, *arguments], status, *capsys.readouterr())
 
     return run

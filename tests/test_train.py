@@ -52,11 +52,18 @@ def toy(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def train(command, toy, tmp_path):
-    """Run train.py with runs in tmp_path; the stage chooses the data."""
+def train(command, inline, toy, tmp_path):
+    """Run train.py with runs in tmp_path; the stage chooses the data.
 
-    def run(stage: int, name: str, *flags: object, processes: int = 1) -> subprocess.CompletedProcess:
-        return command("train.py", *arguments(toy, tmp_path, stage, name), *flags, processes=processes)
+    Without ``processes`` train.py runs in this process, which has imported everything already. It then loads samples
+    itself: a loading process would be a copy of this process, without its threads.
+    """
+
+    def run(stage: int, name: str, *flags: object, processes: int | None = None) -> subprocess.CompletedProcess:
+        given = (*arguments(toy, tmp_path, stage, name), *flags)
+        if processes is None:
+            return inline("train.py", *given, "--workers", 0)
+        return command("train.py", *given, processes=processes)
 
     return run
 
@@ -76,8 +83,8 @@ def scalars(run: Path) -> dict[str, list[float]]:
     return {name: [event.value for event in log.Scalars(name)] for name in log.Tags()["scalars"]}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes):
+@pytest.mark.parametrize(("processes", "later", "later_stages"), [(1, None, (1, 2, 3)), (2, 2, (2,))])
+def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes, later, later_stages):
     # The loss is comparable while all pixels count, which they do until the last iterations here.
     flags = ("--batch_size", 4, "--iterations", 40, "--warm_up", 36, 39)
     result = train(0, "s0", "--from_scratch", *SMALL, *flags, processes=processes)
@@ -98,10 +105,10 @@ def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes):
 
     previous = "s0"
     assert load_network(tmp_path / "s0" / "network.pth").single_object
-    for stage in (1, 2, 3):
+    for stage in later_stages:
         start = ("--load_network", tmp_path / previous / "network.pth")
         flags = ("--batch_size", 2, "--iterations", 36, "--warm_up", 100, 200)
-        result = train(stage, f"s{stage}", *start, *flags, processes=processes)
+        result = train(stage, f"s{stage}", *start, *flags, processes=later)
         assert result.returncode == 0, result.stderr
         log = scalars(tmp_path / f"s{stage}")
         assert {"loss/ce_1", "loss/ce_2", "loss/ce_3", "loss/ce_4", "loss/ug_2", "loss/ug_4", "loss/mc"} <= set(log)
@@ -131,9 +138,9 @@ def test_however_a_batch_is_split_the_weights_are_the_same(train, small_checkpoi
     """One process of batch 2, two of batch 1, and two accumulation steps; with frozen norms, so from given weights."""
     recipe = ("--load_network", small_checkpoint, "--batch_size", 2, "--iterations", 4)
     for name, flags, processes in (
-        ("whole", (), 1),
+        ("whole", (), None),
         ("processes", (), 2),
-        ("accumulated", ("--accumulation", 2), 1),
+        ("accumulated", ("--accumulation", 2), None),
     ):
         result = train(2, name, *recipe, *flags, processes=processes)
         assert result.returncode == 0, result.stderr
@@ -430,7 +437,7 @@ def test_frozen_parts_stay_as_they_are(train, small_checkpoint, tmp_path):
     assert changed == {"key_encoder", "mask_encoder", "decoder"}
 
 
-def test_wrong_input_is_refused(train, command, toy, tmp_path):
+def test_wrong_input_is_refused(train, inline, tmp_path):
     scratch = ("--from_scratch", *SMALL, "--iterations", 1, "--batch_size", 1)
     assert train(0, "run", *scratch).returncode == 0
     assert_refused(train(0, "run", *scratch), tmp_path / "run", "resume this run", "another id")
@@ -439,7 +446,7 @@ def test_wrong_input_is_refused(train, command, toy, tmp_path):
     assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "batch_size")
-    assert_refused(command("train.py", "--stage", 1, "--id", "x", *scratch), "bl_root")
+    assert_refused(inline("train.py", "--stage", 1, "--id", "x", *scratch), "bl_root")
     for flags, mentioned in (
         (("--warm_up", 5, 3), "--warm_up 5 3"),
         (("--log_every", 0), "--log_every"),
