@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import assert_refused
 from dataset.images import davis_palette, read_image, read_mask, read_palette
 from toy import ToySettings, make_toy_data
 from toy.cutouts import cut_out, load_clip_art, load_cutouts, load_wallpapers
@@ -160,20 +161,12 @@ def test_splits_and_seeds_differ(toy):
     assert len({path.read_bytes() for path in first}) == len(first)
 
 
-def refuse(*arguments) -> str:
-    done = run(*arguments)
-    assert done.returncode == 2, done.stderr
-    message = done.stderr.strip().splitlines()
-    assert len(message) == 1 and message[0].startswith("error: "), done.stderr
-    return message[0]
+def test_refuses_other_settings_in_the_same_folder(inline, toy):
+    for name in ("seed", "leave"):
+        assert_refused(inline("scripts/make_toy_data.py", "--output", toy, *SMALL, f"--{name}", "1"), name)
 
 
-def test_refuses_other_settings_in_the_same_folder(toy):
-    assert "seed" in refuse("--output", toy, *SMALL, "--seed", "1")
-    assert "leave" in refuse("--output", toy, *SMALL, "--leave", "1")
-
-
-def test_refuses_impossible_settings_and_foreign_folders(tmp_path):
+def test_refuses_impossible_settings_and_foreign_folders(inline, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     for changes, hint in (
         ({"frames": 2}, "--frames"), ({"height": 0}, "--height"), ({"bl": -1}, "--bl"), ({"leave": 5}, "--frames"),
@@ -181,7 +174,7 @@ def test_refuses_impossible_settings_and_foreign_folders(tmp_path):
         with pytest.raises(InputError, match=hint):
             make_toy_data(tmp_path / "new", ToySettings(**changes))
     assert not (tmp_path / "new").exists()
-    assert "new folder" in refuse("--output", tmp_path, *SMALL)
+    assert_refused(inline("scripts/make_toy_data.py", "--output", tmp_path, *SMALL), "new folder")
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
