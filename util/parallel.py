@@ -31,10 +31,8 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
     """
     if not items:
         return
-    # A forked copy of this process would wait forever for the threads that OpenCV has started here and the copy lacks.
-    fresh = multiprocessing.get_context("spawn")
     count = min(workers or os.cpu_count() or 1, len(items))
-    with ProcessPoolExecutor(count, mp_context=fresh, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(count, mp_context=_context(), initializer=_start_worker) as pool:
         try:
             for future in [pool.submit(work, item) for item in items]:
                 yield future.result()
@@ -45,6 +43,19 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Return the way to start processes.
+
+    A copy of this process would wait forever for threads that OpenCV has started here, and that the copy lacks. The
+    processes are copies of a server process instead, which has imported what takes seconds, and has started nothing.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cv2", "torch"])
+    return context
 
 
 def _start_worker() -> None:
