@@ -15,6 +15,8 @@ from model.training import ClipTrainer, LossTerms
 from plain import train_pass
 from util.training.recipe import recipe_losses
 
+BOUNCE = [0, 1, 2, 3, 4, 3, 2]  # the clips have five frames, and a rollout needs more
+
 
 def golden_batch(golden) -> tuple[torch.Tensor, ...]:
     """Frames, masks, perturbed first masks and selector of the golden's two clips."""
@@ -255,8 +257,7 @@ def test_recomputed_activations_give_the_same_gradients(small_network, small_bat
 
 def test_a_rollout_gives_the_masks_of_the_engine(small_network, small_batch):
     frames, masks, *_ = small_batch
-    order = [0, 1, 2, 3, 4, 3, 2]
-    frames, masks = frames[:1, order], masks[:1, order]
+    frames, masks = frames[:1, BOUNCE], masks[:1, BOUNCE]
     batch = frames, masks, torch.zeros_like(masks[:, 0]), torch.ones(1, 2)  # the perturbed masks are not read
     with torch.no_grad():
         predicted = ClipTrainer(small_network, rollout=4)(*batch, share=1.0).masks
@@ -273,9 +274,8 @@ def test_a_rollout_gives_the_masks_of_the_engine(small_network, small_batch):
 def test_a_rollout_has_neither_gradients_nor_losses(small_network, small_batch, recompute):
     network = copy.deepcopy(small_network).train()
     frames, masks, *rest = small_batch
-    order = [0, 1, 2, 3, 4, 3, 2]
-    frames = frames[:, order].requires_grad_()
-    result = ClipTrainer(network, rollout=4, recompute=recompute)(frames, masks[:, order], *rest, share=1.0)
+    frames = frames[:, BOUNCE].requires_grad_()
+    result = ClipTrainer(network, rollout=4, recompute=recompute)(frames, masks[:, BOUNCE], *rest, share=1.0)
     assert set(result.terms) == {"ce_5", "ce_6"}
     torch.testing.assert_close(result.loss, (result.terms["ce_5"] + result.terms["ce_6"]) / 2)
     result.loss.backward()
@@ -288,12 +288,11 @@ def test_a_rollout_in_half_precision_trains_all_parts(small_network, small_batch
     """Older PyTorch's autocast keeps casts of the weights that were made without gradients, and uses them again."""
     network = copy.deepcopy(small_network).train()
     frames, masks, *rest = small_batch
-    order = [0, 1, 2, 3, 4, 3, 2]
     gradients = []
     for enabled in (False, True):
         network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            result = ClipTrainer(network, rollout=4)(frames[:, order], masks[:, order], *rest, share=1.0)
+            result = ClipTrainer(network, rollout=4)(frames[:, BOUNCE], masks[:, BOUNCE], *rest, share=1.0)
         result.loss.backward()
         gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
     single, half = gradients
