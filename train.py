@@ -46,7 +46,7 @@ from util.files import sha256
 from util.training.arguments import parse_arguments
 from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
-from util.training.recipe import RECIPES, Recipe, recipe_losses
+from util.training.recipe import MASK_BACKBONES, RECIPES, Recipe, recipe_losses
 from util.training.run import RunFolder, StopRequest, TrainingState, averaged
 from util.training.validation import Validation
 
@@ -250,7 +250,7 @@ def first_network(arguments: argparse.Namespace) -> RDE_VOS:
     config = NetworkConfig(
         key_backbone=arguments.key_backbone,
         key_width=arguments.key_width,
-        mask_backbone=arguments.mask_backbone,
+        mask_backbone=arguments.mask_backbone or MASK_BACKBONES[arguments.recipe],
         mask_width=arguments.mask_width,
         key_channels=arguments.key_channels,
         value_channels=arguments.value_channels,

@@ -24,16 +24,9 @@ Guidance = Literal["readout", "decoder_input"]
 class LossTerms:
     """Which terms of Eq. 10 count, and their weights; Table 6 switches each term off.
 
-    In the paper all frames weigh the same: the loss is ½·Σ ce_t + μ·Σ ug_t + γ·mc. This is "equal".
-
-    The authors' release halves the total after the terms of each frame, and this replaces the ½ of Eq. 9. So a term
-    weighs less, the earlier the term enters the total: mc enters before frame 1, ce_t and ug_t enter with frame t. This
-    is "halved". The weights are
-
-        clips of five frames: ce_1 1/16, ce_2 1/8, ce_3 1/4, ce_4 1/2, ug_2 μ/8, ug_4 μ/2, mc γ/16;
-        clips of three frames: ce_1 1/4, ce_2 1/2, mc γ/4.
-
-    The weights of ce are the release's. Those of ug and mc are derived: they follow from where these terms enter here.
+    With "equal" weights, the paper's, the cross entropy of each frame weighs ½ (Eq. 9). The authors' release halves the
+    total of the cross entropies after each frame instead. So with "halved" weights they weigh 1/16, 1/8, 1/4 and 1/2 in
+    clips of five frames, and 1/4 and 1/2 in clips of three. L_UG and L_MC always have their full weights μ and γ.
 
     A term that is switched off changes no other weight.
     """
@@ -46,6 +39,22 @@ class LossTerms:
     frame_weights: FrameWeights = "equal"
     # L_UG compares the readouts (Eq. 7), or, in the release, the decoder's inputs: each readout with the query value.
     guidance: Guidance = "readout"
+
+    def total(
+        self, cross_entropy: dict[int, Tensor], guidance: dict[int, Tensor], consistency: Tensor | None, frames: int
+    ) -> Tensor:
+        """The loss of clips, L_Seg + μ·L_UG + γ·L_MC (Eq. 10), from the terms that count.
+
+        Args:
+            cross_entropy: the scalars that L_Seg adds up (Eq. 9), by the number of the frame.
+            guidance: L_UG (Eq. 7), by the number of the frame.
+            consistency: L_MC (Eq. 8); None if it does not count.
+            frames: the number of frames of a clip.
+        """
+        halved = self.frame_weights == "halved"
+        loss = sum((0.5 ** (frames - t) if halved else 0.5) * term for t, term in cross_entropy.items())
+        loss = loss + self.mu * sum(guidance.values())
+        return loss if consistency is None else loss + self.gamma * consistency
 
 
 class ClipResult(NamedTuple):
@@ -126,7 +135,12 @@ class ClipTrainer(nn.Module):
             clip.train_static()
         else:
             clip.train_video()
-        return ClipResult(clip.loss, clip.loss_terms, clip.predicted)
+        loss = self.terms.total(clip.cross_entropy, clip.guidance, clip.consistency, length)
+        terms = {f"ce_{t}": term.detach() for t, term in clip.cross_entropy.items()}
+        terms |= {f"ug_{t}": term.detach() for t, term in clip.guidance.items()}
+        if clip.consistency is not None:
+            terms["mc"] = clip.consistency.detach()
+        return ClipResult(loss, terms, clip.predicted)
 
 
 class _Clip:
@@ -147,8 +161,10 @@ class _Clip:
         self.first_masks = masks[:, 0].to(frames)
         # Class of each pixel: i where object i is, 0 where no object is.
         self.target = (masks * torch.arange(1, masks.shape[2] + 1, device=masks.device).view(-1, 1, 1)).sum(2).long()
-        self.loss = frames.new_zeros(())
-        self.loss_terms: dict[str, Tensor] = {}
+        # The terms of the loss so far; those of frames by the number of the frame.
+        self.cross_entropy: dict[int, Tensor] = {}
+        self.guidance: dict[int, Tensor] = {}
+        self.consistency: Tensor | None = None
         self.predicted: dict[int, Tensor] = {}
 
         self.length = frames.shape[1]
@@ -292,8 +308,7 @@ class _Clip:
         # An empty slot is not a class. As a class it would take a share of the probability of every pixel.
         empty = torch.cat([self.selector.new_ones(len(logits), 1), self.selector], dim=1) == 0
         logits = logits.masked_fill(empty[:, :, None, None], float("-inf"))
-        loss = bootstrapped_cross_entropy(logits, self.target[:, t], self.share)
-        self.add(f"ce_{t}", loss, 0.5 if self.terms.frame_weights == "equal" else 1.0, t)
+        self.cross_entropy[t] = bootstrapped_cross_entropy(logits, self.target[:, t], self.share)
 
     def stm_segmentation_loss(self, t: int, logits: Tensor) -> None:
         """L_Seg of a frame that the STM bank segments; Table 6 can leave this loss out."""
@@ -309,16 +324,9 @@ class _Clip:
         if self.terms.guidance == "decoder_input":
             query_value = self.query_values[t][:, None].expand_as(readout)
             readout, stm_readout = (torch.cat([part, query_value], dim=2) for part in (readout, stm_readout))
-        self.add(f"ug_{t}", channel_divergence(teacher=stm_readout, student=readout), self.terms.mu, t)
+        self.guidance[t] = channel_divergence(teacher=stm_readout, student=readout)
 
     def consistency_loss(self, value: Tensor, true_value: Tensor | None) -> None:
         """L_MC: pull the value with the perturbed masks to the value with the true masks (Eq. 8)."""
         if self.terms.mask_consistency:
-            self.add("mc", channel_divergence(teacher=true_value, student=value), self.terms.gamma, 1)
-
-    def add(self, name: str, term: Tensor, weight: float, t: int) -> None:
-        """Add a term to the loss (Eq. 10); t is the first frame after which the release halves the term."""
-        self.loss_terms[name] = term.detach()
-        if self.terms.frame_weights == "halved":
-            weight *= 0.5 ** (self.length - t)
-        self.loss = self.loss + weight * term
+            self.consistency = channel_divergence(teacher=true_value, student=value)

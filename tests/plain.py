@@ -215,11 +215,11 @@ def train_pass(
                 compared = [torch.cat([read, query_value], dim=2) for read in compared]
             terms[f"ug_{t + 1}"] = divergence(*compared)
 
-    if release:
-        total = 5 * terms["mc"]
-        for t in range(1, length):
-            total = (total + terms[f"ce_{t}"] + 5 * terms.get(f"ug_{t}", 0)) / 2
-        return total, terms
-    segmentation = sum(terms[f"ce_{t}"] for t in range(1, length)) / 2
     guidance = sum(terms[f"ug_{t}"] for t in range(2, length, 2))
+    if release:
+        total = 0
+        for t in range(1, length):
+            total = (total + terms[f"ce_{t}"]) / 2
+        return total + 5 * guidance + 5 * terms["mc"], terms
+    segmentation = sum(terms[f"ce_{t}"] for t in range(1, length)) / 2
     return segmentation + 10 * guidance + 10 * terms["mc"], terms

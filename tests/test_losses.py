@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from conftest import GOLDENS, SMALL, tensors
-from model import RDE_VOS
+from model import RDE_VOS, load_network
+from model.checkpoint import translate_published
 from model.inference import InferenceCore
 from model.losses import bootstrapped_cross_entropy, channel_divergence, hard_pixel_share
 from model.training import ClipTrainer, LossTerms
@@ -51,6 +52,33 @@ def test_golden(published_network):
         sum(float(golden[f"{kind}_{t}"]) for t in frames) for kind, frames in (("ce", (1, 2, 3, 4)), ("ug", (2, 4)))
     )
     assert float(result.loss) == pytest.approx(ce / 2 + 10 * ug + 10 * float(golden["mc"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_golden_of_the_release(published_state, tmp_path, stage):
+    """Loss, terms and gradients of the release's own training code, under its names; its recipe gives the weights."""
+    golden = np.load(GOLDENS / "release_loss.npz")
+    golden = {name.removeprefix(f"s{stage}_"): golden[name] for name in golden if name.startswith(f"s{stage}_")}
+    state = dict(published_state)
+    if stage == 0:  # the release's mask encoder has one input channel less in this stage
+        state["value_encoder.conv1.weight"] = state["value_encoder.conv1.weight"][:, :4]
+    torch.save(state, tmp_path / "release.pth")
+    network = load_network(tmp_path / "release.pth")
+    batch = (torch.from_numpy(golden[name]).float() for name in ("frames", "masks", "perturbed", "selector"))
+    result = ClipTrainer(network, recipe_losses("release", stage))(*batch, share=float(golden["share"]))
+    assert result.loss.item() == pytest.approx(float(golden["total"]), rel=1e-5)
+    for name, term in result.terms.items():
+        name = f"{name}_decoder_input" if name.startswith("ug") else name
+        assert float(term) == pytest.approx(float(golden[name]), rel=1e-4), name
+    assert len(result.terms) == len([name for name in golden if name.startswith(("ce", "ug", "mc"))])
+
+    norms = {name.removeprefix("gradient_norm/"): golden[name] for name in golden if name.startswith("gradient_norm")}
+    ours = [next(iter(translate_published({name: state[name]}, ""))) for name in norms]
+    parameters = [network.get_parameter(name) for name in ours]
+    for name, gradient in zip(norms, torch.autograd.grad(result.loss, parameters), strict=True):
+        if name == "value_encoder.conv1.weight":
+            gradient = gradient[:, : state[name].shape[1]]
+        assert float(gradient.norm()) == pytest.approx(float(norms[name]), rel=1e-3), name
 
 
 @pytest.mark.parametrize(("recipe", "length"), [("paper", 5), ("release", 5), ("paper", 9)])
@@ -96,7 +124,7 @@ def test_clips_without_a_last_frame_of_the_sam_bank_are_refused(small_network, s
     ("frame_weights", "weight"),
     [
         ("equal", {"mc": 10, "ug_2": 10, "ug_4": 10, "ce_1": 0.5, "ce_3": 0.5}),
-        ("halved", {"mc": 10 / 16, "ug_2": 10 / 8, "ug_4": 10 / 2, "ce_1": 1 / 16, "ce_3": 1 / 4}),
+        ("halved", {"mc": 10, "ug_2": 10, "ug_4": 10, "ce_1": 1 / 16, "ce_3": 1 / 4}),
     ],
 )
 def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_batch, flag, off, frame_weights, weight):
@@ -114,7 +142,7 @@ def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_ba
     ("settings", "weights"),
     [
         ({}, (1 / 2, 1 / 2, 1 / 2, 1 / 2, 10, 10, 10)),
-        ({"frame_weights": "halved"}, (1 / 16, 1 / 8, 1 / 4, 1 / 2, 10 / 8, 10 / 2, 10 / 16)),
+        ({"frame_weights": "halved"}, (1 / 16, 1 / 8, 1 / 4, 1 / 2, 10, 10, 10)),
         ({"guidance": "decoder_input"}, (1 / 2, 1 / 2, 1 / 2, 1 / 2, 10, 10, 10)),
         ({"mu": 5.0, "gamma": 3.0}, (1 / 2, 1 / 2, 1 / 2, 1 / 2, 5, 5, 3)),
     ],
@@ -133,7 +161,7 @@ def test_each_difference_of_the_release_changes_the_loss_alone(small_network, sm
 
 
 def test_the_release_in_stage_0(small_network, small_batch):
-    """Two frames share the halved total, and the input channel that the release lacks has no effect."""
+    """The total is halved after each of two frames, and the input channel that the release lacks has no effect."""
     static = [small_batch[0][:, :3], small_batch[1][:, :3, :1], small_batch[2][:, :1], torch.ones(2, 1)]
     four_channels = copy.deepcopy(small_network)
     four_channels.mask_encoder.backbone.conv1.weight.data[:, 4] = 0
@@ -143,7 +171,7 @@ def test_the_release_in_stage_0(small_network, small_batch):
         results.append(result)
         gradients.append(torch.autograd.grad(result.loss, network.mask_encoder.backbone.conv1.weight)[0])
     terms = results[0].terms
-    torch.testing.assert_close(results[0].loss, terms["ce_1"] / 4 + terms["ce_2"] / 2 + 10 / 4 * terms["mc"])
+    torch.testing.assert_close(results[0].loss, terms["ce_1"] / 4 + terms["ce_2"] / 2 + 10 * terms["mc"])
     assert torch.equal(results[0].loss, results[1].loss)
     torch.testing.assert_close(*gradients)
     assert not gradients[0][:, 4].any() and gradients[0][:, 3].any()
