@@ -463,10 +463,8 @@ def test_wrong_input_is_refused(train, inline, tmp_path):
         (("--crop_size", 60), "--crop_size 60"),
         (("--frames", 6), "6 is no odd number"),
         (("--workers", -1), "--workers"),
-        (("--rollout", 2), "--rollout needs videos"),
     ):
         assert_refused(train(0, "other", *scratch, *flags), mentioned)
-    assert_refused(train(2, "other", *scratch, "--rollout", 3), "--rollout 3", "--frames 7")
     everything = ("--freeze", "key_encoder", "mask_encoder", "decoder")
     assert_refused(train(0, "other", *scratch, *everything), "--freeze", "name fewer parts")
     assert not (tmp_path / "other").exists()
@@ -486,7 +484,7 @@ def test_imagenet_weights_start_both_encoders(monkeypatch):
     import torchvision
 
     from model import RDE_VOS, NetworkConfig
-    from model.checkpoint import load_imagenet_weights
+    from model.initialisation import load_imagenet_weights
 
     torch.manual_seed(0)
     state = torchvision.models.resnet18(weights=None).state_dict()

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from model.losses import FrameWeights, Guidance
 from model.network import NetworkConfig
 from model.resnet import BACKBONES
-from model.training import FrameWeights, Guidance
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
 from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES
 
@@ -47,11 +47,6 @@ def parse_arguments(description: str) -> argparse.Namespace:
     data.add_argument(
         "--frames", type=clip_length, default=5, metavar="T",
         help="frames of a clip in stages 1 to 3, an odd number; longer clips show SAM more updates (default: 5)",
-    )  # fmt: skip
-    data.add_argument(
-        "--rollout", type=non_negative, default=0, metavar="R",
-        help="segment R frames of each clip as in inference, without gradients, and train on the frames after them "
-        "(default: 0, the paper's training)",
     )  # fmt: skip
     data.add_argument(
         "--workers", type=non_negative, default=8, help="loading processes of each training process (default: 8)"
