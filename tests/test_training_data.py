@@ -9,9 +9,9 @@ from dataset.batches import GlobalBatchSampler, SampleKey
 from dataset.image_clips import ImageClips
 from dataset.images import write_mask
 from dataset.loading import training_batches
-from dataset.perturbation import mask_iou
 from dataset.stages import stage_dataset
 from dataset.video_clips import VideoClips, choose_clip, largest_gap
+from plain import mask_iou
 from util.errors import InputError
 
 SIZE = 64
