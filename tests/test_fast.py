@@ -288,9 +288,10 @@ def test_without_the_folder_everything_still_works(tmp_path, small_checkpoint):
     assert result.returncode == 0, result.stderr
 
 
-def test_bank_f_encodes_no_updates(network):
+@pytest.mark.parametrize("bank", ["F", "2F"])
+def test_banks_of_the_first_frame_alone_encode_no_updates(network, bank):
     frames, ids = draw_clip(7, 64, 80, 1)
-    core = InferenceCore(network, bank="F", mem_every=2)
+    core = InferenceCore(network, bank=bank, mem_every=2)
     core.step(tensors(frames)[0], torch.from_numpy(ids[0]))
     core.network.encode_value = None  # would fail if it was called
     for image in tensors(frames)[1:]:
