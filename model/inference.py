@@ -121,15 +121,16 @@ class InferenceCore:
         # Where the first mask comes with the last frame, the mask itself is the answer.
         if self.object_ids or not last:
             features = self.network.encode_key(image)
+            key, f16 = features.key, features.f16
             if self.object_ids:
-                readout = self._memory.read(features.key, self.top_k).to(dtype)
-                logit = self.network.decode(readout, features)
+                logit = self.network.decode(self._memory.read(key, self.top_k).to(dtype), features)
+                del features  # frees f4 and f8, the largest features
                 probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
         if mask is not None:
             probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0], absent)
         if update and not last and (mask is not None or self._memory.spec.changes):
-            value = self.network.encode_value(image, features.f16, probability[:, 1:].to(dtype))
-            self._memory.update(Embedding(features.key, value))
+            value = self.network.encode_value(image, f16, probability[:, 1:].to(dtype))
+            self._memory.update(Embedding(key, value))
         return unpad(probability, padding)[0]
 
     def _annotate(self, probability: Tensor, mask: Tensor, absent: Collection[int]) -> Tensor:
