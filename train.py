@@ -219,9 +219,9 @@ def load_batches(
     Raises:
         InputError: data is missing, or the batch cannot be split evenly.
     """
-    roots = {name: getattr(arguments, name) for name in ("static_root", "bl_root", "yv_root", "davis_root")}
     length = {"iterations": recipe.iterations, "seed": arguments.seed}
-    data = stage_dataset(arguments.stage, **roots, **length, crop_size=arguments.crop_size, frames=arguments.frames)
+    clips = {"crop_size": arguments.crop_size, "frames": arguments.frames}
+    data = stage_dataset(arguments.stage, vars(arguments), **length, **clips)
     sampler = GlobalBatchSampler(
         len(data),
         **length,

@@ -256,7 +256,7 @@ def test_the_main_process_decides_where_both_machines_resume_and_a_lost_one_ends
 
 
 def test_a_corrupt_sample_leaves_a_checkpoint_of_the_last_iteration(train, toy, tmp_path):
-    data = stage_dataset(0, static_root=toy / "static", iterations=8, crop_size=64)
+    data = stage_dataset(0, {"static_root": toy / "static"}, iterations=8, crop_size=64)
     batches = GlobalBatchSampler(len(data), batch_size=2, iterations=8)
     names = [{data[key]["name"] for key in keys} for keys in batches]
     late = next(iteration for iteration in range(2, 8) if names[iteration] - set().union(*names[:iteration]))

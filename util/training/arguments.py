@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from dataset.stages import DATA_SETS, VIDEOS
 from model.network import NetworkConfig
 from model.resnet import BACKBONES
 from model.training import FrameWeights, Guidance
@@ -29,6 +30,29 @@ def decay(text: str) -> float:
     return number
 
 
+def weighted_folder(text: str) -> tuple[Path, int]:
+    """Read ``FOLDER[:REPEATS]`` from the command line: a folder, and how often it counts (once by default)."""
+    folder, colon, repeats = text.rpartition(":")
+    return (Path(folder), positive(repeats)) if colon and repeats.isdecimal() else (Path(text), 1)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the flags that name data sets: one for each of `dataset.stages.DATA_SETS`, and those for any videos."""
+    for data_set in DATA_SETS:
+        stages = " and ".join(map(str, data_set.stages))
+        text = f"stage{'s' * (len(data_set.stages) > 1)} {stages}: holds {data_set.layout}"
+        parser.add_argument(f"--{data_set.flag}", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument(
+        "--davis_year", type=int, choices=(2016, 2017), default=2017,
+        help="of --davis_root; in 2016 all objects of a video are one (default: 2017)",
+    )  # fmt: skip
+    parser.add_argument(
+        f"--{VIDEOS}", type=weighted_folder, action="append", default=[], metavar="FOLDER[:REPEATS]",
+        help="stages 1 to 3: holds JPEGImages/VIDEO and Annotations/VIDEO, or is what the annotation page exports; "
+        "may be given several times; each video counts REPEATS times (default: once)",
+    )  # fmt: skip
+
+
 def parse_arguments(description: str) -> argparse.Namespace:
     """Read the command line of train.py."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,11 +62,8 @@ def parse_arguments(description: str) -> argparse.Namespace:
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add("--resume", action="store_true", help="go on from the last checkpoint of the run; without a checkpoint start")
 
-    data = parser.add_argument_group("data")
-    data.add_argument("--static_root", type=Path, help="stage 0: holds fss, DUTS-TR, DUTS-TE, ecssd, BIG, HRSOD")
-    data.add_argument("--bl_root", type=Path, help="stage 1: holds JPEGImages and Annotations")
-    data.add_argument("--davis_root", type=Path, help="stages 2, 3: holds trainval, or is trainval itself")
-    data.add_argument("--yv_root", type=Path, help="stages 2, 3: holds train_480p")
+    data = parser.add_argument_group("data (each stage takes any of its data sets, one at least)")
+    add_data_arguments(data)
     data.add_argument("--crop_size", type=positive, default=384, help="side of the training crops (default: 384)")
     data.add_argument(
         "--frames", type=clip_length, default=5, metavar="T",
