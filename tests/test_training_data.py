@@ -10,10 +10,10 @@ from dataset.folders import Pair, VideoFolders
 from dataset.image_clips import ImageClips
 from dataset.images import write_mask
 from dataset.loading import training_batches
-from dataset.perturbation import mask_iou
 from dataset.stages import stage_dataset, stage_folders
 from dataset.static import ImageFolder
 from dataset.video_clips import VideoClips, choose_clip, largest_gap
+from plain import mask_iou
 from util.errors import InputError
 
 SIZE = 64

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import get_args
 
 from dataset.stages import DATA_SETS, VIDEOS
+from model.losses import FrameWeights, Guidance
 from model.network import NetworkConfig
 from model.resnet import BACKBONES
-from model.training import FrameWeights, Guidance
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
-from util.training.recipe import LOSSES, RECIPES
+from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES
 
 PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")  # the names for --freeze
 
@@ -70,11 +70,6 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help="frames of a clip in stages 1 to 3, an odd number; longer clips show SAM more updates (default: 5)",
     )  # fmt: skip
     data.add_argument(
-        "--rollout", type=non_negative, default=0, metavar="R",
-        help="segment R frames of each clip as in inference, without gradients, and train on the frames after them "
-        "(default: 0, the paper's training)",
-    )  # fmt: skip
-    data.add_argument(
         "--workers", type=non_negative, default=8, help="loading processes of each training process (default: 8)"
     )
 
@@ -93,9 +88,14 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help=f"parts to leave unchanged: {', '.join(PARTS)}",
     )
     network = NetworkConfig()
-    for side in ("key", "mask"):
-        flag, default = f"--{side}_backbone", getattr(network, f"{side}_backbone")
-        start.add_argument(flag, choices=BACKBONES, default=default, help=f"in a new network (default: {default})")
+    default = network.key_backbone
+    start.add_argument(
+        "--key_backbone", choices=BACKBONES, default=default, help=f"in a new network (default: {default})"
+    )
+    start.add_argument(
+        "--mask_backbone", choices=BACKBONES,
+        help="in a new network (default: {paper}; {release} in the release)".format(**MASK_BACKBONES),
+    )  # fmt: skip
     for flag in ("--key_width", "--mask_width", "--key_channels", "--value_channels"):
         default = getattr(network, flag[2:])
         start.add_argument(flag, type=positive, default=default, help=f"in a new network (default: {default})")
@@ -107,7 +107,8 @@ def parse_arguments(description: str) -> argparse.Namespace:
     recipe = parser.add_argument_group("recipe (each flag replaces one setting of --recipe)")
     recipe.add_argument(
         "--recipe", choices=LOSSES, default="paper",
-        help="the paper's recipe, or that of the authors' release, whose losses differ (default: paper)",
+        help="the paper's recipe, or that of the authors' release, with other losses and another mask encoder "
+        "(default: paper)",
     )  # fmt: skip
     recipe.add_argument(
         "--iterations", type=positive, help="length of the training; the schedules are stretched to this length"
@@ -136,7 +137,8 @@ def parse_arguments(description: str) -> argparse.Namespace:
         recipe.add_argument(flag, type=non_negative_float, help=text)
     recipe.add_argument(
         "--frame_weights", choices=get_args(FrameWeights),
-        help="halved: the total loss is halved after each frame (default: equal; halved in the release)",
+        help="weights of the frames in L_Seg; halved: the total of L_Seg is halved after each frame (default: equal; "
+        "halved in the release)",
     )  # fmt: skip
     recipe.add_argument(
         "--guidance", choices=get_args(Guidance),
