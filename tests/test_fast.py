@@ -103,7 +103,8 @@ def test_compiled_is_the_convolution(channels, size, options, dtype, monkeypatch
     monkeypatch.setattr(compiled, "_library", functools.cache(compiled._library.__wrapped__))
     torch.manual_seed(0)
     conv = nn.Conv2d(*channels, 3, padding=1, bias=size[0] != 40)
-    if not can_compile(dtype):
+    # Small frames are oneDNN's, which can be told by ONEDNN_MAX_CPU_ISA to take a processor for an older one.
+    if not can_compile(dtype) or (dtype == torch.bfloat16 != inference_dtype(torch.device("cpu"), amp=True)):
         assert dtype == torch.bfloat16
         pytest.skip("these processors do not multiply bf16")
     x = torch.randn(2, channels[0], *size)
