@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    names = ("seed", "frames", "height", "width")
+    names = ("seed", "frames", "height", "width")  # of `PastedVideos`
     settings = PastedVideos(**{name: getattr(arguments, name) for name in names})
     sources = find_sources(arguments.videos, arguments.images, arguments.davis_root)
     note = arguments.output / "pasted.json"

@@ -49,7 +49,7 @@ class _Pasted:
     """An object that is pasted: its look in each frame, and its path."""
 
     def __init__(self, rng: np.random.Generator, looks: Sequence[Cutout], settings: PastedVideos) -> None:
-        self.looks = looks
+        self.looks = looks  # by the number of the frame
         self.behind = rng.random() < _BEHIND
         self.labelled = rng.random() >= _UNLABELLED
         self.gain = rng.uniform(0.8, 1.2)
@@ -139,9 +139,12 @@ def compose(rng: np.random.Generator, settings: PastedVideos, sources: Sources) 
 def _merge(
     own: Sequence[tuple[np.ndarray, np.ndarray]], pasted: Sequence[_Pasted]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    first_free = 1 + max(int(ids.max()) for _, ids in own)
-    labels = iter(range(first_free, 256))
-    numbers = [next(labels) if thing.labelled else 0 for thing in pasted]
+    # Ids may be any numbers, such as the 255 of DAVIS 2016; the pasted objects follow them.
+    known = sorted({number for _, ids in own for number in object_ids(ids)})
+    compact = np.zeros(256, np.uint8)
+    compact[known] = np.arange(1, len(known) + 1)
+    own = [(image, compact[ids]) for image, ids in own]
+    numbers = [len(known) + place if thing.labelled else 0 for place, thing in enumerate(pasted, start=1)]
     frames = []
     for t, (image, ids) in enumerate(own):
         height, width = ids.shape
