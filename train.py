@@ -30,15 +30,11 @@ from dataset.images import normalise
 from dataset.loading import training_batches
 from dataset.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
-from model.checkpoint import (
-    add_aggregation,
-    load_imagenet_weights,
-    network_from_checkpoint,
-    prepare_for_several_objects,
-)
+from model.checkpoint import network_from_checkpoint
 from model.inference import STRIDE
-from model.losses import hard_pixel_share
-from model.training import ClipTrainer, LossTerms
+from model.initialisation import add_aggregation, load_imagenet_weights, prepare_for_several_objects
+from model.losses import LossTerms, hard_fraction_at
+from model.training import ClipTrainer
 from util.device import choose_device, half_precision, inference_dtype, peak_memory, training_layout
 from util.distributed import Processes
 from util.errors import InputError, command_line
@@ -46,7 +42,7 @@ from util.files import sha256
 from util.training.arguments import parse_arguments
 from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
-from util.training.recipe import RECIPES, Recipe, recipe_losses
+from util.training.recipe import MASK_BACKBONES, RECIPES, Recipe, recipe_losses
 from util.training.run import RunFolder, StopRequest, TrainingState, averaged
 from util.training.validation import Validation
 
@@ -93,7 +89,7 @@ def train(arguments: argparse.Namespace, recipe: Recipe, device: torch.device, p
         run.claim(configuration(arguments, recipe, terms, network), arguments.resume)
     processes.wait()
     state = training_state(network, recipe, device, dtype, arguments.average, content)
-    trainer = ClipTrainer(network, terms, rollout=arguments.rollout, recompute=arguments.recompute)
+    trainer = ClipTrainer(network, terms, recompute=arguments.recompute)
     model = data_parallel(arguments, trainer, device, processes)
     validation = chosen_validation(arguments, run, processes, inference_dtype(device, amp=dtype is not None))
     if processes.is_main:
@@ -125,14 +121,14 @@ def train(arguments: argparse.Namespace, recipe: Recipe, device: torch.device, p
                 (arguments.validate_every or recipe.iterations + 1, validation is not None),
             )
         )
-        share = hard_pixel_share(state.iteration, recipe.warm_up)
+        hard_fraction = hard_fraction_at(state.iteration, recipe.warm_up)
         for part, batch in enumerate(parts, start=1):
             inputs = {name: batch[name].to(device, non_blocking=True) for name in INPUTS}
             inputs["frames"] = normalise(inputs["frames"])
             # The processes exchange gradients once in an iteration, in the last backward pass.
             with exchange(model, part == arguments.accumulation):
                 with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                    result = model(*inputs.values(), share)
+                    result = model(*inputs.values(), hard_fraction)
                 state.scaler.scale(result.loss / arguments.accumulation).backward()
             log.collect_pass(inputs, result)
             check.add(result.loss, batch["name"])
@@ -145,7 +141,7 @@ def train(arguments: argparse.Namespace, recipe: Recipe, device: torch.device, p
         if logs or saves or validates:
             check.finish()
         if logs:
-            others = {"learning rate": state.schedule.get_last_lr()[0], "share of hard pixels": share}
+            others = {"learning rate": state.schedule.get_last_lr()[0], "share of hard pixels": hard_fraction}
             means = log.write(done, **others, **{"peak memory (GiB)": peak_memory(device) / 2**30})
             progress.set_postfix(loss=f"{means['loss/total']:.3f}")
         if draws:
@@ -182,7 +178,7 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     """The recipe of the stage with the changes of the flags.
 
     Raises:
-        InputError: the warm-up, the crop size or the rollout cannot be used.
+        InputError: the warm-up or the crop size cannot be used.
     """
     recipe = RECIPES[arguments.stage]
     if arguments.iterations is not None:
@@ -192,11 +188,6 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = replace(recipe, **changes)
     if recipe.warm_up[0] > recipe.warm_up[1]:
         raise InputError(f"--warm_up {recipe.warm_up[0]} {recipe.warm_up[1]} ends before it starts; give START END")
-    if arguments.rollout and arguments.stage == 0:
-        raise InputError("--rollout needs videos, but stage 0 trains on images; leave the flag out")
-    if arguments.rollout and arguments.frames < arguments.rollout + 3:
-        enough = (arguments.rollout + 3) | 1  # clips have an odd number of frames
-        raise InputError(f"--rollout {arguments.rollout} needs longer clips; give --frames {enough} or more")
     if arguments.crop_size < 32 or arguments.crop_size % STRIDE:
         raise InputError(f"--crop_size {arguments.crop_size} is no multiple of {STRIDE} from 32 on; 384 is the paper's")
     return recipe
@@ -219,9 +210,9 @@ def load_batches(
     Raises:
         InputError: data is missing, or the batch cannot be split evenly.
     """
-    roots = {name: getattr(arguments, name) for name in ("static_root", "bl_root", "yv_root", "davis_root")}
     length = {"iterations": recipe.iterations, "seed": arguments.seed}
-    data = stage_dataset(arguments.stage, **roots, **length, crop_size=arguments.crop_size, frames=arguments.frames)
+    clips = {"crop_size": arguments.crop_size, "frames": arguments.frames}
+    data = stage_dataset(arguments.stage, vars(arguments), **length, **clips)
     sampler = GlobalBatchSampler(
         len(data),
         **length,
@@ -250,7 +241,7 @@ def first_network(arguments: argparse.Namespace) -> RDE_VOS:
     config = NetworkConfig(
         key_backbone=arguments.key_backbone,
         key_width=arguments.key_width,
-        mask_backbone=arguments.mask_backbone,
+        mask_backbone=arguments.mask_backbone or MASK_BACKBONES[arguments.recipe],
         mask_width=arguments.mask_width,
         key_channels=arguments.key_channels,
         value_channels=arguments.value_channels,
@@ -294,8 +285,6 @@ def configuration(arguments: argparse.Namespace, recipe: Recipe, terms: LossTerm
     """The settings that the trained weights depend on, for the run's folder."""
     config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
     config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
-    if arguments.rollout:
-        config["rollout"] = arguments.rollout
     if arguments.average is not None:
         config["average"] = arguments.average
     # A setting that is None is left out: runs that began before there was this setting can go on.

@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from dataset.stages import DATA_SETS, VIDEOS
+from model.losses import FrameWeights, Guidance
 from model.network import NetworkConfig
 from model.resnet import BACKBONES
-from model.training import FrameWeights, Guidance
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
-from util.training.recipe import LOSSES, RECIPES
+from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES
 
 PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")  # the names for --freeze
 
@@ -29,6 +30,29 @@ def decay(text: str) -> float:
     return number
 
 
+def weighted_folder(text: str) -> tuple[Path, int]:
+    """Read ``FOLDER[:REPEATS]`` from the command line: a folder, and how often it counts (once by default)."""
+    folder, colon, repeats = text.rpartition(":")
+    return (Path(folder), positive(repeats)) if colon and repeats.isdecimal() else (Path(text), 1)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the flags that name data sets: one for each of `dataset.stages.DATA_SETS`, and those for any videos."""
+    for data_set in DATA_SETS:
+        stages = " and ".join(map(str, data_set.stages))
+        text = f"stage{'s' * (len(data_set.stages) > 1)} {stages}: holds {data_set.layout}"
+        parser.add_argument(f"--{data_set.flag}", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument(
+        "--davis_year", type=int, choices=(2016, 2017), default=2017,
+        help="of --davis_root; in 2016 all objects of a video are one (default: 2017)",
+    )  # fmt: skip
+    parser.add_argument(
+        f"--{VIDEOS}", type=weighted_folder, action="append", default=[], metavar="FOLDER[:REPEATS]",
+        help="stages 1 to 3: holds JPEGImages/VIDEO and Annotations/VIDEO, or is what the annotation page exports; "
+        "may be given several times; each video counts REPEATS times (default: once)",
+    )  # fmt: skip
+
+
 def parse_arguments(description: str) -> argparse.Namespace:
     """Read the command line of train.py."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,20 +62,12 @@ def parse_arguments(description: str) -> argparse.Namespace:
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add("--resume", action="store_true", help="go on from the last checkpoint of the run; without a checkpoint start")
 
-    data = parser.add_argument_group("data")
-    data.add_argument("--static_root", type=Path, help="stage 0: holds fss, DUTS-TR, DUTS-TE, ecssd, BIG, HRSOD")
-    data.add_argument("--bl_root", type=Path, help="stage 1: holds JPEGImages and Annotations")
-    data.add_argument("--davis_root", type=Path, help="stages 2, 3: holds trainval, or is trainval itself")
-    data.add_argument("--yv_root", type=Path, help="stages 2, 3: holds train_480p")
+    data = parser.add_argument_group("data (each stage takes any of its data sets, one at least)")
+    add_data_arguments(data)
     data.add_argument("--crop_size", type=positive, default=384, help="side of the training crops (default: 384)")
     data.add_argument(
         "--frames", type=clip_length, default=5, metavar="T",
         help="frames of a clip in stages 1 to 3, an odd number; longer clips show SAM more updates (default: 5)",
-    )  # fmt: skip
-    data.add_argument(
-        "--rollout", type=non_negative, default=0, metavar="R",
-        help="segment R frames of each clip as in inference, without gradients, and train on the frames after them "
-        "(default: 0, the paper's training)",
     )  # fmt: skip
     data.add_argument(
         "--workers", type=non_negative, default=8, help="loading processes of each training process (default: 8)"
@@ -72,9 +88,14 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help=f"parts to leave unchanged: {', '.join(PARTS)}",
     )
     network = NetworkConfig()
-    for side in ("key", "mask"):
-        flag, default = f"--{side}_backbone", getattr(network, f"{side}_backbone")
-        start.add_argument(flag, choices=BACKBONES, default=default, help=f"in a new network (default: {default})")
+    default = network.key_backbone
+    start.add_argument(
+        "--key_backbone", choices=BACKBONES, default=default, help=f"in a new network (default: {default})"
+    )
+    start.add_argument(
+        "--mask_backbone", choices=BACKBONES,
+        help="in a new network (default: {paper}; {release} in the release)".format(**MASK_BACKBONES),
+    )  # fmt: skip
     for flag in ("--key_width", "--mask_width", "--key_channels", "--value_channels"):
         default = getattr(network, flag[2:])
         start.add_argument(flag, type=positive, default=default, help=f"in a new network (default: {default})")
@@ -86,7 +107,8 @@ def parse_arguments(description: str) -> argparse.Namespace:
     recipe = parser.add_argument_group("recipe (each flag replaces one setting of --recipe)")
     recipe.add_argument(
         "--recipe", choices=LOSSES, default="paper",
-        help="the paper's recipe, or that of the authors' release, whose losses differ (default: paper)",
+        help="the paper's recipe, or that of the authors' release, with other losses and another mask encoder "
+        "(default: paper)",
     )  # fmt: skip
     recipe.add_argument(
         "--iterations", type=positive, help="length of the training; the schedules are stretched to this length"
@@ -115,7 +137,8 @@ def parse_arguments(description: str) -> argparse.Namespace:
         recipe.add_argument(flag, type=non_negative_float, help=text)
     recipe.add_argument(
         "--frame_weights", choices=get_args(FrameWeights),
-        help="halved: the total loss is halved after each frame (default: equal; halved in the release)",
+        help="weights of the frames in L_Seg; halved: the total of L_Seg is halved after each frame (default: equal; "
+        "halved in the release)",
     )  # fmt: skip
     recipe.add_argument(
         "--guidance", choices=get_args(Guidance),
