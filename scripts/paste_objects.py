@@ -33,13 +33,13 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--videos", type=Path, action="append", default=[], metavar="FOLDER",
-        help="folder with JPEGImages/<video> and Annotations/<video>; repeatable",
+        help="as --videos of train.py: holds JPEGImages/VIDEO and Annotations/VIDEO; may be given several times",
     )  # fmt: skip
     add(
         "--images", type=Path, action="append", default=[], metavar="FOLDER",
-        help="folder of images <name>.jpg and masks <name>.png, also in folders below; repeatable",
+        help="as --static_root of train.py: images <name>.jpg with masks <name>.png; may be given several times",
     )  # fmt: skip
-    add("--davis_root", type=Path, help="DAVIS 2016; its training videos, and no others, are used as --videos")
+    add("--davis_root", type=Path, metavar="FOLDER", help="DAVIS 2016, of which only train is used")
     add("--output", type=Path, required=True, help="folder for JPEGImages/<video> and Annotations/<video>")
     add("--count", type=positive, default=300, help="number of videos (default: 300)")
     add("--frames", type=positive, default=24, help="frames of a video (default: 24)")

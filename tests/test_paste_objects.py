@@ -148,7 +148,7 @@ def test_what_cannot_be_used_is_said(inline: Command, clips, stills, tmp_path, k
         arguments, mentioned = ["--videos", tmp_path / "short"], ("10 frames",)
     elif kind == "no images":
         (tmp_path / "empty").mkdir()
-        arguments, mentioned = ["--videos", clips, "--images", tmp_path / "empty"], (tmp_path / "empty", "--images")
+        arguments, mentioned = ["--videos", clips, "--images", tmp_path / "empty"], (tmp_path / "empty", "no images")
     elif kind == "unpaired":
         (stills / "red.png").unlink()
         mentioned = (stills / "red.png", "missing")

@@ -8,10 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataset.images import read_grey, read_image, write_mask
-from dataset.static import OBJECT_FROM
+from dataset.images import write_mask
 from dataset.video import object_ids
-from pasting.sources import Cutout, Sources, SourceVideo, cut_out, read_cutout
+from pasting.sources import Cutout, Sources, SourceVideo, cut_out, read_still
 from toy.motion import Wander, rotation, scaling, translation
 from toy.textures import log_uniform, pick
 from util.errors import InputError
@@ -178,8 +177,7 @@ def _background(rng: np.random.Generator, settings: PastedVideos, sources: Sourc
     height, width, frames = settings.height, settings.width, settings.frames
     still = bool(sources.images) and rng.random() < _STILL_BACKGROUND
     if still:
-        path = pick(rng, sources.images)
-        fixed = read_image(path), (read_grey(path.with_suffix(".png")) >= OBJECT_FROM).astype(np.uint8)
+        fixed = read_still(pick(rng, sources.images))
         read, size = (lambda t: fixed), fixed[1].shape
     else:
         video = pick(rng, sources.backgrounds)
@@ -228,7 +226,7 @@ def _places(rng: np.random.Generator, length: int, frames: int) -> list[int]:
 def _pasted(rng: np.random.Generator, settings: PastedVideos, sources: Sources) -> _Pasted:
     for _ in range(_TRIES):
         if sources.images and rng.random() >= _FROM_VIDEO:
-            look = read_cutout(pick(rng, sources.images))
+            look = cut_out(*read_still(pick(rng, sources.images)))
             if look:
                 return _Pasted(rng, [look] * settings.frames, settings)
         elif looks := _looks(rng, pick(rng, sources.backgrounds), settings.frames):

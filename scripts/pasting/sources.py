@@ -1,6 +1,6 @@
 """Where backgrounds and pasted objects come from: annotated videos, and images with masks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -8,10 +8,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from dataset import own_videos
 from dataset.davis import split_folders
-from dataset.folders import find_frames, find_videos
-from dataset.images import read_grey, read_image, read_mask
-from dataset.static import OBJECT_FROM, find_images
+from dataset.folders import Pair, VideoFolders, find_videos
+from dataset.images import read_image
+from dataset.static import find_images, image_folders, read_object
 from util.errors import InputError
 
 LEAST_FRAMES = 10  # videos with fewer frames have too much motion from frame to frame to be backgrounds
@@ -20,11 +21,10 @@ _MARGIN = 3  # pixels of background around a cutout, so that its edge can be sof
 
 
 class SourceVideo(NamedTuple):
-    """An annotated video: the folders of its frames and masks, and the names of its frames in order."""
+    """An annotated video: how to read its masks, and its frames with their masks in order."""
 
-    images: Path
-    masks: Path
-    frames: tuple[str, ...]
+    folders: VideoFolders
+    frames: tuple[Pair, ...]
 
     def read(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a frame, uint8 RGB [H,W,3], and its object ids, uint8 [H,W].
@@ -32,11 +32,8 @@ class SourceVideo(NamedTuple):
         Raises:
             InputError: a file cannot be read, or the two differ in size.
         """
-        image = read_image(self.images / f"{self.frames[place]}.jpg")
-        ids = read_mask(self.masks / f"{self.frames[place]}.png")
-        if image.shape[:2] != ids.shape:
-            raise InputError(f"{self.images / self.frames[place]}.jpg and its mask differ in size; copy both again")
-        return image, ids
+        pair = self.frames[place]
+        return _of_one_size(pair, read_image(pair.image), self.folders.read_ids(pair.mask))
 
 
 class Cutout(NamedTuple):
@@ -52,11 +49,11 @@ class Sources:
 
     Attributes:
         videos: the annotated videos.
-        images: images ``<name>.jpg`` with masks ``<name>.png`` beside them.
+        images: images with one object each, and their masks.
     """
 
     videos: tuple[SourceVideo, ...]
-    images: tuple[Path, ...]
+    images: tuple[Pair, ...]
 
     @property
     def backgrounds(self) -> list[SourceVideo]:
@@ -73,56 +70,52 @@ def find_sources(videos: Sequence[Path], images: Sequence[Path], davis_root: Pat
     """List annotated videos and images.
 
     Args:
-        videos: folders that hold ``JPEGImages/<video>`` and ``Annotations/<video>``.
-        images: folders of images ``<name>.jpg`` and masks ``<name>.png``, also one folder down.
+        videos: folders of videos, as ``--videos`` of train.py.
+        images: folders of images, as ``--static_root`` of train.py.
         davis_root: the folder of DAVIS 2016. Only its training split is used.
 
     Raises:
-        InputError: a folder cannot be read, a file is missing, or there is no background or no object.
+        InputError: a folder cannot be read, a file is missing, or no video is long enough for a background.
     """
-    found = [clip for root in videos for clip in _videos(root / "JPEGImages", root / "Annotations")]
+    folders = [each for root in videos for each in own_videos.training_folders(root)]
     if davis_root:
-        folders = split_folders(davis_root, 2016, "train")
-        found += _videos(folders.images, folders.masks, folders.listed())
-    pictures: list[Path] = []
-    for folder in images:
-        flat, missing_here = find_images(folder)
-        nested, missing_below = find_images(folder, nested=True)
-        listed, missing = flat + nested, missing_here + missing_below
-        if missing:
-            raise InputError(f"{missing[0]} is missing ({len(missing)} such files); copy {folder} again")
-        if not listed:
-            raise InputError(f"{folder} holds no images <name>.jpg with masks <name>.png; check --images")
-        pictures += listed
+        folders.append(split_folders(davis_root, 2016, "train"))
+    pictures: list[Pair] = []
+    for root in images:
+        for folder in image_folders(root):
+            pairs, missing = find_images(folder.path)
+            if missing:
+                raise InputError(f"{missing[0]} is missing ({len(missing)} such files); copy {folder.path} again")
+            pictures += pairs
+    found = [video for each in folders for video in _videos(each)]
     sources = Sources(tuple(found), tuple(pictures))
     if not sources.backgrounds:
         raise InputError(f"no video has {LEAST_FRAMES} frames or more; give longer ones with --videos or --davis_root")
     return sources
 
 
-def _videos(images: Path, masks: Path, listed: list[str] | None = None) -> list[SourceVideo]:
-    names, missing = find_videos(images, masks, listed)
-    clips = []
-    for name in names if not missing else ():
-        frames, missing = find_frames(images / name, masks / name)
-        if missing:
-            break
-        clips.append(SourceVideo(images / name, masks / name, tuple(frames)))
-    if missing:
-        raise InputError(f"{missing[0]} is missing; copy the video again")
-    return clips
+def _videos(folders: VideoFolders) -> Iterator[SourceVideo]:
+    names, missing = find_videos(folders.images, folders.masks, folders.listed())
+    for name in names:
+        frames, of_this = folders.frames(name) if not missing else ([], missing)
+        if of_this:
+            raise InputError(f"{of_this[0]} is missing; {folders.remedy}")
+        yield SourceVideo(folders, tuple(frames))
 
 
-def read_cutout(path: Path) -> Cutout | None:
-    """Return the largest connected object of an image, or None if it is too small or fills the image.
+def read_still(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image, uint8 RGB [H,W,3], and the mask of its object, uint8 0/1 [H,W].
 
     Raises:
-        InputError: a file cannot be read, or the image and its mask differ in size.
+        InputError: a file cannot be read, or the two differ in size.
     """
-    image, mask = read_image(path), read_grey(path.with_suffix(".png")) >= OBJECT_FROM
+    return _of_one_size(pair, read_image(pair.image), read_object(pair.mask))
+
+
+def _of_one_size(pair: Pair, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if image.shape[:2] != mask.shape:
-        raise InputError(f"{path} and its mask differ in size; copy both again")
-    return cut_out(image, mask)
+        raise InputError(f"{pair.image} and {pair.mask} differ in size; make or copy both again at the same size")
+    return image, mask
 
 
 def cut_out(image: np.ndarray, mask: np.ndarray) -> Cutout | None:
@@ -133,7 +126,7 @@ def cut_out(image: np.ndarray, mask: np.ndarray) -> Cutout | None:
 
     Args:
         image: uint8 RGB [H,W,3].
-        mask: bool [H,W].
+        mask: bool or uint8 [H,W].
     """
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count == 1:
