@@ -32,6 +32,8 @@ class ImageClips:
         InputError: an image has no mask, a mask has no image, or there are no images.
     """
 
+    unit = "images"
+
     def __init__(self, folder: ImageFolder, *, crop_size: int) -> None:
         self.name = folder.name
         self.crop_size = crop_size

@@ -49,7 +49,7 @@ def known_layout(root: Path) -> str | None:
         return "a file; give the folder that holds the data"
     base = root / "trainval" if (root / "trainval").is_dir() else root
     sets = base / "ImageSets"
-    if _is_davis(root):
+    if sets.is_dir():
         year = "" if (sets / "2017").is_dir() else "2016"
         return f"DAVIS {year or 2017}; give it with --davis_root" + (f" --davis_year {year}" if year else "")
     if (root / "train_480p" / "JPEGImages").is_dir():

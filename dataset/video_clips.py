@@ -28,8 +28,10 @@ class VideoClips:
         InputError: a folder is missing, or there are no videos.
     """
 
+    unit = "videos"
+
     def __init__(self, folders: VideoFolders, *, crop_size: int, frames: int = 5, last_change: float = 0.9) -> None:
-        self.folders = folders
+        self.name, self.folders = folders.name, folders
         listed = folders.listed()
         for root in (folders.images, folders.masks):
             if not root.is_dir():
@@ -72,7 +74,7 @@ class VideoClips:
         clip, transforms, visible = self._choose(video, annotated, max_gap, rng)
         objects = rng.permutation(visible)[:MAX_OBJECTS]
         frames = [annotated[place] for place in clip]
-        name = f"{self.folders.name}: {video} {' '.join(frame.image.stem for frame in frames)}"
+        name = f"{self.name}: {video} {' '.join(frame.image.stem for frame in frames)}"
         return make_sample(map(self._read, frames), transforms, objects, slots=MAX_OBJECTS, rng=rng, name=name)
 
     def _choose(
@@ -118,11 +120,9 @@ class VideoClips:
         """
         frames, missing = self.folders.frames(video)
         if missing:
-            raise InputError(f"{missing[0]} is missing; copy {self.folders.name} again")
+            raise InputError(f"{missing[0]} is missing; copy {self.name} again")
         if not frames:
-            raise InputError(
-                f"{self.folders.masks / video} holds no masks (<frame>.png); copy {self.folders.name} again"
-            )
+            raise InputError(f"{self.folders.masks / video} holds no masks (<frame>.png); copy {self.name} again")
         return frames
 
 

@@ -1,15 +1,24 @@
-"""The command-line flags of train.py."""
+"""The command-line flags of train.py, and what they choose."""
 
 import argparse
+import platform
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
-from dataset.stages import DATA_SETS, VIDEOS
-from model.losses import FrameWeights, Guidance
-from model.network import NetworkConfig
+import numpy as np
+import torch
+
+from dataset.davis import DAVIS, split_folders
+from dataset.stages import DATA_SETS, VIDEOS, stage_flags
+from model.inference import STRIDE
+from model.losses import FrameWeights, Guidance, LossTerms
+from model.network import RDE_VOS, NetworkConfig
 from model.resnet import BACKBONES
+from util.errors import InputError
+from util.files import sha256
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
-from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES
+from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES, Recipe, recipe_losses
 
 PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")  # the names for --freeze
 
@@ -60,7 +69,7 @@ def parse_arguments(description: str) -> argparse.Namespace:
     add("--stage", type=int, choices=RECIPES, required=True, help="0 static, 1 BL30K, 2 main, 3 main without BL30K")
     add("--id", required=True, help="name of the run; its folder is RUNS/ID")
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
-    add("--resume", action="store_true", help="go on from the last checkpoint of the run; without a checkpoint start")
+    add("--resume", action="store_true", help="resume the run from its last checkpoint; start it where there is none")
 
     data = parser.add_argument_group("data (each stage takes any of its data sets, one at least)")
     add_data_arguments(data)
@@ -170,7 +179,10 @@ def parse_arguments(description: str) -> argparse.Namespace:
         "--save_every", type=positive, default=5000, help="iterations between checkpoints (default: 5000)"
     )
     machine.add_argument(
-        "--log_every", type=positive, default=100, help="iterations between log entries (default: 100)"
+        "--log_every",
+        type=positive,
+        default=100,
+        help="iterations between log entries, at most a tenth of the run (default: 100)",
     )
     machine.add_argument("--draw_every", type=positive, default=1000, help="iterations between panels (default: 1000)")
     machine.add_argument(
@@ -183,3 +195,122 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help="folder in DAVIS's layout to validate on (default: davis_root)",
     )
     return parser.parse_args()
+
+
+def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
+    """The recipe of the stage with the changes of the flags.
+
+    Raises:
+        InputError: the warm-up or the crop size cannot be used.
+    """
+    recipe = RECIPES[arguments.stage]
+    if arguments.iterations is not None:
+        recipe = recipe.scaled(arguments.iterations)
+    changes = {name: getattr(arguments, name) for name in ("batch_size", "lr") if getattr(arguments, name) is not None}
+    changes |= {name: tuple(getattr(arguments, name)) for name in ("steps", "warm_up") if getattr(arguments, name)}
+    recipe = replace(recipe, **changes)
+    if recipe.warm_up[0] > recipe.warm_up[1]:
+        raise InputError(f"--warm_up {recipe.warm_up[0]} {recipe.warm_up[1]} ends before it starts; give START END")
+    if arguments.crop_size < 32 or arguments.crop_size % STRIDE:
+        raise InputError(f"--crop_size {arguments.crop_size} is no multiple of {STRIDE} from 32 on; 384 is the paper's")
+    return recipe
+
+
+def chosen_losses(arguments: argparse.Namespace) -> LossTerms:
+    """The terms of the loss of the recipe with the changes of the flags."""
+    names = ("mu", "gamma", "frame_weights", "guidance")
+    return replace(
+        recipe_losses(arguments.recipe, arguments.stage),
+        mask_consistency=not arguments.without_mc,
+        unbiased_guidance=not arguments.without_ug,
+        stm_segmentation=not arguments.without_stm,
+        **{name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None},
+    )
+
+
+def chosen_network(arguments: argparse.Namespace) -> NetworkConfig:
+    """The architecture of a new network."""
+    names = ("key_backbone", "key_width", "mask_width", "key_channels", "value_channels")
+    return NetworkConfig(
+        **{name: getattr(arguments, name) for name in names},
+        mask_backbone=arguments.mask_backbone or MASK_BACKBONES[arguments.recipe],
+        decoder_channels=tuple(arguments.decoder_channels),
+    )
+
+
+class Due(NamedTuple):
+    """What is due after an iteration."""
+
+    log: bool
+    draw: bool
+    save: bool
+    validate: bool
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How many iterations lie between log entries, panels, checkpoints and validations; ``end`` is the last one."""
+
+    log: int
+    draw: int
+    save: int
+    validate: int | None
+    end: int
+
+    def due(self, iteration: int) -> Due:
+        """What is due after an iteration: after the first one, an entry; after the last one, all but panels."""
+        last = iteration == self.end
+        return Due(
+            log=iteration % self.log == 0 or iteration == 1 or last,
+            draw=iteration % self.draw == 0,
+            save=iteration % self.save == 0 or last,
+            validate=self.validate is not None and (iteration % self.validate == 0 or last),
+        )
+
+
+def chosen_intervals(arguments: argparse.Namespace, recipe: Recipe) -> Intervals:
+    """The intervals of the flags; a run has ten log entries at least."""
+    log = min(arguments.log_every, max(1, recipe.iterations // 10))
+    return Intervals(log, arguments.draw_every, arguments.save_every, arguments.validate_every, recipe.iterations)
+
+
+def validation_split(arguments: argparse.Namespace) -> DAVIS | None:
+    """The validation split of DAVIS that the flags choose; None for no validation.
+
+    A folder of one year is taken as what it is.
+
+    Raises:
+        InputError: there is no folder to validate on, or it lists no videos for validation.
+    """
+    if not arguments.validate_every:
+        return None
+    folder = arguments.validate_on or arguments.davis_root
+    if folder is None:
+        raise InputError("--validate_every needs videos; give a folder in DAVIS's layout with --validate_on")
+    other = {2016: 2017, 2017: 2016}[arguments.davis_year]
+    listed = [year for year in (arguments.davis_year, other) if split_folders(folder, year, "val").split.is_file()]
+    return DAVIS(folder, listed[0] if listed else arguments.davis_year)
+
+
+def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTerms, network: RDE_VOS) -> dict[str, Any]:
+    """The settings that the trained weights depend on, for the run's folder."""
+    config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
+    config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
+    if arguments.average is not None:
+        config["average"] = arguments.average
+    # A setting that is None is left out: runs that began before there was this setting can go on.
+    built = {name: value for name, value in asdict(network.config).items() if value is not None}
+    return config | {"recipe": asdict(recipe), "losses": asdict(losses), "network": built}
+
+
+def started_with(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything about a start of the run that the configuration leaves open: versions, data and first weights."""
+    roots = {flag: getattr(arguments, flag) for flag in stage_flags(arguments.stage) if flag != VIDEOS}
+    noted: dict[str, Any] = {flag: str(root.resolve()) for flag, root in roots.items() if root}
+    if arguments.videos:
+        noted[VIDEOS] = [f"{folder.resolve()}:{repeats}" for folder, repeats in arguments.videos]
+    if arguments.load_network:
+        path = arguments.load_network
+        noted |= {"load_network": str(path.resolve()), "load_network_sha256": sha256(path)}
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    return noted | {"versions": versions | {"cuda": torch.version.cuda}}
