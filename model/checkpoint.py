@@ -21,7 +21,7 @@ from util.errors import InputError
 from util.files import atomic_path, refuse_pipe, write_error
 
 # The small network that comes with the project. The README beside the file says how the network was trained.
-SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "toy.pth"
+SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "small.pth"
 _OLDER_NAME = ".extract.theta.", ".extract.omega."  # older files of this project -> the paper's name in Eq. 5
 
 
