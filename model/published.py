@@ -9,6 +9,7 @@ from torch import Tensor
 
 from model.initialisation import start_channel_of_others
 from model.network import NetworkConfig
+from model.resnet import BACKBONES, BasicBlock, Bottleneck
 from util.errors import InputError
 
 # Published name -> our name; the first match counts. RDE-VOS and STCN share the names of all parts but SAM.
@@ -66,7 +67,12 @@ def translate_published(published: Mapping[str, Tensor], path: Path | str) -> di
 
 
 def config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
-    """The architecture that the names and shapes of a translated state dict imply."""
+    """The architecture that the names and shapes of a state dict of this project imply.
+
+    Raises:
+        InputError: a tensor is missing.
+        IndexError: the tensors have shapes that no network has.
+    """
 
     def width(name: str) -> int:
         if name not in state:
@@ -90,8 +96,19 @@ def config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
 
 
 def _backbone_of(state: Mapping[str, Tensor], encoder: str) -> str:
-    """The name of an encoder's backbone. Published networks have ResNet-18 or ResNet-50, which differ in blocks."""
-    return "resnet50" if f"{encoder}.backbone.layer1.0.conv3.weight" in state else "resnet18"
+    """The name of an encoder's backbone, by the kind and the number of its blocks.
+
+    Raises:
+        IndexError: no backbone has such blocks.
+    """
+    prefix = f"{encoder}.backbone.layer"
+    block = Bottleneck if f"{prefix}1.0.conv3.weight" in state else BasicBlock
+    blocks = {tuple(name[len(prefix) :].split(".")[:2]) for name in state if name.startswith(prefix)}
+    depths = tuple(sum(stage == str(number) for stage, _ in blocks) for number in (1, 2, 3))
+    for name, described in BACKBONES.items():
+        if described == (block, depths):
+            return name
+    raise IndexError(f"no backbone has {depths} blocks")
 
 
 def _as_2d(tensor: Tensor) -> Tensor:

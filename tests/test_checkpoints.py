@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from model import RDE_VOS, load_network, save_network
+from model import RDE_VOS, NetworkConfig, load_network, save_network
 from model.checkpoint import read_checkpoint
 from model.initialisation import add_aggregation, prepare_for_several_objects
 from util.errors import InputError
@@ -184,9 +184,33 @@ def test_anything_else_is_refused_by_name(published_state, small_network, tmp_pa
         load_network(tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "checkpoint.pth").read_bytes()[:2000])
-    for name in ("text.pth", "cut.pth"):
-        with pytest.raises(InputError, match="not a readable checkpoint"):
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "page.pth").write_text("\n<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title></html>")
+    torch.save(small_network, tmp_path / "pickled.pth")
+    for name, remedy in (
+        ("text.pth", "copy or download it again"),
+        ("cut.pth", "copy or download it again"),
+        ("empty.pth", "it is empty); download it again"),
+        ("page.pth", "it is a web page); download the file itself"),
+        ("pickled.pth", "save the network's state_dict() instead"),
+    ):
+        with pytest.raises(InputError, match="not a readable checkpoint") as error:
             load_network(tmp_path / name)
+        assert remedy in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("backbones", [("resnet10", "resnet34"), ("resnet50", "resnet18")])
+@pytest.mark.parametrize("aggregation", [True, False])
+@pytest.mark.parametrize("rename", ["{}", "module.{}", "_orig_mod.{}", "module._orig_mod.{}"])
+def test_a_bare_state_dict_of_ours(backbones, aggregation, rename, tmp_path):
+    config = NetworkConfig(
+        key_backbone=backbones[0], mask_backbone=backbones[1], key_width=8, mask_width=16, key_channels=12,
+        value_channels=32, decoder_channels=(32, 24, 16), aggregation=aggregation,
+    )  # fmt: skip
+    state = RDE_VOS(config).state_dict()
+    network = load_network(save({rename.format(name): tensor for name, tensor in state.items()}, tmp_path))
+    assert network.config == config
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):

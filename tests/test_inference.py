@@ -3,6 +3,7 @@
 import copy
 import gc
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -191,6 +192,8 @@ def test_what_the_engine_refuses(small_network):
         core.step(image[0], mask)
     with pytest.raises(ValueError, match="no mask so far has held the absent object 2"):
         core.step(image, mask, absent=[2])
+    with pytest.raises(ValueError, match=r"not ImageNet-normalised; convert it with dataset\.images\.to_tensor"):
+        core.step(torch.full_like(image, 255), mask)
     core.step(image, mask)
     with pytest.raises(ValueError, match="object 1 is absent, but has pixels"):
         core.step(image, mask, absent=[1])
@@ -211,3 +214,13 @@ def test_a_network_without_sam_serves_the_banks_without_rde(small_network):
         InferenceCore(network)
     frames, ids = draw_clip(4, 32, 32, 1)
     run(InferenceCore(network, bank="2F+L", mem_every=1), tensors(frames), {0: torch.from_numpy(ids[0])})
+
+
+def test_a_mask_may_be_an_array(small_network):
+    frames, ids = draw_clip(2, 48, 80, 2)
+    for dtype, flip in ((np.uint8, False), (np.int64, True)):
+        mask = np.flip(ids[0], 1).astype(dtype) if flip else ids[0].astype(dtype)
+        array, tensor = (InferenceCore(small_network) for _ in range(2))
+        image = tensors(frames)[0]
+        expected = tensor.step(image, torch.from_numpy(mask.copy()))
+        assert torch.equal(array.step(image, mask[:, ::-1][:, ::-1]), expected)

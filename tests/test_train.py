@@ -521,7 +521,7 @@ def test_the_result_can_be_the_moving_average_of_the_weights(train, small_checkp
     # The weights of the iterations are those of a run without an average, and such a run cannot go on with one.
     assert train(2, "plain", *flags).returncode == 0
     assert all(torch.equal(tensor, three[name]) for name, tensor in weights(tmp_path / "plain").items())
-    assert_refused(train(2, "plain", *flags, "--average", 0.75, "--resume"), "another average")
+    assert_refused(train(2, "plain", *flags, "--average", 0.75, "--resume"), "average: None in the run, 0.75 now")
     assert_refused(train(2, "other", *flags, "--average", 1), "--average")
 
 
@@ -539,8 +539,10 @@ def test_wrong_input_is_refused(train, inline, tmp_path):
     scratch = ("--from_scratch", *SMALL, "--iterations", 1, "--batch_size", 1)
     assert train(0, "run", *scratch).returncode == 0
     assert_refused(train(0, "run", *scratch), tmp_path / "run", "resume this run", "another id")
-    assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed")
-    assert_refused(train(0, "run", *scratch, "--resume", "--recipe", "release"), "config.json", "another losses")
+    assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed: 0 in the run, 5 now")
+    assert_refused(
+        train(0, "run", *scratch, "--resume", "--recipe", "release"), "frame_weights: equal in the run, halved"
+    )
     assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "batch_size")

@@ -20,7 +20,7 @@ from model.checkpoint import not_finite, read_checkpoint, save_network
 from model.network import RDE_VOS
 from util.distributed import Processes
 from util.errors import InputError
-from util.files import atomic_path, claim, is_plain_name, read_json
+from util.files import Difference, atomic_path, claim, is_plain_name, read_json
 
 CHECKPOINTS_KEPT = 3
 _CHECKPOINT = re.compile(r"checkpoint_([0-9]{1,18})\.pth")
@@ -153,7 +153,7 @@ class RunFolder:
         if note.is_file() and not resume:
             raise InputError(f"{self.path} holds a run already; resume this run, or choose another id")
         if differences := claim(note, config):
-            names = ", ".join(sorted(difference.name for difference in differences))
+            names = ", ".join(sorted(map(_described, differences)))
             raise InputError(f"{note} has another {names}; resume with the run's own settings, or choose another id")
 
     def read_latest(self) -> SavedState | None:
@@ -240,6 +240,15 @@ class RunFolder:
         """The checkpoints in the folder, the newest last."""
         paths = (path for path in self.path.glob("checkpoint_*.pth") if _CHECKPOINT.fullmatch(path.name))
         return sorted(paths, key=_iteration)
+
+
+def _described(difference: Difference) -> str:
+    """A setting with its value in the run and its value now; of a group of settings those that differ."""
+    name, found, wanted = difference
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        inner = [Difference(each, found.get(each), wanted.get(each)) for each in {**found, **wanted}]
+        return f"{name} ({', '.join(_described(each) for each in inner if each.found != each.wanted)})"
+    return f"{name}: {found} in the run, {wanted} now"
 
 
 def _iteration(path: Path) -> int:
