@@ -52,6 +52,20 @@ def read_grey(path: Path | str) -> np.ndarray:
     return np.array(_decode(path, "L"))
 
 
+def read_pixels(path: Path | str) -> np.ndarray:
+    """Read any image as uint8 RGBA [H,W,4]. Of more than 8 bits a channel the highest 8 remain.
+
+    Raises:
+        InputError: the file is missing, truncated or not an image.
+    """
+    image = _decode(path)
+    if image.mode[0] in "IF":
+        values = np.array(image, np.float64)
+        span = 65535 if image.mode.startswith("I") and values.max() > 255 else max(values.max(), 1e-9)
+        image = Image.fromarray((255 * values.clip(0) / span).round().astype(np.uint8))
+    return np.array(image.convert("RGBA"))
+
+
 def image_size(path: Path | str) -> tuple[int, int]:
     """Return the height and width of an image in pixels, upright, without decoding the image.
 
@@ -60,7 +74,8 @@ def image_size(path: Path | str) -> tuple[int, int]:
     """
     with _opened(path) as image:
         # The method of PngImageFile would decode the whole image in search of a tag that no PNG of a camera has.
-        lies = Image.Image.getexif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        # Pillow states the size of a TIFF upright.
+        lies = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8)
         return (image.width, image.height) if lies else (image.height, image.width)
 
 
