@@ -4,202 +4,188 @@
     torchrun --nproc_per_node=4 train.py --stage 1 --id s1 --bl_root BL30K --load_network runs/s0/network.pth
     torchrun --nproc_per_node=4 train.py --stage 2 --id s2 --davis_root DAVIS --yv_root YOUTUBE \\
         --load_network runs/s1/network.pth
+    python train.py --stage 2 --id own --videos MY_VIDEOS --load_network WEIGHTS
 
-The defaults are the paper's recipe; --recipe release trains as the authors' release does. The folder runs/ID holds
-everything of a run; --resume goes on with the run.
+The defaults are the paper's recipe; --recipe release trains as the authors' release does. A stage trains on those of
+its data sets that are given. The folder runs/ID holds everything of a run; --resume resumes the run.
 """
 
-import argparse
 import contextlib
 import datetime
-import platform
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+import inspect
+from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from dataset.batches import GlobalBatchSampler
-from dataset.davis import DAVIS
 from dataset.images import normalise
 from dataset.loading import training_batches
 from dataset.stages import stage_dataset
+from dataset.training_data import TrainingData
 from model import RDE_VOS, NetworkConfig, load_network, save_network
-from model.checkpoint import (
-    add_aggregation,
-    load_imagenet_weights,
-    network_from_checkpoint,
-    prepare_for_several_objects,
-)
-from model.inference import STRIDE
-from model.losses import hard_pixel_share
-from model.training import ClipTrainer, LossTerms
-from util.device import choose_device, half_precision, inference_dtype, peak_memory, training_layout
+from model.checkpoint import network_from_checkpoint
+from model.initialisation import add_aggregation, load_imagenet_weights, prepare_for_several_objects
+from model.losses import hard_fraction_at
+from model.training import ClipTrainer
+from util.device import choose_device, enough_memory, half_precision, inference_dtype, peak_memory, training_layout
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.files import sha256
-from util.training.arguments import parse_arguments
+from util.training.arguments import (
+    Intervals,
+    chosen_intervals,
+    chosen_losses,
+    chosen_network,
+    chosen_recipe,
+    configuration,
+    parse_arguments,
+    started_with,
+    validation_split,
+)
 from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
-from util.training.recipe import RECIPES, Recipe, recipe_losses
+from util.training.recipe import Recipe
 from util.training.run import RunFolder, StopRequest, TrainingState, averaged
 from util.training.validation import Validation
 
-PATIENCE = datetime.timedelta(minutes=30)  # a process that hangs must not hold all GPUs for longer
-UNREADABLE = 1000  # stands for a sample that cannot be read, among the numbers of signals
-INPUTS = ("frames", "masks", "perturbed", "selector")  # of a batch, in the order of ClipTrainer's arguments
+TIMEOUT = datetime.timedelta(minutes=30)  # a process that hangs must not hold all GPUs for longer
+INPUTS = ("frames", "masks", "perturbed", "selector")  # what ClipTrainer takes of a batch
 
 
 @command_line
 def main() -> None:
     """Train one stage."""
     arguments = parse_arguments(__doc__)
-    recipe = chosen_recipe(arguments)
+    recipe, losses = chosen_recipe(arguments), chosen_losses(arguments)
     device = choose_device(arguments.device)
-    processes = Processes("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", PATIENCE)
-    with processes.together():
-        stopped = train(arguments, recipe, device, processes)
+    dtype = precision(arguments.precision, device)
+    processes = Processes("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", TIMEOUT)
+    run = RunFolder(arguments.runs, arguments.id)
+    with (
+        processes.together(),
+        enough_memory("split the batch with --accumulation, use --recompute, or make --crop_size smaller"),
+    ):
+        saved = latest_checkpoint(run, processes) if arguments.resume else None
+        clips = {"crop_size": arguments.crop_size, "frames": arguments.frames, "seed": arguments.seed}
+        data = stage_dataset(arguments.stage, vars(arguments), iterations=recipe.iterations, **clips)
+
+        torch.manual_seed(arguments.seed)
+        if saved:
+            network = network_from_checkpoint(saved, run.path)
+        else:
+            start = (arguments.load_network, arguments.from_scratch)
+            network = first_network(arguments.stage, chosen_network(arguments), *start)
+        choose_trained_parts(network, arguments.stage, arguments.freeze, norms=arguments.from_scratch)
+        batches = load_batches(
+            data, recipe, device, processes,
+            start=saved["iteration"] if saved else 0,
+            accumulation=arguments.accumulation, workers=arguments.workers, seed=arguments.seed,
+        )  # fmt: skip
+        validation = None
+        if split := validation_split(arguments):
+            validation = Validation(
+                split, run.path / "validation", processes, inference_dtype(device, amp=dtype is not None)
+            )
+
+        if processes.is_main:
+            run.claim(configuration(arguments, recipe, losses, network), arguments.resume)
+        processes.wait()
+        state = training_state(network, recipe, device, dtype, arguments.average, saved)
+        if processes.is_main:
+            run.note_start(state.iteration, started_with(arguments))
+            print(f"stage {arguments.stage} trains on {data.summary}", flush=True)
+        trainer = ClipTrainer(network, losses, recompute=arguments.recompute)
+        model = data_parallel(trainer, device, processes, compiled=arguments.compile)
+        stop = StopRequest()
+        first = state.iteration
+        with TrainingLog(run.path / "log", processes, first, recipe.iterations) as log:
+            train(
+                model, state, batches, recipe, chosen_intervals(arguments, recipe),
+                accumulation=arguments.accumulation, dtype=dtype, processes=processes,
+                stop=stop, log=log, run=run, validation=validation,
+            )  # fmt: skip
+        if processes.is_main:
+            keep_result(run, state, stopped=stop.asked, trained=state.iteration > first)
         processes.wait()  # torchrun ends all other processes when one process ends, even one that is still saving
     processes.close()
-    if stopped:
-        sys.exit(128 + stopped)
+    stop.end()
 
 
-def train(arguments: argparse.Namespace, recipe: Recipe, device: torch.device, processes: Processes) -> int:
-    """Train from the start, or from the run's last checkpoint, up to the end or a request to stop.
-
-    Returns:
-        the signal that has stopped the training; 0 at its end.
-    """
-    dtype = precision(arguments.precision, device)
-    run = RunFolder(arguments.runs, arguments.id)
-    # The main process alone looks for a checkpoint: the others may lie on machines with other folders.
-    saved = run.read_latest() if arguments.resume and processes.is_main else None
-    for note in saved.notes if saved else ():
-        print(note)
-    content = processes.from_main(saved.content if saved else None)
-
-    batches = load_batches(arguments, recipe, device, processes, start=content["iteration"] if content else 0)
-    torch.manual_seed(arguments.seed)
-    network = network_from_checkpoint(content, run.path) if content else first_network(arguments)
-    choose_trained_parts(network, arguments)
-    terms = loss_terms(arguments)
-    if processes.is_main:
-        run.claim(configuration(arguments, recipe, terms, network), arguments.resume)
-    processes.wait()
-    state = training_state(network, recipe, device, dtype, arguments.average, content)
-    trainer = ClipTrainer(network, terms, rollout=arguments.rollout, recompute=arguments.recompute)
-    model = data_parallel(arguments, trainer, device, processes)
-    validation = chosen_validation(arguments, run, processes, inference_dtype(device, amp=dtype is not None))
-    if processes.is_main:
-        run.note_start(state.iteration, started_with(arguments))
-
-    first_iteration = state.iteration
-    stop = StopRequest()
-    log = TrainingLog(run.path / "log", processes, first_iteration)
+def train(
+    model: nn.Module,
+    state: TrainingState,
+    batches: Iterator[dict[str, Any]],
+    recipe: Recipe,
+    every: Intervals,
+    *,
+    accumulation: int,
+    dtype: torch.dtype | None,
+    processes: Processes,
+    stop: StopRequest,
+    log: TrainingLog,
+    run: RunFolder,
+    validation: Validation | None,
+) -> None:
+    """Train up to the end of the recipe or a request to stop."""
+    device = state.network.device
     check = LossCheck(patience=20 if state.scaler.is_enabled() else 0)  # a row of 20 brings the scale from 2^16 below 1
-    hidden = None if processes.is_main else True  # None shows the bar in terminals only
-    progress = tqdm(total=recipe.iterations, initial=first_iteration, unit="it", disable=hidden)
-    stopped, unreadable = 0, None  # a signal or UNREADABLE; the error of this process
     while state.iteration < recipe.iterations:
-        try:
-            with log.waiting():
-                parts = [next(batches) for _ in range(arguments.accumulation)]
-        except InputError as error:
-            unreadable = error
-        stopped = processes.greatest(UNREADABLE if unreadable else stop.received)
-        if stopped:
+        with stop.at_unreadable_data(), log.waiting():
+            parts = [next(batches) for _ in range(accumulation)]
+        if stop.agreed(processes):
             break
-        done = state.iteration + 1
-        logs, draws, saves, validates = (
-            done % every == 0 or (done == recipe.iterations and last)
-            for every, last in (
-                (arguments.log_every, False),
-                (arguments.draw_every, False),
-                (arguments.save_every, True),
-                (arguments.validate_every or recipe.iterations + 1, validation is not None),
-            )
-        )
-        share = hard_pixel_share(state.iteration, recipe.warm_up)
-        for part, batch in enumerate(parts, start=1):
+        hard_fraction = hard_fraction_at(state.iteration, recipe.warm_up)
+        for number, batch in enumerate(parts, start=1):
             inputs = {name: batch[name].to(device, non_blocking=True) for name in INPUTS}
             inputs["frames"] = normalise(inputs["frames"])
             # The processes exchange gradients once in an iteration, in the last backward pass.
-            with exchange(model, part == arguments.accumulation):
+            with exchange(model, last=number == accumulation):
                 with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                    result = model(*inputs.values(), share)
-                state.scaler.scale(result.loss / arguments.accumulation).backward()
+                    result = model(**inputs, hard_fraction=hard_fraction)
+                state.scaler.scale(result.loss / accumulation).backward()
             log.collect_pass(inputs, result)
             check.add(result.loss, batch["name"])
-        state.scaler.unscale_(state.optimizer)
-        if logs:
-            log.collect({"gradient norm": torch.nn.utils.get_total_norm([p.grad for p in state.parameters()])})
-        state.step()
+        log.collect_step(state.step(), state.iteration)
 
-        progress.update()
-        if logs or saves or validates:
+        due = every.due(state.iteration)
+        if due.log or due.save or due.validate:
             check.finish()
-        if logs:
-            others = {"learning rate": state.schedule.get_last_lr()[0], "share of hard pixels": share}
-            means = log.write(done, **others, **{"peak memory (GiB)": peak_memory(device) / 2**30})
-            progress.set_postfix(loss=f"{means['loss/total']:.3f}")
-        if draws:
-            log.draw(done, inputs["frames"], inputs["masks"], result.masks)
-        if saves and processes.is_main:
+        if due.log:
+            log.write(state.iteration, state.rate, hard_fraction, peak_memory(device))
+        if due.draw:
+            log.draw(state.iteration, inputs["frames"], inputs["masks"], result.masks)
+        if due.save and processes.is_main:
             run.save(state)
-        if validates:
+        if due.validate and validation:
             scores = validation.run(state.result)
-            log.write_scores(done, scores)
+            log.write_scores(state.iteration, scores)
             if processes.is_main:
-                run.keep_best(state.result, done, scores)
-    progress.close()
-    if stopped:
-        check.finish()
-        if processes.is_main and state.iteration > first_iteration:
-            run.save(state)
-    log.close()
-
-    if stopped == UNREADABLE:
-        processes.wait()  # until the checkpoint is complete
-        raise unreadable or InputError("another process cannot read a sample and says which; mend it and use --resume")
-    if processes.is_main:
-        if stopped:
-            print(f"stopped after iteration {state.iteration}; go on with --resume")
-        elif state.iteration > first_iteration or not (run.path / "network.pth").is_file():
-            # Evaluations know a file of weights by its bytes, so a finished run does not write the file again.
-            save_network(state.result, run.path / "network.pth")
-        if not stopped:
-            print(f"trained weights are in {run.path / 'network.pth'}")
-    return stopped
+                run.keep_best(state.result, state.iteration, scores)
+    check.finish()
 
 
-def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
-    """The recipe of the stage with the changes of the flags.
+def keep_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained: bool) -> None:
+    """Save the trained weights at the end of a training, or a checkpoint where the training was stopped.
 
-    Raises:
-        InputError: the warm-up, the crop size or the rollout cannot be used.
+    Args:
+        run: the folder of the run.
+        state: the state of the training.
+        stopped: whether the training was stopped before its end.
+        trained: whether this start has trained at all.
     """
-    recipe = RECIPES[arguments.stage]
-    if arguments.iterations is not None:
-        recipe = recipe.scaled(arguments.iterations)
-    changes = {name: getattr(arguments, name) for name in ("batch_size", "lr") if getattr(arguments, name) is not None}
-    changes |= {name: tuple(getattr(arguments, name)) for name in ("steps", "warm_up") if getattr(arguments, name)}
-    recipe = replace(recipe, **changes)
-    if recipe.warm_up[0] > recipe.warm_up[1]:
-        raise InputError(f"--warm_up {recipe.warm_up[0]} {recipe.warm_up[1]} ends before it starts; give START END")
-    if arguments.rollout and arguments.stage == 0:
-        raise InputError("--rollout needs videos, but stage 0 trains on images; leave the flag out")
-    if arguments.rollout and arguments.frames < arguments.rollout + 3:
-        enough = (arguments.rollout + 3) | 1  # clips have an odd number of frames
-        raise InputError(f"--rollout {arguments.rollout} needs longer clips; give --frames {enough} or more")
-    if arguments.crop_size < 32 or arguments.crop_size % STRIDE:
-        raise InputError(f"--crop_size {arguments.crop_size} is no multiple of {STRIDE} from 32 on; 384 is the paper's")
-    return recipe
+    weights = run.path / "network.pth"
+    if stopped:
+        if trained:
+            run.save(state)
+        print(f"stopped after iteration {state.iteration}; resume with --resume")
+        return
+    # Evaluations know a file of weights by its bytes, so a finished run does not write the file again.
+    if trained or not weights.is_file():
+        save_network(state.result, weights)
+    print(f"trained weights are in {weights}")
 
 
 def precision(name: str, device: torch.device) -> torch.dtype | None:
@@ -209,125 +195,91 @@ def precision(name: str, device: torch.device) -> torch.dtype | None:
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
 
 
+def latest_checkpoint(run: RunFolder, processes: Processes) -> dict[str, Any] | None:
+    """The content of the newest checkpoint of a run that can be read; None where there is no checkpoint.
+
+    The main process alone looks for it: the others may lie on machines with other folders.
+    """
+    saved = run.read_latest() if processes.is_main else None
+    for note in saved.notes if saved else ():
+        print(note)
+    return processes.from_main(saved.content if saved else None)
+
+
 def load_batches(
-    arguments: argparse.Namespace, recipe: Recipe, device: torch.device, processes: Processes, start: int
+    data: TrainingData,
+    recipe: Recipe,
+    device: torch.device,
+    processes: Processes,
+    *,
+    start: int,
+    accumulation: int,
+    workers: int,
+    seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """This process's share of the batches from an iteration on.
+    """This process's share of the batches from iteration ``start`` on.
 
     The seed and the iteration alone decide which samples a batch holds, however the work is split.
 
     Raises:
-        InputError: data is missing, or the batch cannot be split evenly.
+        InputError: the batch cannot be split evenly.
     """
-    roots = {name: getattr(arguments, name) for name in ("static_root", "bl_root", "yv_root", "davis_root")}
-    length = {"iterations": recipe.iterations, "seed": arguments.seed}
-    data = stage_dataset(arguments.stage, **roots, **length, crop_size=arguments.crop_size, frames=arguments.frames)
     sampler = GlobalBatchSampler(
         len(data),
-        **length,
         batch_size=recipe.batch_size,
+        iterations=recipe.iterations,
         start_iteration=start,
         rank=processes.rank,
         world_size=processes.count,
-        accumulation=arguments.accumulation,
+        accumulation=accumulation,
+        seed=seed,
     )
-    return training_batches(data, sampler, workers=arguments.workers, pin_memory=device.type == "cuda")
+    return training_batches(data, sampler, workers=workers, pin_memory=device.type == "cuda")
 
 
-def first_network(arguments: argparse.Namespace) -> RDE_VOS:
-    """The network that a new run starts from."""
-    if arguments.load_network:
-        network = load_network(arguments.load_network)
-        if arguments.stage > 0:
+def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_scratch: bool) -> RDE_VOS:
+    """The network that a new run starts from.
+
+    Args:
+        stage: the stage to train.
+        config: the architecture of a network without ``weights``.
+        weights: the weights of an earlier stage, or None.
+        from_scratch: whether a network without ``weights`` starts from random weights instead of ImageNet's.
+
+    Raises:
+        InputError: the weights cannot be loaded, or a stage after 0 has neither weights nor leave to go without.
+    """
+    if weights:
+        network = load_network(weights)
+        if stage > 0:
             return add_aggregation(prepare_for_several_objects(network))
         network.single_object = True
         return network
-    if arguments.stage > 0 and not arguments.from_scratch:
+    if stage > 0 and not from_scratch:
         raise InputError(
-            f"stage {arguments.stage} starts from the weights of an earlier one; give them with --load_network, or "
-            "start without any with --from_scratch"
+            f"stage {stage} starts from the weights of an earlier one; give them with --load_network, or start without "
+            "any with --from_scratch"
         )
-    config = NetworkConfig(
-        key_backbone=arguments.key_backbone,
-        key_width=arguments.key_width,
-        mask_backbone=arguments.mask_backbone,
-        mask_width=arguments.mask_width,
-        key_channels=arguments.key_channels,
-        value_channels=arguments.value_channels,
-        decoder_channels=tuple(arguments.decoder_channels),
-    )
     network = RDE_VOS(config)
-    if not arguments.from_scratch:
+    if not from_scratch:
         load_imagenet_weights(network)
-    network.single_object = arguments.stage == 0
+    network.single_object = stage == 0
     return network
 
 
-def choose_trained_parts(network: RDE_VOS, arguments: argparse.Namespace) -> None:
-    """Freeze the norms and the parts of the network that the run does not train.
+def choose_trained_parts(network: RDE_VOS, stage: int, freeze: Collection[str], *, norms: bool) -> None:
+    """Freeze the parts of the network that the run does not train, and the norms unless ``norms``.
 
     Raises:
-        InputError: the flags freeze all parts.
+        InputError: all parts are frozen.
     """
-    network.frozen_norms = not arguments.from_scratch
+    network.frozen_norms = not norms
     # Stage 0 has the STM bank only, which does not use SAM.
-    frozen = {*arguments.freeze, *(("key_aggregation", "value_aggregation") if arguments.stage == 0 else ())}
+    frozen = {*freeze, *(("key_aggregation", "value_aggregation") if stage == 0 else ())}
     for name, part in network.named_children():
         part.requires_grad_(name not in frozen)
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise InputError(f"--freeze {' '.join(arguments.freeze)} leaves nothing to train; name fewer parts")
-
-
-def loss_terms(arguments: argparse.Namespace) -> LossTerms:
-    """The terms of the loss of the recipe with the changes of the flags."""
-    names = ("mu", "gamma", "frame_weights", "guidance")
-    return replace(
-        recipe_losses(arguments.recipe, arguments.stage),
-        mask_consistency=not arguments.without_mc,
-        unbiased_guidance=not arguments.without_ug,
-        stm_segmentation=not arguments.without_stm,
-        **{name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None},
-    )
-
-
-def configuration(arguments: argparse.Namespace, recipe: Recipe, terms: LossTerms, network: RDE_VOS) -> dict[str, Any]:
-    """The settings that the trained weights depend on, for the run's folder."""
-    config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
-    config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
-    if arguments.rollout:
-        config["rollout"] = arguments.rollout
-    if arguments.average is not None:
-        config["average"] = arguments.average
-    # A setting that is None is left out: runs that began before there was this setting can go on.
-    built = {name: value for name, value in asdict(network.config).items() if value is not None}
-    return config | {"recipe": asdict(recipe), "losses": asdict(terms), "network": built}
-
-
-def started_with(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything about a start of the run that the configuration leaves open: versions, data and first weights."""
-    folders = {name: getattr(arguments, name) for name in ("static_root", "bl_root", "davis_root", "yv_root")}
-    noted: dict[str, Any] = {name: str(folder.resolve()) for name, folder in folders.items() if folder}
-    if arguments.load_network:
-        path = arguments.load_network
-        noted |= {"load_network": str(path.resolve()), "load_network_sha256": sha256(path)}
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    return noted | {"versions": versions | {"cuda": torch.version.cuda}}
-
-
-def chosen_validation(
-    arguments: argparse.Namespace, run: RunFolder, processes: Processes, dtype: torch.dtype
-) -> Validation | None:
-    """The validation that the flags choose; None for no validation.
-
-    Raises:
-        InputError: there is no folder to validate on, or the folder's videos are incomplete.
-    """
-    if not arguments.validate_every:
-        return None
-    folder = arguments.validate_on or arguments.davis_root
-    if folder is None:
-        raise InputError("--validate_every needs videos; give a folder in DAVIS's layout with --validate_on")
-    return Validation(DAVIS(folder), run.path / "validation", processes, dtype)
+        raise InputError(f"--freeze {' '.join(freeze)} leaves nothing to train; name fewer parts")
 
 
 def training_state(
@@ -362,19 +314,20 @@ def training_state(
     return state
 
 
-def data_parallel(
-    arguments: argparse.Namespace, trainer: ClipTrainer, device: torch.device, processes: Processes
-) -> nn.Module:
-    """The trainer, compiled if the flags say so, and wrapped for several processes where there are several."""
-    if arguments.compile:
+def data_parallel(trainer: ClipTrainer, device: torch.device, processes: Processes, *, compiled: bool) -> nn.Module:
+    """The trainer, compiled where wanted, and wrapped for several processes where there are several."""
+    if compiled:
         trainer.compile()
     if processes.count == 1:
         return trainer
+    # Frozen statistics are the same everywhere. PyTorch 2.14 has renamed the setting.
+    settings = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in settings else "broadcast_buffers"
     return DistributedDataParallel(
         trainer,
         device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=not trainer.network.frozen_norms,  # frozen statistics are the same everywhere
         gradient_as_bucket_view=True,  # spares a copy of all gradients
+        **{buffers: not trainer.network.frozen_norms},
     )
 
 

@@ -11,4 +11,11 @@ def training_folders(bl_root: Path) -> VideoFolders:
     Args:
         bl_root: the folder that holds ``JPEGImages/<video>/`` and ``Annotations/<video>/``.
     """
-    return VideoFolders("BL30K", bl_root / "JPEGImages", bl_root / "Annotations", "copy it again, or check bl_root")
+    return VideoFolders(
+        "BL30K",
+        bl_root / "JPEGImages",
+        bl_root / "Annotations",
+        "copy it again, or check --bl_root",
+        crop_area=0.25,
+        least_area=1e-3,  # small objects are left out here and nowhere else
+    )

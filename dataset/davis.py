@@ -13,15 +13,6 @@ VOID = 255  # the id of pixels that belong to no object in the masks of DAVIS 20
 _SPLITS = {"train": ("trainval", "train"), "val": ("trainval", "val"), "testdev": ("test-dev", "test-dev")}
 
 
-def training_folders(davis_root: Path) -> VideoFolders:
-    """Return the folders of the training split of DAVIS 2017. They need not exist.
-
-    Args:
-        davis_root: as ``root`` of `DAVIS`.
-    """
-    return split_folders(davis_root, 2017, "train")
-
-
 def split_folders(davis_root: Path, year: int, split: str) -> VideoFolders:
     """Return the folders of a split of DAVIS. They need not exist.
 
@@ -30,13 +21,21 @@ def split_folders(davis_root: Path, year: int, split: str) -> VideoFolders:
     """
     half, listed = _SPLITS[split]
     base = davis_root / half if (davis_root / half).is_dir() else davis_root
+    sets = base / "ImageSets"
+    remedy = "check --davis_root, or copy it again"
+    for other in {2016, 2017} - {year}:
+        if (sets / str(other)).is_dir() and not (sets / str(year)).exists():
+            remedy = f"this is DAVIS {other}; add --davis_year {other}"
     return VideoFolders(
         f"DAVIS {year}",
         base / "JPEGImages" / "480p",
         base / "Annotations" / "480p",
-        "check davis_root, or copy it again",
-        split=base / "ImageSets" / str(year) / f"{listed}.txt",
+        remedy,
+        split=sets / str(year) / f"{listed}.txt",
         annotation_step=0 if split == "testdev" else 1,
+        merge_objects=year == 2016,
+        void=VOID if year == 2017 else None,
+        repeats=5,
     )
 
 

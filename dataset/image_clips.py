@@ -1,16 +1,16 @@
 """Training clips made from static images by synthetic motion, for stage 0 (the paper, Section 4.2)."""
 
 import math
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
 from dataset.augmentation import static_transforms, transforms_around_object
-from dataset.images import image_size, read_grey, read_image, resize_mask
+from dataset.folders import Pair
+from dataset.images import image_size, read_image, resize_mask
 from dataset.sample import MAX_TRIES, make_sample
-from dataset.static import OBJECT_FROM, find_images
+from dataset.static import ImageFolder, find_images, read_object
 from util.errors import InputError
 
 FRAMES = 3
@@ -20,34 +20,37 @@ _MOST_DETAIL = 1.5 * 1.1
 
 
 class ImageClips:
-    """Clips of 3 frames and 1 object. Each image of a folder gives one clip in an epoch.
+    """Clips of 3 frames and 1 object. Each image of a data set gives one clip in an epoch.
 
-    An image ``<name>.jpg`` shows one object. Its mask ``<name>.png`` lies beside it. The mask is grey, and values from
-    128 up are the object.
+    An image shows one object, which its mask marks; see `dataset.static.find_images` and `read_object`.
 
     Args:
         folder: the folder that holds the images and masks.
         crop_size: the side of the square crops, in pixels.
-        nested: whether the files lie in subfolders of ``folder``, one for each class of objects.
 
     Raises:
         InputError: an image has no mask, a mask has no image, or there are no images.
     """
 
-    def __init__(self, folder: Path, *, crop_size: int, nested: bool = False) -> None:
+    unit = "images"
+
+    def __init__(self, folder: ImageFolder, *, crop_size: int) -> None:
         self.name = folder.name
         self.crop_size = crop_size
-        self.images, missing = find_images(folder, nested=nested)
+        self.pairs, missing = find_images(folder.path)
         if missing:
-            present = missing[0].with_suffix(".png" if missing[0].suffix == ".jpg" else ".jpg")
             raise InputError(
-                f"{missing[0]} is missing, {present.name} needs it ({len(missing)} such files in {folder})"
+                f"{missing[0]} is missing ({len(missing)} such files in {folder.path}); copy it again, or remove its "
+                "other half"
             )
-        if not self.images:
-            raise InputError(f"{folder} holds no images (<name>.jpg); check how the data set was unpacked")
+        if not self.pairs:
+            raise InputError(
+                f"{folder.path} holds no images with masks; put <name>.png beside <name>.jpg, or into a folder masks "
+                "beside the folder images"
+            )
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pairs)
 
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
         """Make a clip from image number ``index``.
@@ -63,35 +66,31 @@ class ImageClips:
         Raises:
             InputError: a file cannot be read, image and mask differ in size, or the mask shows no object.
         """
-        path = self.images[index]
-        image, mask = self._read(path)
+        pair = self.pairs[index]
+        image, mask = self._read(pair)
         for _ in range(MAX_TRIES):
             transforms = static_transforms(rng, *mask.shape, size=self.crop_size, frames=FRAMES)
             if transforms[0].warp.mask(mask).any():
                 break
         else:
             transforms = transforms_around_object(rng, mask, size=self.crop_size, frames=FRAMES)
-        name = f"{self.name}: {path.stem}"
+        name = f"{self.name}: {pair.image.stem}"
         return make_sample([(image, mask)] * FRAMES, transforms, [1], slots=1, rng=rng, name=name)
 
-    def _read(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         """Return an image, uint8 RGB [H,W,3], and its mask, uint8 0/1 [H,W].
 
         Large images are made smaller. The mask shows an object, also if the object is very small.
         """
-        mask_path = path.with_suffix(".png")
-        mask = read_grey(mask_path)
-        if image_size(path) != mask.shape:
-            raise InputError(f"{path} and {mask_path.name} differ in size; copy or download the pair again")
-        mask = (mask >= OBJECT_FROM).astype(np.uint8)
+        mask = read_object(pair.mask)
+        if image_size(pair.image) != mask.shape:
+            raise InputError(f"{pair.image} and {pair.mask} differ in size; copy or download the pair again")
         if not mask.any():
-            raise InputError(
-                f"{mask_path} shows no object (no value of {OBJECT_FROM} or more); remove it and its image"
-            )
+            raise InputError(f"{pair.mask} shows no object; remove it and its image")
         # Some images are high-resolution photographs. To make one smaller once takes far less time than to warp the
         # large image three times.
         short = math.ceil(_MOST_DETAIL * self.crop_size)
-        image = read_image(path, least_side=short)
+        image = read_image(pair.image, least_side=short)
         if min(mask.shape) > short:
             height, width = (round(side * short / min(mask.shape)) for side in mask.shape)
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

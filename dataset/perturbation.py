@@ -80,9 +80,3 @@ def _random_change(
 def _common_area(a: np.ndarray, b: np.ndarray) -> int:
     """Return the number of pixels that belong to both of two uint8 0/1 masks [H,W]."""
     return cv2.countNonZero(cv2.bitwise_and(a, b))
-
-
-def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the intersection over union (0 to 1) of two uint8 0/1 masks [H,W]. It is 1 if both masks are empty."""
-    union = np.count_nonzero(a | b)
-    return np.count_nonzero(a & b) / union if union else 1.0

@@ -1,116 +1,126 @@
-"""The data of each training stage (the paper, Section 4.2)."""
+"""The data sets of training, and the stages that use them (the paper, Section 4.2)."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from dataset import bl30k, davis, youtube
+from dataset import bl30k, davis, own_videos, youtube
 from dataset.folders import VideoFolders
 from dataset.image_clips import ImageClips
-from dataset.static import StaticFolder, static_folders
-from dataset.training_data import Source, TrainingData
+from dataset.own_videos import known_layout
+from dataset.static import ImageFolder, image_folders
+from dataset.training_data import TrainingData
 from dataset.video_clips import VideoClips
 from util.errors import InputError
 
-# How often the samples of a data set count in an epoch. The others count once.
-_REPEATS = {"BIG": 5, "HRSOD": 5, "DAVIS 2017": 5}
-# The settings of `VideoClips` that are different for BL30K. Small objects are left out here and nowhere else.
-_BL30K = {"crop_area": 0.25, "least_area": 1e-3, "last_change": 0.8}
+Folders = ImageFolder | VideoFolders
+VIDEOS = "videos"  # the flag for folders of anybody's own videos, which may be given several times
+
+
+class DataSet(NamedTuple):
+    """A flag of train.py that gives data.
+
+    Attributes:
+        flag: the name of the flag, without ``--``.
+        stages: the stages that train on it.
+        layout: what the folder holds, for help and messages.
+        find: returns the data sets in a given folder. It takes the folder, and all that is given.
+    """
+
+    flag: str
+    stages: tuple[int, ...]
+    layout: str
+    find: Callable[[Path, Mapping[str, Any]], list[Folders]]
+
+
+def _davis(root: Path, given: Mapping[str, Any]) -> list[Folders]:
+    return [davis.split_folders(root, given.get("davis_year") or 2017, "train")]
+
+
+# How often a data set counts and how its clips are cropped is told by its folders; a new data set is a line here.
+DATA_SETS = (
+    DataSet(
+        "static_root", (0,), "folders of images <name>.jpg with masks <name>.png", lambda root, _: image_folders(root)
+    ),
+    DataSet("bl_root", (1,), "JPEGImages and Annotations of BL30K", lambda root, _: [bl30k.training_folders(root)]),
+    DataSet("davis_root", (2, 3), "trainval, or is trainval itself", _davis),
+    DataSet("yv_root", (2, 3), "train_480p of YouTube-VOS", lambda root, _: [youtube.training_folders(root)]),
+)
+
+
+def stage_folders(stage: int, given: Mapping[str, Any]) -> list[Folders]:
+    """Return the folders of the data sets that a stage trains on. They need not be complete.
+
+    Args:
+        stage: 0 for static images, 1 for BL30K, 2 or 3 for DAVIS and YouTube-VOS; 1 to 3 also for any videos.
+        given: by the flag of train.py: the folder of each data set of `DATA_SETS`, or None; as ``videos`` pairs of a
+            folder of videos and how often each of them counts; as ``davis_year`` 2016 or 2017 (default).
+
+    Raises:
+        InputError: no data set of the stage is given, or a folder is missing or has another layout.
+        ValueError: there is no such stage.
+    """
+    if stage not in range(4):
+        raise ValueError(f"stages are 0 to 3, not {stage}")
+    folders: list[Folders] = []
+    flags = stage_flags(stage)
+    for data_set in DATA_SETS:
+        if data_set.flag in flags and (root := given.get(data_set.flag)):
+            found = data_set.find(_existing(root, data_set.flag), given)
+            _refuse_other_layout(found, Path(root), data_set.flag)
+            folders += found
+    if VIDEOS in flags:
+        for root, repeats in given.get(VIDEOS) or ():
+            folders += own_videos.training_folders(_existing(root, VIDEOS), repeats)
+    if not folders:
+        raise InputError(f"stage {stage} needs data; give {' or '.join(f'--{flag}' for flag in flags)}")
+    return folders
+
+
+def stage_flags(stage: int) -> list[str]:
+    """Return the flags of train.py that give data to a stage, without ``--``."""
+    return [data_set.flag for data_set in DATA_SETS if stage in data_set.stages] + [VIDEOS] * (stage > 0)
 
 
 def stage_dataset(
-    stage: int,
-    *,
-    static_root: Path | str | None = None,
-    bl_root: Path | str | None = None,
-    yv_root: Path | str | None = None,
-    davis_root: Path | str | None = None,
-    iterations: int,
-    crop_size: int = 384,
-    frames: int = 5,
-    seed: int = 0,
+    stage: int, given: Mapping[str, Any], *, iterations: int, crop_size: int = 384, frames: int = 5, seed: int = 0
 ) -> TrainingData:
     """Return the training data of a stage.
 
     Args:
-        stage: 0 for static images, 1 for BL30K, 2 or 3 for DAVIS 2017 and YouTube-VOS.
-        static_root: the folder of stage 0. It holds ``fss/<class>/``, ``DUTS-TR/``, ``DUTS-TE/``, ``ecssd/``,
-            ``BIG_small/`` and ``HRSOD_small/``.
-        bl_root: the folder of stage 1. It holds ``JPEGImages/<video>`` and ``Annotations/<video>``.
-        yv_root: a folder of stages 2 and 3. It holds ``train_480p/JPEGImages/<video>`` and
-            ``train_480p/Annotations/<video>``.
-        davis_root: a folder of stages 2 and 3. It holds ``JPEGImages/480p``, ``Annotations/480p`` and
-            ``ImageSets/2017/train.txt``, or a folder ``trainval`` that holds these.
+        stage, given: as for `stage_folders`.
         iterations: the number of iterations in the whole stage.
         crop_size: the side of the square crops, in pixels.
         frames: the number of frames in a clip of stages 1 to 3.
         seed: determines everything random in the samples.
 
     Raises:
-        InputError: a folder of the stage is not given, is missing or is incomplete.
+        InputError: as for `stage_folders`, or a folder is incomplete.
         ValueError: there is no such stage.
     """
-    roots = {"static_root": static_root, "bl_root": bl_root, "yv_root": yv_root, "davis_root": davis_root}
-    parts: list[tuple[Source, int]] = []
-    for folders in stage_folders(stage, **roots):
-        if isinstance(folders, StaticFolder):
-            if folders.path is None:
-                raise InputError(f"{static_root} has no folder {folders.folder_names}; add it, or check static_root")
-            source = ImageClips(folders.path, crop_size=crop_size, nested=folders.nested)
+    parts = []
+    for folders in stage_folders(stage, given):
+        if isinstance(folders, ImageFolder):
+            source = ImageClips(folders, crop_size=crop_size)
         else:
-            source = _video_clips(stage, folders, crop_size, frames)
-        parts.append((source, _REPEATS.get(folders.name, 1)))
+            # The gaps are small again after 90% of the training, on BL30K after 80%.
+            last_change = 0.8 if stage == 1 else 0.9
+            source = VideoClips(folders, crop_size=crop_size, frames=frames, last_change=last_change)
+        parts.append((source, folders.repeats))
     return TrainingData(parts, iterations=iterations, seed=seed)
 
 
-def stage_folders(
-    stage: int,
-    *,
-    static_root: Path | str | None = None,
-    bl_root: Path | str | None = None,
-    yv_root: Path | str | None = None,
-    davis_root: Path | str | None = None,
-) -> list[StaticFolder] | list[VideoFolders]:
-    """Return the folders of a stage's data sets. The folders need not exist inside the roots.
-
-    Args:
-        stage, static_root, bl_root, yv_root, davis_root: as for `stage_dataset`.
-
-    Raises:
-        InputError: a root of the stage is not given or is not a folder.
-        ValueError: there is no such stage.
-    """
-    if stage == 0:
-        return static_folders(_required(static_root, "static_root", stage))
-    if stage == 1:
-        return [bl30k.training_folders(_required(bl_root, "bl_root", stage))]
-    if stage not in (2, 3):
-        raise ValueError(f"stages are 0 to 3, not {stage}")
-    return [
-        davis.training_folders(_required(davis_root, "davis_root", stage)),
-        youtube.training_folders(_required(yv_root, "yv_root", stage)),
-    ]
-
-
-def _video_clips(stage: int, folders: VideoFolders, crop_size: int, frames: int) -> VideoClips:
-    listed = folders.listed()
-    for root in (folders.images, folders.masks):
-        if not root.is_dir():
-            raise InputError(f"{root} is missing; {folders.remedy}")
-    return VideoClips(
-        folders.name,
-        folders.images,
-        folders.masks,
-        listed,
-        crop_size=crop_size,
-        frames=frames,
-        annotation_step=folders.annotation_step,
-        **(_BL30K if stage == 1 else {}),
-    )
-
-
-def _required(root: Path | str | None, name: str, stage: int) -> Path:
-    if root is None:
-        raise InputError(f"stage {stage} needs {name}, the folder of its data set")
+def _existing(root: Path | str, flag: str) -> Path:
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{root} is no folder; check {name}")
+        raise InputError(f"{root} is no folder; check --{flag}")
     return root
+
+
+def _refuse_other_layout(found: list[Folders], root: Path, flag: str) -> None:
+    """Refuse a folder without the data set's own files where the folder has a layout that another flag takes."""
+    for folders in found:
+        wanted = (folders.split, folders.images) if isinstance(folders, VideoFolders) else ()
+        missing = next((path for path in wanted if path and not path.exists()), None)
+        if missing and (layout := known_layout(root)) and f"--{flag}" not in layout:
+            raise InputError(f"{missing} is missing; {root} is {layout}")

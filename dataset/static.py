@@ -1,61 +1,161 @@
-"""The layout of the data sets of static images: FSS-1000, DUTS, ECSSD, BIG and HRSOD."""
+"""Folders of static images with a mask for each: FSS-1000, DUTS, ECSSD, BIG, HRSOD, and anybody's own."""
 
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-OBJECT_FROM = 128  # in a mask, pixels with this grey value or more belong to the object
+import numpy as np
 
-# The data sets, and the names that the folder of each one may have. Upper and lower case make no difference.
-_FOLDER_NAMES = {
-    "FSS-1000": ("fss",),
-    "DUTS-TR": ("DUTS-TR",),
-    "DUTS-TE": ("DUTS-TE",),
-    "ECSSD": ("ecssd",),
-    "BIG": ("BIG_small", "BIG"),
-    "HRSOD": ("HRSOD_small", "HRSOD"),
+from dataset.folders import Pair, is_junk
+from dataset.images import read_grey
+from dataset.video import FRAME_SUFFIXES
+from util.errors import InputError
+
+OBJECT_FROM = 128  # in a mask of many grey values, pixels from this value on belong to the object
+
+# The data sets of the paper: the names that the folder of each may have, in any case, and how often its images count.
+_KNOWN = {
+    "FSS-1000": (("fss",), 1),
+    "DUTS-TR": (("DUTS-TR",), 1),
+    "DUTS-TE": (("DUTS-TE",), 1),
+    "ECSSD": (("ecssd",), 1),
+    "BIG": (("BIG_small", "BIG"), 5),
+    "HRSOD": (("HRSOD_small", "HRSOD"), 5),
 }
-_NESTED = ("FSS-1000",)  # data sets with a folder for each class of objects
+# A folder of images and its twin of masks have the same name but for one of these words.
+_IMAGE_WORDS = ("images", "image", "imgs", "img", "jpegimages")
+_MASK_WORDS = ("masks", "mask", "gt", "annotations", "labels")
 
 
-class StaticFolder(NamedTuple):
+class ImageFolder(NamedTuple):
     """The folder of one data set of static images.
 
     Attributes:
-        name: the name of the data set.
-        folder_names: the names that the folder may have, for messages.
-        path: the folder, or None if it is missing.
-        nested: whether the images lie in subfolders of ``path``, not in ``path`` itself.
+        name: the name of the data set, for messages.
+        path: the folder. It need not exist.
+        repeats: how often each image counts in an epoch of training.
     """
 
     name: str
-    folder_names: str
-    path: Path | None
-    nested: bool
+    path: Path
+    repeats: int = 1
 
 
-def static_folders(static_root: Path) -> list[StaticFolder]:
-    """Find the folders of all data sets of static images in ``static_root``. Missing folders have the path None."""
-    present = {entry.name.lower(): entry for entry in static_root.iterdir() if entry.is_dir()}
+def paper_folders(root: Path) -> list[ImageFolder]:
+    """Return the folders of the paper's data sets in ``root``, also those that are missing."""
+    present = {name.lower(): root / name for name in _entries(root)}
     folders = []
-    for data_set, names in _FOLDER_NAMES.items():
-        path = next((present[name.lower()] for name in names if name.lower() in present), None)
-        folders.append(StaticFolder(data_set, " or ".join(names), path, data_set in _NESTED))
+    for data_set, (names, repeats) in _KNOWN.items():
+        path = next((present[name.lower()] for name in names if name.lower() in present), root / names[0])
+        folders.append(ImageFolder(data_set, path, repeats))
     return folders
 
 
-def find_images(folder: Path, *, nested: bool = False) -> tuple[list[Path], list[Path]]:
-    """Find images ``<name>.jpg`` and their masks ``<name>.png``.
+def image_folders(root: Path) -> list[ImageFolder]:
+    """Return the data sets of images in ``root``: the folders in it, or, where it holds images or twins, itself.
 
-    Args:
-        folder: the folder that holds the files, or subfolders of files.
-        nested: whether the files lie in subfolders.
+    The paper's data sets are recognised by the names of their folders.
+
+    Raises:
+        InputError: ``root`` cannot be read, or holds neither images nor folders.
+    """
+    known = {name.lower(): (data_set, repeats) for data_set, (names, repeats) in _KNOWN.items() for name in names}
+
+    def folder(path: Path) -> ImageFolder:
+        name, repeats = known.get(path.name.lower(), (path.name, 1))
+        return ImageFolder(name, path, repeats)
+
+    names = _entries(root)
+    inside = [root / name for name in names if (root / name).is_dir()]
+    if root.name.lower() in known or any(map(_is_image, names)) or any(_twin(path) for path in inside):
+        return [folder(root)]
+    if not inside:
+        raise InputError(f"{root} holds no images; give a folder of images <name>.jpg and masks <name>.png")
+    return [folder(path) for path in inside]
+
+
+def find_images(folder: Path) -> tuple[list[Pair], list[Path]]:
+    """Find images and their masks, in a folder and in all folders inside.
+
+    An image is ``<name>.jpg`` (or .jpeg, ...) and its mask ``<name>.png``, in the same folder. Or the image lies in a
+    folder such as ``images`` and the mask in its twin, such as ``masks``; the image may then be a PNG, too.
 
     Returns:
         The images that have a mask, and the files that are missing: images of masks and masks of images. Both lists
         are in order.
+
+    Raises:
+        InputError: a folder cannot be read.
     """
-    pattern = "*/[!.]*" if nested else "[!.]*"
-    images, masks = (set(folder.glob(f"{pattern}{suffix}")) for suffix in (".jpg", ".png"))
-    expected = {mask.with_suffix(".jpg") for mask in masks}
-    missing = sorted([*(expected - images), *(image.with_suffix(".png") for image in images - expected)])
-    return sorted(images & expected), missing
+    pairs: list[Pair] = []
+    missing: list[Path] = []
+    for images, masks in _image_and_mask_folders(folder):
+        apart = images != masks
+        shown = {Path(name).stem: images / name for name in _entries(images) if _is_image(name, png=apart)}
+        annotated = {Path(name).stem: masks / name for name in _entries(masks) if Path(name).suffix.lower() == ".png"}
+        pairs += (Pair(shown[stem], annotated[stem]) for stem in shown.keys() & annotated.keys())
+        missing += (images / f"{stem}.jpg" for stem in annotated.keys() - shown.keys())
+        missing += (masks / f"{stem}.png" for stem in shown.keys() - annotated.keys())
+    return sorted(pairs), sorted(missing)
+
+
+def read_object(mask: Path) -> np.ndarray:
+    """Read the mask of a static image: uint8 0/1 [H,W].
+
+    Pixels of 128 or more belong to the object; in a mask of two values, one of them 0, those that are not 0.
+
+    Raises:
+        InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
+    """
+    grey = read_grey(mask)
+    values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
+    least = values[1] if len(values) == 2 and values[0] == 0 else OBJECT_FROM
+    return (grey >= least).astype(np.uint8)
+
+
+def _image_and_mask_folders(folder: Path, masks: Path | None = None) -> Iterator[tuple[Path, Path]]:
+    """The folders of images in ``folder``, itself among them, each with the folder of its masks.
+
+    Args:
+        folder: the folder to look in.
+        masks: the folder of its masks, where it belongs to a twin.
+    """
+    yield folder, masks or folder
+    inside = [folder / name for name in _entries(folder) if (folder / name).is_dir()]
+    twins = {path: _twin(path) for path in inside} if masks is None else {path: masks / path.name for path in inside}
+    for path in inside:
+        if path not in twins.values():
+            yield from _image_and_mask_folders(path, twins[path])
+
+
+def _twin(images: Path) -> Path | None:
+    """The folder of masks beside a folder of images; None if there is none."""
+    wanted = _without(images.name, _IMAGE_WORDS)
+    if wanted is None:
+        return None
+    beside = (images.parent / name for name in _entries(images.parent))
+    return next((path for path in beside if _without(path.name, _MASK_WORDS) == wanted and path.is_dir()), None)
+
+
+def _without(name: str, words: tuple[str, ...]) -> list[str] | None:
+    """The other words of a name that holds one of ``words``; None if it holds none."""
+    parts = re.split(r"[^a-z0-9]+", name.lower())
+    found = next((word for word in words if word in parts), None)
+    return None if found is None else [part for part in parts if part != found]
+
+
+def _is_image(name: str, *, png: bool = False) -> bool:
+    suffix = Path(name).suffix.lower()
+    return suffix in FRAME_SUFFIXES and (png or suffix != ".png")
+
+
+def _entries(folder: Path) -> list[str]:
+    """The names of the files and folders in a folder, in order."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not is_junk(name))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror}); check the data set's folder") from None

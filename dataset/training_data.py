@@ -20,6 +20,9 @@ RETRY_AFTER = (1.0, 5.0)
 class Source(Protocol):
     """Clips of one kind, such as those of one folder of videos."""
 
+    name: str  # the name of the data set
+    unit: str  # what gives a clip each: "videos" or "images"
+
     def __len__(self) -> int: ...
 
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
@@ -42,9 +45,16 @@ class TrainingData(Dataset):
         parts: the sources, each with the number of times that it counts.
         iterations: the number of iterations in the whole training. The gaps between frames depend on it.
         seed: determines everything random in the samples.
+
+    Attributes:
+        summary: what the samples are made from and how often it counts, for the user.
     """
 
     def __init__(self, parts: Sequence[tuple[Source, int]], *, iterations: int, seed: int) -> None:
+        self.summary = f"{sum(len(source) * repeats for source, repeats in parts)} samples an epoch: " + ", ".join(
+            f"{source.name} ({len(source)} {source.unit}{f' × {repeats}' if repeats > 1 else ''})"
+            for source, repeats in parts
+        )
         self.sources = [source for source, repeats in parts for _ in range(repeats)]
         self.ends = list(itertools.accumulate(len(source) for source in self.sources))
         self.iterations = iterations

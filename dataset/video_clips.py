@@ -1,14 +1,13 @@
-"""Training clips from annotated videos: BL30K, YouTube-VOS and DAVIS (the paper, Section 4.2)."""
+"""Training clips from annotated videos: BL30K, YouTube-VOS, DAVIS and anybody's own (the paper, Section 4.2)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from dataset.augmentation import FrameTransform, transforms_around_object, video_transforms
-from dataset.folders import find_frames, find_videos
-from dataset.images import read_image, read_mask
+from dataset.folders import Pair, VideoFolders, find_videos, step_in_names
+from dataset.images import read_image
 from dataset.sample import MAX_TRIES, make_sample, visible_objects
 from util.errors import InputError
 
@@ -19,16 +18,9 @@ class VideoClips:
     """Clips of some frames and up to 2 objects. Each video gives one clip in an epoch.
 
     Args:
-        name: the name of the data set, for messages.
-        images: the folder that holds the frames, ``<video>/<frame>.jpg``.
-        masks: the folder that holds the object ids, ``<video>/<frame>.png``.
-        videos: the names of the videos. By default these are all videos in ``masks``.
+        folders: the folders of the videos, and how training uses them.
         crop_size: the side of the square crops, in pixels.
         frames: the number of frames in a clip.
-        crop_area: the smallest share of a frame's area that a crop covers, 0 to 1.
-        least_area: the share of a crop, 0 to 1, that an object must cover to be used. With 0 one pixel is enough.
-        annotation_step: the distance between annotated frames, in frames of the original video. Only annotated frames
-            are used. If the step is 1, every frame must have a mask.
         last_change: the share of training (0 to 1) after which the gaps between frames are small again, see
             `largest_gap`.
 
@@ -36,32 +28,21 @@ class VideoClips:
         InputError: a folder is missing, or there are no videos.
     """
 
-    def __init__(
-        self,
-        name: str,
-        images: Path,
-        masks: Path,
-        videos: Sequence[str] | None = None,
-        *,
-        crop_size: int,
-        frames: int = 5,
-        crop_area: float = 0.36,
-        least_area: float = 0.0,
-        annotation_step: int = 1,
-        last_change: float = 0.9,
-    ) -> None:
-        self.name = name
-        self.image_root, self.mask_root = images, masks
-        self.videos, missing = find_videos(images, masks, videos)
+    unit = "videos"
+
+    def __init__(self, folders: VideoFolders, *, crop_size: int, frames: int = 5, last_change: float = 0.9) -> None:
+        self.name, self.folders = folders.name, folders
+        listed = folders.listed()
+        for root in (folders.images, folders.masks):
+            if not root.is_dir():
+                raise InputError(f"{root} is missing; {folders.remedy}")
+        self.videos, missing = find_videos(folders.images, folders.masks, listed)
         if not self.videos:
-            raise InputError(f"{masks} holds no videos; check how {name} was unpacked")
+            raise InputError(f"{folders.masks} holds no videos; check how {folders.name} was unpacked")
         if missing:
-            raise InputError(f"{missing[0]} is missing ({len(missing)} such folders); copy {name} again")
+            raise InputError(f"{missing[0]} is missing ({len(missing)} such folders); copy {folders.name} again")
         self.crop_size = crop_size
         self.frames = frames
-        self.crop_area = (crop_area, 1.0)
-        self.least_area = least_area
-        self.annotation_step = annotation_step
         self.last_change = last_change
 
     def __len__(self) -> int:
@@ -87,62 +68,61 @@ class VideoClips:
                 has no object.
         """
         video = self.videos[index]
-        stems = self._annotated(video)
-        max_gap = largest_gap(progress, last_change=self.last_change, annotation_step=self.annotation_step)
-        clip, transforms, visible = self._choose(video, stems, max_gap, rng)
+        annotated = self._annotated(video)
+        step = self.folders.annotation_step or step_in_names(annotated)
+        max_gap = largest_gap(progress, last_change=self.last_change, annotation_step=step)
+        clip, transforms, visible = self._choose(video, annotated, max_gap, rng)
         objects = rng.permutation(visible)[:MAX_OBJECTS]
-        frames = [stems[place] for place in clip]
-        pairs = (self._read(video, frame) for frame in frames)
-        name = f"{self.name}: {video} {' '.join(frames)}"
-        return make_sample(pairs, transforms, objects, slots=MAX_OBJECTS, rng=rng, name=name)
+        frames = [annotated[place] for place in clip]
+        name = f"{self.name}: {video} {' '.join(frame.image.stem for frame in frames)}"
+        return make_sample(map(self._read, frames), transforms, objects, slots=MAX_OBJECTS, rng=rng, name=name)
 
     def _choose(
-        self, video: str, stems: Sequence[str], max_gap: int, rng: np.random.Generator
+        self, video: str, annotated: Sequence[Pair], max_gap: int, rng: np.random.Generator
     ) -> tuple[Sequence[int], list[FrameTransform], np.ndarray]:
         """Choose a clip at random.
 
         Returns:
-            The places of the clip's frames in ``stems``, the augmentation of each frame, and the ids of the objects
+            The places of the clip's frames in ``annotated``, the augmentation of each frame, and the ids of the objects
             that are visible in the first frame.
         """
         shape = {"size": self.crop_size, "frames": self.frames}
         for _ in range(MAX_TRIES):
-            clip = choose_clip(rng, len(stems), frames=self.frames, max_gap=max_gap)
-            ids = read_mask(self.mask_root / video / f"{stems[clip[0]]}.png")
-            transforms = video_transforms(rng, *ids.shape, **shape, crop_area=self.crop_area)
-            visible = visible_objects(transforms[0].warp.mask(ids), self.least_area)
+            clip = choose_clip(rng, len(annotated), frames=self.frames, max_gap=max_gap)
+            ids = self.folders.read_ids(annotated[clip[0]].mask)
+            transforms = video_transforms(rng, *ids.shape, **shape, crop_area=(self.folders.crop_area, 1.0))
+            visible = visible_objects(transforms[0].warp.mask(ids), self.folders.least_area)
             if len(visible):
                 return clip, transforms, visible
         # The objects of this video are small, rare or near the border. Look for any frame that shows one, and use
         # this frame and those after it, around the object and without augmentation.
-        for first in rng.permutation(len(stems)):
-            ids = read_mask(self.mask_root / video / f"{stems[first]}.png")
+        for first in rng.permutation(len(annotated)):
+            ids = self.folders.read_ids(annotated[first].mask)
             if ids.any():
                 transforms = transforms_around_object(rng, ids, **shape)
                 visible = visible_objects(transforms[0].warp.mask(ids))
-                return _bounce(first + np.arange(self.frames), len(stems)), transforms, visible
-        raise InputError(f"{self.mask_root / video} shows no object in any frame; remove the video from both folders")
+                return _bounce(first + np.arange(self.frames), len(annotated)), transforms, visible
+        raise InputError(
+            f"{self.folders.masks / video} shows no object in any frame; remove the video from both folders"
+        )
 
-    def _read(self, video: str, frame: str) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, frame: Pair) -> tuple[np.ndarray, np.ndarray]:
         """Return a frame, uint8 RGB [H,W,3], and its object ids, uint8 [H,W]."""
-        image_path, mask_path = self.image_root / video / f"{frame}.jpg", self.mask_root / video / f"{frame}.png"
-        image, ids = read_image(image_path), read_mask(mask_path)
+        image, ids = read_image(frame.image), self.folders.read_ids(frame.mask)
         if image.shape[:2] != ids.shape:
-            raise InputError(f"{image_path} and {mask_path} differ in size; make or copy both again at the same size")
+            raise InputError(f"{frame.image} and {frame.mask} differ in size; make or copy both again at the same size")
         return image, ids
 
-    def _annotated(self, video: str) -> list[str]:
-        """Return the names of the video's annotated frames in order.
+    def _annotated(self, video: str) -> list[Pair]:
+        """Return the video's annotated frames in order.
 
         The frames are listed only when they are needed, because BL30K has five million.
         """
-        frames, missing = find_frames(
-            self.image_root / video, self.mask_root / video, annotation_step=self.annotation_step
-        )
+        frames, missing = self.folders.frames(video)
         if missing:
             raise InputError(f"{missing[0]} is missing; copy {self.name} again")
         if not frames:
-            raise InputError(f"{self.mask_root / video} holds no masks (<frame>.png); copy {self.name} again")
+            raise InputError(f"{self.folders.masks / video} holds no masks (<frame>.png); copy {self.name} again")
         return frames
 
 

@@ -38,17 +38,9 @@ class SharedConv2d(nn.Module):
         self.shared.weight.data.copy_(whole.weight[:, own_channels:])
         self.shared.bias = whole.bias
 
-    def forward(self, own: Tensor, prepared: Tensor) -> Tensor:
-        """Add the halves.
-
-        Args:
-            own: features of K objects of each of B frames [B·K,own,h,w].
-            prepared: ``self.shared`` of the frames' features [B,out,h,w].
-
-        Returns:
-            [B·K,out,h,w].
-        """
-        return self.own(own) + per_object(prepared, own.shape[0] // prepared.shape[0])
+    def forward(self, own: Tensor, shared: Tensor) -> Tensor:
+        """K objects of each of B frames [B·K,own,h,w], and the frames [B,shared,h,w] -> [B·K,out,h,w]."""
+        return self.own(own) + per_object(self.shared(shared), own.shape[0] // shared.shape[0])
 
 
 class FusionBlock(nn.Module):
@@ -60,14 +52,10 @@ class FusionBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = SharedConv2d(own_channels, shared_channels, out_channels)
 
-    def prepare(self, shared: Tensor) -> tuple[Tensor, Tensor]:
-        """The part that all objects share, from the frames' features [B,shared,h,w]; two tensors [B,out,h,w]."""
-        return self.conv1.shared(F.relu(shared)), self.shortcut.shared(shared)
-
-    def forward(self, own: Tensor, prepared: tuple[Tensor, Tensor]) -> Tensor:
-        """own [B·K,own,h,w] and the result of `prepare` -> [B·K,out,h,w]."""
-        y = F.relu_(self.conv1(F.relu(own), prepared[0]))
-        return self.conv2(y) + self.shortcut(own, prepared[1])
+    def forward(self, own: Tensor, shared: Tensor) -> Tensor:
+        """K objects of each of B frames [B·K,own,h,w], and the frames [B,shared,h,w] -> [B·K,out,h,w]."""
+        y = F.relu_(self.conv1(F.relu(own), F.relu(shared)))
+        return self.conv2(y) + self.shortcut(own, shared)
 
 
 class CBAM(nn.Module):

@@ -1,21 +1,13 @@
 """The decoder: a readout and the query frame's features to the logit of each object's mask (Section 3.2)."""
 
-from typing import NamedTuple
+import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.blocks import FusionBlock, ResidualBlock, per_object
 from model.encoders import KeyFeatures
-
-
-class PreparedDecoding(NamedTuple):
-    """The part of decoding that all objects of a frame share; C16, C8 and C4 are the decoder's widths."""
-
-    compress: Tensor  # [B,C16,h,w], joins the readouts in the first block's convolution
-    compress_shortcut: Tensor  # [B,C16,h,w], joins the readouts in the first block's shortcut
-    skip8: Tensor  # [B,C16,2h,2w], a skip connection
-    skip4: Tensor  # [B,C8,4h,4w], a skip connection
 
 
 class Decoder(nn.Module):
@@ -31,15 +23,10 @@ class Decoder(nn.Module):
         self.up4 = UpBlock(f4_channels, channels[1], channels[2])
         self.predict = nn.Conv2d(channels[2], 1, 3, padding=1)
 
-    def prepare(self, features: KeyFeatures) -> PreparedDecoding:
-        """The part that all objects of a frame share."""
-        compress = self.compress.prepare(features.query_value)
-        return PreparedDecoding(*compress, self.up8.skip(features.f8), self.up4.skip(features.f4))
-
-    def forward(self, readout: Tensor, prepared: PreparedDecoding) -> Tensor:
-        """Decode the K objects of B frames: readout [B,K,Cv,h,w] -> logits [B,K,H,W]."""
-        x = self.compress(readout.flatten(0, 1), (prepared.compress, prepared.compress_shortcut))
-        logit = self.upsample(x, prepared.skip8, prepared.skip4)
+    def forward(self, readout: Tensor, features: KeyFeatures) -> Tensor:
+        """Decode the K objects of B frames: readout [B,K,Cv,h,w] and the frames' features -> logits [B,K,H,W]."""
+        x = self.compress(readout.flatten(0, 1), features.query_value)
+        logit = self.upsample(x, self.up8.skip(features.f8), self.up4.skip(features.f4))
         return logit.view(*readout.shape[:2], *logit.shape[2:])
 
     def upsample(self, x: Tensor, skip8: Tensor, skip4: Tensor) -> Tensor:
@@ -70,3 +57,22 @@ class UpBlock(nn.Module):
         """
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         return self.block(x.add_(per_object(skip, x.shape[0] // skip.shape[0])))
+
+
+def soft_aggregation(masks: Tensor) -> Tensor:
+    """Soft aggregation: turn the objects' independent masks into logits of masks that exclude each other.
+
+    The background is Π(1−p). With p clamped to [1e-7, 1−1e-7], the softmax of log(p/(1−p)) over background and objects
+    is a distribution at every pixel.
+
+    Args:
+        masks: [B,K,H,W] probabilities in 0..1.
+
+    Returns:
+        aggregated logits [B,K+1,H,W], background first, fp32.
+    """
+    masks = masks.float()
+    # The backward pass of torch.prod looks for zeros, for which a GPU has to wait; products of pairs do not.
+    background = math.prod((1 - masks).unbind(1)).unsqueeze(1)
+    probability = torch.cat([background, masks], dim=1).clamp(1e-7, 1 - 1e-7)
+    return torch.log(probability / (1 - probability))

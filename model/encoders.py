@@ -43,21 +43,17 @@ class MaskEncoder(nn.Module):
     def __init__(self, backbone: str, width: int, f16_channels: int, value_channels: int) -> None:
         super().__init__()
         self.backbone = Backbone(backbone, width, in_channels=5)
-        extend_input_channels(self.backbone.conv1.weight.data, image_channels=3)
+        extend_input_channels(self.backbone.stem.weight.data, image_channels=3)
         self.fuse = FusionBlock(self.backbone.channels[2], f16_channels, value_channels)
         self.attention = CBAM(value_channels)
         self.refine = ResidualBlock(value_channels, value_channels)
 
-    def prepare(self, f16: Tensor) -> tuple[Tensor, Tensor]:
-        """The part that all objects of a frame share, from f16 [B,C16,h,w]; two tensors [B,Cv,h,w]."""
-        return self.fuse.prepare(f16)
-
-    def forward(self, image: Tensor, prepared: tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
+    def forward(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
         """Encode K objects of each of B frames.
 
         Args:
             image: normalised frames [B,3,H,W].
-            prepared: the result of `prepare` for the same frames.
+            f16: the key encoder's feature of the same frames [B,C16,h,w].
             masks: soft masks [B,K,H,W] in 0..1, without the background.
 
         Returns:
@@ -65,8 +61,8 @@ class MaskEncoder(nn.Module):
         """
         others = masks.sum(1, keepdim=True) - masks
         inputs = per_object(image, masks.shape[1]), masks.flatten(0, 1)[:, None], others.flatten(0, 1)[:, None]
-        *_, f16 = self.backbone(torch.cat(inputs, dim=1))
-        x = self.fuse(f16, prepared)
+        *_, own = self.backbone(torch.cat(inputs, dim=1))
+        x = self.fuse(own, f16)
         x = self.refine(x + self.attention(x))
         return x.unflatten(0, masks.shape[:2])
 

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.decoder import soft_aggregation
 from model.memory import BankSpec, MemoryBank
-from model.network import RDE_VOS, soft_aggregation
+from model.network import RDE_VOS
+from model.reading import Embedding
 
 STRIDE = 16  # pixels between neighbouring positions of an embedding; frames are padded to multiples of STRIDE
 LEAST_SIDE = 2 * STRIDE  # frames are padded to at least LEAST_SIDE, because SAM halves the embeddings
@@ -121,16 +123,14 @@ class InferenceCore:
             features = self.network.encode_key(image)
             key, f16 = features.key, features.f16
             if self.object_ids:
-                prepared = self.network.prepare_decoding(features)
+                logit = self.network.decode(self._memory.read(key, self.top_k).to(dtype), features)
                 del features  # frees f4 and f8, the largest features
-                logit = self.network.decode(self._memory.read(key, self.top_k).to(dtype), prepared)
-                del prepared
                 probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
         if mask is not None:
             probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0], absent)
         if update and not last and (mask is not None or self._memory.spec.changes):
-            value = self.network.encode_value(image, self.network.prepare_encoding(f16), probability[:, 1:].to(dtype))
-            self._memory.update(key, value)
+            value = self.network.encode_value(image, f16, probability[:, 1:].to(dtype))
+            self._memory.update(Embedding(key, value))
         return unpad(probability, padding)[0]
 
     def _annotate(self, probability: Tensor, mask: Tensor, absent: Collection[int]) -> Tensor:

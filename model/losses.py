@@ -1,23 +1,29 @@
-"""The losses of Section 3.3: L_Seg (Eq. 9), L_UG (Eq. 7) and L_MC (Eq. 8)."""
+"""The losses of Section 3.3: L_UG (Eq. 7), L_MC (Eq. 8), L_Seg (Eq. 9), and their sum (Eq. 10)."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
+FrameWeights = Literal["equal", "halved"]
+Guidance = Literal["readout", "decoder_input"]
 
-def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, share: float) -> Tensor:
+
+def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, hard_fraction: float) -> Tensor:
     """Cross entropy over the hardest pixels of each clip, averaged over the clips.
 
     Args:
         logits: aggregated logits [B,C,H,W], background first; −inf where a clip lacks an object.
         target: class of each pixel [B,H,W], int64.
-        share: share of the pixels that count, in (0, 1]; these are the pixels of the highest loss.
+        hard_fraction: the fraction of the pixels that count, in (0, 1]; these are the pixels of the highest loss.
 
     Returns:
         a scalar.
     """
     loss = F.cross_entropy(logits, target, reduction="none").flatten(1)
-    if share < 1:
-        loss = loss.topk(int(share * loss.shape[1]), dim=1).values
+    if hard_fraction < 1:
+        loss = loss.topk(int(hard_fraction * loss.shape[1]), dim=1).values
     return loss.mean()
 
 
@@ -37,15 +43,52 @@ def channel_divergence(teacher: Tensor, student: Tensor) -> Tensor:
     return divergence.mean() * teacher.shape[1]
 
 
-def hard_pixel_share(iteration: int, warm_up: tuple[int, int], least: float = 0.15) -> float:
-    """The share of pixels that `bootstrapped_cross_entropy` counts: first 1, then linearly less, down to ``least``.
+def hard_fraction_at(iteration: int, warm_up: tuple[int, int], least: float = 0.15) -> float:
+    """The fraction of pixels that `bootstrapped_cross_entropy` counts: first 1, then linearly less, down to ``least``.
 
     Args:
         iteration: number of the training iteration, from 0.
-        warm_up: the iterations at which the share starts to fall, and at which the share reaches ``least``.
-        least: the final share, in (0, 1].
+        warm_up: the iterations at which the fraction starts to fall, and at which it reaches ``least``.
+        least: the final fraction, in (0, 1].
     """
     start, end = warm_up
     if iteration >= end:  # first, because start and end may be equal
         return least
     return least + (1 - least) * min(1.0, (end - iteration) / (end - start))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """Which terms of Eq. 10 count, and their weights; Table 6 switches each term off.
+
+    With "equal" weights, the paper's, the cross entropy of each frame weighs ½ (Eq. 9). The authors' release halves the
+    total of the cross entropies after each frame instead. So with "halved" weights they weigh 1/16, 1/8, 1/4 and 1/2 in
+    clips of five frames, and 1/4 and 1/2 in clips of three. L_UG and L_MC always have their full weights μ and γ.
+
+    A term that is switched off changes no other weight.
+    """
+
+    mask_consistency: bool = True  # L_MC
+    unbiased_guidance: bool = True  # L_UG
+    stm_segmentation: bool = True  # the STM pattern items of L_Seg
+    mu: float = 10.0  # weight of L_UG
+    gamma: float = 10.0  # weight of L_MC
+    frame_weights: FrameWeights = "equal"
+    # L_UG compares the readouts (Eq. 7), or, in the release, the decoder's inputs: each readout with the query value.
+    guidance: Guidance = "readout"
+
+    def total(
+        self, cross_entropy: dict[int, Tensor], guidance: dict[int, Tensor], consistency: Tensor | None, frames: int
+    ) -> Tensor:
+        """The loss of clips, L_Seg + μ·L_UG + γ·L_MC (Eq. 10), from the terms that count.
+
+        Args:
+            cross_entropy: the scalars that L_Seg adds up (Eq. 9), by the number of the frame.
+            guidance: L_UG (Eq. 7), by the number of the frame.
+            consistency: L_MC (Eq. 8); None if it does not count.
+            frames: the number of frames of a clip.
+        """
+        halved = self.frame_weights == "halved"
+        loss = sum((0.5 ** (frames - t) if halved else 0.5) * term for t, term in cross_entropy.items())
+        loss = loss + self.mu * sum(guidance.values())
+        return loss if consistency is None else loss + self.gamma * consistency

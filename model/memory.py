@@ -3,22 +3,14 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.reading import MemoryTable
+from model.reading import Embedding, MemoryTable
 
 # The rows of Table 5, as they are written there, and the ever-growing bank of STM and STCN.
 BANKS = ("RDE", "F", "F+RDE", "L", "L+RDE", "F+L", "F+L+RDE", "2F+L", "F+2L", "2F+L+RDE", "STM")
-
-
-class Embedding(NamedTuple):
-    """A frame in the memory: one key for all objects, one value for each of the K."""
-
-    key: Tensor  # [1,Ck,h,w]
-    value: Tensor  # [1,K,Cv,h,w]
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class BankSpec:
     @property
     def changes(self) -> bool:
         """Whether updates change the embeddings that are read; the first frame never changes."""
-        return self != BankSpec(first=1)
+        return bool(self.growing or self.latest or self.recurrent)
 
     @staticmethod
     def parse(text: str) -> "BankSpec":
@@ -70,12 +62,12 @@ class _Group:
     def contents(self, spec: BankSpec) -> list[tuple[Embedding, int]]:
         """The embeddings to read, each with its multiplicity.
 
-        Until the first update there is no latest frame, RDE is F, and F counts once whatever its multiplicity. A bank
-        that would be empty reads F.
+        Until the first update there is no latest frame, RDE is F, and F counts once whatever its multiplicity; so F
+        counts once in a bank that never changes. A bank that would be empty reads F.
         """
         if spec.growing:
             return [(embedding, 1) for embedding in (self.first, *self.updates)]
-        if self.latest is None:
+        if self.latest is None or not spec.changes:
             return [(self.first, max(1, bool(spec.first) + bool(spec.recurrent)))]
         counted = [(self.first, spec.first), (self.latest, spec.latest), (self.recurrent, spec.recurrent)]
         return [(embedding, count) for embedding, count in counted if count]
@@ -89,25 +81,24 @@ class MemoryBank:
         aggregate: SAM, from the previous RDE and the latest embedding to the next RDE. Only banks with RDE call it.
     """
 
-    def __init__(self, spec: BankSpec, aggregate: Callable[[Embedding, Embedding], tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, spec: BankSpec, aggregate: Callable[[Embedding, Embedding], Embedding]) -> None:
         self.spec = spec
         self._aggregate = aggregate
         self._groups: list[_Group] = []
 
-    def update(self, key: Tensor, value: Tensor) -> None:
-        """Take in a frame: as the latest frame of the objects known so far, and as the first frame of new objects.
+    def update(self, frame: Embedding) -> None:
+        """Add a frame: as the latest frame of the objects known so far, and as the first frame of new objects.
 
         Args:
-            key: the frame's key [1,Ck,h,w].
-            value: the values of all objects [1,K,Cv,h,w], in the order in which they entered.
+            frame: its key [1,Ck,h,w] and the values of all objects [1,K,Cv,h,w], in the order in which they entered.
         """
         known = 0
         for group in self._groups:
             count = group.first.value.shape[1]
-            self._update_group(group, Embedding(key, value[:, known : known + count]))
+            self._update_group(group, Embedding(frame.key, frame.value[:, known : known + count]))
             known += count
-        if known < value.shape[1]:
-            first = Embedding(key, value[:, known:])
+        if known < frame.value.shape[1]:
+            first = Embedding(frame.key, frame.value[:, known:])
             self._groups.append(_Group(first=first, recurrent=first))
 
     def read(self, query_key: Tensor, top_k: int) -> Tensor:
@@ -120,14 +111,12 @@ class MemoryBank:
         Returns:
             [1,K,Cv,h,w].
         """
-        rows = _by_position(query_key)
         read = []
         for group in self._groups:
             if group.table is None:
-                group.table = _table(group.contents(self.spec))
-            objects, channels = group.first.value.shape[1:3]
-            read.append(group.table.read(rows, top_k).view(-1, objects, channels))
-        return torch.cat(read, dim=1).permute(1, 2, 0).unflatten(2, query_key.shape[2:])[None]
+                group.table = MemoryTable(group.contents(self.spec))
+            read.append(group.table.read(query_key, top_k))
+        return torch.cat(read, dim=1)
 
     def _update_group(self, group: _Group, latest: Embedding) -> None:
         group.table = None
@@ -136,17 +125,4 @@ class MemoryBank:
             return
         group.latest = latest
         if self.spec.recurrent:
-            group.recurrent = Embedding(*self._aggregate(group.recurrent, latest))
-
-
-def _table(contents: list[tuple[Embedding, int]]) -> MemoryTable:
-    keys = torch.cat([_by_position(embedding.key) for embedding, _ in contents])
-    values = torch.cat([_by_position(embedding.value.flatten(1, 2)) for embedding, _ in contents])
-    positions = len(keys) // len(contents)
-    counts = torch.tensor([count for _, count in contents], device=keys.device)
-    return MemoryTable(keys, values, counts.repeat_interleave(positions))
-
-
-def _by_position(x: Tensor) -> Tensor:
-    """[1,C,h,w] -> [h·w,C]: a row for each position."""
-    return x[0].flatten(1).T
+            group.recurrent = self._aggregate(group.recurrent, latest)

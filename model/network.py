@@ -1,14 +1,14 @@
 """RDE-VOS: the one network of training and inference (Section 3, Figure 2)."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from model.aggregation import SpatioTemporalAggregation
-from model.decoder import Decoder, PreparedDecoding
+from model.decoder import Decoder
 from model.encoders import KeyEncoder, KeyFeatures, MaskEncoder
+from model.reading import Embedding
+from model.sam import SpatioTemporalAggregation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class RDE_VOS(nn.Module):
         frozen_norms: whether batch norms keep their stored statistics in training, as in all stages of the paper.
             Random weights come without useful statistics: set ``frozen_norms`` to False before ``train()``.
         single_object: whether stage 0 trained the network last. Stage 0 has one object, so the input channel of the
-            other objects' masks is not trained (see `model.checkpoint.prepare_for_several_objects`).
+            other objects' masks is not trained (see `model.initialisation.prepare_for_several_objects`).
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
@@ -75,55 +75,25 @@ class RDE_VOS(nn.Module):
         """ImageE: the key, query value and backbone features of frames [B,3,H,W]."""
         return self.key_encoder(image)
 
-    def prepare_encoding(self, f16: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of `encode_value` that all objects of a frame share, from f16 [B,C16,h,w] of `encode_key`."""
-        return self.mask_encoder.prepare(f16)
-
-    def encode_value(self, image: Tensor, prepared: tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
+    def encode_value(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
         """MaskE: the values of K objects [B,K,Cv,h,w].
 
         Args:
             image: normalised frames [B,3,H,W].
-            prepared: the result of `prepare_encoding` for the same frames.
+            f16: [B,C16,h,w] of `encode_key` for the same frames.
             masks: soft masks [B,K,H,W] in 0..1, without the background.
         """
         if self.config.mask_threshold is not None:
             binary = (masks > self.config.mask_threshold).to(masks)
             masks = binary + (masks - masks.detach()) if masks.requires_grad else binary
-        return self.mask_encoder(image, prepared, masks)
+        return self.mask_encoder(image, f16, masks)
 
-    def aggregate(self, previous: tuple[Tensor, Tensor], latest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """SAM: the next RDE from the previous one and the latest frame (Eq. 4 to 6).
+    def aggregate(self, previous: Embedding, latest: Embedding) -> Embedding:
+        """SAM: the next RDE from the previous one and the embedding of the latest frame (Eq. 4 to 6)."""
+        key = self.key_aggregation(previous.key, latest.key)
+        value = self.value_aggregation(previous.value.flatten(0, 1), latest.value.flatten(0, 1))
+        return Embedding(key, value.view_as(latest.value))
 
-        Both arguments and the result are pairs of a key [B,Ck,h,w] and the objects' values [B,K,Cv,h,w].
-        """
-        key = self.key_aggregation(previous[0], latest[0])
-        value = self.value_aggregation(previous[1].flatten(0, 1), latest[1].flatten(0, 1))
-        return key, value.view_as(latest[1])
-
-    def prepare_decoding(self, features: KeyFeatures) -> PreparedDecoding:
-        """The part of `decode` that all objects of a frame share, from the result of `encode_key`."""
-        return self.decoder.prepare(features)
-
-    def decode(self, readout: Tensor, prepared: PreparedDecoding) -> Tensor:
-        """Logits of the objects' masks [B,K,H,W], from their readouts [B,K,Cv,h,w] and `prepare_decoding`'s result."""
-        return self.decoder(readout, prepared)
-
-
-def soft_aggregation(masks: Tensor) -> Tensor:
-    """Soft aggregation: turn the objects' independent masks into logits of masks that exclude each other.
-
-    The background is Π(1−p). With p clamped to [1e-7, 1−1e-7], the softmax of log(p/(1−p)) over background and objects
-    is a distribution at every pixel.
-
-    Args:
-        masks: [B,K,H,W] probabilities in 0..1.
-
-    Returns:
-        aggregated logits [B,K+1,H,W], background first, fp32.
-    """
-    masks = masks.float()
-    # The backward pass of torch.prod looks for zeros, for which a GPU has to wait; products of pairs do not.
-    background = math.prod((1 - masks).unbind(1)).unsqueeze(1)
-    probability = torch.cat([background, masks], dim=1).clamp(1e-7, 1 - 1e-7)
-    return torch.log(probability / (1 - probability))
+    def decode(self, readout: Tensor, features: KeyFeatures) -> Tensor:
+        """Logits of the objects' masks [B,K,H,W], from their readouts [B,K,Cv,h,w] and `encode_key`'s result."""
+        return self.decoder(readout, features)

@@ -1,81 +1,91 @@
-"""Reading the memory: similarity, affinity and readout (Section 3.2, Eq. 2 and 3)."""
+"""Reading the memory: embeddings, similarity, affinity and readout (Section 3.2, Eq. 2 and 3)."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def similarity(memory_key: Tensor, query_key: Tensor) -> Tensor:
-    """S = (2·k_mᵀk_q − ‖k_m‖²) / √Ck for every memory position p and query position q.
+class Embedding(NamedTuple):
+    """What the memory holds of a frame, or the RDE: one key for all objects, one value for each of the K."""
 
-    Eq. 2 without the query's own norm, which the softmax over p cancels, and with the √Ck of the published networks.
+    key: Tensor  # [B,Ck,h,w]
+    value: Tensor  # [B,K,Cv,h,w]
+
+
+class Similarity:
+    """S = (2·k_mᵀk_q − ‖k_m‖²) / √Ck for every query position q and memory position m.
+
+    Eq. 2 without the query's own norm, which the softmax over m cancels, and with the √Ck of the published networks.
     The result is computed in fp32 whatever the type of the keys: half precision would lose the difference of large
-    norms.
+    norms. The parts that do not depend on the query are computed once.
 
     Args:
-        memory_key: [B,Ck,M].
-        query_key: [B,Ck,Q].
-
-    Returns:
-        [B,M,Q].
+        memory_key: [B,M,Ck], a row for each position.
     """
-    with torch.autocast(memory_key.device.type, enabled=False):
-        memory_key, query_key = memory_key.float(), query_key.float()
-        norm = memory_key.square().sum(1).unsqueeze(2)
-        return (2 * memory_key.transpose(1, 2) @ query_key - norm) / math.sqrt(memory_key.shape[1])
+
+    def __init__(self, memory_key: Tensor) -> None:
+        memory_key = memory_key.float()
+        scale = math.sqrt(memory_key.shape[2])
+        self._key = 2 / scale * memory_key
+        self._bias = -memory_key.square().sum(2).unsqueeze(1) / scale
+
+    def __call__(self, query_key: Tensor) -> Tensor:
+        """Compare the rows of a query: [B,Q,Ck] -> [B,Q,M]."""
+        with torch.autocast(query_key.device.type, enabled=False):
+            return torch.baddbmm(self._bias, query_key.float(), self._key.transpose(1, 2))
 
 
-def affinity(similarity: Tensor) -> Tensor:
-    """W of Eq. 3: the softmax of S [B,M,Q] over the memory positions; columns sum to 1."""
-    return similarity.softmax(dim=1)
-
-
-def readout(affinity: Tensor, memory_value: Tensor) -> Tensor:
-    """v^{m→Q} of Eq. 3, with one affinity for all objects.
+def read(memory: Sequence[Embedding], query_key: Tensor) -> Tensor:
+    """Read v^{m→Q} of all objects from all positions of a memory, with one affinity for all objects (Eq. 2 and 3).
 
     Args:
-        affinity: [B,M,Q].
-        memory_value: [B,K,Cv,M].
+        memory: embeddings of the same objects.
+        query_key: [B,Ck,h,w].
 
     Returns:
-        [B,K,Cv,Q].
+        [B,K,Cv,h,w].
     """
-    return (memory_value.flatten(1, 2) @ affinity.to(memory_value.dtype)).unflatten(1, memory_value.shape[1:3])
+    memory_key = torch.cat([_rows(embedding.key) for embedding in memory], dim=1)
+    memory_value = torch.cat([embedding.value.flatten(3) for embedding in memory], dim=3)  # [B,K,Cv,M]
+    affinity = Similarity(memory_key)(_rows(query_key)).softmax(dim=2)  # W, [B,Q,M]
+    readout = memory_value.flatten(1, 2) @ affinity.to(memory_value.dtype).transpose(1, 2)
+    return readout.view(*memory_value.shape[:3], *query_key.shape[2:])
 
 
 class MemoryTable:
-    """A memory in a form from which the top k is read quickly: a row for each position.
-
-    The parts of Eq. 2 that do not depend on the query are computed once.
+    """A memory of one clip in a form from which the top k is read quickly: a row for each position.
 
     A position may count several times; a bank with a doubled F needs this. Such a position takes as many of the k
     places, and as many shares of the softmax, as repeated rows would.
 
     Args:
-        key: [M,Ck].
-        value: [M,D]; a row holds the values of all objects.
-        count: how often each position counts [M], int64.
+        contents: embeddings of the same objects [1,...], each with the number of times that its positions count.
     """
 
     ROWS = 512  # query positions that are read at a time; bounds the memory that the similarities take
 
-    def __init__(self, key: Tensor, value: Tensor, count: Tensor) -> None:
-        key = key.float()
-        scale = math.sqrt(key.shape[1])
-        self._key = 2 / scale * key
-        self._bias = -key.square().sum(1) / scale
-        self._value = value.contiguous()
-        self._count = count if bool((count != 1).any()) else None
+    def __init__(self, contents: Sequence[tuple[Embedding, int]]) -> None:
+        embeddings = [embedding for embedding, _ in contents]
+        self._similarity = Similarity(torch.cat([_rows(embedding.key) for embedding in embeddings], dim=1))
+        # A row holds the values of all objects.
+        self._value = torch.cat([_rows(embedding.value.flatten(1, 2))[0] for embedding in embeddings])
+        self._objects = embeddings[0].value.shape[1]
+        self._count = None
+        if any(count != 1 for _, count in contents):
+            counts = torch.tensor([count for _, count in contents], device=self._value.device)
+            self._count = counts.repeat_interleave(len(self._value) // len(contents))
 
     def read(self, query_key: Tensor, top_k: int) -> Tensor:
-        """Eq. 2 and 3 over the ``top_k`` most similar positions: query [Q,Ck] -> [Q,D]."""
-        with torch.autocast(query_key.device.type, enabled=False):
-            return torch.cat([self._read(rows, top_k) for rows in query_key.float().split(self.ROWS)])
+        """`read` over the ``top_k`` most similar positions: query [1,Ck,h,w] -> [1,K,Cv,h,w]."""
+        rows = torch.cat([self._read(rows, top_k) for rows in _rows(query_key).split(self.ROWS, dim=1)])
+        return rows.T.view(1, self._objects, -1, *query_key.shape[2:])
 
     def _read(self, query_key: Tensor, top_k: int) -> Tensor:
-        similarity = torch.addmm(self._bias, query_key, self._key.T)
+        similarity = self._similarity(query_key)[0]
         score, position = similarity.topk(min(top_k, similarity.shape[1]), dim=1)
         if self._count is not None:
             # The most similar positions take their places first, until all k places are taken.
@@ -84,3 +94,8 @@ class MemoryTable:
             score = score + torch.minimum(count, top_k - taken_before).clamp(min=0).log()
         weight = score.softmax(dim=1).to(self._value.dtype)
         return F.embedding_bag(position, self._value, per_sample_weights=weight, mode="sum")
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B,C,h,w] -> [B,h·w,C]: a row for each position."""
+    return x.flatten(2).transpose(1, 2)

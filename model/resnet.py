@@ -4,8 +4,13 @@ Names of weights and results are those of torchvision's ResNets. The project has
 takes two seconds and 160 MiB, which every evaluation would pay.
 """
 
+from pathlib import Path
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from util.errors import InputError
 
 
 class BasicBlock(nn.Module):
@@ -90,6 +95,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, width: int = 64, in_channels: int = 3) -> None:
         super().__init__()
+        self.name, self.width = name, width
         if name not in BACKBONES:
             raise ValueError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
         block, depths = BACKBONES[name]
@@ -115,6 +121,39 @@ class Backbone(nn.Module):
         f8 = self.layer2(f4)
         f16 = self.layer3(f8)
         return f4, f8, f16
+
+    @property
+    def stem(self) -> nn.Conv2d:
+        """The first convolution, which sees the input."""
+        return self.conv1
+
+    def load_imagenet(self) -> None:
+        """Take over torchvision's ImageNet weights (IMAGENET1K_V1), which are downloaded if necessary.
+
+        Input channels from the fourth on keep their weights.
+
+        Raises:
+            InputError: the weights cannot be downloaded, or there are none for this backbone.
+        """
+        import torchvision  # here, because importing takes two seconds and only this function needs the package
+
+        if self.name == "resnet10" or self.width != 64:
+            raise InputError(
+                f"there are no ImageNet weights for {self.name} of width {self.width}; start from random weights"
+            )
+        weights = torchvision.models.get_model_weights(self.name).IMAGENET1K_V1
+        try:
+            state = weights.get_state_dict(check_hash=True)
+        except (OSError, RuntimeError) as error:
+            file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+            raise InputError(
+                f"{file} is missing and cannot be downloaded from {weights.url} ({error}); put the file there, or "
+                "start from random weights"
+            ) from None
+        own = self.state_dict()
+        first = own["conv1.weight"].clone()
+        first[:, :3] = state["conv1.weight"]
+        self.load_state_dict({name: tensor for name, tensor in state.items() if name in own} | {"conv1.weight": first})
 
 
 def _stage(

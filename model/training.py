@@ -1,51 +1,19 @@
 """The forward pass of training (Section 3, Figure 2a): one clip, both memory banks, every loss term."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import reduce
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.decoder import PreparedDecoding
+from model.decoder import soft_aggregation
 from model.encoders import KeyFeatures
-from model.losses import bootstrapped_cross_entropy, channel_divergence
-from model.network import RDE_VOS, soft_aggregation
-from model.reading import affinity, readout, similarity
+from model.losses import LossTerms, bootstrapped_cross_entropy, channel_divergence
+from model.network import RDE_VOS
+from model.reading import Embedding, read
 
 Result = TypeVar("Result")
-FrameWeights = Literal["equal", "halved"]
-Guidance = Literal["readout", "decoder_input"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossTerms:
-    """Which terms of Eq. 10 count, and their weights; Table 6 switches each term off.
-
-    In the paper all frames weigh the same: the loss is ½·Σ ce_t + μ·Σ ug_t + γ·mc. This is "equal".
-
-    The authors' release halves the total after the terms of each frame, and this replaces the ½ of Eq. 9. So a term
-    weighs less, the earlier the term enters the total: mc enters before frame 1, ce_t and ug_t enter with frame t. This
-    is "halved". The weights are
-
-        clips of five frames: ce_1 1/16, ce_2 1/8, ce_3 1/4, ce_4 1/2, ug_2 μ/8, ug_4 μ/2, mc γ/16;
-        clips of three frames: ce_1 1/4, ce_2 1/2, mc γ/4.
-
-    The weights of ce are the release's. Those of ug and mc are derived: they follow from where these terms enter here.
-
-    A term that is switched off changes no other weight.
-    """
-
-    mask_consistency: bool = True  # L_MC
-    unbiased_guidance: bool = True  # L_UG
-    stm_segmentation: bool = True  # the STM pattern items of L_Seg
-    mu: float = 10.0  # weight of L_UG
-    gamma: float = 10.0  # weight of L_MC
-    frame_weights: FrameWeights = "equal"
-    # L_UG compares the readouts (Eq. 7), or, in the release, the decoder's inputs: each readout with the query value.
-    guidance: Guidance = "readout"
 
 
 class ClipResult(NamedTuple):
@@ -56,16 +24,6 @@ class ClipResult(NamedTuple):
     masks: dict[int, Tensor]  # predictions [B,K,H,W] by frame number, detached
 
 
-class _Memory(NamedTuple):
-    """The memory of one or several frames by position: keys [B,Ck,M] and values [B,K,Cv,M] of M positions."""
-
-    key: Tensor
-    value: Tensor
-
-    def append(self, other: "_Memory") -> "_Memory":
-        return _Memory(torch.cat([self.key, other.key], dim=2), torch.cat([self.value, other.value], dim=3))
-
-
 class ClipTrainer(nn.Module):
     """Runs clips through the network and through both memory banks of training.
 
@@ -74,59 +32,51 @@ class ClipTrainer(nn.Module):
     where more than three updates lead. Clips of three frames (stage 0) have the STM bank only, which segments frames 1
     and 2.
 
-    With a ``rollout`` a clip is segmented as in inference instead: the bank is 2F+L+RDE, starts from the true masks of
-    frame 0, and takes in every predicted frame. The first predicted frames get no gradients and no loss. So the network
-    meets the errors that grow while its own masks return to it, and learns to undo these errors. Most frames cost a
-    forward pass only. L_Seg is the only loss.
-
     The trainer is a module, so that data-parallel training can wrap the whole pass.
 
     Args:
         network: the network to train.
         terms: the terms of the loss; by default those of the paper.
-        rollout: how many frames after frame 0 are segmented without gradients; 0 for the paper's training.
         recompute: whether encoders and decoder drop their activations and compute them again in the backward pass. The
             gradients are the same; the pass takes less memory and more time. Norms that learn then count each batch
             twice in their running averages.
     """
 
-    def __init__(
-        self, network: RDE_VOS, terms: LossTerms | None = None, *, rollout: int = 0, recompute: bool = False
-    ) -> None:
+    def __init__(self, network: RDE_VOS, terms: LossTerms | None = None, *, recompute: bool = False) -> None:
         super().__init__()
         self.network = network
         self.terms = terms or LossTerms()
-        self.rollout = rollout
         self.recompute = recompute
 
-    def forward(self, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor, share: float) -> ClipResult:
+    def forward(
+        self, frames: Tensor, masks: Tensor, perturbed: Tensor, selector: Tensor, hard_fraction: float
+    ) -> ClipResult:
         """Segment a batch of clips and compute the losses.
 
         Args:
             frames: ImageNet-normalised [B,T,3,H,W]; T is 5 or a larger odd number, or 3 for static images.
             masks: true masks of K objects [B,T,K,H,W], 0 or 1, that do not overlap.
-            perturbed: perturbed masks of frame 0 [B,K,H,W], 0 or 1, which the paper's memory banks start from.
+            perturbed: perturbed masks of frame 0 [B,K,H,W], 0 or 1, from which both banks start.
             selector: [B,K], 1 where a clip has an object in the slot, 0 where the slot is empty.
-            share: share of the pixels that L_Seg counts; see `model.losses.hard_pixel_share`.
+            hard_fraction: the fraction of the pixels that L_Seg counts; see `model.losses.hard_fraction_at`.
 
         Raises:
-            ValueError: the number of frames is even or less than 3, or leaves less than two frames after the rollout.
+            ValueError: the number of frames is even or less than 3.
         """
         length = frames.shape[1]
         if length < 3 or length % 2 == 0:
             raise ValueError(f"clips have an odd number of frames from 3 on, not {length}")
-        if self.rollout and length < self.rollout + 3:  # a frame that SAM learns to fold, and a frame to read the RDE
-            raise ValueError(
-                f"a rollout of {self.rollout} frames needs clips of {self.rollout + 3} frames, not {length}"
-            )
-        clip = _Clip(self, frames, masks, perturbed, selector, share)
-        if self.rollout:
-            clip.train_rollout()
-        elif length == 3:
+        clip = _Clip(self, frames, masks, perturbed, selector, hard_fraction)
+        if length == 3:
             clip.train_static()
         else:
             clip.train_video()
-        return ClipResult(clip.loss, clip.loss_terms, clip.predicted)
+        loss = self.terms.total(clip.cross_entropy, clip.guidance, clip.consistency, length)
+        terms = {f"ce_{t}": term.detach() for t, term in clip.cross_entropy.items()}
+        terms |= {f"ug_{t}": term.detach() for t, term in clip.guidance.items()}
+        if clip.consistency is not None:
+            terms["mc"] = clip.consistency.detach()
+        return ClipResult(loss, terms, clip.predicted)
 
 
 class _Clip:
@@ -139,59 +89,33 @@ class _Clip:
         masks: Tensor,
         perturbed: Tensor,
         selector: Tensor,
-        share: float,
+        hard_fraction: float,
     ) -> None:
-        self.network, self.terms, self.share = trainer.network, trainer.terms, share
+        self.network, self.terms, self.hard_fraction = trainer.network, trainer.terms, hard_fraction
         self.recompute = trainer.recompute
         self.frames, self.perturbed, self.selector = frames, perturbed.to(frames), selector.to(frames)
         self.first_masks = masks[:, 0].to(frames)
         # Class of each pixel: i where object i is, 0 where no object is.
         self.target = (masks * torch.arange(1, masks.shape[2] + 1, device=masks.device).view(-1, 1, 1)).sum(2).long()
-        self.loss = frames.new_zeros(())
-        self.loss_terms: dict[str, Tensor] = {}
+        # The terms of the loss so far; those of frames by the number of the frame.
+        self.cross_entropy: dict[int, Tensor] = {}
+        self.guidance: dict[int, Tensor] = {}
+        self.consistency: Tensor | None = None
         self.predicted: dict[int, Tensor] = {}
-
-        self.length = frames.shape[1]
-        self.rollout = range(1, 1 + trainer.rollout)
-        # By the number of the frame: the features that do not depend on masks.
-        self.keys: dict[int, Tensor] = {}
-        self.query_values: dict[int, Tensor] = {}
-        self.for_values: dict[int, tuple[Tensor, ...]] = {}
-        self.for_masks: dict[int, PreparedDecoding] = {}
-        self.compute_features([t for t in range(self.length) if t not in self.rollout])
-        if self.rollout:
-            with torch.no_grad():
-                self.compute_features(list(self.rollout))
-
-    def compute_features(self, numbers: list[int]) -> None:
-        """Compute the features that do not depend on masks for the frames of some numbers, in one pass.
-
-        No bank remembers the last frame, and no bank decodes the first one. The frames with the same number in their
-        clips stay together.
-        """
-        remembered = [t for t in numbers if t < self.length - 1]
-        decoded = [t for t in numbers if t > 0]
-        batch = len(self.frames)
-        features = self.run(self.network.encode_key, torch.cat([self.frames[:, t] for t in numbers]))
-        for_values = self.run(self.network.prepare_encoding, features.f16[: batch * len(remembered)])
-        of_decoded = KeyFeatures(*(part[-batch * len(decoded) :] for part in features))
-        for_masks = self.run(self.network.prepare_decoding, of_decoded)
-        self.keys |= zip(numbers, features.key.split(batch), strict=True)
-        self.query_values |= zip(numbers, features.query_value.split(batch), strict=True)
-        by_frame = zip(*(part.split(batch) for part in for_values), strict=True)
-        self.for_values |= zip(remembered, by_frame, strict=True)
-        by_frame = zip(*(part.split(batch) for part in for_masks), strict=True)
-        self.for_masks |= zip(decoded, map(PreparedDecoding._make, by_frame), strict=True)
+        # All frames are encoded in one pass. The frames with the same number in their clips stay together.
+        features = self.run(self.network.encode_key, frames.transpose(0, 1).flatten(0, 1))
+        by_frame = zip(*(part.split(len(frames)) for part in features), strict=True)
+        self.features = [KeyFeatures(*parts) for parts in by_frame]
 
     def train_static(self) -> None:
         """Stage 0: three deformations of one image, and the STM bank alone."""
         value_0, true_value_0 = self.encode_first()
         self.consistency_loss(value_0, true_value_0)
-        stm = self.memory(0, value_0)
+        stm = [self.embedding(0, value_0)]
 
         (logits_1,) = self.decode(1, self.read(stm, 1))
         self.segmentation_loss(1, logits_1)
-        stm = stm.append(self.memory(1, self.encode(1, logits_1)))
+        stm.append(self.embedding(1, self.encode(1, logits_1)))
 
         (logits_2,) = self.decode(2, self.read(stm, 2))
         self.segmentation_loss(2, logits_2)
@@ -200,89 +124,65 @@ class _Clip:
         """Section 3.3: the STM bank segments the frames of odd numbers, and the SAM bank those of even numbers."""
         value, true_value = self.encode_first()
         self.consistency_loss(value, true_value)
-        stm, rde = self.memory(0, value), (self.keys[0], value)
-        for t in range(1, self.length - 1):
+        first = self.embedding(0, value)
+        stm, rde = [first], first
+        last = len(self.features) - 1
+        for t in range(1, last):
             stm_readout = self.read(stm, t)
             if t % 2:
                 (stm_logits,) = self.decode(t, stm_readout)
                 self.stm_segmentation_loss(t, stm_logits)
             else:
-                readout = self.read(self.by_position(rde), t)
+                readout = self.read([rde], t)
                 logits, stm_logits = self.decode(t, readout, stm_readout)
                 self.segmentation_loss(t, logits)
                 self.guidance_loss(t, readout, stm_readout)
-            value = self.encode(t, stm_logits)
-            stm = stm.append(self.memory(t, value))
-            rde = self.network.aggregate(rde, (self.keys[t], value))
+            latest = self.embedding(t, self.encode(t, stm_logits))
+            stm.append(latest)
+            rde = self.network.aggregate(rde, latest)
 
         # Nothing is segmented after the last frame, so the STM bank only guides there.
-        t = self.length - 1
-        readout = self.read(self.by_position(rde), t)
-        (logits,) = self.decode(t, readout)
-        self.segmentation_loss(t, logits)
+        readout = self.read([rde], last)
+        (logits,) = self.decode(last, readout)
+        self.segmentation_loss(last, logits)
         if self.terms.unbiased_guidance:
-            self.guidance_loss(t, readout, self.read(stm, t))
-
-    def train_rollout(self) -> None:
-        """Segment all frames as the engine does with θ = 1; only the frames after the rollout have losses."""
-        value = self.run(self.network.encode_value, self.frames[:, 0], self.for_values[0], self.first_masks)
-        first = rde = (self.keys[0], value)
-        bank = [first]
-        for t in range(1, self.length):
-            if t == self.rollout.stop:
-                # Older PyTorch would use the rollout's casts of the weights again, which have no gradients.
-                torch.clear_autocast_cache()
-            with torch.set_grad_enabled(t not in self.rollout and torch.is_grad_enabled()):
-                memory = reduce(_Memory.append, map(self.by_position, bank))
-                (logits,) = self.decode(t, self.read(memory, t))
-                if t not in self.rollout:
-                    self.segmentation_loss(t, logits)
-                if t < self.length - 1:
-                    latest = (self.keys[t], self.encode(t, logits))
-                    rde = self.network.aggregate(rde, latest)
-                    bank = [first, first, latest, rde]
+            self.guidance_loss(last, readout, self.read(stm, last))
 
     def encode_first(self) -> tuple[Tensor, Tensor | None]:
         """The values [B,K,Cv,h,w] of frame 0 with the perturbed masks and, for L_MC, with the true masks.
 
         One pass encodes both. Without L_MC the second value is None.
         """
-        image, prepared = self.frames[:, 0], self.for_values[0]
+        image, f16 = self.frames[:, 0], self.features[0].f16
         if not self.terms.mask_consistency:
-            return self.run(self.network.encode_value, image, prepared, self.perturbed), None
-        image, *prepared = (part.repeat(2, 1, 1, 1) for part in (image, *prepared))
+            return self.run(self.network.encode_value, image, f16, self.perturbed), None
+        image, f16 = (part.repeat(2, 1, 1, 1) for part in (image, f16))
         masks = torch.cat([self.perturbed, self.first_masks])
-        return self.run(self.network.encode_value, image, tuple(prepared), masks).chunk(2)
+        return self.run(self.network.encode_value, image, f16, masks).chunk(2)
 
     def encode(self, t: int, logits: Tensor) -> Tensor:
         """The value of frame t with its predicted masks [B,K,Cv,h,w]."""
         masks = logits.softmax(1)[:, 1:]
-        return self.run(self.network.encode_value, self.frames[:, t], self.for_values[t], masks)
+        return self.run(self.network.encode_value, self.frames[:, t], self.features[t].f16, masks)
 
-    def memory(self, t: int, value: Tensor) -> _Memory:
-        """The memory of frame t."""
-        return self.by_position((self.keys[t], value))
+    def embedding(self, t: int, value: Tensor) -> Embedding:
+        """The embedding of frame t with the values of its objects."""
+        return Embedding(self.features[t].key, value)
 
-    def by_position(self, embedding: tuple[Tensor, Tensor]) -> _Memory:
-        """The memory of a key [B,Ck,h,w] and values [B,K,Cv,h,w]."""
-        return _Memory(embedding[0].flatten(2), embedding[1].flatten(3))
-
-    def read(self, memory: _Memory, t: int) -> Tensor:
-        """The readout for frame t from all positions (Eq. 2 and 3): [B,K,Cv,h,w]."""
-        key = self.keys[t]
-        weights = affinity(similarity(memory.key, key.flatten(2)))
-        return readout(weights, memory.value).unflatten(3, key.shape[2:])
+    def read(self, memory: list[Embedding], t: int) -> Tensor:
+        """The readout for frame t (Eq. 2 and 3): [B,K,Cv,h,w]."""
+        return read(memory, self.features[t].key)
 
     def decode(self, t: int, *readouts: Tensor) -> list[Tensor]:
         """Aggregated logits of frame t [B,K+1,H,W] for each readout; empty slots get no mask.
 
         All readouts pass the decoder together.
         """
-        logits = self.run(self.network.decode, torch.cat(readouts, dim=1), self.for_masks[t])
+        logits = self.run(self.network.decode, torch.cat(readouts, dim=1), self.features[t])
         probabilities = (part.float().sigmoid() for part in logits.chunk(len(readouts), dim=1))
         return [soft_aggregation(part * self.selector[:, :, None, None]) for part in probabilities]
 
-    def run(self, part: Callable[..., Result], *inputs: Tensor | tuple[Tensor, ...]) -> Result:
+    def run(self, part: Callable[..., Result], *inputs: Tensor | KeyFeatures) -> Result:
         """Run a part of the network; with ``recompute`` keep only the inputs for the backward pass."""
         return checkpoint(part, *inputs, use_reentrant=False) if self.recompute else part(*inputs)
 
@@ -292,8 +192,7 @@ class _Clip:
         # An empty slot is not a class. As a class it would take a share of the probability of every pixel.
         empty = torch.cat([self.selector.new_ones(len(logits), 1), self.selector], dim=1) == 0
         logits = logits.masked_fill(empty[:, :, None, None], float("-inf"))
-        loss = bootstrapped_cross_entropy(logits, self.target[:, t], self.share)
-        self.add(f"ce_{t}", loss, 0.5 if self.terms.frame_weights == "equal" else 1.0, t)
+        self.cross_entropy[t] = bootstrapped_cross_entropy(logits, self.target[:, t], self.hard_fraction)
 
     def stm_segmentation_loss(self, t: int, logits: Tensor) -> None:
         """L_Seg of a frame that the STM bank segments; Table 6 can leave this loss out."""
@@ -307,18 +206,11 @@ class _Clip:
         if not self.terms.unbiased_guidance:
             return
         if self.terms.guidance == "decoder_input":
-            query_value = self.query_values[t][:, None].expand_as(readout)
+            query_value = self.features[t].query_value[:, None].expand_as(readout)
             readout, stm_readout = (torch.cat([part, query_value], dim=2) for part in (readout, stm_readout))
-        self.add(f"ug_{t}", channel_divergence(teacher=stm_readout, student=readout), self.terms.mu, t)
+        self.guidance[t] = channel_divergence(teacher=stm_readout, student=readout)
 
     def consistency_loss(self, value: Tensor, true_value: Tensor | None) -> None:
         """L_MC: pull the value with the perturbed masks to the value with the true masks (Eq. 8)."""
         if self.terms.mask_consistency:
-            self.add("mc", channel_divergence(teacher=true_value, student=value), self.terms.gamma, 1)
-
-    def add(self, name: str, term: Tensor, weight: float, t: int) -> None:
-        """Add a term to the loss (Eq. 10); t is the first frame after which the release halves the term."""
-        self.loss_terms[name] = term.detach()
-        if self.terms.frame_weights == "halved":
-            weight *= 0.5 ** (self.length - t)
-        self.loss = self.loss + weight * term
+            self.consistency = channel_divergence(teacher=true_value, student=value)

@@ -30,6 +30,7 @@ from benchmarks.training import measure_training
 from model.inference import STRIDE
 from util.errors import command_line
 from util.numbers import positive
+from util.training.arguments import add_data_arguments
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -60,8 +61,7 @@ def parse_arguments() -> argparse.Namespace:
 
     command = commands.add_parser("loaders", help="samples per second and core of each stage's data set")
     command.set_defaults(run=measure_loaders)
-    for flag, data in (("static", "stage 0"), ("bl", "stage 1"), ("davis", "stages 2, 3"), ("yv", "stages 2, 3")):
-        command.add_argument(f"--{flag}_root", type=Path, help=f"{data}, as for train.py; drawn where no root is given")
+    add_data_arguments(command)  # drawn data where none is given
     command.add_argument("--size", type=frame_size, default=(480, 854), help="of the drawn data; default 854x480")
     command.add_argument("--crop_size", type=positive, default=384, help="default 384")
     command.add_argument("--samples", type=positive, default=64, help="to time; default 64")

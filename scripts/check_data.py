@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.folders import VideoFolders, find_frames, find_videos
-from dataset.images import read_grey, read_image, read_mask
+from dataset.folders import Pair, VideoFolders, files_by_frame, find_videos
+from dataset.images import read_image
 from dataset.stages import stage_folders
-from dataset.static import OBJECT_FROM, StaticFolder, find_images
+from dataset.static import ImageFolder, find_images, read_object
 from util.errors import InputError, command_line
 from util.parallel import in_processes
+from util.training.arguments import add_data_arguments
 
 
 class Problem(NamedTuple):
@@ -61,18 +62,17 @@ class Plan:
 class CheckImage:
     """A job that decodes an image of stage 0 and its mask."""
 
-    path: Path
+    pair: Pair
 
     def __call__(self) -> Findings:
         findings = Findings(frames=1)
-        mask_path = self.path.with_suffix(".png")
-        image, mask = _read(read_image, self.path, findings), _read(read_grey, mask_path, findings)
-        _compare(self.path, image, mask_path, mask, findings)
-        if mask is not None and mask.max() >= OBJECT_FROM:
+        image, mask = _read(read_image, self.pair.image, findings), _read(read_object, self.pair.mask, findings)
+        if image is not None and mask is not None:
+            _compare(self.pair, image, mask, findings)
+        if mask is not None and mask.any():
             findings.objects = 1
         elif mask is not None:
-            what = f"no object (no value of {OBJECT_FROM} or more)"
-            findings.problems.append(Problem(mask_path, what, "remove it and its image"))
+            findings.problems.append(Problem(self.pair.mask, "no object", "remove it and its image"))
         return findings
 
 
@@ -87,20 +87,22 @@ class CheckVideo:
         images, masks = self.folders.images / self.video, self.folders.masks / self.video
         if problems := _closed(images, masks):
             return Findings(problems=problems)
-        frames, missing = find_frames(images, masks, annotation_step=self.folders.annotation_step)
+        try:
+            frames, missing = self.folders.frames(self.video)
+            shown, annotated = files_by_frame(images), files_by_frame(masks, (".png",))
+        except InputError as error:
+            return Findings(problems=[_problem(images, error)])
         findings = Findings(len(frames), problems=[Problem(path, "missing", self.folders.remedy) for path in missing])
-        # Decode files without a counterpart, too. Otherwise their problems would appear only after the next check.
-        shown = {path.stem for path in images.glob("[!.]*.jpg")}
-        annotated = {path.stem for path in masks.glob("[!.]*.png")}
         objects: set[int] = set()
         unread = 0
-        for frame in sorted(shown | annotated):
-            image_path, mask_path = images / f"{frame}.jpg", masks / f"{frame}.png"
-            image = _read(read_image, image_path, findings) if frame in shown else None
-            mask = _read(read_mask, mask_path, findings) if frame in annotated else None
-            _compare(image_path, image, mask_path, mask, findings)
-            if mask is not None:
-                objects |= set(np.unique(mask).tolist()) - {0}
+        # Decode files without a counterpart, too. Otherwise their problems would appear only after the next check.
+        for frame in sorted(shown.keys() | annotated.keys()):
+            image = _read(read_image, shown[frame], findings) if frame in shown else None
+            ids = _read(self.folders.read_ids, annotated[frame], findings) if frame in annotated else None
+            if image is not None and ids is not None:
+                _compare(Pair(shown[frame], annotated[frame]), image, ids, findings)
+            if ids is not None:
+                objects |= set(np.unique(ids).tolist()) - {0}
             elif frame in annotated:
                 unread += 1
         findings.objects = len(objects)
@@ -134,26 +136,23 @@ def _problem(path: Path, error: InputError) -> Problem:
     return Problem(path, what.removeprefix("is "), remedy)
 
 
-def _compare(
-    image_path: Path, image: np.ndarray | None, mask_path: Path, mask: np.ndarray | None, findings: Findings
-) -> None:
-    if image is None or mask is None or image.shape[:2] == mask.shape:
+def _compare(pair: Pair, image: np.ndarray, mask: np.ndarray, findings: Findings) -> None:
+    if image.shape[:2] == mask.shape:
         return
     (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-    what = f"{mask_width}×{mask_height}, but {image_path} is {width}×{height}"
-    findings.problems.append(Problem(mask_path, what, "make or copy both again at the same size"))
+    what = f"{mask_width}×{mask_height}, but {pair.image} is {width}×{height}"
+    findings.problems.append(Problem(pair.mask, what, "make or copy both again at the same size"))
 
 
-def plan_images(root: Path, folder: StaticFolder) -> Plan:
-    """Plan the check of a data set of static images; ``root`` is the folder of stage 0."""
-    if folder.path is None:
-        problem = Problem(root, f"no folder {folder.folder_names}", "add it, or check --static_root")
-        return Plan(folder.folder_names, [problem], [])
-    images, missing = find_images(folder.path, nested=folder.nested)
+def plan_images(folder: ImageFolder) -> Plan:
+    """Plan the check of a data set of static images."""
+    if not folder.path.is_dir():
+        return Plan(folder.name, [Problem(folder.path, "missing", "copy the data set again")], [])
+    pairs, missing = find_images(folder.path)
     problems = [Problem(path, "missing", "copy the pair again, or remove its other half") for path in missing]
-    if not images and not missing:
-        problems = [Problem(folder.path, "no images (<name>.jpg)", "check how the data set was unpacked")]
-    return Plan(folder.path.name, problems, [CheckImage(path) for path in images])
+    if not pairs and not missing:
+        problems = [Problem(folder.path, "no images with masks", "check how the data set was unpacked")]
+    return Plan(folder.name, problems, [CheckImage(pair) for pair in pairs])
 
 
 def plan_videos(folders: VideoFolders) -> Plan:
@@ -218,10 +217,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--stage", type=int, choices=range(4), required=True, help="0 static, 1 BL30K, 2 main, 3 main without BL30K"
     )
-    parser.add_argument("--static_root", type=Path, help="stage 0: folder of fss, DUTS-TR, DUTS-TE, ecssd, BIG, HRSOD")
-    parser.add_argument("--bl_root", type=Path, help="stage 1: folder of JPEGImages and Annotations")
-    parser.add_argument("--davis_root", type=Path, help="stages 2, 3: folder of trainval, or trainval itself")
-    parser.add_argument("--yv_root", type=Path, help="stages 2, 3: folder of train_480p")
+    add_data_arguments(parser)
     return parser.parse_args()
 
 
@@ -229,10 +225,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    roots = {name: getattr(arguments, name) for name in ("static_root", "bl_root", "davis_root", "yv_root")}
     plans = [
-        plan_images(arguments.static_root, folders) if isinstance(folders, StaticFolder) else plan_videos(folders)
-        for folders in stage_folders(arguments.stage, **roots)
+        plan_images(folders) if isinstance(folders, ImageFolder) else plan_videos(folders)
+        for folders in stage_folders(arguments.stage, vars(arguments))
     ]
     totals = check(plans)
     print(format_table(plans, totals, "image" if arguments.stage == 0 else "video"))

@@ -64,6 +64,7 @@ from dataset.images import IMAGE_MEAN, IMAGE_STD
 from model import RDE_VOS, load_network
 from model.encoders import KeyFeatures
 from model.inference import LEAST_SIDE, STRIDE
+from model.reading import Embedding, Similarity
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_weights_arguments, weights_notes
 from util.files import atomic_path
@@ -123,16 +124,14 @@ class ReadingDecoder(Part):
         readout = sum((w.unsqueeze(1) @ rows[p]).squeeze(1) for p, w in places)  # [Q,K·Cv]
         readout = readout.T.unflatten(0, (objects, -1)).unflatten(2, key.shape[2:])[None]
         features = KeyFeatures(key, query_value, f16=key, f8=f8, f4=f4)  # the decoder does not look at f16
-        return self.network.decode(readout, self.network.prepare_decoding(features)).sigmoid()
+        return self.network.decode(readout, features).sigmoid()
 
     def _affinity(self, key: Tensor, memory_key: Tensor, multiplicity: Tensor) -> tuple[Tensor, Tensor]:
         """The top k memory positions of each query position [Q,k], and their shares of the softmax [Q,k]."""
         query = key[0].flatten(1).T
         memory = memory_key.permute(0, 2, 3, 1).flatten(0, 2)  # [M,Ck]
-        scale = math.sqrt(memory.shape[1])
-        bias = self._with_spare(-memory.square().sum(1) / scale, -math.inf)
-        similarity = query @ (2 / scale * self._with_spare(memory)).T + bias
-        score, position = similarity.topk(self.top_k, dim=1)
+        similarity = Similarity(memory[None])(query[None])[0]
+        score, position = F.pad(similarity, (0, self.top_k), value=-math.inf).topk(self.top_k, dim=1)
         count = multiplicity[:, None].expand(-1, key.shape[2] * key.shape[3]).flatten()
         count = self._with_spare(count)[position]
         # The most similar positions take their places first, until all k places are taken.
@@ -140,9 +139,9 @@ class ReadingDecoder(Part):
         score = score + torch.minimum(count, self.top_k - taken_before).clamp(min=0).float().log()
         return position, score.softmax(dim=1)
 
-    def _with_spare(self, rows: Tensor, value: float = 0) -> Tensor:
+    def _with_spare(self, rows: Tensor) -> Tensor:
         """Append k positions that count nothing, so that there are always k positions to choose from."""
-        return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, self.top_k), value=value)
+        return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, self.top_k))
 
 
 class MaskEncoder(Part):
@@ -151,7 +150,7 @@ class MaskEncoder(Part):
     outputs = ("value",)
 
     def forward(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
-        return self.network.encode_value(image, self.network.prepare_encoding(f16), masks)
+        return self.network.encode_value(image, f16, masks)
 
 
 class SAM(Part):
@@ -160,7 +159,7 @@ class SAM(Part):
     outputs = ("next_rde_key", "next_rde_value")
 
     def forward(self, rde_key: Tensor, rde_value: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network.aggregate((rde_key, rde_value), (key, value))
+        return self.network.aggregate(Embedding(rde_key, rde_value), Embedding(key, value))
 
 
 def tensor_shapes(network: RDE_VOS) -> dict[str, Shape]:

@@ -26,12 +26,6 @@ _HELP = {
     "davis_train": "number of training videos in DAVIS/2017/trainval",
     "davis_val": "number of validation videos in DAVIS/2017/trainval",
     "davis_test": "number of videos in DAVIS/2017/test-dev; only their first frames have masks",
-    "cutouts": "take some objects and sceneries from the photographs in Debian's packages tuxpaint-stamps-default and "
-    "plasma-workspace-wallpapers, mate-backgrounds and lomiri-wallpapers-16.04",
-    "clip_art": "take some objects from Debian's package openclipart-png",
-    "hard": "let objects turn, grow tenfold and have spray around them, and shake, pan and zoom the camera",
-    "lead": "let the annotated objects stand out: few others are around, none looks alike, and most turn",
-    "photos": "cut some textures from the photographs in the packages scikit-image and scikit-learn",
 }
 
 
@@ -47,10 +41,7 @@ def main() -> None:
         help="folder to write to; run again to go on",
     )
     for setting in fields(ToySettings):
-        if setting.type is bool:
-            parser.add_argument(f"--{setting.name}", action="store_true", help=_HELP[setting.name])
-        else:
-            parser.add_argument(f"--{setting.name}", type=int, default=setting.default, help=_HELP[setting.name])
+        parser.add_argument(f"--{setting.name}", type=int, default=setting.default, help=_HELP[setting.name])
     parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="number of processes that draw")
     parser.add_argument("--preview", action="store_true", help="also write preview.jpg, a contact sheet of all data")
     arguments = vars(parser.parse_args())

@@ -5,14 +5,15 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model import RDE_VOS
-from model.aggregation import SpatioTemporalAggregation
-from model.network import soft_aggregation
-from model.reading import readout, similarity
+from model.decoder import soft_aggregation
+from model.reading import Embedding
+from model.sam import SpatioTemporalAggregation
 
 # The rows of Table 5: the embeddings that are read after the first update.
 CONTENTS = {
@@ -91,7 +92,7 @@ def segment(
                 contents = [memory[name][0] for name in names]
             keys, values = (torch.cat([c[i].flatten(1) for c in contents], dim=1) for i in (0, 1))
             readout = read(keys, values, key, top_k).view(1, 1, -1, *features.key.shape[2:])
-            objects.append(network.decode(readout, network.prepare_decoding(features))[0, 0].sigmoid())
+            objects.append(network.decode(readout, features)[0, 0].sigmoid())
         if objects:
             objects = list(aggregate_probabilities(torch.stack(objects))[1:])
         if t in masks:
@@ -114,8 +115,7 @@ def segment(
         results.append(probability[:, top : top + height, left : left + width])
         if ids and (t in masks or t - last_update >= mem_every):
             last_update = t
-            frame = network.prepare_encoding(features.f16)
-            values = network.encode_value(padded, frame, torch.stack(objects)[None])[0]
+            values = network.encode_value(padded, features.f16, torch.stack(objects)[None])[0]
             for number, value in enumerate(values):
                 frame = (features.key[0], value)
                 if number == len(memories):
@@ -125,9 +125,9 @@ def segment(
                 memory["L"] = [frame]
                 memory["updates"].append(frame)
                 if "RDE" in bank:
-                    pair = [(k[None], v[None, None]) for k, v in (memory["RDE"][0], frame)]
-                    rde_key, rde_value = network.aggregate(*pair)
-                    memory["RDE"] = [(rde_key[0], rde_value[0, 0])]
+                    pair = [Embedding(k[None], v[None, None]) for k, v in (memory["RDE"][0], frame)]
+                    rde = network.aggregate(*pair)
+                    memory["RDE"] = [(rde.key[0], rde.value[0, 0])]
     return results
 
 
@@ -140,9 +140,9 @@ def sam(module: SpatioTemporalAggregation, previous: Tensor, latest: Tensor) -> 
 
     x = torch.stack([previous, latest], dim=2)
     extract, enhance, squeeze = module.extract, module.enhance, module.squeeze
-    theta = conv3d(extract.theta, x).flatten(2)
+    omega = conv3d(extract.omega, x).flatten(2)
     phi, g = (F.max_pool3d(conv3d(conv, x), (1, 2, 2)).flatten(2) for conv in (extract.phi, extract.g))
-    y = (theta.transpose(1, 2) @ phi / phi.shape[2]) @ g.transpose(1, 2)
+    y = (omega.transpose(1, 2) @ phi / phi.shape[2]) @ g.transpose(1, 2)
     x = x + conv3d(extract.out, y.transpose(1, 2).unflatten(2, x.shape[2:]))
     pyramid = torch.cat([conv3d(branch, x) for branch in enhance.branches], dim=1).relu()
     x = x + conv3d(enhance.merge, pyramid).relu()
@@ -168,16 +168,19 @@ def train_pass(
     keys = [feature.key for feature in features]
 
     def encode(t: int, objects: Tensor) -> Tensor:
-        return network.encode_value(frames[:, t], network.prepare_encoding(features[t].f16), objects)
+        return network.encode_value(frames[:, t], features[t].f16, objects)
 
     def read_frame(memory: list[tuple[Tensor, Tensor]], t: int) -> Tensor:
+        """Eq. 2 and 3, with the √Ck of the published networks."""
         memory_keys = torch.cat([key.flatten(2) for key, _ in memory], dim=2)
         memory_values = torch.cat([value.flatten(3) for _, value in memory], dim=3)
-        weights = similarity(memory_keys, keys[t].flatten(2)).softmax(1)
-        return readout(weights, memory_values).unflatten(3, keys[t].shape[2:])
+        distance = (memory_keys.unsqueeze(3) - keys[t].flatten(2).unsqueeze(2)).square().sum(1)
+        weights = (-distance / math.sqrt(memory_keys.shape[1])).softmax(1)
+        readout = torch.stack([values @ weights for values in memory_values.unbind(1)], dim=1)
+        return readout.unflatten(3, keys[t].shape[2:])
 
     def logits(read: Tensor, t: int) -> Tensor:
-        objects = network.decode(read, network.prepare_decoding(features[t])).sigmoid()
+        objects = network.decode(read, features[t]).sigmoid()
         return soft_aggregation(objects * selector[:, :, None, None])
 
     def cross_entropy(aggregated: Tensor, t: int) -> Tensor:
@@ -203,9 +206,9 @@ def train_pass(
     terms |= {f"ce_{t}": cross_entropy(stm_logits[t], t) for t in range(1, length, 2)}
 
     # The SAM bank is the RDE of the same frames.
-    rde = keys[0], values[0]
+    rde = Embedding(keys[0], values[0])
     for t in range(1, length - 1):
-        rde = network.aggregate(rde, (keys[t], values[t]))
+        rde = network.aggregate(rde, Embedding(keys[t], values[t]))
         if t % 2:
             read_next = read_frame([rde], t + 1)
             terms[f"ce_{t + 1}"] = cross_entropy(logits(read_next, t + 1), t + 1)
@@ -215,11 +218,17 @@ def train_pass(
                 compared = [torch.cat([read, query_value], dim=2) for read in compared]
             terms[f"ug_{t + 1}"] = divergence(*compared)
 
-    if release:
-        total = 5 * terms["mc"]
-        for t in range(1, length):
-            total = (total + terms[f"ce_{t}"] + 5 * terms.get(f"ug_{t}", 0)) / 2
-        return total, terms
-    segmentation = sum(terms[f"ce_{t}"] for t in range(1, length)) / 2
     guidance = sum(terms[f"ug_{t}"] for t in range(2, length, 2))
+    if release:
+        total = 0
+        for t in range(1, length):
+            total = (total + terms[f"ce_{t}"]) / 2
+        return total + 5 * guidance + 5 * terms["mc"], terms
+    segmentation = sum(terms[f"ce_{t}"] for t in range(1, length)) / 2
     return segmentation + 10 * guidance + 10 * terms["mc"], terms
+
+
+def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the intersection over union (0 to 1) of two uint8 0/1 masks [H,W]. It is 1 if both masks are empty."""
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 1.0

@@ -32,7 +32,7 @@ from annotation.note import Note
 from annotation.project import KINDS, Project
 from annotation.server import Events
 from conftest import ROOT, assert_refused, draw_clip, full_disk
-from dataset.davis import training_folders
+from dataset.davis import split_folders
 from dataset.images import read_image, read_mask, write_mask
 from dataset.video import Video, list_frames
 from dataset.video_clips import VideoClips
@@ -577,8 +577,8 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
         )
         assert result.returncode == 0, result.stderr
         assert re.search(r"J&F-Mean\D+\d", result.stdout) and "my-clip" in result.stdout
-    folders = training_folders(davis)
-    clips = VideoClips("own", folders.images, folders.masks, folders.listed(), crop_size=32, frames=3)
+    folders = split_folders(davis, 2017, "train")
+    clips = VideoClips(folders, crop_size=32, frames=3)
     assert clips.sample(0, np.random.default_rng(0), 0.0)["frames"].shape[0] == 3
 
 

@@ -7,13 +7,13 @@ import torch
 import torchvision
 from torch import nn
 
+import plain
 from conftest import SMALL
 from model import RDE_VOS, NetworkConfig, soft_aggregation
-from model.aggregation import SpatioTemporalAggregation
 from model.blocks import FusionBlock, ResidualBlock
-from model.reading import MemoryTable, affinity, readout, similarity
+from model.reading import Embedding, MemoryTable, read
 from model.resnet import Backbone
-from plain import read, sam
+from model.sam import SpatioTemporalAggregation
 
 
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (2, 3)])
@@ -21,7 +21,7 @@ def test_sam_is_the_papers_3d_module(size):
     torch.manual_seed(0)
     module = SpatioTemporalAggregation(16)
     previous, latest = torch.randn(2, 3, 16, *size)
-    torch.testing.assert_close(module(previous, latest), sam(module, previous, latest), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(module(previous, latest), plain.sam(module, previous, latest), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("top_k", [1, 7, 24, 1000])
@@ -29,20 +29,30 @@ def test_sam_is_the_papers_3d_module(size):
 def test_reading_the_top_k_of_counted_positions(top_k, counts):
     """Positions that count several times are as good as repeated ones, in the softmax and in the top k."""
     torch.manual_seed(0)
-    keys, values, query = torch.randn(24, 8), torch.randn(24, 10), torch.randn(MemoryTable.ROWS + 9, 8)
-    count = torch.tensor(counts).repeat(24 // len(counts))
-    repeated = torch.arange(24).repeat_interleave(count)
-    expected = read(keys[repeated].T, values[repeated].T, query.T, top_k).T
-    torch.testing.assert_close(MemoryTable(keys, values, count).read(query, top_k), expected, atol=1e-5, rtol=1e-4)
+    contents = [(Embedding(torch.randn(1, 8, 2, 4), torch.randn(1, 3, 5, 2, 4)), count) for count in counts]
+    query = torch.randn(1, 8, 1, MemoryTable.ROWS + 9)
+    found = MemoryTable(contents).read(query, top_k)
+    assert found.shape == (1, 3, 5, 1, MemoryTable.ROWS + 9)
+    repeated = [embedding for embedding, count in contents for _ in range(count)]
+    keys = torch.cat([embedding.key[0].flatten(1) for embedding in repeated], dim=1)
+    for k in range(3):
+        values = torch.cat([embedding.value[0, k].flatten(1) for embedding in repeated], dim=1)
+        expected = plain.read(keys, values, query[0].flatten(1), top_k)
+        torch.testing.assert_close(found[0, k].flatten(1), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_reading_everything_is_the_softmax_of_distances():
     torch.manual_seed(0)
-    keys, values, query = torch.randn(2, 8, 24), torch.randn(2, 3, 5, 24), torch.randn(2, 8, 9)
-    read_out = readout(affinity(similarity(keys, query)), values)
+    memory = [Embedding(torch.randn(2, 8, 3, 4), torch.randn(2, 3, 5, 3, 4)) for _ in range(2)]
+    query = torch.randn(2, 8, 3, 3)
+    found = read(memory, query)
+    assert found.shape == (2, 3, 5, 3, 3)
     for b in range(2):
+        keys = torch.cat([embedding.key[b].flatten(1) for embedding in memory], dim=1)
         for k in range(3):
-            torch.testing.assert_close(read_out[b, k], read(keys[b], values[b, k], query[b], 24))
+            values = torch.cat([embedding.value[b, k].flatten(1) for embedding in memory], dim=1)
+            expected = plain.read(keys, values, query[b].flatten(1), 24)
+            torch.testing.assert_close(found[b, k].flatten(1), expected)
 
 
 def test_soft_aggregation_is_a_distribution_that_keeps_the_order_of_the_masks():
@@ -95,7 +105,7 @@ def test_initialisation_and_defaults_are_the_papers():
 def test_sam_starts_where_its_recurrence_stays_in_range():
     torch.manual_seed(0)
     network = RDE_VOS(replace(SMALL, value_channels=64))
-    latest = torch.randn(1, SMALL.key_channels, 8, 8), 10 * torch.randn(1, 1, 64, 8, 8)
+    latest = Embedding(torch.randn(1, SMALL.key_channels, 8, 8), 10 * torch.randn(1, 1, 64, 8, 8))
     rde = latest
     with torch.no_grad():
         for _ in range(20):
@@ -109,14 +119,13 @@ def test_objects_of_a_batch_are_independent(small_network):
     torch.manual_seed(0)
     images, masks = torch.randn(2, 3, 32, 48), torch.rand(2, 3, 32, 48)
     features = small_network.encode_key(images)
-    values = small_network.encode_value(images, small_network.prepare_encoding(features.f16), masks)
-    logits = small_network.decode(values, small_network.prepare_decoding(features))
+    values = small_network.encode_value(images, features.f16, masks)
+    logits = small_network.decode(values, features)
     for b in range(2):
         alone = small_network.encode_key(images[b : b + 1])
-        logit = small_network.decode(values[b : b + 1, 1:2], small_network.prepare_decoding(alone))
+        logit = small_network.decode(values[b : b + 1, 1:2], alone)
         torch.testing.assert_close(logit, logits[b : b + 1, 1:2], atol=1e-4, rtol=1e-4)
-        frame = small_network.prepare_encoding(alone.f16)
-        swapped = small_network.encode_value(images[b : b + 1], frame, masks[b : b + 1].flip(1))
+        swapped = small_network.encode_value(images[b : b + 1], alone.f16, masks[b : b + 1].flip(1))
         torch.testing.assert_close(swapped.flip(1)[0], values[b], atol=1e-4, rtol=1e-4)
 
 
@@ -130,7 +139,7 @@ def test_fusion_blocks_are_residual_blocks_of_concatenations():
     whole.conv2 = fusion.conv2
     own, shared = torch.randn(2 * 3, 6, 5, 7), torch.randn(2, 4, 5, 7)
     expected = whole(torch.cat([own, shared.repeat_interleave(3, dim=0)], dim=1))
-    torch.testing.assert_close(fusion(own, fusion.prepare(shared)), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fusion(own, shared), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])

@@ -12,10 +12,11 @@ from PIL import Image
 
 from check_data import CheckImage, CheckVideo
 from conftest import ROOT, Command, assert_refused, draw_clip, write_davis
-from dataset.folders import VideoFolders
+from dataset.folders import Pair, VideoFolders
 from dataset.image_clips import ImageClips
 from dataset.images import read_image, read_mask, read_palette, write_mask
 from dataset.stages import stage_dataset
+from dataset.static import ImageFolder
 from dataset.video_clips import VideoClips
 from toy import ToySettings, make_toy_data
 from util.errors import InputError
@@ -205,14 +206,14 @@ def test_check_goes_on_where_a_data_set_is_missing(roots, here):
 def test_training_says_how_to_make_what_is_missing(roots):
     shutil.rmtree(roots["yv_root"] / "train_480p")
     with pytest.raises(InputError, match=r"train_480p/JPEGImages is missing; make it with scripts/resize_youtube\.py"):
-        stage_dataset(2, **roots, iterations=1)
+        stage_dataset(2, roots, iterations=1)
 
 
 def test_check_lists_all_problems_of_images(tmp_path, command):
     sizes = dict.fromkeys(("bl", "youtube_train", "youtube_valid", "davis_train", "davis_val", "davis_test"), 0)
     make_toy_data(tmp_path, ToySettings(height=48, width=64, frames=6, static=60, **sizes))
     static = tmp_path / "static"
-    assert len(stage_dataset(0, static_root=static, iterations=1)) == 10 * (4 + 2 * 5)
+    assert len(stage_dataset(0, {"static_root": static}, iterations=1)) == 10 * (4 + 2 * 5)
     first = {folder: sorted((static / folder).rglob("*.jpg"))[:2] for folder in os.listdir(static)}
     truncate(first["fss"][0])
     first["DUTS-TR"][0].unlink()
@@ -229,15 +230,13 @@ def test_check_lists_all_problems_of_images(tmp_path, command):
         (first["DUTS-TE"][0].with_suffix(".png"), "missing", "copy the pair again"),
         (first["ECSSD"][0].with_suffix(".png"), "no object", "remove"),
         (first["ECSSD"][1].with_suffix(".png"), "65×48, but", "same size"),
-        (static, "no folder HRSOD_small or HRSOD", "--static_root"),
     )
     assert table(result.stdout) == {
-        "fss": [10, 10, 10, 1],
+        "FSS-1000": [10, 10, 10, 1],
         "DUTS-TR": [9, 9, 9, 1],
         "DUTS-TE": [9, 9, 9, 1],
         "ECSSD": [10, 10, 9, 2],
         "BIG": [10, 10, 10, 0],
-        "HRSOD_small or HRSOD": [0, 0, 0, 1],
     }
 
 
@@ -256,13 +255,16 @@ def test_training_refuses_what_the_check_finds(tmp_path, kind, mask, refused):
     if kind == "image":
         cv2.imwrite(str(tmp_path / "a.jpg"), image)
         cv2.imwrite(str(tmp_path / "a.png"), 255 * mask)
-        check, clips = CheckImage(tmp_path / "a.jpg"), ImageClips(tmp_path, crop_size=64)
+        check, clips = (
+            CheckImage(Pair(tmp_path / "a.jpg", tmp_path / "a.png")),
+            ImageClips(ImageFolder("toy", tmp_path), crop_size=64),
+        )
     else:
         (tmp_path / "images/a").mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "images/a/0.jpg"), image)
         write_mask(tmp_path / "masks/a/0.png", mask)
-        check = CheckVideo(VideoFolders("toy", tmp_path / "images", tmp_path / "masks", "copy it again"), "a")
-        clips = VideoClips("toy", tmp_path / "images", tmp_path / "masks", crop_size=64)
+        folders = VideoFolders("toy", tmp_path / "images", tmp_path / "masks", "copy it again")
+        check, clips = CheckVideo(folders, "a"), VideoClips(folders, crop_size=64)
     assert bool(check().problems) == refused
     if refused:
         with pytest.raises(InputError):
@@ -272,5 +274,5 @@ def test_training_refuses_what_the_check_finds(tmp_path, kind, mask, refused):
 
 
 def test_check_needs_the_stage_s_folders(tmp_path, here):
-    assert_refused(check(here, 1, {}), "stage 1 needs bl_root")
-    assert_refused(check(here, 0, {"static_root": tmp_path / "nowhere"}), "nowhere is no folder; check static_root")
+    assert_refused(check(here, 1, {}), "stage 1 needs data; give --bl_root or --videos")
+    assert_refused(check(here, 0, {"static_root": tmp_path / "nowhere"}), "nowhere is no folder; check --static_root")

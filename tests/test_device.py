@@ -1,8 +1,13 @@
 """Where the scripts compute."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from conftest import ROOT
 from util.device import choose_device
 from util.errors import InputError
 
@@ -18,3 +23,21 @@ def test_each_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch):
 def test_without_a_gpu_auto_is_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("environment", "threads"), [({}, 2), ({"OMP_NUM_THREADS": "1"}, 1)])
+def test_processes_share_the_cores(environment, threads):
+    """Two processes on a machine, started without torchrun, which would set OMP_NUM_THREADS itself."""
+    program = (
+        "import torch, util.distributed as d\n"
+        "d.available_cores = lambda: 4\n"
+        "torch.distributed.init_process_group = lambda *a, **k: None\n"
+        "d.Processes()\n"
+        "print(torch.get_num_threads())\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    group = {"RANK": "0", "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env={**kept, **group, **environment}, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == str(threads), result.stderr

@@ -252,7 +252,7 @@ def test_all_data_sets_come_into_their_layout_and_are_checked(download, server, 
     rows = [line.split() for line in result.stdout.splitlines()]
     for row in (
         "DAVIS 2016 train 1 6", "DAVIS 2016 val 1 6", "DAVIS 2017 train 1 6", "DAVIS 2017 val 1 6",
-        "DAVIS 2017 testdev 1 1", "YouTube-VOS train 1 6", "YouTube-VOS valid 1", "BL30K 2 12", "fss 1 1", "HRSOD 1 1",
+        "DAVIS 2017 testdev 1 1", "YouTube-VOS train 1 6", "YouTube-VOS valid 1", "BL30K 2 12", "FSS-1000 1 1", "HRSOD 1 1",
     ):  # fmt: skip
         assert any(line[: len(row.split())] == row.split() and line[-1] == "0" for line in rows), row
     assert "resize_youtube.py --yv_root" in result.stdout

@@ -19,6 +19,7 @@ from dataset.images import IMAGE_MEAN, IMAGE_STD, read_image, read_mask, read_pa
 from model import RDE_VOS, load_network
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import InferenceCore
+from model.reading import Embedding
 from toy.scene import random_scene
 
 PARTS = ("key_encoder", "reading_decoder", "mask_encoder", "sam")
@@ -113,13 +114,13 @@ def test_parts_agree_with_the_network_at_every_size(exported, network):
         query = run("key_encoder", image=images[-1:])
         for name, found in zip(features._fields, query, strict=True):
             torch.testing.assert_close(found, getattr(features, name)[-1:], atol=1e-4, rtol=1e-4)
-        values = network.encode_value(images[:-1], network.prepare_encoding(features.f16[:-1]), masks)
+        values = network.encode_value(images[:-1], features.f16[:-1], masks)
         for t in range(memories):
             frame = {"image": images[t : t + 1], "f16": features.f16[t : t + 1], "masks": masks[t : t + 1]}
             torch.testing.assert_close(run("mask_encoder", **frame)[0], values[t : t + 1], atol=1e-4, rtol=1e-4)
         rde_key, key, rde_value, value = features.key[:1], features.key[-1:], values[:1], values[-1:]
         found = run("sam", rde_key=rde_key, rde_value=rde_value, key=key, value=value)
-        for a, b in zip(found, network.aggregate((rde_key, rde_value), (key, value)), strict=True):
+        for a, b in zip(found, network.aggregate(Embedding(rde_key, rde_value), Embedding(key, value)), strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
         # A position is repeated as often as it counts.
@@ -128,7 +129,7 @@ def test_parts_agree_with_the_network_at_every_size(exported, network):
         rows = values[repeated].flatten(1, 2).transpose(0, 1).flatten(1)
         read = plain.read(keys, rows, features.key[-1].flatten(1), 40).view(1, objects, -1, height, width)
         last = type(features)(*(feature[-1:] for feature in features))
-        expected = network.decode(read, network.prepare_decoding(last)).sigmoid()
+        expected = network.decode(read, last).sigmoid()
         memory = {"memory_key": features.key[:-1], "memory_value": values, "multiplicity": torch.tensor(counts)}
         frame = {name: getattr(last, name) for name in ("key", "query_value", "f8", "f4")}
         torch.testing.assert_close(run("reading_decoder", **frame, **memory)[0], expected, atol=1e-4, rtol=1e-4)

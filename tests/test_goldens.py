@@ -8,6 +8,7 @@ from conftest import GOLDENS, tensors
 from model import RDE_VOS
 from model.fast import fast_network
 from model.inference import InferenceCore
+from model.reading import Embedding
 
 
 @pytest.fixture(scope="module", params=["plain", "fast"])
@@ -33,16 +34,16 @@ def test_modules(network):
     features = network.encode_key(first)
     for name in ("key", "query_value", "f16", "f8", "f4"):
         assert_close(getattr(features, name), golden[name])
-    value = network.encode_value(first, network.prepare_encoding(features.f16), masks)
+    value = network.encode_value(first, features.f16, masks)
     assert_close(value[0], golden["value"])
 
-    latest = network.encode_key(second).key, torch.from_numpy(golden["value_1"])[None]
-    assert_close(latest[0], golden["key_1"])
-    rde_key, rde_value = network.aggregate((features.key, value), latest)
+    latest = Embedding(network.encode_key(second).key, torch.from_numpy(golden["value_1"])[None])
+    assert_close(latest.key, golden["key_1"])
+    rde_key, rde_value = network.aggregate(Embedding(features.key, value), latest)
     assert_close(rde_key, golden["rde_key"])
     assert_close(rde_value[0], golden["rde_value"])
 
-    logit = network.decode(value, network.prepare_decoding(features))
+    logit = network.decode(value, features)
     assert_close(logit[0, :, None], golden["decoder_logit"])
 
 

@@ -169,6 +169,15 @@ def test_banks_are_parsed_from_table_5s_notation():
             BankSpec.parse(wrong)
 
 
+def test_the_first_frame_alone_counts_once_however_often_it_is_asked_for(small_network):
+    frames, ids = draw_clip(7, 48, 80, 2)
+    masks = {t: torch.from_numpy(ids[t]) for t in (0, 4)}
+    once, twice = (
+        run(InferenceCore(small_network, bank=bank, top_k=7), tensors(frames), masks) for bank in ("F", "2F")
+    )
+    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+
+
 def test_what_the_engine_refuses(small_network):
     image, mask = torch.zeros(3, 32, 48), torch.ones(32, 48, dtype=torch.uint8)
     core = InferenceCore(small_network)

@@ -8,14 +8,12 @@ import pytest
 import torch
 
 from conftest import GOLDENS, SMALL, tensors
-from model import RDE_VOS
-from model.inference import InferenceCore
-from model.losses import bootstrapped_cross_entropy, channel_divergence, hard_pixel_share
-from model.training import ClipTrainer, LossTerms
+from model import RDE_VOS, load_network
+from model.losses import LossTerms, bootstrapped_cross_entropy, channel_divergence, hard_fraction_at
+from model.published import translate_published
+from model.training import ClipTrainer
 from plain import train_pass
 from util.training.recipe import recipe_losses
-
-BOUNCE = [0, 1, 2, 3, 4, 3, 2]  # the clips have five frames, and a rollout needs more
 
 
 def golden_batch(golden) -> tuple[torch.Tensor, ...]:
@@ -37,9 +35,9 @@ def small_batch() -> tuple[torch.Tensor, ...]:
 def test_golden(published_network):
     golden = np.load(GOLDENS / "losses.npz")
     with torch.no_grad():
-        result = ClipTrainer(published_network)(*golden_batch(golden), share=1.0)
+        result = ClipTrainer(published_network)(*golden_batch(golden), hard_fraction=1.0)
         terms = LossTerms(guidance="decoder_input", mask_consistency=False)
-        wider = ClipTrainer(published_network, terms)(*golden_batch(golden), share=1.0)
+        wider = ClipTrainer(published_network, terms)(*golden_batch(golden), hard_fraction=1.0)
     assert set(result.terms) == {"ce_1", "ce_2", "ce_3", "ce_4", "mc", "ug_2", "ug_4"}
     for name, term in result.terms.items():
         assert float(term) == pytest.approx(float(golden[name]), rel=1e-4), name
@@ -53,13 +51,40 @@ def test_golden(published_network):
     assert float(result.loss) == pytest.approx(ce / 2 + 10 * ug + 10 * float(golden["mc"]), rel=1e-4)
 
 
+@pytest.mark.parametrize("stage", [0, 2])
+def test_golden_of_the_release(published_state, tmp_path, stage):
+    """Loss, terms and gradients of the release's own training code, under its names; its recipe gives the weights."""
+    golden = np.load(GOLDENS / "release_loss.npz")
+    golden = {name.removeprefix(f"s{stage}_"): golden[name] for name in golden if name.startswith(f"s{stage}_")}
+    state = dict(published_state)
+    if stage == 0:  # the release's mask encoder has one input channel less in this stage
+        state["value_encoder.conv1.weight"] = state["value_encoder.conv1.weight"][:, :4]
+    torch.save(state, tmp_path / "release.pth")
+    network = load_network(tmp_path / "release.pth")
+    batch = (torch.from_numpy(golden[name]).float() for name in ("frames", "masks", "perturbed", "selector"))
+    result = ClipTrainer(network, recipe_losses("release", stage))(*batch, hard_fraction=float(golden["share"]))
+    assert result.loss.item() == pytest.approx(float(golden["total"]), rel=1e-5)
+    for name, term in result.terms.items():
+        name = f"{name}_decoder_input" if name.startswith("ug") else name
+        assert float(term) == pytest.approx(float(golden[name]), rel=1e-4), name
+    assert len(result.terms) == len([name for name in golden if name.startswith(("ce", "ug", "mc"))])
+
+    norms = {name.removeprefix("gradient_norm/"): golden[name] for name in golden if name.startswith("gradient_norm")}
+    ours = [next(iter(translate_published({name: state[name]}, ""))) for name in norms]
+    parameters = [network.get_parameter(name) for name in ours]
+    for name, gradient in zip(norms, torch.autograd.grad(result.loss, parameters), strict=True):
+        if name == "value_encoder.conv1.weight":
+            gradient = gradient[:, : state[name].shape[1]]
+        assert float(gradient.norm()) == pytest.approx(float(norms[name]), rel=1e-3), name
+
+
 @pytest.mark.parametrize(("recipe", "length"), [("paper", 5), ("release", 5), ("paper", 9)])
 def test_the_plain_pass_gives_the_same_losses(small_network, small_batch, recipe, length):
     """Of both clips, one of which has an empty slot; and the same gradients of what both passes run as it is."""
     frames, masks, *rest = small_batch
     order = [0, 1, 2, 3, 4, 3, 2, 1, 0][:length]  # longer clips go back
     batch = frames[:, order], masks[:, order], *rest
-    result = ClipTrainer(small_network, recipe_losses(recipe, stage=2))(*batch, share=1.0)
+    result = ClipTrainer(small_network, recipe_losses(recipe, stage=2))(*batch, hard_fraction=1.0)
     loss, terms = train_pass(small_network, *batch, release=recipe == "release")
     torch.testing.assert_close(loss, result.loss)
     assert set(terms) == set(result.terms)
@@ -81,7 +106,7 @@ def test_the_plain_pass_gives_the_same_losses(small_network, small_batch, recipe
 def test_clips_without_a_last_frame_of_the_sam_bank_are_refused(small_network, small_batch, length):
     frames, masks, *rest = small_batch
     with pytest.raises(ValueError, match=f"odd number of frames from 3 on, not {length}"):
-        ClipTrainer(small_network)(frames[:, :length], masks[:, :length], *rest, share=1.0)
+        ClipTrainer(small_network)(frames[:, :length], masks[:, :length], *rest, hard_fraction=1.0)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +121,14 @@ def test_clips_without_a_last_frame_of_the_sam_bank_are_refused(small_network, s
     ("frame_weights", "weight"),
     [
         ("equal", {"mc": 10, "ug_2": 10, "ug_4": 10, "ce_1": 0.5, "ce_3": 0.5}),
-        ("halved", {"mc": 10 / 16, "ug_2": 10 / 8, "ug_4": 10 / 2, "ce_1": 1 / 16, "ce_3": 1 / 4}),
+        ("halved", {"mc": 10, "ug_2": 10, "ug_4": 10, "ce_1": 1 / 16, "ce_3": 1 / 4}),
     ],
 )
 def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_batch, flag, off, frame_weights, weight):
     terms = LossTerms(frame_weights=frame_weights)
     with torch.no_grad():
-        full = ClipTrainer(small_network, terms)(*small_batch, share=1.0)
-        less = ClipTrainer(small_network, replace(terms, **{flag: False}))(*small_batch, share=1.0)
+        full = ClipTrainer(small_network, terms)(*small_batch, hard_fraction=1.0)
+        less = ClipTrainer(small_network, replace(terms, **{flag: False}))(*small_batch, hard_fraction=1.0)
     assert set(full.terms) - set(less.terms) == off
     for name, term in less.terms.items():
         torch.testing.assert_close(term, full.terms[name])
@@ -114,15 +139,15 @@ def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_ba
     ("settings", "weights"),
     [
         ({}, (1 / 2, 1 / 2, 1 / 2, 1 / 2, 10, 10, 10)),
-        ({"frame_weights": "halved"}, (1 / 16, 1 / 8, 1 / 4, 1 / 2, 10 / 8, 10 / 2, 10 / 16)),
+        ({"frame_weights": "halved"}, (1 / 16, 1 / 8, 1 / 4, 1 / 2, 10, 10, 10)),
         ({"guidance": "decoder_input"}, (1 / 2, 1 / 2, 1 / 2, 1 / 2, 10, 10, 10)),
         ({"mu": 5.0, "gamma": 3.0}, (1 / 2, 1 / 2, 1 / 2, 1 / 2, 5, 5, 3)),
     ],
 )
 def test_each_difference_of_the_release_changes_the_loss_alone(small_network, small_batch, settings, weights):
     with torch.no_grad():
-        paper = ClipTrainer(small_network)(*small_batch, share=1.0)
-        result = ClipTrainer(small_network, LossTerms(**settings))(*small_batch, share=1.0)
+        paper = ClipTrainer(small_network)(*small_batch, hard_fraction=1.0)
+        result = ClipTrainer(small_network, LossTerms(**settings))(*small_batch, hard_fraction=1.0)
     names = ("ce_1", "ce_2", "ce_3", "ce_4", "ug_2", "ug_4", "mc")
     torch.testing.assert_close(
         result.loss, sum(weight * result.terms[name] for name, weight in zip(names, weights, strict=True))
@@ -133,17 +158,17 @@ def test_each_difference_of_the_release_changes_the_loss_alone(small_network, sm
 
 
 def test_the_release_in_stage_0(small_network, small_batch):
-    """Two frames share the halved total, and the input channel that the release lacks has no effect."""
+    """The total is halved after each of two frames, and the input channel that the release lacks has no effect."""
     static = [small_batch[0][:, :3], small_batch[1][:, :3, :1], small_batch[2][:, :1], torch.ones(2, 1)]
     four_channels = copy.deepcopy(small_network)
     four_channels.mask_encoder.backbone.conv1.weight.data[:, 4] = 0
     results, gradients = [], []
     for network in (small_network, four_channels):
-        result = ClipTrainer(network, recipe_losses("release", stage=0))(*static, share=1.0)
+        result = ClipTrainer(network, recipe_losses("release", stage=0))(*static, hard_fraction=1.0)
         results.append(result)
         gradients.append(torch.autograd.grad(result.loss, network.mask_encoder.backbone.conv1.weight)[0])
     terms = results[0].terms
-    torch.testing.assert_close(results[0].loss, terms["ce_1"] / 4 + terms["ce_2"] / 2 + 10 / 4 * terms["mc"])
+    torch.testing.assert_close(results[0].loss, terms["ce_1"] / 4 + terms["ce_2"] / 2 + 10 * terms["mc"])
     assert torch.equal(results[0].loss, results[1].loss)
     torch.testing.assert_close(*gradients)
     assert not gradients[0][:, 4].any() and gradients[0][:, 3].any()
@@ -152,7 +177,7 @@ def test_the_release_in_stage_0(small_network, small_batch):
 def test_nothing_is_encoded_or_decoded_that_no_loss_needs(small_batch):
     """5 keys in one pass; values of frames 0 (twice, for L_MC) to 3; decodings of frames 1, 2 (both banks' at
     once), 3, 4."""
-    names = "encode_key", "prepare_encoding", "encode_value", "prepare_decoding", "decode", "aggregate"
+    names = "encode_key", "encode_value", "decode", "aggregate"
     calls = dict.fromkeys(names, 0)
     network = RDE_VOS(SMALL)
 
@@ -169,15 +194,15 @@ def test_nothing_is_encoded_or_decoded_that_no_loss_needs(small_batch):
     for name in calls:
         count(name)
     with torch.no_grad():
-        ClipTrainer(network)(*small_batch, share=1.0)
-        assert calls == dict(zip(names, (5, 4, 5, 4, 4, 3), strict=True))
+        ClipTrainer(network)(*small_batch, hard_fraction=1.0)
+        assert calls == dict(zip(names, (5, 5, 4, 3), strict=True))
         calls |= dict.fromkeys(calls, 0)
-        ClipTrainer(network, LossTerms(mask_consistency=False))(*small_batch, share=1.0)
+        ClipTrainer(network, LossTerms(mask_consistency=False))(*small_batch, hard_fraction=1.0)
         assert calls["encode_value"] == 4
         calls |= dict.fromkeys(calls, 0)
         static = [small_batch[0][:, :3], small_batch[1][:, :3, :1], small_batch[2][:, :1], torch.ones(2, 1)]
-        result = ClipTrainer(network)(*static, share=1.0)
-        assert calls == dict(zip(names, (3, 2, 3, 2, 2, 0), strict=True))
+        result = ClipTrainer(network)(*static, hard_fraction=1.0)
+        assert calls == dict(zip(names, (3, 3, 2, 0), strict=True))
         assert set(result.terms) == {"ce_1", "ce_2", "mc"}
 
 
@@ -185,7 +210,7 @@ def test_every_parameter_is_trained(small_batch):
     """Gradients reach all of the network, SAM included, and through both sides of L_UG."""
     torch.manual_seed(0)
     network = RDE_VOS(SMALL).train()
-    ClipTrainer(network)(*small_batch, share=0.5).loss.backward()
+    ClipTrainer(network)(*small_batch, hard_fraction=0.5).loss.backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
     teacher, student = torch.randn(2, 1, 2, 8, 3, 3, requires_grad=True)
@@ -197,8 +222,8 @@ def test_an_empty_slot_is_no_class(small_network, small_batch):
     """A clip with one object has the losses on its frames that it has with one slot alone."""
     frames, masks, perturbed, _ = (tensor[1:] for tensor in small_batch)
     with torch.no_grad():
-        two = ClipTrainer(small_network)(frames, masks, perturbed, torch.tensor([[1.0, 0.0]]), share=1.0)
-        one = ClipTrainer(small_network)(frames, masks[:, :, :1], perturbed[:, :1], torch.ones(1, 1), share=1.0)
+        two = ClipTrainer(small_network)(frames, masks, perturbed, torch.tensor([[1.0, 0.0]]), hard_fraction=1.0)
+        one = ClipTrainer(small_network)(frames, masks[:, :, :1], perturbed[:, :1], torch.ones(1, 1), hard_fraction=1.0)
     for t in range(1, 5):
         torch.testing.assert_close(two.terms[f"ce_{t}"], one.terms[f"ce_{t}"], rtol=1e-4, atol=1e-5)
         assert two.masks[t][:, 1].max() < 1e-6
@@ -206,9 +231,9 @@ def test_an_empty_slot_is_no_class(small_network, small_batch):
 
 def test_mixed_precision_agrees(small_network, small_batch):
     with torch.no_grad():
-        exact = ClipTrainer(small_network)(*small_batch, share=1.0)
+        exact = ClipTrainer(small_network)(*small_batch, hard_fraction=1.0)
         with torch.autocast("cpu", torch.bfloat16):
-            mixed = ClipTrainer(small_network)(*small_batch, share=1.0)
+            mixed = ClipTrainer(small_network)(*small_batch, hard_fraction=1.0)
     assert float(mixed.loss) == pytest.approx(float(exact.loss), rel=0.05)
     assert mixed.loss.dtype == torch.float32
 
@@ -222,9 +247,9 @@ def test_bootstrapping_keeps_the_hardest_pixels_of_each_clip():
     torch.testing.assert_close(bootstrapped_cross_entropy(logits, target, 0.25), hardest.mean())
 
 
-def test_the_share_of_hard_pixels_falls_linearly():
-    shares = [hard_pixel_share(i, (20_000, 70_000)) for i in (0, 20_000, 45_000, 70_000, 500_000)]
-    assert shares == pytest.approx([1, 1, 0.575, 0.15, 0.15])
+def test_the_fraction_of_hard_pixels_falls_linearly():
+    fractions = [hard_fraction_at(i, (20_000, 70_000)) for i in (0, 20_000, 45_000, 70_000, 500_000)]
+    assert fractions == pytest.approx([1, 1, 0.575, 0.15, 0.15])
 
 
 def test_divergence_is_the_sum_over_objects_of_kl_means():
@@ -239,81 +264,29 @@ def test_divergence_is_the_sum_over_objects_of_kl_means():
 
 def test_a_network_with_a_deeper_mask_encoder_trains_too(small_batch):
     network = RDE_VOS(replace(SMALL, mask_backbone="resnet50", mask_width=16)).train()
-    ClipTrainer(network)(*small_batch, share=1.0).loss.backward()
+    ClipTrainer(network)(*small_batch, hard_fraction=1.0).loss.backward()
 
 
 def test_recomputed_activations_give_the_same_gradients(small_network, small_batch):
     def gradients(**settings: bool) -> dict[str, torch.Tensor]:
         network = copy.deepcopy(small_network).train()
-        ClipTrainer(network, **settings)(*small_batch, share=0.5).loss.backward()
+        ClipTrainer(network, **settings)(*small_batch, hard_fraction=0.5).loss.backward()
         return {name: parameter.grad for name, parameter in network.named_parameters()}
 
     kept, recomputed = gradients(), gradients(recompute=True)
     assert all(torch.equal(gradient, recomputed[name]) for name, gradient in kept.items())
     frames, *others = small_batch
     with torch.no_grad():
-        assert not ClipTrainer(small_network, recompute=True)(frames, *others, share=0.5).loss.requires_grad
-
-
-def test_a_rollout_gives_the_masks_of_the_engine(small_network, small_batch):
-    frames, masks, *_ = small_batch
-    frames, masks = frames[:1, BOUNCE], masks[:1, BOUNCE]
-    batch = frames, masks, torch.zeros_like(masks[:, 0]), torch.ones(1, 2)  # the perturbed masks are not read
-    with torch.no_grad():
-        predicted = ClipTrainer(small_network, rollout=4)(*batch, share=1.0).masks
-    core = InferenceCore(small_network, bank="2F+L+RDE", mem_every=1, top_k=1000)
-    ids = (masks[0, 0] * torch.tensor([1, 2])[:, None, None]).sum(0).long()
-    assert set(ids.unique().tolist()) == {0, 1, 2}
-    engine = [core.step(frame, ids if t == 0 else None) for t, frame in enumerate(frames[0])]
-    assert set(predicted) == {5, 6}
-    for t, masks_of_frame in predicted.items():
-        torch.testing.assert_close(masks_of_frame[0], engine[t][1:], atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("recompute", [False, True])
-def test_a_rollout_has_neither_gradients_nor_losses(small_network, small_batch, recompute):
-    network = copy.deepcopy(small_network).train()
-    frames, masks, *rest = small_batch
-    frames = frames[:, BOUNCE].requires_grad_()
-    result = ClipTrainer(network, rollout=4, recompute=recompute)(frames, masks[:, BOUNCE], *rest, share=1.0)
-    assert set(result.terms) == {"ce_5", "ce_6"}
-    torch.testing.assert_close(result.loss, (result.terms["ce_5"] + result.terms["ce_6"]) / 2)
-    result.loss.backward()
-    moved = [bool(gradient.any()) for gradient in frames.grad.transpose(0, 1)]
-    assert moved == [True, False, False, False, False, True, True]
-    assert all(parameter.grad is not None for parameter in network.parameters())  # data-parallel training needs each
-
-
-def test_a_rollout_in_half_precision_trains_all_parts(small_network, small_batch):
-    """Older PyTorch's autocast keeps casts of the weights that were made without gradients, and uses them again."""
-    network = copy.deepcopy(small_network).train()
-    frames, masks, *rest = small_batch
-    gradients = []
-    for enabled in (False, True):
-        network.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            result = ClipTrainer(network, rollout=4)(frames[:, BOUNCE], masks[:, BOUNCE], *rest, share=1.0)
-        result.loss.backward()
-        gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
-    single, half = gradients
-    assert [name for name in half if half[name] is None] == []
-    for part in ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation"):
-        a, b = (torch.cat([g[name].flatten() for name in g if name.startswith(part)]) for g in (single, half))
-        assert torch.cosine_similarity(a, b, dim=0) > 0.9, part
-
-
-def test_a_rollout_leaves_two_frames(small_network, small_batch):
-    with pytest.raises(ValueError, match="a rollout of 3 frames needs clips of 6 frames, not 5"):
-        ClipTrainer(small_network, rollout=3)(*small_batch, share=1.0)
+        assert not ClipTrainer(small_network, recompute=True)(frames, *others, hard_fraction=0.5).loss.requires_grad
 
 
 def test_the_pass_compiles_into_one_graph(small_network, small_batch):
     """What train.py's --compile relies on: the graph has no breaks, and its losses are those of the plain pass."""
     network = copy.deepcopy(small_network).train()
     trainer = ClipTrainer(network)
-    expected = trainer(*small_batch, share=0.5)
+    expected = trainer(*small_batch, hard_fraction=0.5)
     trainer.compile(backend="eager", fullgraph=True)
-    compiled = trainer(*small_batch, share=0.5)
+    compiled = trainer(*small_batch, hard_fraction=0.5)
     for name, term in expected.terms.items():
         torch.testing.assert_close(compiled.terms[name], term)
     compiled.loss.backward()

@@ -12,11 +12,11 @@ import pytest
 from dataset.images import read_mask, write_mask
 from util.errors import InputError
 from util.evaluation.metrics import (
+    VideoScore,
     contour_accuracy,
     global_results,
     object_results,
     region_similarity,
-    score_video,
     score_videos,
     statistics,
     write_results,
@@ -164,6 +164,10 @@ def test_every_object_and_frame_equals_the_plain_definition():
         for row in range(3):
             pair = truth == row + 1, prediction == row + 1
             assert (score.j[row, column], score.f[row, column]) == (plain_j(*pair), plain_f(*pair))
+
+
+def score_video(truth: Path, prediction: Path, merge_objects: bool = False) -> VideoScore:
+    return score_videos(truth.parent, prediction.parent, [truth.name], merge_objects=merge_objects)[0]
 
 
 def make_video(folder, ids, size=(24, 32)):

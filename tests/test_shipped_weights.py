@@ -10,6 +10,7 @@ from model import load_network
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.fast import fast_network
 from model.inference import InferenceCore
+from model.reading import Embedding
 from toy import ToySettings, make_toy_data
 from util.device import inference_dtype
 from util.evaluation.metrics import read_results
@@ -65,7 +66,7 @@ def test_the_recurrent_embedding_stays_in_range_over_hundreds_of_updates(toy):
         image = to_tensor(video.read_frame(t))[None]
         mask = torch.from_numpy(video.read_given_mask(0) == object_id)[None, None].float()
         features = network.encode_key(image)
-        frames.append((features.key, network.encode_value(image, network.prepare_encoding(features.f16), mask)))
+        frames.append(Embedding(features.key, network.encode_value(image, features.f16, mask)))
     rde = frames[0]
     for number in range(300):
         rde = network.aggregate(rde, frames[number % len(frames)])

@@ -3,13 +3,13 @@
 import copy
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import ROOT, assert_refused, write_davis
 from dataset.batches import GlobalBatchSampler
 from dataset.stages import stage_dataset
-from model import load_network, save_network
+from model import NetworkConfig, load_network, save_network
+from model.training import ClipTrainer
 from toy import ToySettings, make_toy_data
-from train import first_network, loss_terms
+from train import first_network
 from util.errors import InputError
-from util.training.arguments import parse_arguments
+from util.training.arguments import chosen_losses, chosen_network, parse_arguments
 from util.training.loss_check import LossCheck
+from util.training.recipe import RECIPES
 from util.training.run import RunFolder, TrainingState
 
 SMALL = (
@@ -126,7 +128,7 @@ def test_only_later_stages_start_the_fifth_channel_anew(small_network, tmp_path)
     stage_0.single_object = True
     stage_0.mask_encoder.backbone.conv1.weight.data[:, 4] *= 0.5
     save_network(stage_0, tmp_path / "s0.pth")
-    again, later = (first_network(Namespace(load_network=tmp_path / "s0.pth", stage=stage)) for stage in (0, 1))
+    again, later = (first_network(stage, NetworkConfig(), tmp_path / "s0.pth", False) for stage in (0, 1))
     before, kept, anew = (network.mask_encoder.backbone.conv1.weight for network in (stage_0, again, later))
     assert torch.equal(kept, before) and again.single_object
     channel = anew[:, 4].flatten(1)
@@ -207,7 +209,7 @@ def test_sigterm_stops_cleanly_after_saving(train, toy, tmp_path):
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert "--resume" in output and "Traceback" not in errors
-    done = int(output.split("iteration ")[1].split(";")[0])
+    done = int(output.split("stopped after iteration ")[1].split(";")[0])
     assert (tmp_path / "run" / f"checkpoint_{done}.pth").is_file()
 
 
@@ -256,7 +258,7 @@ def test_the_main_process_decides_where_both_machines_resume_and_a_lost_one_ends
 
 
 def test_a_corrupt_sample_leaves_a_checkpoint_of_the_last_iteration(train, toy, tmp_path):
-    data = stage_dataset(0, static_root=toy / "static", iterations=8, crop_size=64)
+    data = stage_dataset(0, {"static_root": toy / "static"}, iterations=8, crop_size=64)
     batches = GlobalBatchSampler(len(data), batch_size=2, iterations=8)
     names = [{data[key]["name"] for key in keys} for keys in batches]
     late = next(iteration for iteration in range(2, 8) if names[iteration] - set().union(*names[:iteration]))
@@ -291,6 +293,92 @@ def test_validation_logs_its_scores_and_keeps_the_best_weights(train, small_chec
     assert load_network(run / "best.pth").config.aggregation
     assert len(list((run / "validation").glob("*/*.png"))) == 10
     assert_refused(train(0, "none", "--from_scratch", *SMALL, "--validate_every", 2), "--validate_on")
+
+
+def lines(output: str) -> list[re.Match]:
+    """The lines that a run prints at its log entries."""
+    pattern = r"iteration (\d+)/(\d+)  loss [\d.]+  rate ([\de.-]+)  [\d.]+ samples/s  \d+:\d\d:\d\d left"
+    return [found for line in output.splitlines() if (found := re.fullmatch(pattern, line))]
+
+
+def test_a_run_without_a_terminal_says_how_far_it_is(train, small_checkpoint, tmp_path):
+    flags = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 12, "--log_every", 5)
+    davis = write_davis(tmp_path / "DAVIS", {"first": 3})
+    result = train(2, "run", *flags, "--log_every", 100, "--validate_every", 12, "--validate_on", davis)
+    assert result.returncode == 0, result.stderr
+    # An entry at the first iteration, at every tenth of the run, and at the end.
+    assert [int(line[1]) for line in lines(result.stdout)] == list(range(1, 13))
+    assert {float(line[3]) for line in lines(result.stdout)} == {1e-3, 1e-4}
+    assert re.search(r"^iteration 12/12  validation: J&F [\d.]+  J [\d.]+  F [\d.]+$", result.stdout, re.MULTILINE)
+    assert "stage 2 trains on 12 samples an epoch: DAVIS 2017 (2 videos × 5), YouTube-VOS (2 videos)" in result.stdout
+    assert result.stderr == ""
+
+
+def test_each_stage_says_what_it_trains_on(inline, toy, small_checkpoint, tmp_path):
+    def run(stage: int, *data: object) -> str:
+        name = f"{stage}-{len(list(tmp_path.glob('*')))}"
+        common = ("--load_network", small_checkpoint, *FAST, "--workers", 0, "--batch_size", 1, "--iterations", 1)
+        result = inline("train.py", "--stage", stage, "--id", name, "--runs", tmp_path, *data, *common)
+        assert result.returncode == 0, result.stderr
+        assert load_network(tmp_path / name / "network.pth")
+        return result.stdout
+
+    davis = toy / "DAVIS" / "2017"
+    assert "stage 2 trains on 10 samples an epoch: DAVIS 2017 (2 videos × 5)\n" in run(2, "--davis_root", davis)
+    own = ("--videos", f"{toy / 'BL30K'}:3", "--videos", toy / "YouTube" / "train_480p")
+    assert "8 samples an epoch: BL30K (2 videos × 3), train_480p (2 videos)\n" in run(3, *own)
+    assert "2 samples an epoch: BL30K (2 videos)\n" in run(1, "--videos", toy / "BL30K")
+    mine = tmp_path / "mine"
+    shutil.copytree(toy / "static" / "ECSSD", mine)
+    assert f"{len(list(mine.glob('*.jpg')))} images)\n" in run(0, "--static_root", mine)
+    starts = json.loads(next(tmp_path.glob("3-*/starts.json")).read_text())["starts"]
+    assert starts[0]["videos"] == [f"{toy / 'BL30K'}:3", f"{toy / 'YouTube' / 'train_480p'}:1"]
+
+
+def test_a_failed_run_ends_torchruns_report_with_its_sentence(train, tmp_path):
+    result = train(0, "run", "--from_scratch", *SMALL, "--static_root", tmp_path / "nowhere", processes=2)
+    assert result.returncode != 0
+    report = result.stderr[result.stderr.index("Root Cause") :]
+    assert f"error: {tmp_path / 'nowhere'} is no folder; check --static_root" in report
+    assert "FutureWarning" not in result.stderr and "deprecated" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        MemoryError("Unable to allocate 4.00 GiB for an array"),
+    ],
+)
+def test_running_out_of_memory_names_the_remedy(train, small_checkpoint, monkeypatch, error):
+    def allocate(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ClipTrainer, "forward", allocate)
+    result = train(2, "run", "--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
+    assert_refused(result, "memory", "--accumulation", "--recompute", "--crop_size")
+
+
+def test_another_error_of_torch_is_not_taken_for_missing_memory(train, small_checkpoint, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(ClipTrainer, "forward", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(2, "run", "--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
+
+
+def test_a_run_on_davis_2016_validates_on_davis_2016(train, inline, small_checkpoint, tmp_path):
+    davis = write_davis(tmp_path / "DAVIS", {"first": 4}, objects=2)
+    (davis / "trainval/ImageSets/2016/train.txt").write_text("first\n")
+    shutil.rmtree(davis / "trainval/ImageSets/2017")
+    common = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1, "--validate_every", 1)
+    given = ("--stage", 2, "--id", "run", "--runs", tmp_path, *FAST, "--workers", 0, "--davis_root", davis)
+    assert_refused(inline("train.py", *given, *common), "this is DAVIS 2016; add --davis_year 2016")
+    result = inline("train.py", *given, *common, "--davis_year", 2016)
+    assert result.returncode == 0, result.stderr
+    assert "DAVIS 2016 (1 videos × 5)" in result.stdout and "validation: J&F" in result.stdout
 
 
 def test_under_loss_scaling_only_a_row_of_broken_losses_is_an_error():
@@ -364,9 +452,19 @@ def test_mixed_precision_and_table_6(train, tmp_path):
 )
 def test_each_flag_replaces_one_setting_of_the_recipe(monkeypatch, flags, expected):
     monkeypatch.setattr(sys, "argv", ["train.py", "--id", "run", *flags.split()])
-    terms = asdict(loss_terms(parse_arguments("")))
+    terms = asdict(chosen_losses(parse_arguments("")))
     switches = dict.fromkeys(("mask_consistency", "unbiased_guidance", "stm_segmentation"), True)
     assert terms == expected | switches
+
+
+@pytest.mark.parametrize(
+    ("flags", "backbone"),
+    [("", "resnet50"), ("--recipe release", "resnet18"), ("--recipe release --mask_backbone resnet10", "resnet10")],
+)
+def test_a_new_network_has_the_mask_encoder_of_the_recipe(monkeypatch, flags, backbone):
+    start = "train.py --stage 2 --id run --from_scratch --key_backbone resnet10 --key_width 8 --mask_width 8"
+    monkeypatch.setattr(sys, "argv", [*start.split(), *flags.split()])
+    assert chosen_network(parse_arguments("")).mask_backbone == backbone
 
 
 @pytest.mark.parametrize(
@@ -374,11 +472,11 @@ def test_each_flag_replaces_one_setting_of_the_recipe(monkeypatch, flags, expect
     [
         (
             *(0, "--frame_weights halved", PAPER | {"frame_weights": "halved"}),
-            {"ce_1": 1 / 4, "ce_2": 1 / 2, "mc": 10 / 4},
+            {"ce_1": 1 / 4, "ce_2": 1 / 2, "mc": 10},
         ),
         (
             *(2, "--recipe release --precision bf16", RELEASE | {"mu": 5, "gamma": 5}),
-            {"ce_1": 1 / 16, "ce_2": 1 / 8, "ce_3": 1 / 4, "ce_4": 1 / 2, "ug_2": 5 / 8, "ug_4": 5 / 2, "mc": 5 / 16},
+            {"ce_1": 1 / 16, "ce_2": 1 / 8, "ce_3": 1 / 4, "ce_4": 1 / 2, "ug_2": 5, "ug_4": 5, "mc": 5},
         ),
     ],
 )
@@ -446,17 +544,15 @@ def test_wrong_input_is_refused(train, inline, tmp_path):
     assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "batch_size")
-    assert_refused(inline("train.py", "--stage", 1, "--id", "x", *scratch), "bl_root")
+    assert_refused(inline("train.py", "--stage", 1, "--id", "x", *scratch), "give --bl_root or --videos")
     for flags, mentioned in (
         (("--warm_up", 5, 3), "--warm_up 5 3"),
         (("--log_every", 0), "--log_every"),
         (("--crop_size", 60), "--crop_size 60"),
         (("--frames", 6), "6 is no odd number"),
         (("--workers", -1), "--workers"),
-        (("--rollout", 2), "--rollout needs videos"),
     ):
         assert_refused(train(0, "other", *scratch, *flags), mentioned)
-    assert_refused(train(2, "other", *scratch, "--rollout", 3), "--rollout 3", "--frames 7")
     everything = ("--freeze", "key_encoder", "mask_encoder", "decoder")
     assert_refused(train(0, "other", *scratch, *everything), "--freeze", "name fewer parts")
     assert not (tmp_path / "other").exists()
@@ -476,7 +572,7 @@ def test_imagenet_weights_start_both_encoders(monkeypatch):
     import torchvision
 
     from model import RDE_VOS, NetworkConfig
-    from model.checkpoint import load_imagenet_weights
+    from model.initialisation import load_imagenet_weights
 
     torch.manual_seed(0)
     state = torchvision.models.resnet18(weights=None).state_dict()
@@ -492,8 +588,6 @@ def test_imagenet_weights_start_both_encoders(monkeypatch):
 
 
 def test_the_recipes_are_the_papers():
-    from train import RECIPES
-
     rows = {stage: (r.iterations, r.batch_size, r.lr, r.steps, r.warm_up) for stage, r in RECIPES.items()}
     assert rows == {
         0: (75_000, 64, 2e-5, (37_500,), (5_000, 17_500)),

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from dataset.batches import GlobalBatchSampler, SampleKey
+from dataset.folders import Pair, VideoFolders
 from dataset.image_clips import ImageClips
 from dataset.images import write_mask
 from dataset.loading import training_batches
-from dataset.perturbation import mask_iou
-from dataset.stages import stage_dataset
+from dataset.stages import stage_dataset, stage_folders
+from dataset.static import ImageFolder
 from dataset.video_clips import VideoClips, choose_clip, largest_gap
+from plain import mask_iou
 from util.errors import InputError
 
 SIZE = 64
@@ -59,7 +61,12 @@ def samples(source, count: int, progress: float = 0.5) -> list[dict]:
 
 
 def clips(root: Path, **settings) -> VideoClips:
-    return VideoClips("toy", root / "JPEGImages", root / "Annotations", crop_size=SIZE, **settings)
+    folders = VideoFolders("toy", root / "JPEGImages", root / "Annotations", "copy it again", **settings)
+    return VideoClips(folders, crop_size=SIZE)
+
+
+def images(folder: Path) -> ImageClips:
+    return ImageClips(ImageFolder(folder.name, folder), crop_size=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +165,8 @@ def test_video_sample_format(roots):
 
 
 def test_images_and_masks_move_together(roots):
-    static = ImageClips(roots["static_root"] / "DUTS-TR", crop_size=SIZE)
-    large = ImageClips(roots["static_root"] / "hrsod_SMALL", crop_size=SIZE)
+    static = images(roots["static_root"] / "DUTS-TR")
+    large = images(roots["static_root"] / "hrsod_SMALL")
     for source, count in ((static, 20), (large, 10), (clips(roots["yv_root"] / "train_480p", annotation_step=5), 20)):
         for sample in samples(source, count):
             for image, mask in zip(brightness(sample["frames"]), sample["masks"][:, 0].numpy(), strict=True):
@@ -219,7 +226,7 @@ def test_small_mask_of_a_static_image_is_found(tmp_path, shape):
     ids = np.zeros(shape, np.uint8)
     ids[0] = ids[-1, -1] = 1
     draw_frame(tmp_path, "a", ids)
-    assert all(sample["masks"][0].any() for sample in samples(ImageClips(tmp_path, crop_size=SIZE), 5))
+    assert all(sample["masks"][0].any() for sample in samples(images(tmp_path), 5))
 
 
 def test_pixel_in_a_large_frame_is_found(tmp_path):
@@ -230,9 +237,7 @@ def test_pixel_in_a_large_frame_is_found(tmp_path):
 
 
 def test_static_sample_format(roots):
-    sample = ImageClips(roots["static_root"] / "fss", crop_size=SIZE, nested=True).sample(
-        0, np.random.default_rng(0), 0.0
-    )
+    sample = images(roots["static_root"] / "fss").sample(0, np.random.default_rng(0), 0.0)
     assert sample["frames"].shape == (3, 3, SIZE, SIZE)
     assert sample["masks"].shape == (3, 1, SIZE, SIZE)
     assert sample["perturbed"].shape == (1, SIZE, SIZE)
@@ -243,7 +248,7 @@ def test_static_sample_format(roots):
 def test_grey_masks_are_thresholded(tmp_path):
     draw_frame(tmp_path, "a", ellipses((48, 30)))
     cv2.imwrite(str(tmp_path / "a.png"), np.where(ellipses((48, 30)), 128, 127).astype(np.uint8))
-    image, mask = ImageClips(tmp_path, crop_size=SIZE)._read(tmp_path / "a.jpg")
+    image, mask = images(tmp_path)._read(Pair(tmp_path / "a.jpg", tmp_path / "a.png"))
     np.testing.assert_array_equal(mask, ellipses((48, 30)))
     assert image.shape == (HEIGHT, WIDTH, 3)
 
@@ -252,7 +257,7 @@ def test_grey_masks_are_thresholded(tmp_path):
 
 
 def stage(number: int, roots: dict[str, Path], iterations: int = 100):
-    return stage_dataset(number, **roots, iterations=iterations, crop_size=SIZE, seed=1)
+    return stage_dataset(number, roots, iterations=iterations, crop_size=SIZE, seed=1)
 
 
 def test_stages_repeat_small_data_sets(roots):
@@ -263,12 +268,142 @@ def test_stages_repeat_small_data_sets(roots):
     assert names == ["DAVIS 2017"] * 5 + ["YouTube-VOS"] * 2
 
 
-def test_stages_need_only_their_own_folders(roots):
-    for number, flags in ((0, ["static_root"]), (1, ["bl_root"]), (2, ["davis_root", "yv_root"])):
-        stage(number, {flag: roots[flag] for flag in flags})
-        for missing in flags:
-            with pytest.raises(InputError, match=f"stage {number} needs {missing}"):
-                stage(number, {flag: roots[flag] for flag in flags if flag != missing})
+def test_each_stage_takes_any_of_its_data_sets_and_needs_one(roots):
+    everything = {0: ["static_root"], 1: ["bl_root"], 2: ["davis_root", "yv_root"], 3: ["davis_root", "yv_root"]}
+    for number, flags in everything.items():
+        for flag in flags:
+            assert len(stage(number, {flag: roots[flag]})) > 0
+        others = {flag: root for flag, root in roots.items() if flag not in flags}
+        with pytest.raises(InputError, match=f"stage {number} needs data; give --{flags[0]}"):
+            stage(number, others)
+    assert len(stage(2, {"davis_root": roots["davis_root"]})) == 5
+    assert len(stage(3, {"yv_root": roots["yv_root"]})) == 2
+
+
+def test_davis_2016_is_one_object_a_video(roots, tmp_path):
+    base = tmp_path / "trainval"
+    draw_video(base, "a", moving(6, objects=2), level="480p")
+    listed = base / "ImageSets/2016/train.txt"
+    listed.parent.mkdir(parents=True)
+    listed.write_text("a\n")
+    with pytest.raises(InputError, match=r"2017/train\.txt is missing; this is DAVIS 2016; add --davis_year 2016"):
+        stage(2, {"davis_root": tmp_path})
+    data = stage(2, {"davis_root": tmp_path, "davis_year": 2016})
+    assert len(data) == 5
+    (source,) = set(data.sources)
+    for sample in samples(source, 5):
+        assert sample["selector"].tolist() == [1, 0]
+        image = brightness(sample["frames"])[0]
+        assert mask_iou((image > 165).astype(np.uint8), sample["masks"][0, 0].numpy()) > 0.7
+    with pytest.raises(InputError, match=r"2016/train\.txt is missing; this is DAVIS 2017; add --davis_year 2017"):
+        stage(2, {"davis_root": roots["davis_root"], "davis_year": 2016})
+
+
+def test_void_pixels_of_davis_2017_are_no_object(tmp_path):
+    frames = [np.where(ids, 255, 0).astype(np.uint8) for ids in moving(5)]
+    frames[2][50:, 80:] = 1
+    draw_video(tmp_path, "a", frames, level="480p")
+    listed = tmp_path / "ImageSets/2017/train.txt"
+    listed.parent.mkdir(parents=True)
+    listed.write_text("a\n")
+    for sample in samples(stage(2, {"davis_root": tmp_path}).sources[0], 5):
+        assert sample["name"].split()[3] == "00002" and sample["selector"].tolist() == [1, 0]
+
+
+# One's own data
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_any_folder_of_videos(tmp_path, number):
+    """Frames of any kind and name; frames without a mask are not used."""
+    for video, suffix, count in (("one", ".PNG", 9), ("two", ".JPEG", 6)):
+        draw_video(tmp_path, video, moving(count, objects=2))
+        for frame in (tmp_path / "JPEGImages" / video).iterdir():
+            frame.rename(frame.with_name(f"shot {frame.stem}{suffix}"))
+        for mask in (tmp_path / "Annotations" / video).iterdir():
+            mask.rename(mask.with_name(f"shot {mask.stem}.{'PNG' if video == 'one' else 'png'}"))
+        (tmp_path / "Annotations" / video / "shot 00001.png").unlink(missing_ok=True)
+    for junk in ("JPEGImages/__MACOSX", "Annotations/.cache"):
+        (tmp_path / junk).mkdir()
+    (tmp_path / "JPEGImages/one/._shot 00000.PNG").write_bytes(b"")
+    data = stage(number, {"videos": [(tmp_path, 3)]})
+    assert len(data) == 2 * 3
+    used = {name for sample in samples(data.sources[0], 20) for name in sample["name"].split("shot ")[1:]}
+    assert {name.strip() for name in used} == {f"{frame:05d}" for frame in range(9)}
+    assert all("shot 00001" not in sample["name"] for sample in samples(data.sources[0], 21) if "two" in sample["name"])
+
+
+def test_gaps_of_own_videos_follow_the_numbers_in_the_names_of_frames(tmp_path):
+    for video, step in (("dense", 1), ("sparse", 5)):
+        draw_video(tmp_path, video, [ellipses((20, 20), height=40, width=40)] * 60, step=step)
+    source = stage(2, {"videos": [(tmp_path, 1)]}).sources[0]
+    for index, (step, largest) in enumerate(((1, 6), (5, 10))):
+        names = [source.sample(index, np.random.default_rng(k), 0.0)["name"] for k in range(40)]
+        gaps = np.abs(np.diff([list(map(int, name.split()[-5:])) for name in names]))
+        assert gaps.min() == step and gaps.max() == largest
+
+
+def test_videos_of_the_annotation_page(tmp_path):
+    """What the page exports is a folder of one video in DAVIS's layout; the page's folder holds one for each video."""
+    for video in ("cat", "dog"):
+        draw_video(tmp_path / f"{video}/export/DAVIS", video, moving(6), level="480p")
+        for split in ("train", "val"):
+            listed = tmp_path / f"{video}/export/DAVIS/ImageSets/2017/{split}.txt"
+            listed.parent.mkdir(parents=True, exist_ok=True)
+            listed.write_text(f"{video}\n")
+    export = tmp_path / "cat/export/DAVIS"
+    for given in (export, export.parent, export.parent.parent):
+        (source,) = stage(2, {"videos": [(given, 1)]}).sources
+        assert source.videos == ["cat"] and source.folders.name == "cat"
+    assert len(stage(2, {"videos": [(tmp_path, 2)]})) == 4
+
+
+def test_a_wrong_layout_is_named(roots, tmp_path):
+    def refusal(number: int, **given: object) -> str:
+        with pytest.raises(InputError) as raised:
+            stage(number, given)
+        return str(raised.value)
+
+    assert "is DAVIS 2017; give it with --davis_root" in refusal(2, videos=[(roots["davis_root"], 1)])
+    assert "is DAVIS 2017; give it with --davis_root" in refusal(2, yv_root=roots["davis_root"])
+    assert "is YouTube-VOS; give it with --yv_root" in refusal(2, davis_root=roots["yv_root"])
+    assert "is a folder of videos; give it with --videos" in refusal(2, davis_root=roots["bl_root"])
+    assert "with masks; give it with --static_root" in refusal(1, videos=[(roots["static_root"], 1)])
+    draw_frame(tmp_path / "images", "a", ellipses((48, 30)))
+    (tmp_path / "images/a.png").unlink()
+    assert "images without masks; put frames into JPEGImages/<video>" in refusal(1, videos=[(tmp_path / "images", 1)])
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.MOV").write_bytes(b"")
+    assert "scripts/annotate.py" in refusal(1, bl_root=tmp_path / "clips")
+    (tmp_path / "empty").mkdir()
+    assert "JPEGImages/<video>" in refusal(1, videos=[(tmp_path / "empty", 1)])
+
+
+def test_folders_of_own_images(tmp_path):
+    """Images of any kind, with masks beside them or in a twin folder, in one folder or several."""
+    for name, kind in (("a", ".jpg"), ("b", ".JPEG"), ("c", ".bmp")):
+        draw_frame(tmp_path / "beside", name, ellipses((48, 30)))
+        (tmp_path / "beside" / f"{name}.jpg").rename(tmp_path / "beside" / f"{name}{kind}")
+    for images_folder, masks_folder in (("images", "masks"), ("Own-Image/x", "Own-Mask/x")):
+        draw_frame(tmp_path / "twins" / images_folder, "a", ellipses((48, 30)))
+        (tmp_path / "twins" / masks_folder).mkdir(parents=True)
+        (tmp_path / "twins" / images_folder / "a.png").rename(tmp_path / "twins" / masks_folder / "a.png")
+        image = cv2.imread(str(tmp_path / "twins" / images_folder / "a.jpg"))
+        cv2.imwrite(str(tmp_path / "twins" / images_folder / "b.png"), image)  # an image, since masks lie apart
+        cv2.imwrite(str(tmp_path / "twins" / masks_folder / "b.png"), ellipses((48, 30)))  # a mask of 0 and 1
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "beside/.DS_Store").write_bytes(b"")
+    found = stage_folders(0, {"static_root": tmp_path})
+    assert [(folder.name, folder.repeats) for folder in found] == [("beside", 1), ("twins", 1)]
+    data = stage(0, {"static_root": tmp_path})
+    assert [len(source) for source in data.sources] == [3, 4]
+    assert len(stage(0, {"static_root": tmp_path / "beside"})) == 3
+    assert len(stage(0, {"static_root": tmp_path / "twins"})) == 4
+    for source in data.sources:
+        for sample in samples(source, 4):
+            for image, mask in zip(brightness(sample["frames"]), sample["masks"][:, 0].numpy(), strict=True):
+                if mask.sum() > 100:
+                    assert mask_iou((image > 165).astype(np.uint8), mask) > 0.85
 
 
 def test_plain_davis_layout(roots):
@@ -317,47 +452,48 @@ def test_corrupt_image_is_named_in_one_line(tmp_path, workers):
         draw_video(tmp_path, video, moving(5))
     broken = tmp_path / "JPEGImages/b/00002.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
-    data = stage_dataset(1, bl_root=tmp_path, iterations=4, crop_size=SIZE)
+    data = stage_dataset(1, {"bl_root": tmp_path}, iterations=4, crop_size=SIZE)
     sampler = GlobalBatchSampler(len(data), batch_size=2, iterations=4)
     with pytest.raises(InputError) as raised:
         list(training_batches(data, sampler, workers=workers))
     assert str(raised.value).startswith(f"{broken} cannot be decoded") and "\n" not in str(raised.value)
 
 
-def test_missing_static_folder(roots, tmp_path):
-    with pytest.raises(InputError, match="no folder fss"):
+def test_missing_static_folder(tmp_path):
+    with pytest.raises(InputError, match="holds no images; give a folder of images"):
         stage(0, {"static_root": tmp_path})
-    for folder in ("fss", "DUTS-TR", "DUTS-TE", "ecssd"):
-        (tmp_path / folder).symlink_to(roots["static_root"] / folder)
-    with pytest.raises(InputError, match="no folder BIG_small or BIG"):
-        stage(0, {"static_root": tmp_path})
-    with pytest.raises(InputError, match="is no folder; check static_root"):
+    with pytest.raises(InputError, match="is no folder; check --static_root"):
         stage(0, {"static_root": tmp_path / "nowhere"})
 
 
 def test_static_images_need_their_masks(tmp_path):
-    with pytest.raises(InputError, match="holds no images"):
-        ImageClips(tmp_path, crop_size=SIZE)
+    with pytest.raises(InputError, match="holds no images with masks"):
+        images(tmp_path)
     for name in ("a", "b"):
         draw_frame(tmp_path, name, ellipses((48, 30)))
     (tmp_path / "b.png").unlink()
-    with pytest.raises(InputError, match=r"b\.png is missing, b\.jpg needs it"):
-        ImageClips(tmp_path, crop_size=SIZE)
+    with pytest.raises(InputError, match=r"b\.png is missing \(1 such files in .*; copy it again"):
+        images(tmp_path)
     (tmp_path / "b.jpg").unlink()
     (tmp_path / "a.jpg").rename(tmp_path / "c.jpg")
-    with pytest.raises(InputError, match=r"a\.jpg is missing, a\.png needs it \(2 such files"):
-        ImageClips(tmp_path, crop_size=SIZE)
+    with pytest.raises(InputError, match=r"a\.jpg is missing \(2 such files"):
+        images(tmp_path)
 
 
 def test_static_pairs_must_fit_and_show_something(tmp_path):
     draw_frame(tmp_path, "a", ellipses((48, 30)))
-    source = ImageClips(tmp_path, crop_size=SIZE)
+    source = images(tmp_path)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((HEIGHT, WIDTH + 1), np.uint8))
-    with pytest.raises(InputError, match=r"a\.jpg and a\.png differ in size"):
+    with pytest.raises(InputError, match=r"a\.jpg and .*a\.png differ in size"):
         samples(source, 1)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((HEIGHT, WIDTH), np.uint8))
     with pytest.raises(InputError, match=r"a\.png shows no object"):
         samples(source, 1)
+
+
+def listing(folder: Path, *videos: str) -> Path:
+    (folder / "list.txt").write_text("\n".join(videos))
+    return folder / "list.txt"
 
 
 def test_videos_must_be_complete(tmp_path):
@@ -368,11 +504,12 @@ def test_videos_must_be_complete(tmp_path):
     with pytest.raises(InputError, match=r"Annotations/b is missing \(1 such"):
         clips(tmp_path)
     with pytest.raises(InputError, match="JPEGImages/c is missing"):
-        clips(tmp_path, videos=["a", "c"])
+        clips(tmp_path, split=listing(tmp_path, "a", "c"))
+    split = listing(tmp_path, "a")
     (tmp_path / "Annotations/a/00003.png").unlink()
     with pytest.raises(InputError, match=r"Annotations/a/00003\.png is missing"):
-        samples(clips(tmp_path, videos=["a"]), 1)
-    sparse = clips(tmp_path, videos=["a"], annotation_step=5)
+        samples(clips(tmp_path, split=split), 1)
+    sparse = clips(tmp_path, split=split, annotation_step=5)
     assert not any("00003" in sample["name"] for sample in samples(sparse, 10))
     (tmp_path / "JPEGImages/a/00002.jpg").unlink()
     with pytest.raises(InputError, match=r"JPEGImages/a/00002\.jpg is missing"):
@@ -386,7 +523,7 @@ def test_hidden_files_are_no_data(tmp_path):
         (tmp_path / hidden).write_bytes(b"")
     (tmp_path / "Annotations/.cache").mkdir()
     assert samples(clips(tmp_path), 1)
-    assert len(ImageClips(tmp_path / "static", crop_size=SIZE)) == 1
+    assert len(images(tmp_path / "static")) == 1
 
 
 def test_videos_must_fit_and_show_something(tmp_path):
@@ -400,5 +537,5 @@ def test_videos_must_fit_and_show_something(tmp_path):
 
 
 def test_missing_davis_split(roots, tmp_path):
-    with pytest.raises(InputError, match=r"train\.txt is missing; check davis_root"):
+    with pytest.raises(InputError, match=r"train\.txt is missing; check --davis_root"):
         stage(2, roots | {"davis_root": tmp_path})

@@ -1,13 +1,18 @@
 """The device that computes, and its peak memory."""
 
+import contextlib
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from util.distributed import Processes
 from util.errors import InputError
+
+# How allocators outside of torch's GPU memory say that there is none left.
+_OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|not enough memory|out of memory|bad_alloc", re.IGNORECASE)
 
 
 def choose_device(name: str) -> torch.device:
@@ -72,6 +77,25 @@ def peak_memory(device: torch.device) -> int:
 
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return resident if sys.platform == "darwin" else resident * 1024
+
+
+@contextlib.contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """A context for work that may need more memory than there is, on a GPU or on the CPU.
+
+    Args:
+        remedy: what the user can do, for the message.
+
+    Raises:
+        InputError: memory has run out.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _OUT_OF_MEMORY.search(reason):
+            raise
+        raise InputError(f"the memory of this machine does not suffice ({reason.split('. ')[0]}); {remedy}") from None
 
 
 def half_precision(device: torch.device) -> torch.dtype:

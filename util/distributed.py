@@ -13,6 +13,11 @@ from util.errors import InputError
 Value = TypeVar("Value")
 
 
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Processes:
     """The processes of a run, as ``torchrun`` describes them in the environment; without it, one process of rank 0.
 
@@ -29,6 +34,10 @@ class Processes:
     def __init__(self, backend: str = "gloo", patience: datetime.timedelta = datetime.timedelta(days=1)) -> None:
         self.rank = int(os.environ.get("RANK", 0))
         self.count = int(os.environ.get("WORLD_SIZE", 1))
+        if self.count > 1 and "OMP_NUM_THREADS" not in os.environ:
+            # Each process would take all cores of its machine, and wait for the others most of the time.
+            beside = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
+            torch.set_num_threads(max(1, available_cores() // beside))
         if self.count > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group(backend, timeout=patience)
 

@@ -1,10 +1,14 @@
 """The errors of the project's functions, and how a command line ends with one."""
 
+import contextlib
 import functools
+import json
 import os
 import select
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 class InputError(Exception):
@@ -32,6 +36,7 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
                 sys.stdout.flush()  # otherwise a failure would show only when Python ends
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
+            _tell_torchrun(str(error))
             sys.exit(2)
         except OSError as error:
             if error.strerror is None:  # an error of a library, not of the system
@@ -52,6 +57,13 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(130)
 
     return run
+
+
+def _tell_torchrun(message: str) -> None:
+    """Let torchrun end its report on failed processes with the message, which would else stand far above it."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": f"error: {message}", "timestamp": str(int(time.time()))}))
 
 
 def _reader_has_gone() -> bool:

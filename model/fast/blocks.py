@@ -106,14 +106,12 @@ class FastResidualBlock(TakesOver):
 class FastFusionBlock(TakesOver):
     """`model.blocks.FusionBlock`."""
 
-    def prepare(self, shared: Tensor) -> tuple[Tensor, Tensor]:
-        """As `FusionBlock.prepare`."""
-        return self.conv1.shared(shared, relu_first=True), self.shortcut.shared(shared)
-
-    def forward(self, own: Tensor, prepared: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, own: Tensor, shared: Tensor) -> Tensor:
         """As `FusionBlock.forward`."""
-        joins_conv1, joins_shortcut = (per_object(part, len(own) // len(part)) for part in prepared)
+        objects = len(own) // len(shared)
+        joins_conv1 = per_object(self.conv1.shared(shared, relu_first=True), objects)
         y = self.conv1.own(own, joins_conv1, relu_first=True, relu=True)
+        joins_shortcut = per_object(self.shortcut.shared(shared), objects)
         return self.conv2(y, self.shortcut.own(own, joins_shortcut), replace_other=True)
 
 

@@ -94,9 +94,7 @@ class Player:
             device=network.device,
             dtype=network.dtype,
             encode_key=timed("key encoder", network.encode_key),
-            prepare_decoding=timed("decoder", network.prepare_decoding),
             decode=timed("decoder", network.decode),
-            prepare_encoding=timed("mask encoder", network.prepare_encoding),
             encode_value=timed("mask encoder", network.encode_value),
         )
         core._memory.read = timed("reading", core._memory.read)

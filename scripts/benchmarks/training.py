@@ -53,7 +53,7 @@ class Trainer:
         """Train on a batch; returns seconds by part, and the losses."""
         clock = [self._now()]
         self._optimizer.zero_grad()
-        loss, terms, _ = self._pass(*batch, share=1.0)
+        loss, terms, _ = self._pass(*batch, hard_fraction=1.0)
         clock.append(self._now())
         loss.backward()
         clock.append(self._now())

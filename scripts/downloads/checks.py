@@ -7,7 +7,7 @@ from pathlib import Path
 from check_data import Plan, check, format_table, plan_images, plan_videos
 from dataset import bl30k, davis, youtube
 from dataset.folders import VideoFolders
-from dataset.static import static_folders
+from dataset.static import paper_folders
 from model import load_network
 
 DEMO = "demo"  # the folder of the drawn clips, in the root folder
@@ -64,6 +64,6 @@ _PLANS: dict[str, Callable[[Path], list[Plan]]] = {
     # These frames have no masks of their own. Reading the list of objects finds what is missing.
     "YouTube/all_frames/valid_all_frames": lambda folder: [],
     "BL30K": lambda folder: [plan_videos(bl30k.training_folders(folder))],
-    "static": lambda folder: [plan_images(folder, images) for images in static_folders(folder)],
+    "static": lambda folder: [plan_images(images) for images in paper_folders(folder)],
     DEMO: lambda folder: _davis(2017, "val")(folder / "DAVIS" / "2017"),
 }

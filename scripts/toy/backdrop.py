@@ -1,6 +1,5 @@
 """The scenery behind and in front of the objects: sky, hills, houses, trees, walls, ground and posts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -10,7 +9,7 @@ from toy.figures import crop, draw, dress, measure, over
 from toy.motion import Camera, scaling, translation
 from toy.plans import random_plan
 from toy.shapes import blob, box, polygon
-from toy.textures import colour, log_uniform, mix, noise, paint, photo_crop, pick, ramp, soft_step, texture
+from toy.textures import colour, log_uniform, mix, noise, paint, pick, ramp, soft_step, texture
 
 _REACH = 2.0  # width of a canvas in frame widths; beyond its edges a canvas is mirrored
 
@@ -136,75 +135,33 @@ class Backdrop:
             layer.draw(frame, t, camera)
 
 
-def random_backdrop(
-    rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray], views: Sequence[np.ndarray] = ()
-) -> Backdrop:
+def random_backdrop(rng: np.random.Generator, height: int, width: int) -> Backdrop:
     """Return random scenery: a landscape, a street, a room, or one surface near the camera.
 
     Args:
         rng: makes all random choices.
         height, width: the size of the frames, in pixels.
-        photos: photographs, uint8 RGB [H,W,3], from which textures may be cut.
-        views: photographs, uint8 RGB [H,W,3], that may be the whole scenery.
     """
-    if views and rng.random() < 0.4:
-        return _photographed(rng, height, width, views)
     kind = pick(rng, ["land", "land", "land", "street", "street", "room", "close", "close"])
     if kind == "close":
-        picture, colours = _surface(rng, height, width, photos)
+        picture, colours = _surface(rng, height, width)
         return Backdrop([picture], None, [], _front(rng, height, width), colours)
     edge = rng.uniform(0.3, 0.75)
     gap = rng.uniform(0.08, 0.25)
     if kind == "room":
-        wall, colours = _surface(rng, height, width, photos, rng.uniform(0.1, 0.4))
+        wall, colours = _surface(rng, height, width, rng.uniform(0.1, 0.4))
         far, near = [wall], []
     else:
-        far, colours = [_sky(rng, height, width, photos)], []
+        far, colours = [_sky(rng, height, width)], []
         kinds = [_hills, _trees, _trees, _houses] if kind == "land" else [_houses, _houses, _trees]
         for step in range(int(rng.integers(1, 3))):
             far.append(pick(rng, kinds)(rng, height, width, edge, 0.1 + 0.2 * step))
         near = [pick(rng, [_trees, _fence, _houses])(rng, height, width, edge + 0.02, 0.45)] * (rng.random() < 0.5)
         near += [_bystanders(rng, height, width, edge + rng.uniform(0.02, 0.15), 0.5)] * (rng.random() < 0.5)
     base = colour(rng, 0.05)
-    ground = _ground(rng, height, base, photos)
+    ground = _ground(rng, height, base)
     plane = Ground(ground, edge - gap, edge, rng.uniform(0.8, 2.5))
     return Backdrop(far, plane, near, _front(rng, height, width), [*colours, base])
-
-
-def _photographed(rng: np.random.Generator, height: int, width: int, views: Sequence[np.ndarray]) -> Backdrop:
-    """Return scenery that is one photograph, sharp or blurred, in some cases with another one as the ground."""
-    detail = 0.75
-    rows, columns = int(1.6 * height * detail), int(_REACH * width * detail)
-    picture = photo_crop(rng, rows, columns, views)
-    if rng.random() < 0.25:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.7, 4) * height / 480)
-    if rng.random() < 0.7:  # most real scenes are less colourful than pictures for a screen
-        grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        share = rng.uniform(0, 0.8)
-        picture = cv2.addWeighted(picture, 1 - share, grey, share, 0)
-    colours = [picture[::8, ::8].reshape(-1, 3)[int(rng.integers(100))].astype(np.float32) for _ in range(3)]
-    far, ground = [Layer(_rgba(picture), detail, -0.3, 0)], None
-    if rng.random() < 0.4:
-        edge = rng.uniform(0.4, 0.75)
-        side = int(height * 1.5)
-        plane = _rgba(photo_crop(rng, side, side, views))
-        ground = Ground(plane, edge - rng.uniform(0.08, 0.25), edge, rng.uniform(0.8, 2.5))
-    return Backdrop(far, ground, [], _front(rng, height, width), colours)
-
-
-def twigs(rng: np.random.Generator, height: int, width: int) -> Layer:
-    """Return a layer of thin branches, wires or blades in front of the objects."""
-    rows, columns = int(1.6 * height), int(_REACH * width)
-    alpha = np.zeros((rows, columns), np.float32)
-    upright = rng.random() < 0.5
-    for _ in range(int(log_uniform(rng, 3, 40))):
-        steps = np.cumsum(
-            rng.normal(0, 0.04, (12, 2)) + rng.normal(0, 0.06, 2) + ([0, 0.1] if upright else [0.1, 0]), 0
-        )
-        points = (rng.random(2) * (columns, rows) + steps * rows).astype(np.int32)
-        cv2.polylines(alpha, [points], False, 1, max(1, int(height * log_uniform(rng, 0.003, 0.02))))
-    alpha = cv2.GaussianBlur(alpha, (0, 0), max(0.6, height / 480 * rng.uniform(0.6, 1.5)))
-    return _stand(rng, texture(rng, rows, columns), alpha, height, width, 1.3, rng.uniform(0.9, 1.6))
 
 
 def _rgba(picture: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray:
@@ -215,11 +172,9 @@ def _rgba(picture: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray:
     return cv2.merge([*(cv2.multiply(channel, opacity, scale=1 / 255) for channel in cv2.split(picture)), opacity])
 
 
-def _sky(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray]) -> Layer:
+def _sky(rng: np.random.Generator, height: int, width: int) -> Layer:
     detail = 0.4
     rows, columns = int(1.6 * height * detail), int(_REACH * width * detail)
-    if photos and rng.random() < 0.3:
-        return Layer(_rgba(photo_crop(rng, rows, columns, photos)), detail, -0.3, 0)
     top, bottom = pick(
         rng,
         [
@@ -236,23 +191,18 @@ def _sky(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.
     return Layer(_rgba(mix(sky, light, weight)), detail, -0.3, 0)
 
 
-def _surface(
-    rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray], things: float = 1
-) -> tuple[Layer, list[np.ndarray]]:
+def _surface(rng: np.random.Generator, height: int, width: int, things: float = 1) -> tuple[Layer, list[np.ndarray]]:
     """Return a wall or floor that fills the frame, with flat shapes on it, sharp or blurred, and its mean colours."""
     blur = rng.random() < 0.3
     detail = 0.4 if blur else 0.75
     rows, columns = int(1.6 * height * detail), int(_REACH * width * detail)
     base = colour(rng, 0.1)
-    if photos and rng.random() < 0.5:
-        picture = photo_crop(rng, rows, columns, photos)
-    else:
-        picture = texture(rng, rows, columns, base)
+    picture = texture(rng, rows, columns, base)
     colours = [base]
     materials = []
     for _ in range(int(rng.integers(1, 5))):
         colours.append(colour(rng, 0.15))
-        materials.append(texture(rng, rows // 3, columns // 3, colours[-1], photos))
+        materials.append(texture(rng, rows // 3, columns // 3, colours[-1]))
     for _ in range(int(log_uniform(rng, 1, 60) * things)):
         _sticker(rng, picture, pick(rng, materials), height * detail)
     light = noise(rng, 8, 8, 2)
@@ -392,14 +342,14 @@ def _bystanders(rng: np.random.Generator, height: int, width: int, foot: float, 
     return _stand(rng, picture, opacity.astype(np.float32) / 255, height, width, foot, depth)
 
 
-def _ground(rng: np.random.Generator, height: int, base: np.ndarray, photos: Sequence[np.ndarray]) -> np.ndarray:
+def _ground(rng: np.random.Generator, height: int, base: np.ndarray) -> np.ndarray:
     """Return a square picture of soil, grass, water, floor or road, with patches and lines: opaque uint8 RGBA."""
     side = int(height * 1.5)
-    picture = texture(rng, side, side, base, photos)
+    picture = texture(rng, side, side, base)
     if rng.random() < 0.5:
         patches = noise(rng, side, side, log_uniform(rng, 2, 8), 0.6) + np.float32(rng.uniform(-1, 0.5))
         other = base * log_uniform(rng, 0.5, 1.8) if rng.random() < 0.6 else colour(rng, 0.05)
-        picture = mix(picture, texture(rng, side, side, other, photos), soft_step(patches, log_uniform(rng, 0.7, 8)))
+        picture = mix(picture, texture(rng, side, side, other), soft_step(patches, log_uniform(rng, 0.7, 8)))
     for _ in range(int(rng.integers(0, 4)) if rng.random() < 0.5 else 0):
         place, thick, along = int(rng.uniform(0, side)), max(1, int(side * log_uniform(rng, 0.004, 0.06))), rng.random()
         start, end = ((place, 0), (place, side)) if along < 0.5 else ((0, place), (side, place))

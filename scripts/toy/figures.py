@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -127,8 +127,6 @@ def dress(
     pixels: float,
     softness: float,
     palette: Sequence[np.ndarray] = (),
-    photos: Sequence[np.ndarray] = (),
-    patchwork: bool = False,
 ) -> Figure:
     """Return a figure made of parts with random textures, light and motion.
 
@@ -138,17 +136,13 @@ def dress(
         pixels: the number of pixels per unit at the largest size at which the figure is drawn.
         softness: the amplitude of the ripple, as a share of the figure's size. With 0 the figure is rigid.
         palette: the mean colours (float RGB [3] from 0 to 255) of the first materials. The others are random.
-        photos: photographs, uint8 RGB [H,W,3], from which materials may be cut.
-        patchwork: whether each part gets a material of its own.
     """
-    if patchwork:
-        parts = [replace(part, material=int(rng.integers(6))) for part in parts]
     outline = measure(parts)
     sizes = [np.ptp(np.concatenate(part.outlines), axis=0) * pixels for part in parts]
     side = int(np.clip(max(size.max() for size in sizes) * 1.15, 24, 640))
     count = 1 + max(max([part.material, *(material for _, material in part.decals)]) for part in parts)
     palette = [*palette, *(colour(rng) for _ in range(count))]
-    materials = [texture(rng, side, side, palette[index], photos) for index in range(count)]
+    materials = [texture(rng, side, side, palette[index]) for index in range(count)]
     light = rng.uniform(-math.pi, 0)
     look = (light, rng.uniform(0, 0.8), rng.uniform(-0.05, 0.3), rng.random() < 0.35, rng.random() < 0.3)
     sprites = [_sprite(rng, part, pixels, materials, *look) for part in parts]

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,9 +13,7 @@ from tqdm import tqdm
 
 from dataset.images import write_mask
 from dataset.video import object_ids
-from toy.cutouts import load_clip_art, load_cutouts, load_wallpapers
 from toy.scene import LEAST_AREA, LEAST_SPAN, random_scene
-from toy.textures import Pictures, load_photos
 from util.errors import InputError
 from util.files import atomic_path, claim
 from util.parallel import in_processes
@@ -41,12 +38,6 @@ class ToySettings:
         leave: if it is above 0, the objects of BL30K and DAVIS leave the picture again and again, for at least this
             number of frames, and come back.
         static, bl, youtube_train, ...: the number of images or videos of each kind.
-        photos: whether some of the textures are cut from photographs.
-        cutouts: whether some objects and some sceneries are photographs; see `toy.cutouts`.
-        clip_art: whether some objects are clip art; see `toy.cutouts`.
-        hard: whether objects turn, grow tenfold and have spray around them, and the camera is unsteady.
-        lead: whether the annotated objects stand out, as in DAVIS: few other objects are around, and none looks alike.
-            Most of these objects turn, and many have several colours.
     """
 
     seed: int = 0
@@ -62,11 +53,6 @@ class ToySettings:
     davis_train: int = 6
     davis_val: int = 4
     davis_test: int = 2
-    photos: bool = False
-    cutouts: bool = False
-    clip_art: bool = False
-    hard: bool = False
-    lead: bool = False
 
 
 def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, progress: bool = False) -> None:
@@ -79,12 +65,10 @@ def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, pro
         progress: whether to show a progress bar on stderr.
 
     Raises:
-        InputError: the settings are out of range, ``root`` holds other data, or the packages with photographs are
-            missing.
+        InputError: the settings are out of range, ``root`` holds other data.
     """
     root = Path(root)
     _check(settings)
-    _style(settings)  # a missing package is an error before anything is drawn
     _claim(root, settings)
     jobs = [(kind, index) for kind in _KINDS for index in range(_jobs(settings, kind))]
     waiting = [job for job in jobs if not _finished(root, *job)]
@@ -121,9 +105,8 @@ def _claim(root: Path, settings: ToySettings) -> None:
     if not note.is_file() and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
         raise InputError(f"{root} holds something other than toy data; choose a new folder")
     described = asdict(settings)
-    for name in ("leave", "cutouts", "clip_art", "hard", "lead"):
-        if not described[name]:
-            del described[name]  # the notes of data that was drawn before there was this setting do not have it
+    if not described["leave"]:
+        del described["leave"]  # the notes of data that was drawn before there was this setting do not have it
     for name, found, wanted in claim(note, described):
         raise InputError(
             f"{root} holds toy data made with {name}={found}, not {wanted}; "
@@ -176,20 +159,6 @@ def _rng(settings: ToySettings, kind: str, index: int) -> np.random.Generator:
     return np.random.default_rng([settings.seed, _KINDS[kind][0], index])
 
 
-@functools.cache
-def _pictures(photos: bool, cutouts: bool, clip_art: bool) -> Pictures:
-    """Return the pictures that `ToySettings` with these values ask for."""
-    own = load_photos() if photos else ()
-    views = load_wallpapers() if cutouts else ()
-    return Pictures((*own, *views), load_cutouts() if cutouts else (), views, load_clip_art() if clip_art else ())
-
-
-def _style(settings: ToySettings) -> dict[str, Any]:
-    """Return the arguments of `random_scene` that say what a scene is made of, and how hard it is to follow."""
-    pictures = _pictures(settings.photos, settings.cutouts, settings.clip_art)
-    return {"pictures": pictures, "hard": settings.hard, "lead": settings.lead}
-
-
 class _Video:
     """Writes the files of one video and remembers their paths."""
 
@@ -218,7 +187,7 @@ def _draw_static(root: Path, settings: ToySettings, batch: int) -> tuple[list[Pa
     files = []
     for index in range(batch * _STATIC_BATCH, min(settings.static, (batch + 1) * _STATIC_BATCH)):
         rng = _rng(settings, "static", index)
-        scene = random_scene(rng, settings.height, settings.width, 1, [1], **_style(settings))
+        scene = random_scene(rng, settings.height, settings.width, 1, [1])
         frame, ids = scene.frame(0)
         number, place = divmod(index, len(STATIC_FOLDERS))
         folder = root / "static" / STATIC_FOLDERS[place]
@@ -254,7 +223,7 @@ def _draw_dense(
     rng = _rng(settings, kind, index)
     labels = range(1, 1 + int(rng.integers(1, settings.max_objects + 1)))
     size = (settings.height, settings.width)
-    scene = random_scene(rng, *size, settings.frames, labels, **_style(settings), leave=settings.leave)
+    scene = random_scene(rng, *size, settings.frames, labels, leave=settings.leave)
     video = _Video(video_name(kind, index), int(rng.integers(80, 96)))
     for t in range(settings.frames):
         frame, ids = scene.frame(t)
@@ -269,7 +238,7 @@ def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[
     labels = _labels(rng, int(rng.integers(1, settings.max_objects + 1)), gaps=False)
     step = ANNOTATED_EVERY * _YOUTUBE_PACE
     span = settings.frames * step
-    scene = random_scene(rng, settings.height, settings.width, span, labels, **_style(settings))
+    scene = random_scene(rng, settings.height, settings.width, span, labels)
     video = _Video(video_name("youtube_train", index), int(rng.integers(80, 96)))
     seen: dict[int, list[str]] = {label: [] for label in labels}
     for number in range(settings.frames):
@@ -304,7 +273,7 @@ def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[
     span = settings.frames * _YOUTUBE_PACE
     late = {label: t * _YOUTUBE_PACE for label, t in arrival.items()}
     size = (settings.height, settings.width)
-    scene = random_scene(rng, *size, span, labels, late, unseen=True, **_style(settings))
+    scene = random_scene(rng, *size, span, labels, late, unseen=True)
     video = _Video(video_name("youtube_valid", index), int(rng.integers(80, 96)))
     start = ANNOTATED_EVERY if index % 3 == 1 else 0
     known: dict[int, int] = {}

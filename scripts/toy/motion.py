@@ -108,22 +108,6 @@ def random_camera(rng: np.random.Generator) -> Camera:
     )
 
 
-def unsteady_camera(rng: np.random.Generator) -> Camera:
-    """Return a camera that shakes, pans and zooms much more than a usual one, like a camera that follows sports."""
-    pan, pan_speed = log_uniform(rng, 0.1, 0.8), log_uniform(rng, 0.01, 0.06)
-    shake, beat = log_uniform(rng, 0.003, 0.03), rng.uniform(4, 20)
-    zoom, roll = log_uniform(rng, 0.05, 0.7), log_uniform(rng, 0.01, 0.25)
-    return Camera(
-        pan=(wander_at_speed(rng, pan, pan_speed), wander_at_speed(rng, pan * 0.3, pan_speed * 0.4)),
-        shake=(Wander(rng, shake, beat), Wander(rng, shake, beat)),
-        log_zoom=Wander(rng, zoom, rng.uniform(20, 120)),
-        roll=Wander(rng, roll, rng.uniform(15, 100)),
-        sway=wander_at_speed(rng, pan * 0.5, pan_speed),
-        speed=log_uniform(rng, 0.002, 0.05) * pick(rng, [-1, 0, 1]),
-        ahead=log_uniform(rng, 0.002, 0.03) if rng.random() < 0.3 else 0.0,
-    )
-
-
 @dataclass
 class Track:
     """The path of one object: its place, size and orientation over time.
@@ -195,31 +179,3 @@ class Track:
         facing = math.copysign(max(abs(facing), 0.3), facing)
         turn = rotation(self.angle(t) + self.spin * t) @ scaling(size * facing, size)
         return translation(x * width, y * width) @ turn @ slant
-
-
-@dataclass
-class Companion:
-    """The path of a thing that goes with an object, such as dust or spray.
-
-    Attributes:
-        leader: the path of the object.
-        offset: the mean distance (x, y) from the object, in units of the object.
-        sway: the motion (x, y) around that place, in units of the object.
-        log_scale: the logarithm of the factor by which the size changes, relative to the object's.
-        scale: the size relative to the object's.
-    """
-
-    leader: Track
-    offset: tuple[float, float]
-    sway: tuple[Wander, Wander]
-    log_scale: Wander
-    scale: float
-
-    def matrix(self, t: float, camera: Camera, height: int, width: int) -> np.ndarray:
-        """Return the matrix [3,3] from the thing's units to pixels at time ``t``, without the camera's `view`."""
-        x, y = self.leader.matrix(t, camera, height, width)[:2, 2]
-        size = self.leader.scale * math.exp(self.leader.log_scale(t))
-        x += size * (self.offset[0] + self.sway[0](t))
-        y += size * (self.offset[1] + self.sway[1](t))
-        size *= self.scale * math.exp(self.log_scale(t))
-        return translation(x, y) @ scaling(size, size)

@@ -8,7 +8,7 @@ import numpy as np
 
 from toy.figures import Part, lump
 from toy.shapes import blob, box, ellipse, limb, polygon, wheel
-from toy.textures import log_uniform, pick
+from toy.textures import pick
 
 _QUARTER = math.pi / 2
 
@@ -244,38 +244,6 @@ def crawler(rng: np.random.Generator) -> list[Part]:
     return parts
 
 
-def glider(rng: np.random.Generator) -> list[Part]:
-    """Return a small load that hangs on thin lines below a canopy: a paraglider, a kite or a balloon."""
-    wide, drop = rng.uniform(0.5, 1.2), rng.uniform(0.4, 1.0)
-    arch, chord = rng.uniform(0.05, 0.4) * wide, rng.uniform(0.06, 0.2)
-    across = np.linspace(-wide / 2, wide / 2, 24)
-    top = -drop - arch * np.cos(across / wide * math.pi) - chord
-    bottom = -drop - arch * np.cos(across / wide * math.pi)
-    canopy = np.concatenate([np.stack([across, top], 1), np.stack([across, bottom], 1)[::-1]])
-    cells = [
-        (np.array([[x, -drop - arch * 1.2 - chord], [x + wide * 0.06, -drop - arch * 1.2 - chord], [x, 0.2 - drop]]), 1)
-        for x in rng.uniform(-wide / 2, wide / 2, int(rng.integers(0, 7)))
-    ]
-    parts = [Part([canopy], 0, swing=0.04, layer=3, decals=cells)]
-    width = log_uniform(rng, 0.004, 0.02)
-    for x in np.linspace(-0.45, 0.45, int(rng.integers(2, 12))) * wide:
-        high = -drop - arch * math.cos(x / wide * math.pi)
-        length, lean = math.hypot(x, high), math.atan2(x, -high)
-        parts.append(Part([limb(length, width, width)], 2, 0, (x, high), lean, layer=1))
-    if rng.random() < 0.6:
-        size, first = rng.uniform(0.25, 0.6), len(parts)
-        for part in person(rng):
-            shapes = [outline * size for outline in part.outlines]
-            decals = [(outline * size, material) for outline, material in part.decals]
-            joint = (part.joint[0] * size, part.joint[1] * size)
-            parent = 0 if part.parent is None else part.parent + first
-            layer = part.layer + 4
-            parts.append(replace(part, outlines=shapes, decals=decals, joint=joint, parent=parent, layer=layer))
-    else:
-        parts.append(replace(lump(rng, *rng.uniform(0.1, 0.3, 2), 4), parent=0, joint=(0.0, 0.05), swing=0.1, layer=4))
-    return parts
-
-
 def _hull(points: np.ndarray) -> np.ndarray:
     """Return the indices of the points [N,2] on their convex hull, in order around it."""
     order = np.lexsort(points.T[::-1]).tolist()
@@ -315,8 +283,3 @@ def random_plan(rng: np.random.Generator, unseen: bool) -> tuple[list[Part], str
     plan, _, names, held_out = PLANS[int(rng.choice(len(PLANS), p=weights / weights.sum()))]
     names = held_out if not names or (unseen and rng.random() < 0.3) else names
     return plan(rng), pick(rng, names)
-
-
-def random_glider(rng: np.random.Generator) -> tuple[list[Part], str]:
-    """Return the parts and the category of a random `glider`."""
-    return glider(rng), pick(rng, ("paraglider", "parachute", "others"))

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from toy.backdrop import Backdrop, random_backdrop, twigs
+from toy.backdrop import Backdrop, random_backdrop
 from toy.figures import Figure, crop, draw, over, smear
-from toy.motion import Camera, Companion, Track, Wander, random_camera, unsteady_camera, wander_at_speed
-from toy.objects import puffs, random_object
-from toy.textures import Pictures, log_uniform, noise, pick
-from toy.turning import Turntable
+from toy.motion import Camera, Track, Wander, random_camera, wander_at_speed
+from toy.objects import random_object
+from toy.textures import log_uniform, noise, pick
 
 LEAST_AREA = 0.004  # smallest share of the frame that an object covers in its first annotated frame
 LEAST_SPAN = 6  # length of a video in which objects leave and come back, in multiples of the shortest absence
@@ -34,8 +33,8 @@ class Actor:
             not move in the same way.
     """
 
-    figure: Figure | Turntable
-    track: Track | Companion
+    figure: Figure
+    track: Track
     label: int
     category: str
     area: float
@@ -137,7 +136,7 @@ class Scene:
             drawn = self._draw(actor, t, views)
             if drawn is None:
                 continue
-            if frame is not None and self._light.sun is not None and isinstance(actor.track, Track):
+            if frame is not None and self._light.sun is not None:
                 self._cast_shadow(frame, *drawn)
             rows, columns, seen = crop(drawn, self.height, self.width)
             if not seen.size:
@@ -161,11 +160,7 @@ class Scene:
         ``views`` are three times with the camera's view: the time of the frame, and half a frame before and after it.
         """
         matrices = [view @ actor.track.matrix(time, self.camera, self.height, self.width) for time, view in views]
-        figure, time = actor.figure, t + actor.clock
-        if isinstance(figure, Turntable):
-            drawn = figure.draw(time, matrices[0], self.height, self.width)
-        else:
-            drawn = draw(figure, time, matrices[0], self.height, self.width)
+        drawn = draw(actor.figure, t + actor.clock, matrices[0], self.height, self.width)
         if drawn is None:
             return None
         x, y = (matrices[2] - matrices[1])[:2, 2] * self._light.shutter
@@ -333,9 +328,6 @@ def random_scene(
     labels: Sequence[int],
     late: dict[int, float] | None = None,
     unseen: bool = False,
-    pictures: Pictures | None = None,
-    hard: bool = False,
-    lead: bool = False,
     leave: float = 0.0,
 ) -> Scene:
     """Return a random video.
@@ -347,11 +339,6 @@ def random_scene(
         labels: the ids of the annotated objects.
         late: by id, the time at which an object is visible, for objects that are not visible at time 0.
         unseen: whether the video may show categories that no training video shows.
-        pictures: the photographs that the scene may be made of; None for a scene without photographs.
-        hard: whether objects may turn, grow and shrink tenfold, have many colours, and have spray around them, and
-            whether the camera may be unsteady and thin things may be in front.
-        lead: whether the annotated objects stand out: few other objects are around, none looks alike, and most of the
-            annotated ones turn.
         leave: if it is above 0, every annotated object leaves the picture again and again, for at least this time, and
             comes back at least once. ``span`` is at least `LEAST_SPAN` times as long.
 
@@ -359,19 +346,17 @@ def random_scene(
         A scene. At time 0, or at its ``late`` time, an object covers at least the share `LEAST_AREA` of the frame. In
         rare cases no such path is found.
     """
-    late, pictures = late or {}, pictures or Pictures()
-    camera = unsteady_camera(rng) if hard and rng.random() < 0.35 else random_camera(rng)
+    late = late or {}
+    camera = random_camera(rng)
     if leave:
         camera.speed = camera.ahead = 0.0  # the scenery would be too short for so long a journey
-    backdrop = random_backdrop(rng, height, width, pictures.photos, pictures.views)
-    if hard and rng.random() < 0.2:
-        backdrop.front.append(twigs(rng, height, width))
+    backdrop = random_backdrop(rng, height, width)
     light = random_light(rng, height, width)
     actors: list[Actor] = []
     largest = 0.5 / len(labels) ** 0.5
-    others = int(rng.choice(5, p=[0.6, 0.3, 0.1, 0, 0] if lead else [0.3, 0.3, 0.2, 0.1, 0.1]))
+    others = int(rng.choice(5, p=[0.3, 0.3, 0.2, 0.1, 0.1]))
     for label in [*labels, *[0] * others]:
-        twins = [actor for actor in actors if actor.label and not lead]
+        twins = [actor for actor in actors if actor.label]
         area = log_uniform(rng, 0.015, largest) if label else log_uniform(rng, 0.004, 0.12)
         if twins and rng.random() < (0.2 if label else 0.35):  # the object looks the same as another one
             twin = pick(rng, twins)
@@ -379,43 +364,20 @@ def random_scene(
             size = twin.track.scale * math.sqrt(area / twin.area)
         else:
             figure, outline, category, size = random_object(
-                rng, area * height * width, (height, width), pictures, backdrop.colours, unseen, hard, lead
+                rng, area * height * width, (height, width), backdrop.colours, unseen
             )
             tall = outline.height
         track = random_track(rng, height, width, size, tall, span, camera, backdrop.floor, bool(label))
-        if hard and rng.random() < 0.45:
-            track.log_scale = Wander(rng, log_uniform(rng, 0.3, 1.3), log_uniform(rng, 30, 150))
         actors.append(Actor(figure, track, label, category, area, tall, rng.uniform(0, 100)))
     # An object whose lower end is lower in the frame is nearer.
     actors.sort(key=lambda actor: actor.track.centre[1] * width + actor.track.scale * actor.height / 2)
     scene = Scene(height, width, backdrop, camera, actors, light)
     _bring_into_sight(rng, scene, span, late)
-    if hard:
-        _add_spray(rng, scene, pictures)
     if leave:
         for actor in scene.actors:
             if actor.label:
                 _plan_absences(rng, actor.track, span, leave)
     return scene
-
-
-def _add_spray(rng: np.random.Generator, scene: Scene, pictures: Pictures) -> None:
-    """Put spray, dust or smoke that belongs to nobody before or behind some of the actors."""
-    actors = []
-    for actor in scene.actors:
-        if rng.random() < 0.2:
-            track = Companion(
-                leader=actor.track,
-                offset=(rng.normal(0, 0.4), rng.uniform(0, 0.6) * actor.height),
-                sway=(Wander(rng, 0.2, rng.uniform(6, 40)), Wander(rng, 0.1, rng.uniform(6, 40))),
-                log_scale=Wander(rng, 0.4, rng.uniform(10, 60)),
-                scale=rng.uniform(0.4, 1.5),
-            )
-            cloud = Actor(puffs(rng, pictures.photos), track, 0, "", 0.0, 1.0, rng.uniform(0, 100))
-            actors += pick(rng, [[cloud, actor], [actor, cloud]])
-        else:
-            actors.append(actor)
-    scene.actors[:] = actors
 
 
 def _plan_absences(rng: np.random.Generator, track: Track, span: float, leave: float) -> None:

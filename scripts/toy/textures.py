@@ -1,13 +1,9 @@
 """Random textures with statistics like those of photographs: noise in many octaves, muted colours, and patterns."""
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
-from util.errors import InputError
 
 # Typical mean colours (RGB) of surfaces: greys, soil and wood, skin and fur, plants, sky and cloth, paint.
 _SURFACES = np.array(
@@ -18,23 +14,6 @@ _SURFACES = np.array(
     ],
     dtype=np.float32,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The pictures that drawn data may be made of.
-
-    Attributes:
-        photos: photographs, each uint8 RGB [H,W,3], from which textures may be cut.
-        cutouts: photographs of single objects, each uint8 RGBA [H,W,4].
-        views: photographs, each uint8 RGB [H,W,3], that may be the whole scenery.
-        clip_art: drawings of single objects, each uint8 RGBA [H,W,4].
-    """
-
-    photos: Sequence[np.ndarray] = ()
-    cutouts: Sequence[np.ndarray] = ()
-    views: Sequence[np.ndarray] = ()
-    clip_art: Sequence[np.ndarray] = ()
 
 
 def pick(rng: np.random.Generator, choices: Sequence):
@@ -118,23 +97,14 @@ def soft_step(field: np.ndarray, sharpness: float) -> np.ndarray:
     return np.clip(field * np.float32(sharpness) + np.float32(0.5), 0, 1).astype(np.float32, copy=False)
 
 
-def texture(
-    rng: np.random.Generator,
-    height: int,
-    width: int,
-    base: np.ndarray | None = None,
-    photos: Sequence[np.ndarray] = (),
-) -> np.ndarray:
+def texture(rng: np.random.Generator, height: int, width: int, base: np.ndarray | None = None) -> np.ndarray:
     """Return a picture of one random material, uint8 RGB [height,width,3].
 
     Args:
         rng: makes all random choices.
         height, width: the size, in pixels.
         base: the mean colour, float RGB [3] from 0 to 255, or None for a random colour.
-        photos: photographs, uint8 RGB [H,W,3]. The material may be a random crop of one of them.
     """
-    if photos and rng.random() < 0.35:
-        return photo_crop(rng, height, width, photos)
     base = colour(rng) if base is None else base
     field = noise(rng, height, width, log_uniform(rng, 1.5, 10), rng.uniform(0.55, 1.15), log_uniform(rng, 0.3, 3))
     contrast = log_uniform(rng, 0.06, 0.6)
@@ -146,40 +116,6 @@ def texture(
     second = paint(field if rng.random() < 0.5 else field[::-1], ramp(rng, other, contrast))
     weight = pattern(rng, height, width) * np.float32(rng.uniform(0.4, 1))
     return mix(picture, second, np.ascontiguousarray(weight, np.float32))
-
-
-def photo_crop(rng: np.random.Generator, height: int, width: int, photos: Sequence[np.ndarray]) -> np.ndarray:
-    """Return a random crop of a random photograph, with a random direction and colour: uint8 RGB [height,width,3]."""
-    photo = pick(rng, photos)
-    if rng.random() < 0.5:
-        photo = photo.transpose(1, 0, 2)
-    photo = photo[:: 1 if rng.random() < 0.5 else -1, :: 1 if rng.random() < 0.5 else -1]
-    scale = min(photo.shape[0] / height, photo.shape[1] / width) * rng.uniform(0.3, 1)
-    rows, columns = max(2, int(height * scale)), max(2, int(width * scale))
-    top, left = (int(rng.integers(full - part + 1)) for full, part in zip(photo.shape, (rows, columns), strict=False))
-    crop = np.ascontiguousarray(photo[top : top + rows, left : left + columns])
-    crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC)
-    gain = log_uniform(rng, 0.7, 1.35) * rng.uniform(0.85, 1.15, 3)
-    table = np.clip(np.arange(256)[:, None] * gain + rng.normal(0, 12), 0, 255).astype(np.uint8)
-    return cv2.LUT(crop, table[None])
-
-
-@functools.cache
-def load_photos() -> tuple[np.ndarray, ...]:
-    """Return the photographs in the packages scikit-image and scikit-learn, each uint8 RGB [H,W,3].
-
-    Raises:
-        InputError: one of the packages is missing.
-    """
-    try:
-        from skimage import data
-        from sklearn.datasets import load_sample_images
-    except ImportError:
-        raise InputError("--photos needs two more packages; run pip install scikit-image scikit-learn") from None
-    pictures = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), *data.stereo_motorcycle()[:2]]
-    pictures += [data.brick(), data.grass(), data.gravel(), data.camera(), data.coins()]
-    pictures += load_sample_images().images
-    return tuple(np.dstack([picture] * 3) if picture.ndim == 2 else picture for picture in pictures)
 
 
 def _axis(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -173,23 +173,6 @@ def statistics(values: np.ndarray) -> Statistics:
     return Statistics(_nanmean(values), float(np.mean(values > 0.5)), _nanmean(first) - _nanmean(last))
 
 
-def score_video(truth_folder: Path | str, prediction_folder: Path | str, merge_objects: bool = False) -> VideoScore:
-    """Score the predicted masks of one video, <prediction_folder>/<frame>.png against <truth_folder>/<frame>.png.
-
-    The objects are 1 to the highest id of the first ground-truth mask (255 is void). Videos of one or two frames have
-    no scored frame: their j and f are [objects, 0]. Frames that are not scored need no prediction.
-
-    Args:
-        truth_folder, prediction_folder: folders of 8-bit id masks; the last part of truth_folder names the video.
-        merge_objects: as in DAVIS 2016, every id except 0 (also 255) is object 1, in ground truth and predictions.
-
-    Raises:
-        InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id that the
-            first ground-truth mask does not allow; or the first ground-truth mask holds no object.
-    """
-    return _score([(davis_plan(Path(truth_folder), merge_objects), Path(prediction_folder))], progress=False)[0]
-
-
 def score_videos(
     truth_root: Path | str,
     prediction_root: Path | str,
@@ -198,25 +181,28 @@ def score_videos(
     merge_objects: bool = False,
     progress: bool = False,
 ) -> list[VideoScore]:
-    """Score several videos, <root>/<video>/<frame>.png each, on all cores; see `score_video`.
+    """Score the predicted masks of videos, <root>/<video>/<frame>.png each, on all cores.
 
-    The files of all videos are checked before the first video is scored, so that a missing file is reported at once.
+    The objects are 1 to the highest id of the first ground-truth mask (255 is void). Videos of one or two frames have
+    no scored frame: their j and f are [objects, 0]. Frames that are not scored need no prediction. The files of all
+    videos are checked before the first video is scored, so that a missing file is reported at once.
 
     Args:
-        truth_root, prediction_root: folders with a subfolder for each video.
+        truth_root, prediction_root: folders of 8-bit id masks with a subfolder for each video.
         videos: names of the videos, in the order of the result.
-        merge_objects: as in `score_video`.
+        merge_objects: as in DAVIS 2016, every id except 0 (also 255) is object 1, in ground truth and predictions.
         progress: show a progress bar on stderr.
 
     Raises:
-        InputError: as in `score_video`.
+        InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id that the
+            first ground-truth mask does not allow; or the first ground-truth mask holds no object.
     """
     plans = [davis_plan(Path(truth_root) / video, merge_objects) for video in videos]
     return score_plans(plans, Path(prediction_root), progress=progress)
 
 
 def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
-    """What DAVIS scores of a video: every object in every frame but the first and the last; see `score_video`.
+    """What DAVIS scores of a video: every object in every frame but the first and the last; see `score_videos`.
 
     Raises:
         InputError: the folder holds no mask, or the first mask cannot be read or holds no object.

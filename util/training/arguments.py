@@ -1,14 +1,24 @@
-"""The command-line flags of train.py."""
+"""The command-line flags of train.py, and what they choose."""
 
 import argparse
+import platform
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
-from model.network import NetworkConfig
+import numpy as np
+import torch
+
+from dataset.davis import DAVIS, split_folders
+from dataset.stages import DATA_SETS, VIDEOS, stage_flags
+from model.inference import STRIDE
+from model.losses import FrameWeights, Guidance, LossTerms
+from model.network import RDE_VOS, NetworkConfig
 from model.resnet import BACKBONES
-from model.training import FrameWeights, Guidance
+from util.errors import InputError
+from util.files import sha256
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
-from util.training.recipe import LOSSES, RECIPES
+from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES, Recipe, recipe_losses
 
 PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")  # the names for --freeze
 
@@ -29,6 +39,29 @@ def decay(text: str) -> float:
     return number
 
 
+def weighted_folder(text: str) -> tuple[Path, int]:
+    """Read ``FOLDER[:REPEATS]`` from the command line: a folder, and how often it counts (once by default)."""
+    folder, colon, repeats = text.rpartition(":")
+    return (Path(folder), positive(repeats)) if colon and repeats.isdecimal() else (Path(text), 1)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the flags that name data sets: one for each of `dataset.stages.DATA_SETS`, and those for any videos."""
+    for data_set in DATA_SETS:
+        stages = " and ".join(map(str, data_set.stages))
+        text = f"stage{'s' * (len(data_set.stages) > 1)} {stages}: holds {data_set.layout}"
+        parser.add_argument(f"--{data_set.flag}", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument(
+        "--davis_year", type=int, choices=(2016, 2017), default=2017,
+        help="of --davis_root; in 2016 all objects of a video are one (default: 2017)",
+    )  # fmt: skip
+    parser.add_argument(
+        f"--{VIDEOS}", type=weighted_folder, action="append", default=[], metavar="FOLDER[:REPEATS]",
+        help="stages 1 to 3: holds JPEGImages/VIDEO and Annotations/VIDEO, or is what the annotation page exports; "
+        "may be given several times; each video counts REPEATS times (default: once)",
+    )  # fmt: skip
+
+
 def parse_arguments(description: str) -> argparse.Namespace:
     """Read the command line of train.py."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,22 +69,14 @@ def parse_arguments(description: str) -> argparse.Namespace:
     add("--stage", type=int, choices=RECIPES, required=True, help="0 static, 1 BL30K, 2 main, 3 main without BL30K")
     add("--id", required=True, help="name of the run; its folder is RUNS/ID")
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
-    add("--resume", action="store_true", help="go on from the last checkpoint of the run; without a checkpoint start")
+    add("--resume", action="store_true", help="resume the run from its last checkpoint; start it where there is none")
 
-    data = parser.add_argument_group("data")
-    data.add_argument("--static_root", type=Path, help="stage 0: holds fss, DUTS-TR, DUTS-TE, ecssd, BIG, HRSOD")
-    data.add_argument("--bl_root", type=Path, help="stage 1: holds JPEGImages and Annotations")
-    data.add_argument("--davis_root", type=Path, help="stages 2, 3: holds trainval, or is trainval itself")
-    data.add_argument("--yv_root", type=Path, help="stages 2, 3: holds train_480p")
+    data = parser.add_argument_group("data (each stage takes any of its data sets, one at least)")
+    add_data_arguments(data)
     data.add_argument("--crop_size", type=positive, default=384, help="side of the training crops (default: 384)")
     data.add_argument(
         "--frames", type=clip_length, default=5, metavar="T",
         help="frames of a clip in stages 1 to 3, an odd number; longer clips show SAM more updates (default: 5)",
-    )  # fmt: skip
-    data.add_argument(
-        "--rollout", type=non_negative, default=0, metavar="R",
-        help="segment R frames of each clip as in inference, without gradients, and train on the frames after them "
-        "(default: 0, the paper's training)",
     )  # fmt: skip
     data.add_argument(
         "--workers", type=non_negative, default=8, help="loading processes of each training process (default: 8)"
@@ -72,9 +97,14 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help=f"parts to leave unchanged: {', '.join(PARTS)}",
     )
     network = NetworkConfig()
-    for side in ("key", "mask"):
-        flag, default = f"--{side}_backbone", getattr(network, f"{side}_backbone")
-        start.add_argument(flag, choices=BACKBONES, default=default, help=f"in a new network (default: {default})")
+    default = network.key_backbone
+    start.add_argument(
+        "--key_backbone", choices=BACKBONES, default=default, help=f"in a new network (default: {default})"
+    )
+    start.add_argument(
+        "--mask_backbone", choices=BACKBONES,
+        help="in a new network (default: {paper}; {release} in the release)".format(**MASK_BACKBONES),
+    )  # fmt: skip
     for flag in ("--key_width", "--mask_width", "--key_channels", "--value_channels"):
         default = getattr(network, flag[2:])
         start.add_argument(flag, type=positive, default=default, help=f"in a new network (default: {default})")
@@ -86,7 +116,8 @@ def parse_arguments(description: str) -> argparse.Namespace:
     recipe = parser.add_argument_group("recipe (each flag replaces one setting of --recipe)")
     recipe.add_argument(
         "--recipe", choices=LOSSES, default="paper",
-        help="the paper's recipe, or that of the authors' release, whose losses differ (default: paper)",
+        help="the paper's recipe, or that of the authors' release, with other losses and another mask encoder "
+        "(default: paper)",
     )  # fmt: skip
     recipe.add_argument(
         "--iterations", type=positive, help="length of the training; the schedules are stretched to this length"
@@ -115,7 +146,8 @@ def parse_arguments(description: str) -> argparse.Namespace:
         recipe.add_argument(flag, type=non_negative_float, help=text)
     recipe.add_argument(
         "--frame_weights", choices=get_args(FrameWeights),
-        help="halved: the total loss is halved after each frame (default: equal; halved in the release)",
+        help="weights of the frames in L_Seg; halved: the total of L_Seg is halved after each frame (default: equal; "
+        "halved in the release)",
     )  # fmt: skip
     recipe.add_argument(
         "--guidance", choices=get_args(Guidance),
@@ -147,7 +179,10 @@ def parse_arguments(description: str) -> argparse.Namespace:
         "--save_every", type=positive, default=5000, help="iterations between checkpoints (default: 5000)"
     )
     machine.add_argument(
-        "--log_every", type=positive, default=100, help="iterations between log entries (default: 100)"
+        "--log_every",
+        type=positive,
+        default=100,
+        help="iterations between log entries, at most a tenth of the run (default: 100)",
     )
     machine.add_argument("--draw_every", type=positive, default=1000, help="iterations between panels (default: 1000)")
     machine.add_argument(
@@ -160,3 +195,122 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help="folder in DAVIS's layout to validate on (default: davis_root)",
     )
     return parser.parse_args()
+
+
+def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
+    """The recipe of the stage with the changes of the flags.
+
+    Raises:
+        InputError: the warm-up or the crop size cannot be used.
+    """
+    recipe = RECIPES[arguments.stage]
+    if arguments.iterations is not None:
+        recipe = recipe.scaled(arguments.iterations)
+    changes = {name: getattr(arguments, name) for name in ("batch_size", "lr") if getattr(arguments, name) is not None}
+    changes |= {name: tuple(getattr(arguments, name)) for name in ("steps", "warm_up") if getattr(arguments, name)}
+    recipe = replace(recipe, **changes)
+    if recipe.warm_up[0] > recipe.warm_up[1]:
+        raise InputError(f"--warm_up {recipe.warm_up[0]} {recipe.warm_up[1]} ends before it starts; give START END")
+    if arguments.crop_size < 32 or arguments.crop_size % STRIDE:
+        raise InputError(f"--crop_size {arguments.crop_size} is no multiple of {STRIDE} from 32 on; 384 is the paper's")
+    return recipe
+
+
+def chosen_losses(arguments: argparse.Namespace) -> LossTerms:
+    """The terms of the loss of the recipe with the changes of the flags."""
+    names = ("mu", "gamma", "frame_weights", "guidance")
+    return replace(
+        recipe_losses(arguments.recipe, arguments.stage),
+        mask_consistency=not arguments.without_mc,
+        unbiased_guidance=not arguments.without_ug,
+        stm_segmentation=not arguments.without_stm,
+        **{name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None},
+    )
+
+
+def chosen_network(arguments: argparse.Namespace) -> NetworkConfig:
+    """The architecture of a new network."""
+    names = ("key_backbone", "key_width", "mask_width", "key_channels", "value_channels")
+    return NetworkConfig(
+        **{name: getattr(arguments, name) for name in names},
+        mask_backbone=arguments.mask_backbone or MASK_BACKBONES[arguments.recipe],
+        decoder_channels=tuple(arguments.decoder_channels),
+    )
+
+
+class Due(NamedTuple):
+    """What is due after an iteration."""
+
+    log: bool
+    draw: bool
+    save: bool
+    validate: bool
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How many iterations lie between log entries, panels, checkpoints and validations; ``end`` is the last one."""
+
+    log: int
+    draw: int
+    save: int
+    validate: int | None
+    end: int
+
+    def due(self, iteration: int) -> Due:
+        """What is due after an iteration: after the first one, an entry; after the last one, all but panels."""
+        last = iteration == self.end
+        return Due(
+            log=iteration % self.log == 0 or iteration == 1 or last,
+            draw=iteration % self.draw == 0,
+            save=iteration % self.save == 0 or last,
+            validate=self.validate is not None and (iteration % self.validate == 0 or last),
+        )
+
+
+def chosen_intervals(arguments: argparse.Namespace, recipe: Recipe) -> Intervals:
+    """The intervals of the flags; a run has ten log entries at least."""
+    log = min(arguments.log_every, max(1, recipe.iterations // 10))
+    return Intervals(log, arguments.draw_every, arguments.save_every, arguments.validate_every, recipe.iterations)
+
+
+def validation_split(arguments: argparse.Namespace) -> DAVIS | None:
+    """The validation split of DAVIS that the flags choose; None for no validation.
+
+    A folder of one year is taken as what it is.
+
+    Raises:
+        InputError: there is no folder to validate on, or it lists no videos for validation.
+    """
+    if not arguments.validate_every:
+        return None
+    folder = arguments.validate_on or arguments.davis_root
+    if folder is None:
+        raise InputError("--validate_every needs videos; give a folder in DAVIS's layout with --validate_on")
+    other = {2016: 2017, 2017: 2016}[arguments.davis_year]
+    listed = [year for year in (arguments.davis_year, other) if split_folders(folder, year, "val").split.is_file()]
+    return DAVIS(folder, listed[0] if listed else arguments.davis_year)
+
+
+def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTerms, network: RDE_VOS) -> dict[str, Any]:
+    """The settings that the trained weights depend on, for the run's folder."""
+    config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
+    config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
+    if arguments.average is not None:
+        config["average"] = arguments.average
+    # A setting that is None is left out: runs that began before there was this setting can go on.
+    built = {name: value for name, value in asdict(network.config).items() if value is not None}
+    return config | {"recipe": asdict(recipe), "losses": asdict(losses), "network": built}
+
+
+def started_with(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything about a start of the run that the configuration leaves open: versions, data and first weights."""
+    roots = {flag: getattr(arguments, flag) for flag in stage_flags(arguments.stage) if flag != VIDEOS}
+    noted: dict[str, Any] = {flag: str(root.resolve()) for flag, root in roots.items() if root}
+    if arguments.videos:
+        noted[VIDEOS] = [f"{folder.resolve()}:{repeats}" for folder, repeats in arguments.videos]
+    if arguments.load_network:
+        path = arguments.load_network
+        noted |= {"load_network": str(path.resolve()), "load_network_sha256": sha256(path)}
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    return noted | {"versions": versions | {"cuda": torch.version.cuda}}

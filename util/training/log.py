@@ -1,6 +1,7 @@
 """The log of a training run: scalars and pictures for TensorBoard."""
 
 import contextlib
+import datetime
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,10 +15,13 @@ from dataset.images import to_image
 from model.training import ClipResult
 from util.distributed import Processes
 from util.evaluation.pictures import overlay
+from util.progress import bar
 
 
 class TrainingLog:
     """Writes scalars, averaged over iterations and processes since the previous entry, and pictures of masks.
+
+    Each entry is also a line on stdout. In terminals a bar shows the progress between the lines.
 
     Scalars stay on the device until they are written, so that `collect` never waits for a GPU.
 
@@ -25,10 +29,13 @@ class TrainingLog:
         folder: the folder of the log.
         processes: the processes of the run; the main process writes for all.
         first_iteration: the number of iterations that are finished already.
+        iterations: the number of iterations of the whole training.
     """
 
-    def __init__(self, folder: Path, processes: Processes, first_iteration: int) -> None:
+    def __init__(self, folder: Path, processes: Processes, first_iteration: int, iterations: int) -> None:
         self._processes = processes
+        self._written, self._iterations = first_iteration, iterations
+        self._bar = bar(iterations, first_iteration) if processes.is_main else None
         # A resumed run repeats the iterations after its last checkpoint; their first entries are deleted.
         self._writer = SummaryWriter(folder, purge_step=first_iteration + 1) if processes.is_main else None
         self._sums: dict[str, Tensor] = {}  # by name: the sum and the number of the values, [2]
@@ -46,6 +53,12 @@ class TrainingLog:
         terms = {f"loss/{name}": term for name, term in result.terms.items()}
         ious = object_ious(result.masks, inputs["masks"], inputs["selector"])
         self.collect({"loss/total": result.loss, **terms, **ious}, samples=len(inputs["selector"]))
+
+    def collect_step(self, norm: Tensor, iteration: int) -> None:
+        """Add the norm of the gradients, a scalar, of iteration number ``iteration``, which is finished."""
+        self.collect({"gradient norm": norm})
+        if self._bar:
+            self._bar.update(iteration)
 
     def collect(self, values: Mapping[str, Tensor], samples: int = 0) -> None:
         """Add the scalars of a pass; a scalar that is not finite does not count.
@@ -70,43 +83,51 @@ class TrainingLog:
         self._waited += time.perf_counter() - started
 
     def write_scores(self, iteration: int, scores: Mapping[str, float]) -> None:
-        """Write the scores of a validation.
+        """Write the scores of a validation, and print them in points.
 
         Args:
             iteration: the number of finished iterations.
-            scores: the scores by name.
+            scores: ``J&F``, ``J`` and ``F`` in 0..1, and others, by name.
         """
         if self._writer:
             for name, value in scores.items():
                 self._writer.add_scalar(f"validation/{name}", value, iteration)
+            points = "  ".join(f"{name} {100 * scores[name]:.1f}" for name in ("J&F", "J", "F"))
+            print(f"iteration {iteration}/{self._iterations}  validation: {points}", flush=True)
         self._since, self._waited = time.perf_counter(), 0.0  # a validation is no part of the training's speed
 
-    def write(self, iteration: int, **others: float) -> dict[str, float]:
-        """Write an entry.
+    def write(self, iteration: int, rate: float, hard_fraction: float, memory: int) -> None:
+        """Write an entry and print a line.
 
         An entry holds the means of the scalars since the previous entry, the samples per second, the share of the time
-        in which the main process waited for data, and ``others``.
+        in which the main process waited for data, and the arguments.
 
         Args:
             iteration: the number of finished iterations.
-            others: scalars that are written without averaging.
-
-        Returns:
-            the means by name.
+            rate: the learning rate.
+            hard_fraction: the fraction of the pixels that L_Seg counts.
+            memory: the peak memory in bytes.
         """
         names = list(self._sums)
         sums = torch.stack([self._sums[name] for name in names])
         if self._processes.count > 1:
             torch.distributed.all_reduce(sums)
         scalars = {name: total / count for name, (total, count) in zip(names, sums.tolist(), strict=True) if count}
-        now = time.perf_counter()
-        others["samples per second"] = self._processes.count * self._samples / (now - self._since)
-        others["share of time waiting for data"] = self._waited / (now - self._since)
-        self._sums, self._samples, self._since, self._waited = {}, 0, now, 0.0
+        seconds = time.perf_counter() - self._since
+        speed = self._processes.count * self._samples / seconds
+        left = (self._iterations - iteration) * seconds / (iteration - self._written)
         if self._writer:
+            others = {"learning rate": rate, "share of hard pixels": hard_fraction, "samples per second": speed}
+            others |= {"share of time waiting for data": self._waited / seconds, "peak memory (GiB)": memory / 2**30}
             for name, value in (scalars | others).items():
                 self._writer.add_scalar(name, value, iteration)
-        return scalars
+            print(
+                f"iteration {iteration}/{self._iterations}  loss {scalars['loss/total']:.4f}  rate {rate:.3g}  "
+                f"{speed:.2f} samples/s  {datetime.timedelta(seconds=round(left))} left",
+                flush=True,
+            )
+        self._sums, self._samples, self._since, self._waited = {}, 0, time.perf_counter(), 0.0
+        self._written = iteration
 
     def draw(self, iteration: int, frames: Tensor, true: Tensor, predicted: dict[int, Tensor]) -> None:
         """Draw the first clip of a batch: its frames with the predicted masks above those with the true ones.
@@ -127,8 +148,13 @@ class TrainingLog:
             rows.append(np.concatenate(row, axis=1))
         self._writer.add_image("predicted (above) and true masks", np.concatenate(rows), iteration, dataformats="HWC")
 
-    def close(self) -> None:
+    def __enter__(self) -> "TrainingLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Write the remaining entries to disk."""
+        if self._bar:
+            self._bar.finish(dirty=True)
         if self._writer:
             self._writer.close()
 

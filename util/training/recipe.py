@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from model.training import LossTerms
+from model.losses import LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +36,15 @@ RECIPES = {
 }
 
 # The names for --recipe: the paper's losses, and those of the authors' release, which departs from its paper. The
-# release also trains stage 0 with four input channels of the mask encoder. That needs no setting: here stage 0 has one
-# object, so the fifth channel reads zeros and gets no gradient, and the next stage starts the fifth channel orthogonal
-# (`model.checkpoint.prepare_for_several_objects`). Only the first random values of the fourth channel are of another
-# scale, because here both channels start orthogonal together.
+# release also has another mask encoder (`MASK_BACKBONES`), with four input channels in stage 0. The latter needs no
+# setting: here stage 0 has one object, so the fifth channel reads zeros and gets no gradient, and the next stage starts
+# the fifth channel orthogonal (`model.initialisation.prepare_for_several_objects`). Only the first random values of the
+# fourth channel are of another scale, because here both channels start orthogonal together.
 LOSSES = {
     "paper": LossTerms(),
     "release": LossTerms(frame_weights="halved", guidance="decoder_input"),
 }
+MASK_BACKBONES = {"paper": "resnet50", "release": "resnet18"}  # of a new network
 
 
 def recipe_losses(name: str, stage: int) -> LossTerms:

@@ -1,20 +1,24 @@
 """The folder of a training run, the state that its checkpoints hold, and requests to stop the run."""
 
+import contextlib
 import datetime
 import json
 import re
 import signal
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.checkpoint import not_finite, read_checkpoint, save_network
 from model.network import RDE_VOS
+from util.distributed import Processes
 from util.errors import InputError
 from util.files import atomic_path, claim, is_plain_name, read_json
 
@@ -39,8 +43,19 @@ class TrainingState:
         """The network that the run is for: the average where there is one."""
         return self.average.module if self.average else self.network
 
-    def step(self) -> None:
-        """Finish an iteration whose gradients are computed."""
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.schedule.get_last_lr()[0]
+
+    def step(self) -> Tensor:
+        """Finish an iteration whose gradients are computed.
+
+        Returns:
+            the norm of the gradients, a scalar on the device of the network.
+        """
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm([each.grad for each in self.parameters() if each.grad is not None])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
@@ -48,6 +63,7 @@ class TrainingState:
         if self.average:
             self.average.update_parameters(self.network)
         self.iteration += 1
+        return norm
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that the run trains."""
@@ -232,18 +248,55 @@ def _iteration(path: Path) -> int:
 
 
 class StopRequest:
-    """Turns SIGTERM and Ctrl-C into a request that the training loop reads when it is ready to stop.
+    """Why a training stops before its end: SIGTERM, Ctrl-C, or data that cannot be read, in any of the processes.
 
-    A second Ctrl-C ends the process at once. A second SIGTERM does not, because a process regularly gets two of them:
-    a scheduler sends SIGTERM to every process, and torchrun sends another one to its processes.
+    Signals become a request that the training loop reads when it is ready to stop. A second Ctrl-C ends the process at
+    once. A second SIGTERM does not, because a process regularly gets two of them: a scheduler sends SIGTERM to every
+    process, and torchrun sends another one to its processes.
     """
 
+    _UNREADABLE = 1000  # stands for data that cannot be read, above the numbers of signals
+
     def __init__(self) -> None:
-        self.received = 0  # the signal that this process has received; 0 for no signal
+        self._received = 0  # the signal that this process has received; 0 for no signal
+        self._error: InputError | None = None  # of this process
+        self._reason = 0  # what the processes have agreed on: a signal, _UNREADABLE, or 0 to go on
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
+    @property
+    def asked(self) -> bool:
+        """Whether the processes have agreed to stop."""
+        return self._reason != 0
+
+    @contextlib.contextmanager
+    def at_unreadable_data(self) -> Iterator[None]:
+        """A context that turns an `InputError` into a request to stop."""
+        try:
+            yield
+        except InputError as error:
+            self._error = error
+
+    def agreed(self, processes: Processes) -> bool:
+        """Whether to stop now, because any process has a reason to. Every process has to call this method."""
+        self._reason = processes.greatest(self._UNREADABLE if self._error else self._received)
+        return self.asked
+
+    def end(self) -> None:
+        """End the program as the reason to stop asks for; without a reason do nothing.
+
+        Raises:
+            InputError: data cannot be read.
+            SystemExit: a signal was received.
+        """
+        if self._reason == self._UNREADABLE:
+            raise self._error or InputError(
+                "another process cannot read a sample and says which; mend it and use --resume"
+            )
+        if self._reason:
+            sys.exit(128 + self._reason)
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+        self._received = number
         if number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)

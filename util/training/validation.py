@@ -10,6 +10,7 @@ from dataset.images import read_mask, to_tensor
 from dataset.video import Video
 from model.inference import pad_to_stride
 from model.network import RDE_VOS
+from model.reading import Embedding
 from util.distributed import Processes
 from util.evaluation.metrics import VideoScore, global_results, score_videos
 from util.evaluation.output import OutputFolder
@@ -89,11 +90,10 @@ def recurrence(network: RDE_VOS, davis: DAVIS, video: Video, mem_every: int) -> 
         mask, _ = pad_to_stride(torch.from_numpy(ids)[None] == objects)
         image, mask = (each.to(network.device, network.dtype) for each in (image, mask[None]))
         features = network.encode_key(image)
-        value = network.encode_value(image, network.prepare_encoding(features.f16), mask)
-        embeddings.append((features.key, value))
+        embeddings.append(Embedding(features.key, network.encode_value(image, features.f16, mask)))
     rde = embeddings[0]
-    first, greatest = rde[1].float().norm(), rde[1].new_zeros((), dtype=torch.float32)
+    first, greatest = rde.value.float().norm(), rde.value.new_zeros((), dtype=torch.float32)
     for embedding in [*embeddings[1:], *reversed(embeddings)] * TIMES:
         rde = network.aggregate(rde, embedding)
-        greatest = torch.maximum(greatest, rde[1].float().norm())  # a norm that is no number stays in the result
+        greatest = torch.maximum(greatest, rde.value.float().norm())  # a norm that is no number stays in the result
     return float(greatest / first)

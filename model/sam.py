@@ -41,7 +41,7 @@ class Extract(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.theta = nn.Conv2d(channels, channels // 2, 1)
+        self.omega = nn.Conv2d(channels, channels // 2, 1)
         self.phi = nn.Conv2d(channels, channels // 2, 1)
         self.g = nn.Conv2d(channels, channels // 2, 1)
         self.out = nn.Conv2d(channels // 2, channels, 1)
@@ -50,21 +50,21 @@ class Extract(nn.Module):
         # ``out`` would already change the result much.
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        for factor in (self.theta, self.phi, self.g):
+        for factor in (self.omega, self.phi, self.g):
             factor.weight.data.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,2,C,h,w] -> [N,2,C,h,w].
 
-        Without a softmax the product is associative. θᵀ(φg) costs C²/4 multiplications per position; (θᵀφ)g costs C
+        Without a softmax the product is associative. ωᵀ(φg) costs C²/4 multiplications per position; (ωᵀφ)g costs C
         multiplications for every pair of positions.
         """
         frames = x.flatten(0, 1)
-        theta = self._by_position(self.theta(frames), x)
+        omega = self._by_position(self.omega(frames), x)
         phi = self._by_position(F.max_pool2d(self.phi(frames), 2), x)
         g = self._by_position(F.max_pool2d(self.g(frames), 2), x)
         # The division comes before the sum over positions: the sum alone could leave the range of fp16.
-        y = theta @ ((phi / phi.shape[1]).transpose(1, 2) @ g)
+        y = omega @ ((phi / phi.shape[1]).transpose(1, 2) @ g)
         y = y.unflatten(1, (2, *x.shape[3:])).permute(0, 1, 4, 2, 3)
         return x + self.out(y.flatten(0, 1)).view_as(x)
 

@@ -1,0 +1,83 @@
+"""Folders of anybody's own annotated videos, to train on, and the layouts that folders are recognised by."""
+
+from pathlib import Path
+
+from dataset.folders import VideoFolders, is_junk
+from dataset.static import find_images
+from dataset.video import FRAME_SUFFIXES
+from util.errors import InputError
+
+VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"}
+_REMEDY = "copy it again, or remove its other half"
+
+
+def training_folders(root: Path, repeats: int = 1) -> list[VideoFolders]:
+    """Return the folders of the videos in ``root``. Frames without a mask are not used.
+
+    ``root`` holds ``JPEGImages/<video>/`` and ``Annotations/<video>/``. It may also be what the annotation page
+    exports, or the page's folder of several videos: ``DAVIS``, ``export/DAVIS`` or ``<video>/export/DAVIS``.
+
+    Args:
+        root: the folder.
+        repeats: how often each video counts in an epoch.
+
+    Raises:
+        InputError: ``root`` has another layout. The message names it.
+    """
+    exports = [root / "DAVIS", root / "export" / "DAVIS", *sorted(root.glob("*/export/DAVIS"))]
+    bases = [base for base in (root, *exports) if (base / "JPEGImages").is_dir() and (base / "Annotations").is_dir()]
+    if not bases or (root in bases and _is_davis(root)):
+        found = known_layout(root)
+        raise InputError(
+            f"{root} is {found}"
+            if found
+            else f"{root} has no folders JPEGImages and Annotations; put the frames into JPEGImages/<video> and their "
+            "masks into Annotations/<video>"
+        )
+    folders = []
+    for base in bases:
+        level = "480p" if (base / "JPEGImages" / "480p").is_dir() else ""
+        images, masks = (base / kind / level for kind in ("JPEGImages", "Annotations"))
+        name = base.parent.parent.name if base.parent.name == "export" else base.name
+        folders.append(VideoFolders(name, images, masks, _REMEDY, annotation_step=None, repeats=repeats))
+    return folders
+
+
+def known_layout(root: Path) -> str | None:
+    """Say which layout a folder has, and the flag of train.py that takes it; None if it has no known one."""
+    if root.is_file():
+        return "a file; give the folder that holds the data"
+    base = root / "trainval" if (root / "trainval").is_dir() else root
+    sets = base / "ImageSets"
+    if sets.is_dir():
+        year = "" if (sets / "2017").is_dir() else "2016"
+        return f"DAVIS {year or 2017}; give it with --davis_root" + (f" --davis_year {year}" if year else "")
+    if (root / "train_480p" / "JPEGImages").is_dir():
+        return "YouTube-VOS; give it with --yv_root"
+    if (root / "train" / "JPEGImages").is_dir():
+        return "YouTube-VOS; make its copies with scripts/resize_youtube.py, and give it with --yv_root"
+    if (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir():
+        return "a folder of videos; give it with --videos"
+    entries = [path for path in root.iterdir() if not is_junk(path.name)] if root.is_dir() else []
+    inside = {path.suffix.lower() for path in entries if path.is_file()}
+    if inside & VIDEO_SUFFIXES:
+        return "a folder of video files; mark objects in each with scripts/annotate.py, and train on what it exports"
+    if root.is_dir() and find_images(root)[0]:
+        return "a folder of images with masks; give it with --static_root in stage 0"
+    if inside & set(FRAME_SUFFIXES):
+        return "a folder of images without masks; put frames into JPEGImages/<video> and masks into Annotations/<video>"
+    return None
+
+
+def _is_davis(root: Path) -> bool:
+    """Whether a folder is the download of DAVIS, whose splits differ.
+
+    The annotation page exports a video in the same layout, as both splits.
+    """
+    base = root / "trainval" if (root / "trainval").is_dir() else root
+    for year in ("2016", "2017"):
+        splits = [base / "ImageSets" / year / f"{split}.txt" for split in ("train", "val")]
+        contents = [path.read_bytes() for path in splits if path.is_file()]
+        if contents and not (len(contents) == 2 and contents[0] == contents[1]):
+            return True
+    return False

@@ -1,0 +1,17 @@
+"""The progress of work that lasts."""
+
+import sys
+
+import progressbar
+
+
+def bar(total: int, done: int = 0) -> progressbar.ProgressBar | None:
+    """Return a bar for work that prints lines of its own; None where stderr is no terminal.
+
+    Args:
+        total: the number of steps.
+        done: the number of steps that are finished already.
+    """
+    if not sys.stderr.isatty():
+        return None
+    return progressbar.ProgressBar(max_value=total, initial_value=done, redirect_stdout=True)
