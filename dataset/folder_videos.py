@@ -84,6 +84,8 @@ class FolderVideos:
             return {}
         if not self.truth.is_dir():
             raise InputError(f"{self.truth} is missing; give the folder of ground truth, or leave it out")
+        if not (self.truth / video).is_dir() and (self.truth / "Annotations" / video).is_dir():
+            raise InputError(f"{self.truth} holds its masks in Annotations; give {self.truth / 'Annotations'} as --gt")
         return _masks(self.truth / video, frames)
 
     def _video(self, name: str) -> Video:

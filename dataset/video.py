@@ -64,7 +64,7 @@ class GivenMasks:
             if void.any() and not mask[~void].any():
                 raise InputError(
                     f"{path} holds no object, because {self.void} marks pixels of no object; give the objects other "
-                    f"ids, or evaluate masks of DAVIS 2016 as the year 2016"
+                    f"ids, or add --year 2016 for masks of DAVIS 2016"
                 )
             mask = np.where(void, np.uint8(0), mask)
         if not mask.any() and not self.absent.get(number):
@@ -324,7 +324,7 @@ def _remedy_without_frames(folder: Path, files: Collection[Path]) -> str:
 
 
 def read_names(path: Path, remedy: str) -> list[str]:
-    """Read the names of videos from a text file. The file may start with a byte order mark.
+    """Read the names of videos from a text file, one a line. The file may start with a byte order mark.
 
     Args:
         path: the text file.
@@ -335,11 +335,12 @@ def read_names(path: Path, remedy: str) -> list[str]:
     """
     refuse_pipe(path)
     try:
-        names = path.read_text("utf-8-sig").split()
+        lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
+    names = [line.strip() for line in lines if line.strip()]
     for name in names:
         if not is_plain_name(name):
             raise InputError(f"{path} lists {name!r}, which is not the name of a folder; {remedy}")

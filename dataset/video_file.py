@@ -98,6 +98,8 @@ class VideoFile(GivenMasks):
         while self.decoded < number and self._capture.grab():
             self.decoded += 1
         found, image = self._capture.read()
+        if not found and number == 0:
+            raise InputError(f"{self.path} holds no frame that can be decoded; convert it, for example with ffmpeg")
         if not found:
             raise EndOfVideo
         if image.shape[:2] != self.size:

@@ -33,7 +33,8 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VO
     - a state dict of the published STCN; the network then has no SAM;
     - a state dict of the static stage for a single object, with 4 input channels; the fifth starts orthogonal;
     - a file of `save_network`.
-    The names in each of them may have the prefix ``module.``.
+    - a state dict of a network of this project, whose shapes say what it is.
+    The names in each of them may have the prefixes ``module.`` and ``_orig_mod.``.
 
     Raises:
         InputError: the file is missing, unreadable or of no known form, or holds weights that are infinite or no
@@ -77,6 +78,17 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         raise InputError(f"checkpoint {path} is missing; check the path of the weights") from None
     except Exception as error:  # torch raises almost every kind of error for a damaged file
         # The message of an UnpicklingError advises to load the file unsafely, so it is not shown.
+        if Path(path).stat().st_size == 0:
+            raise InputError(f"{path} is empty; copy or download it again") from None
+        with open(path, "rb") as file:
+            start = file.read(256).lstrip().lower()
+        if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+            raise InputError(f"{path} is a web page, not weights; download the file that the page links to") from None
+        if isinstance(error, UnpicklingError) and "GLOBAL" in str(error):
+            raise InputError(
+                f"{path} holds Python objects, such as a whole module, which could run any program when they are "
+                "loaded; save the state dict alone, torch.save(network.state_dict(), path)"
+            ) from None
         reason = type(error).__name__ if isinstance(error, UnpicklingError) else str(error).strip().split("\n")[0]
         raise InputError(f"{path} is not a readable checkpoint ({reason}); copy or download it again") from None
     if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
@@ -106,7 +118,10 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
     else:
         state = _without_prefix(content, path)
         try:
-            state = translate_published(state, path)
+            if "key_encoder.key_projection.weight" in state:  # of this project
+                state = {name.replace(*_OLDER_NAME): tensor for name, tensor in state.items()}
+            else:
+                state = translate_published(state, path)
             config = config_of(state, path)
         except IndexError:
             raise InputError(f"{path} holds tensors of shapes that no network has; use another file") from None
@@ -146,8 +161,10 @@ def _network_without_storage(config: NetworkConfig) -> RDE_VOS:
 def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds more than a network's tensors and no configuration; save its state dict alone")
-    if all(name.startswith("module.") for name in state):
-        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    # Wrappers for several GPUs and compiled networks put a prefix before all names, and may be around each other.
+    for prefix in ("module.", "_orig_mod.") * 2:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return dict(state)
 
 

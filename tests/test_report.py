@@ -144,7 +144,7 @@ def test_headline_figures_and_settings(page, scores):
         assert percent(overall[f"{measure}-Mean"]) in figures
         assert f"recall {percent(overall[f'{measure}-Recall'])}" in figures
         assert f"decay {percent(overall[f'{measure}-Decay'])}" in figures
-    assert {"31.0 FPS", "31 masks", "2 videos", "2F+L+RDE", "θ = 3 frames", "40", "0123456789ab"} <= set(figures)
+    assert {"31.0 FPS", "31 frames", "2 videos", "2F+L+RDE", "θ = 3 frames", "40", "0123456789ab"} <= set(figures)
     assert page.texts("title") == ["RDE-VOS on DAVIS 2017 val"]
 
 

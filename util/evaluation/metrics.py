@@ -214,7 +214,10 @@ def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
     first = read_mask(truth_folder / frames[0])
     objects = int(first.any()) if merge_objects else int(first[first != VOID].max(initial=0))
     if not objects:
-        raise InputError(f"{truth_folder / frames[0]} shows no object; a video's first mask must show all to be scored")
+        remedy = "a video's first mask must show all to be scored"
+        if first.any():
+            remedy = f"{VOID} marks pixels of no object in DAVIS 2017, so for masks of 0 and {VOID} add --merge_objects"
+        raise InputError(f"{truth_folder / frames[0]} shows no object; {remedy}")
     ids = range(1, objects + 1)
     return ScoringPlan(truth_folder, ids, {Path(frame).stem: ids for frame in frames[1:-1]}, merge_objects)
 
@@ -323,14 +326,14 @@ def object_results(scores: Sequence[VideoScore]) -> dict[str, tuple[float, float
 
 
 def format_results(scores: Sequence[VideoScore]) -> str:
-    """The table of objects and the global figures, for a terminal."""
+    """The table of objects and the global figures, for a terminal; in percent, as papers write them."""
     objects = object_results(scores)
     width = max(map(len, [*objects, "Sequence"]))
     lines = [f"{'Sequence':{width}}  J-Mean  F-Mean"]
-    lines += [f"{name:{width}}  {j:6.4f}  {f:6.4f}" for name, (j, f) in objects.items()]
+    lines += [f"{name:{width}}  {100 * j:6.1f}  {100 * f:6.1f}" for name, (j, f) in objects.items()]
     overall = global_results(scores)
     lines += ["", "  ".join(f"{name:>8}" for name in overall)]
-    lines += ["  ".join(f"{figure:8.4f}" for figure in overall.values())]
+    lines += ["  ".join(f"{100 * figure:8.1f}" for figure in overall.values())]
     return "\n".join(lines)
 
 

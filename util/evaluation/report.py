@@ -33,7 +33,7 @@ from util.evaluation.metrics import ObjectFigures, VideoScore, score_plans, stat
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import evenly_spaced, outline
 from util.evaluation.protocols import Protocol, listed
-from util.evaluation.stream import Throughput, mask_name
+from util.evaluation.stream import Throughput
 from util.files import atomic_path
 
 PICTURE_WIDTH = 480  # pixels
@@ -135,7 +135,9 @@ def write_report(output: Path, protocol: Protocol, page: Path, progress: bool = 
     ]
     overall = protocol.figures(scores) if protocol.truth else {}
     notes = [*protocol.notes, *_missing(output, protocol, names, overall)]
-    html = _render(folder.settings(), protocol, results, overall, notes, folder.throughput(finished), progress)
+    made = {name: folder.recorded(name, finished) for name in ("device", "weights")}
+    settings = {**folder.settings(), **made}
+    html = _render(settings, protocol, results, overall, notes, folder.throughput(finished), progress)
     with atomic_path(page) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="replace")
     return notes
@@ -265,7 +267,7 @@ def _missing(output: Path, protocol: Protocol, finished: Collection[str], overal
 def _picture(protocol: Protocol, result: Result, number: int) -> dict:
     """A frame with its masks and scores, for the page's template and script; pictures are in base64."""
     video = result.video
-    masks = {"prediction": result.predictions / mask_name(video, number), "truth": protocol.true_mask(video, number)}
+    masks = {"prediction": result.predictions / video.mask_name(number), "truth": protocol.true_mask(video, number)}
     size = _picture_size(video)
     file = io.BytesIO()
     Image.fromarray(video.read_frame(number)).resize(size).save(file, "WEBP", quality=PICTURE_QUALITY)
