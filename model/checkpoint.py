@@ -22,7 +22,6 @@ from util.files import atomic_path, refuse_pipe, write_error
 
 # The small network that comes with the project. The README beside the file says how the network was trained.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "small.pth"
-_OUR_NAME = "key_encoder.key_projection.weight"  # in every network of this project, and in no published one
 _OLDER_NAME = ".extract.theta.", ".extract.omega."  # older files of this project -> the paper's name in Eq. 5
 
 
@@ -33,9 +32,9 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VO
     - a state dict of the published RDE-VOS;
     - a state dict of the published STCN; the network then has no SAM;
     - a state dict of the static stage for a single object, with 4 input channels; the fifth starts orthogonal;
-    - a file of `save_network`;
-    - a state dict of `RDE_VOS`; ``mask_threshold`` is then None, because no tensor tells it.
-    The names in each of them may have the prefixes ``module.`` and ``_orig_mod.`` of wrapped and compiled networks.
+    - a file of `save_network`.
+    - a state dict of a network of this project, whose shapes say what it is; ``mask_threshold`` is then None.
+    The names in each of them may have the prefixes ``module.`` and ``_orig_mod.``.
 
     Raises:
         InputError: the file is missing, unreadable or of no known form, or holds weights that are infinite or no
@@ -78,7 +77,20 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"checkpoint {path} is missing; check the path of the weights") from None
     except Exception as error:  # torch raises almost every kind of error for a damaged file
-        raise InputError(f"{path} is not a readable checkpoint ({_unreadable(Path(path), error)}") from None
+        # The message of an UnpicklingError advises to load the file unsafely, so it is not shown.
+        if Path(path).stat().st_size == 0:
+            raise InputError(f"{path} is empty; copy or download it again") from None
+        with open(path, "rb") as file:
+            start = file.read(256).lstrip().lower()
+        if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+            raise InputError(f"{path} is a web page, not weights; download the file that the page links to") from None
+        if isinstance(error, UnpicklingError) and "GLOBAL" in str(error):
+            raise InputError(
+                f"{path} holds Python objects, such as a whole module, which could run any program when they are "
+                "loaded; save the state dict alone, torch.save(network.state_dict(), path)"
+            ) from None
+        reason = type(error).__name__ if isinstance(error, UnpicklingError) else str(error).strip().split("\n")[0]
+        raise InputError(f"{path} is not a readable checkpoint ({reason}); copy or download it again") from None
     if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
         raise InputError(f"{path} holds a {type(content).__name__}, not the state dict of a network; use another file")
     content = dict(content)
@@ -86,21 +98,6 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         if isinstance(content.get(part), Mapping):
             content[part] = {str(name).replace(*_OLDER_NAME): tensor for name, tensor in content[part].items()}
     return content
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    """Why a file cannot be read as a checkpoint, and the remedy, as the end of a sentence."""
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    if not start:
-        return "it is empty); download it again"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page); download the file itself, by scripts/download.py or in a browser"
-    if isinstance(error, UnpicklingError) and "Unsupported global" in str(error):
-        # The message advises to load the file unsafely, so it is not shown.
-        return "it holds Python objects, which may run code); save the network's state_dict() instead of the network"
-    reason = type(error).__name__ if isinstance(error, UnpicklingError) else str(error).strip().split("\n")[0]
-    return f"{reason}); copy or download it again"
 
 
 def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE_VOS:
@@ -121,7 +118,9 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
     else:
         state = _without_prefix(content, path)
         try:
-            if _OUR_NAME not in state:
+            if "key_encoder.key_projection.weight" in state:  # of this project
+                state = {name.replace(*_OLDER_NAME): tensor for name, tensor in state.items()}
+            else:
                 state = translate_published(state, path)
             config = config_of(state, path)
         except IndexError:
@@ -162,10 +161,11 @@ def _network_without_storage(config: NetworkConfig) -> RDE_VOS:
 def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds more than a network's tensors and no configuration; save its state dict alone")
-    state = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
-    if all(name.startswith("module.") for name in state):
-        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return state
+    # Wrappers for several GPUs and compiled networks put a prefix before all names, and may be around each other.
+    for prefix in ("module.", "_orig_mod.") * 2:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return dict(state)
 
 
 def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:

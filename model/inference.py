@@ -13,8 +13,8 @@ from model.network import RDE_VOS
 from model.reading import Embedding
 
 STRIDE = 16  # pixels between neighbouring positions of an embedding; frames are padded to multiples of STRIDE
-NORMALISED_BELOW = 20  # no ImageNet-normalised frame has such a value; values of 0..255 do
 LEAST_SIDE = 2 * STRIDE  # frames are padded to at least LEAST_SIDE, because SAM halves the embeddings
+MOST_NORMALISED = 20  # a normalised frame goes up to 2.7; one of 0 to 255 is not normalised
 
 
 class UpdateClock:
@@ -103,7 +103,7 @@ class InferenceCore:
 
         Args:
             image: the frame [3,H,W], float, ImageNet-normalised; all frames of a video have the same size.
-            mask: integer object ids [H,W], 0 for the background; any ids, known or new. A NumPy array will do.
+            mask: integer object ids [H,W], 0 for the background, of torch or NumPy; any ids, known or new.
             absent: the ids of known objects that the mask shows to be absent from this frame. They get no pixel.
             last: whether this frame is the last one, so that the memory needs no update.
 
@@ -115,8 +115,7 @@ class InferenceCore:
             ValueError: the image or the mask has the wrong shape, the first image is not normalised, an absent object
                 is unknown or has pixels, or the mask holds no object and no object is absent.
         """
-        if isinstance(mask, np.ndarray):
-            mask = torch.from_numpy(np.ascontiguousarray(mask))
+        mask = torch.from_numpy(np.ascontiguousarray(mask)) if isinstance(mask, np.ndarray) else mask
         self._check(image, mask, absent)
         self._size = (image.shape[1], image.shape[2])
         device, dtype = self.network.device, self.network.dtype
@@ -157,10 +156,10 @@ class InferenceCore:
     def _check(self, image: Tensor, mask: Tensor | None, absent: Collection[int]) -> None:
         if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
             raise ValueError(f"a frame is a float tensor [3,H,W], not {image.dtype} {list(image.shape)}")
-        if self._size is None and image.abs().max() > NORMALISED_BELOW:
+        if self._size is None and image.max() > MOST_NORMALISED:
             raise ValueError(
-                f"the frame has values up to {float(image.max()):.0f}, so it is not ImageNet-normalised; convert it "
-                "with dataset.images.to_tensor"
+                f"the frame has values up to {image.max():.0f}, but must be normalised with ImageNet's mean; "
+                "dataset.images.to_tensor does that"
             )
         if self._size not in (None, tuple(image.shape[1:])):
             raise ValueError(f"this frame is {list(image.shape[1:])}, but the frames before are {list(self._size)}")

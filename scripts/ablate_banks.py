@@ -79,12 +79,12 @@ def run(
 ) -> Row:  # fmt: skip
     """Segment and score the videos with one bank and θ; finished results of an earlier run are read."""
     names = [video.name for video in videos]
-    year = {} if davis.year == 2017 else {"year": davis.year}  # older results, which are of 2017, do not say
-    output.claim(arguments.model, davis.root, processes, videos=names, **year, **asdict(settings), amp=arguments.amp)
+    described = {"year": davis.year, "videos": names, **asdict(settings), "amp": arguments.amp}
+    output.claim(arguments.model, davis.root, processes, **described)
     speed = evaluate(network, videos, output, settings, processes)
     if processes.is_main and not (output.path / "global_results-val.csv").is_file():
-        merge = davis.year == 2016
-        scores = score_videos(davis.annotations, output.masks, names, merge_objects=merge, progress=True)
+        merged = davis.year == 2016
+        scores = score_videos(davis.annotations, output.masks, names, merge_objects=merged, progress=True)
         write_results(scores, output.path)
     processes.wait()
     return Row(settings.bank, settings.mem_every, read_results(output.path), speed.fps)

@@ -69,7 +69,7 @@ def test_masks_scores_and_pictures(evaluate, davis, small_network, tmp_path):
     assert all(0 <= results[name] <= 1 for name in ("J-Mean", "F-Mean", "J-Recall"))
     rows = (output / "per-sequence_results-val.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["Sequence", "long_1", "long_2", "short_1", "short_2"]
-    for text in ("FPS", "13 masks", "peak memory", "J&F-Mean", "long_1"):
+    for text in ("FPS", "13 frames", "peak memory", "J&F-Mean", "long_1"):
         assert text in result.stdout
 
     assert read_image(output / "overlay" / "long" / "00008.jpg").shape == (49, 75, 3)
@@ -86,7 +86,7 @@ def test_a_rerun_goes_on_where_the_last_one_stopped(evaluate, tmp_path):
     (output / ".records" / "short.json").unlink()
     (output / "short" / "00002.png").unlink()
     result = evaluate()
-    assert result.returncode == 0 and "13 masks" in result.stdout
+    assert result.returncode == 0 and "13 frames" in result.stdout
     after = {path: path.stat().st_mtime_ns for path in output.glob("*/*.png")}
     assert {p.parent.name for p in before if after[p] == before[p]} == {"long"}
     assert {p.parent.name for p in before if after[p] != before[p]} == {"short"}

@@ -192,7 +192,7 @@ def test_what_the_engine_refuses(small_network):
         core.step(image[0], mask)
     with pytest.raises(ValueError, match="no mask so far has held the absent object 2"):
         core.step(image, mask, absent=[2])
-    with pytest.raises(ValueError, match=r"not ImageNet-normalised; convert it with dataset\.images\.to_tensor"):
+    with pytest.raises(ValueError, match=r"must be normalised .* dataset\.images\.to_tensor"):
         core.step(torch.full_like(image, 255), mask)
     core.step(image, mask)
     with pytest.raises(ValueError, match="object 1 is absent, but has pixels"):

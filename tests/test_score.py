@@ -26,8 +26,8 @@ def test_prints_and_writes_both_tables(tmp_path):
     expected = json.loads((GOLDENS / "expected.json").read_text())
     lines = [line.split() for line in result.stdout.splitlines()]
     for name, figures in expected["per_object"].items():
-        assert [name, *(f"{figure:.4f}" for figure in figures.values())] in lines
-    assert lines[-2:] == [list(expected["global"]), [f"{figure:.4f}" for figure in expected["global"].values()]]
+        assert [name, *(f"{100 * figure:.1f}" for figure in figures.values())] in lines
+    assert lines[-2:] == [list(expected["global"]), [f"{100 * figure:.1f}" for figure in expected["global"].values()]]
     assert sorted(path.name for path in tmp_path.iterdir()) == CSV_FILES
 
 
