@@ -39,12 +39,19 @@ from dataset.masks import described
 from dataset.video import FRAME_SUFFIXES, Video, assign_masks, in_background, list_frames
 from dataset.video_file import VideoFile, playback_fps, video_writer
 from model.network import RDE_VOS
-from util.device import choose_device, peak_memory
+from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
-from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
+from util.evaluation.arguments import (
+    MEMORY_REMEDY,
+    add_engine_arguments,
+    chosen_network,
+    engine_settings,
+    network_notes,
+)
 from util.evaluation.pictures import overlay
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
 from util.files import atomic_path, claim, read_json, sha256
+from util.progress import frames_bar
 
 AnyVideo = Video | VideoFile
 Write = Callable[[int, np.ndarray, np.ndarray], None]  # takes a frame's number, the frame and its mask
@@ -183,10 +190,11 @@ def segment_into(
         write_mask(run.masks / video.mask_name(result.number), result.ids, video.palette)
         return result
 
-    with tqdm(total=total, desc=title or video.name, unit="frame", disable=None) as progress:
+    with enough_memory(MEMORY_REMEDY), frames_bar(total) as bar:
+        bar.update(name=title or video.name)
         for result in in_background(segment(network, video, settings), write):
             frames, seconds = frames + result.frames, seconds + result.seconds
-            progress.update()
+            bar.increment()
     return Throughput(frames, seconds)
 
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dataset.images import write_mask
 from dataset.video import Video, in_background
 from model.network import RDE_VOS
@@ -18,6 +16,7 @@ from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
 from util.files import atomic_path, claim, read_json, sha256
+from util.progress import frames_bar
 
 _REMEDY = "delete it and run the evaluation again"
 
@@ -221,11 +220,10 @@ def evaluate(
     processes.wait()  # until every process has found the same unfinished videos
     # The longest videos come first, and the processes take turns, so that all finish at about the same time.
     mine = sorted(unfinished, key=lambda video: -video.last)[processes.rank :: processes.count]
-    with tqdm(
-        total=sum(len(video.results) for video in mine), unit="frame", disable=None, position=processes.rank
-    ) as progress:
-        for number, video in enumerate(mine, start=1):
-            progress.set_description(f"video {number}/{len(mine)} {video.name}")
-            output.store(video, segment(network, video, settings), progress.update, device_name(network.device))
+    if mine:
+        with frames_bar(sum(len(video.results) for video in mine)) as bar:
+            for number, video in enumerate(mine, start=1):
+                bar.update(name=f"video {number}/{len(mine)} {video.name}")
+                output.store(video, segment(network, video, settings), bar.increment, device_name(network.device))
     processes.wait()
     return output.throughput(videos)

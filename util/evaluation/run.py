@@ -8,9 +8,9 @@ from tqdm import tqdm
 
 from dataset.masks import described
 from dataset.video import Video
-from util.device import choose_device, peak_memory
+from util.device import choose_device, enough_memory, peak_memory
 from util.distributed import Processes
-from util.evaluation.arguments import chosen_network, engine_settings, network_notes
+from util.evaluation.arguments import MEMORY_REMEDY, chosen_network, engine_settings, network_notes
 from util.evaluation.metrics import score_plans
 from util.evaluation.output import OutputFolder, evaluate
 from util.evaluation.pictures import draw_video
@@ -45,7 +45,8 @@ def segment_videos(
     settings.check(network)
     described = {**protocol.settings, **asdict(settings), "amp": arguments.amp}
     output.claim(arguments.model, protocol.data, processes, **described)
-    speed = evaluate(network, protocol.videos, output, settings, processes)
+    with enough_memory(MEMORY_REMEDY):
+        speed = evaluate(network, protocol.videos, output, settings, processes)
     memory = peak_memory(device)
     if processes.is_main:
         print(f"FPS         {speed.text(device)}")
