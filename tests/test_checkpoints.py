@@ -196,3 +196,25 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
 
     with pytest.raises(InputError, match="not a readable checkpoint"):
         load_network(save({"a": Payload()}, tmp_path))
+
+
+def test_state_dicts_of_the_projects_own_networks_are_taken(small_network, tmp_path):
+    """As torch.save(network.state_dict()) writes them, also of wrapped and compiled networks."""
+    state = small_network.state_dict()
+    for number, prefix in enumerate(("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")):
+        path = tmp_path / f"{number}.pth"
+        torch.save({prefix + name: tensor for name, tensor in state.items()}, path)
+        network = load_network(path)
+        assert network.config == small_network.config
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, state[name])
+
+
+def test_what_is_no_checkpoint_is_named(small_network, tmp_path):
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
+    torch.save(small_network, tmp_path / "module.pth")
+    for name, text in (("empty", "is empty"), ("page", "web page"), ("module", "state_dict")):
+        with pytest.raises(InputError, match=text) as error:
+            load_network(tmp_path / f"{name}.pth")
+        assert str(tmp_path / f"{name}.pth") in str(error.value)

@@ -211,3 +211,13 @@ def test_a_network_without_sam_serves_the_banks_without_rde(small_network):
         InferenceCore(network)
     frames, ids = draw_clip(4, 32, 32, 1)
     run(InferenceCore(network, bank="2F+L", mem_every=1), tensors(frames), {0: torch.from_numpy(ids[0])})
+
+
+def test_numpy_masks_are_taken_and_frames_of_0_to_255_refused(small_network):
+    torch.manual_seed(0)
+    image, mask = torch.randn(3, 48, 64), torch.zeros(48, 64, dtype=torch.uint8)
+    mask[10:30, 10:30] = 1
+    found = [InferenceCore(small_network).step(image, given) for given in (mask, mask.numpy())]
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match="to_tensor"):
+        InferenceCore(small_network).step(torch.rand(3, 48, 64) * 255, mask)
