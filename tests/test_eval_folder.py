@@ -108,7 +108,7 @@ def test_masks_scores_and_pictures(arguments, inline, collection, expected, tmp_
     assert_scores(output, collection / "truth", SCORED)
     notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
     assert len(notes) == 2 and "unmasked" in notes[0] and "untold" in notes[1]
-    assert "17 masks" in result.stdout and "late_7" in result.stdout
+    assert "17 frames" in result.stdout and "late_7" in result.stdout
     assert read_image(output / "overlay/again/shot13.jpg").shape == (48, 80, 3)
     assert all((output / f"overlay/{name}.jpg").is_file() for name in FRAMES)
 
