@@ -136,14 +136,17 @@ def stated_ids(image: Image.Image, path: Path | str) -> np.ndarray:
     """
     if image.mode == "P" or image.mode in ("L", "1"):
         return np.array(image).astype(np.uint8)
+    if image.mode[0] in "IF":
+        values = _grey_values(image, path)
+        if values.max() > 255:
+            raise InputError(f"{path} holds the id {values.max()}; ids go from 1 to 255, room for 255 objects")
+        return values.astype(np.uint8)
     mask = examine(image, path)
     if mask.kind == Kind.COLOURS:
         raise InputError(
             f"{path} has colours that are not those of DAVIS's palette, so nobody knows its ids; {_conversion(path)} "
             f"makes a palette PNG of it"
         )
-    if mask.values.max() > 255:
-        raise InputError(f"{path} holds the id {mask.values.max()}; ids go from 1 to 255, so renumber the objects")
     return mask.values.astype(np.uint8)
 
 

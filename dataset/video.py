@@ -234,10 +234,10 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
     assigned: dict[int, Path] = {}
     for mask in masks:
         stem = mask.stem.removeprefix(video) or mask.stem
-        number = _stated_number(stem)
+        number = stated = _stated_number(stem, any_number=len(masks) > 1)
         if names is not None:
             number = _named_frame(mask.stem, names) if number is None else _numbered_frame(mask.stem, number, names)
-        if number is None and (len(masks) > 1 or _stated_number(stem) is not None):
+        if number is None and (len(masks) > 1 or stated is not None):
             example = "00000" if names is None else names[0]
             raise InputError(
                 f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png"
@@ -249,15 +249,18 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
     return dict(sorted(assigned.items()))
 
 
-def _stated_number(name: str) -> int | None:
-    """The number of a frame that a name states. The 2 of ``dog2`` and the 1 of ``mask_v1`` are none."""
+def _stated_number(name: str, *, any_number: bool) -> int | None:
+    """The number of a frame that a name states: its last number.
+
+    Only with ``any_number`` it may be any: the 2 of ``dog2`` and the 255 of ``mask_255`` state no frame.
+    """
     found = re.search(r"([0-9]+)[^0-9]*$", name)
     if not found:
         return None
     digits, before = found[1], name[: found.start()]
-    padded = len(digits) > 2 or (len(digits) > 1 and digits[0] == "0")
+    padded = len(digits) > 1 and digits[0] == "0"
     announced = re.search(r"(^|[^a-z])(f|frame|frm|img|image)[ _.#-]*$", before, re.IGNORECASE)
-    return int(digits) if padded or announced or name == digits else None
+    return int(digits) if any_number or padded or announced or name == digits else None
 
 
 def _named_frame(name: str, names: Sequence[str]) -> int | None:

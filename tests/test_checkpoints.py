@@ -184,31 +184,20 @@ def test_anything_else_is_refused_by_name(published_state, small_network, tmp_pa
         load_network(tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "checkpoint.pth").read_bytes()[:2000])
-    (tmp_path / "empty.pth").write_bytes(b"")
-    (tmp_path / "page.pth").write_text("\n<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title></html>")
-    torch.save(small_network, tmp_path / "pickled.pth")
-    for name, remedy in (
-        ("text.pth", "is not a readable checkpoint"),
-        ("cut.pth", "is not a readable checkpoint"),
-        ("empty.pth", "is empty; copy or download it again"),
-        ("page.pth", "is a web page, not weights"),
-        ("pickled.pth", "save the state dict alone"),
-    ):
-        with pytest.raises(InputError) as error:
+    for name in ("text.pth", "cut.pth"):
+        with pytest.raises(InputError, match="not a readable checkpoint"):
             load_network(tmp_path / name)
-        assert remedy in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("backbones", [("resnet10", "resnet34"), ("resnet50", "resnet18")])
 @pytest.mark.parametrize("aggregation", [True, False])
-@pytest.mark.parametrize("rename", ["{}", "module.{}", "_orig_mod.{}", "module._orig_mod.{}"])
-def test_a_bare_state_dict_of_ours(backbones, aggregation, rename, tmp_path):
+def test_the_shapes_of_a_state_dict_of_ours_say_what_it_is(backbones, aggregation, tmp_path):
     config = NetworkConfig(
         key_backbone=backbones[0], mask_backbone=backbones[1], key_width=8, mask_width=16, key_channels=12,
         value_channels=32, decoder_channels=(32, 24, 16), aggregation=aggregation,
     )  # fmt: skip
     state = RDE_VOS(config).state_dict()
-    network = load_network(save({rename.format(name): tensor for name, tensor in state.items()}, tmp_path))
+    network = load_network(save(state, tmp_path))
     assert network.config == config
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
 
@@ -218,5 +207,27 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
         def __reduce__(self):
             return (os.system, ("true",))
 
-    with pytest.raises(InputError, match="which could run any program"):
+    with pytest.raises(InputError, match="could run any program"):
         load_network(save({"a": Payload()}, tmp_path))
+
+
+def test_state_dicts_of_the_projects_own_networks_are_taken(small_network, tmp_path):
+    """As torch.save(network.state_dict()) writes them, also of wrapped and compiled networks."""
+    state = small_network.state_dict()
+    for number, prefix in enumerate(("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")):
+        path = tmp_path / f"{number}.pth"
+        torch.save({prefix + name: tensor for name, tensor in state.items()}, path)
+        network = load_network(path)
+        assert network.config == small_network.config
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, state[name])
+
+
+def test_what_is_no_checkpoint_is_named(small_network, tmp_path):
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
+    torch.save(small_network, tmp_path / "module.pth")
+    for name, text in (("empty", "is empty"), ("page", "web page"), ("module", "state_dict")):
+        with pytest.raises(InputError, match=text) as error:
+            load_network(tmp_path / f"{name}.pth")
+        assert str(tmp_path / f"{name}.pth") in str(error.value)

@@ -3,7 +3,6 @@
 import copy
 import gc
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -216,11 +215,11 @@ def test_a_network_without_sam_serves_the_banks_without_rde(small_network):
     run(InferenceCore(network, bank="2F+L", mem_every=1), tensors(frames), {0: torch.from_numpy(ids[0])})
 
 
-def test_a_mask_may_be_an_array(small_network):
-    frames, ids = draw_clip(2, 48, 80, 2)
-    for dtype, flip in ((np.uint8, False), (np.int64, True)):
-        mask = np.flip(ids[0], 1).astype(dtype) if flip else ids[0].astype(dtype)
-        array, tensor = (InferenceCore(small_network) for _ in range(2))
-        image = tensors(frames)[0]
-        expected = tensor.step(image, torch.from_numpy(mask.copy()))
-        assert torch.equal(array.step(image, mask[:, ::-1][:, ::-1]), expected)
+def test_numpy_masks_are_taken_and_frames_of_0_to_255_refused(small_network):
+    torch.manual_seed(0)
+    image, mask = torch.randn(3, 48, 64), torch.zeros(48, 64, dtype=torch.uint8)
+    mask[10:30, 10:30] = 1
+    found = [InferenceCore(small_network).step(image, given) for given in (mask, mask.numpy())]
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match="to_tensor"):
+        InferenceCore(small_network).step(torch.rand(3, 48, 64) * 255, mask)

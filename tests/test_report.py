@@ -339,7 +339,7 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     assert "global_results.csv is missing: eval_folder.py has not scored" in notes[2]
     page = Page(tmp_path / "report.html")
     assert page.texts("title") == [f"RDE-VOS on {'/'.join((collection / 'images').parts[-3:])}"]
-    assert {"48 pixels", "17 masks"} <= set(page.texts("dd"))
+    assert {"48 pixels", "17 frames"} <= set(page.texts("dd"))
     assert not any("NaN" in text for text in page.texts("script", type="application/json"))  # JSON has no NaN
 
     scores = score_plans(protocol.plans, output / "masks")

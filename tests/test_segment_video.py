@@ -190,13 +190,14 @@ def test_masks_are_named_after_frames_in_many_ways():
 
     for name, number in {
         "00003": 3, "3": 3, "frame_0003": 3, "frame3": 3, "Frame 12": 12, "mask_0007": 7, "00012_mask": 12, "first": 0,
-        "dog2": 0, "mask_v2": 0, "clip_mask": 0, "clip_00004": 4,
+        "dog2": 0, "mask_v2": 0, "mask_255": 0, "320x180": 0, "clip_mask": 0, "clip_00004": 4,
     }.items():  # fmt: skip
         assert frame(name) == number, name
     assert frame("IMG_4512_mask", video="IMG_4512") == 0
     padded = [f"{t:05d}" for t in range(20)]
     for name, number in {"00003": 3, "3": 3, "frame_0003": 3, "00012_mask": 12, "mask-00012": 12, "my mask": 0}.items():
         assert frame(name, padded) == number, name
+    assert list(assign_masks([Path("mask_150.png"), Path("mask_7.png")], "clip")) == [7, 150]
     assert frame("frame_0003", ["frame_0003", "frame_0004"]) == 0
     assert frame("shot 4 mask", ["shot 3", "shot 4"]) == 1
     for name, names in (("00099", padded), ("frame_0099", padded)):
