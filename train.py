@@ -65,7 +65,7 @@ def main() -> None:
     processes = Processes("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", TIMEOUT)
     run = RunFolder(arguments.runs, arguments.id)
     with (
-        processes.together(),
+        processes.collective(),
         enough_memory("split the batch with --accumulation, use --recompute, or make --crop_size smaller"),
     ):
         saved = latest_checkpoint(run, processes) if arguments.resume else None
@@ -91,7 +91,7 @@ def main() -> None:
             )
 
         if processes.is_main:
-            run.claim(configuration(arguments, recipe, losses, network), arguments.resume)
+            run.check_settings(configuration(arguments, recipe, losses, network), arguments.resume)
         processes.wait()
         state = training_state(network, recipe, device, dtype, arguments.average, saved)
         if processes.is_main:
@@ -203,7 +203,7 @@ def latest_checkpoint(run: RunFolder, processes: Processes) -> dict[str, Any] | 
     saved = run.read_latest() if processes.is_main else None
     for note in saved.notes if saved else ():
         print(note)
-    return processes.from_main(saved.content if saved else None)
+    return processes.broadcast(saved.content if saved else None)
 
 
 def load_batches(
@@ -303,7 +303,7 @@ def training_state(
     network.to(device, memory_format=training_layout(device, dtype)).train()
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, recipe.lr, weight_decay=1e-7, fused=True)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.steps), gamma=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.lr_steps), gamma=0.1)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # all passes have the same shapes

@@ -78,7 +78,7 @@ def run(
 ) -> Row:  # fmt: skip
     """Segment and score the videos with one bank and θ; finished results of an earlier run are read."""
     names = [video.name for video in videos]
-    output.claim(arguments.model, davis.root, processes, videos=names, **asdict(settings), amp=arguments.amp)
+    output.check_settings(arguments.model, davis.root, processes, videos=names, **asdict(settings), amp=arguments.amp)
     speed = evaluate(network, videos, output, settings, processes)
     if processes.is_main and not (output.path / "global_results-val.csv").is_file():
         write_results(score_videos(davis.annotations, output.masks, names, progress=True), output.path)

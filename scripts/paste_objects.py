@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pasting import PastedVideos, find_sources, make_video
 from util.errors import InputError, command_line
-from util.files import claim
+from util.files import check_settings
 from util.numbers import positive, seed
 from util.parallel import in_processes
 
@@ -60,7 +60,7 @@ def main() -> None:
     note = arguments.output / "pasted.json"
     if not note.is_file() and arguments.output.exists() and any(arguments.output.iterdir()):
         raise InputError(f"{arguments.output} holds something other than pasted videos; choose a new folder")
-    if differences := claim(note, asdict(settings) | sources.summary()):
+    if differences := check_settings(note, asdict(settings) | sources.summary()):
         name, found, wanted = differences[0]
         raise InputError(f"{arguments.output} holds videos with {name}={found}, not {wanted}; choose a new folder")
     work = functools.partial(make_video, arguments.output, settings, sources)

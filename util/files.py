@@ -124,19 +124,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def claim(note: Path, settings: Mapping[str, object]) -> list[Difference]:
-    """Claim the folder of a note for some settings.
+def check_settings(note: Path, settings: Mapping[str, object]) -> list[Difference]:
+    """Compare the settings of a folder, which are in a note, with other settings.
 
-    The first claim writes the settings into the note. Every later claim compares its settings with the note. Values
-    are compared as JSON returns them: a tuple is the same as a list.
+    The first call writes the settings into the note. Every later call compares its settings with the note. Values are
+    compared as JSON returns them: a tuple equals a list.
 
     Args:
-        note: a JSON file in the folder; a note that is absent is written, with missing parent folders.
+        note: a JSON file in the folder; a missing note is written, with missing parent folders.
         settings: values that JSON can hold, by name.
 
     Returns:
         the settings that differ: first those in ``settings``, in their order, then those that only the note has. The
-        list is empty where the folder belongs to the settings.
+        list is empty if all settings are equal.
 
     Raises:
         InputError: the note cannot be read.

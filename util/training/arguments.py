@@ -130,8 +130,9 @@ def parse_arguments(description: str) -> argparse.Namespace:
     )
     recipe.add_argument("--lr", type=positive_float, help="learning rate")
     recipe.add_argument(
-        "--steps", type=non_negative, nargs="+", help="iterations at which the learning rate falls to a tenth"
-    )
+        "--steps", dest="lr_steps", type=non_negative, nargs="+", metavar="STEP",
+        help="iterations at which the learning rate falls to a tenth",
+    )  # fmt: skip
     recipe.add_argument(
         "--warm_up", type=non_negative, nargs=2, metavar=("START", "END"),
         help="iterations between which the share of hard pixels falls",
@@ -207,7 +208,7 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     if arguments.iterations is not None:
         recipe = recipe.scaled(arguments.iterations)
     changes = {name: getattr(arguments, name) for name in ("batch_size", "lr") if getattr(arguments, name) is not None}
-    changes |= {name: tuple(getattr(arguments, name)) for name in ("steps", "warm_up") if getattr(arguments, name)}
+    changes |= {name: tuple(getattr(arguments, name)) for name in ("lr_steps", "warm_up") if getattr(arguments, name)}
     recipe = replace(recipe, **changes)
     if recipe.warm_up[0] > recipe.warm_up[1]:
         raise InputError(f"--warm_up {recipe.warm_up[0]} {recipe.warm_up[1]} ends before it starts; give START END")
@@ -298,9 +299,11 @@ def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTer
     config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
     if arguments.average is not None:
         config["average"] = arguments.average
-    # A setting that is None is left out: runs that began before there was this setting can go on.
+    # Runs of older versions can resume: their config.json lacks settings that are None here, and calls lr_steps steps.
     built = {name: value for name, value in asdict(network.config).items() if value is not None}
-    return config | {"recipe": asdict(recipe), "losses": asdict(losses), "network": built}
+    planned = asdict(recipe)
+    planned["steps"] = planned.pop("lr_steps")
+    return config | {"recipe": planned, "losses": asdict(losses), "network": built}
 
 
 def started_with(arguments: argparse.Namespace) -> dict[str, Any]:

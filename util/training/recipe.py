@@ -12,27 +12,27 @@ class Recipe:
     iterations: int
     batch_size: int  # samples of an iteration, over all processes and accumulation steps
     lr: float
-    steps: tuple[int, ...]  # iterations at which the learning rate falls to a tenth
+    lr_steps: tuple[int, ...]  # iterations at which the learning rate falls to a tenth
     warm_up: tuple[int, int]  # iterations between which the share of hard pixels falls
 
     def scaled(self, iterations: int) -> "Recipe":
         """The same recipe over another number of iterations, with stretched schedules."""
-        steps, warm_up = (
+        lr_steps, warm_up = (
             tuple(round(step * iterations / self.iterations) for step in schedule)
-            for schedule in (self.steps, self.warm_up)
+            for schedule in (self.lr_steps, self.warm_up)
         )
-        return replace(self, iterations=iterations, steps=steps, warm_up=warm_up)
+        return replace(self, iterations=iterations, lr_steps=lr_steps, warm_up=warm_up)
 
 
 RECIPES = {
     # static images; three frames, one object
-    0: Recipe(iterations=75_000, batch_size=64, lr=2e-5, steps=(37_500,), warm_up=(5_000, 17_500)),
+    0: Recipe(iterations=75_000, batch_size=64, lr=2e-5, lr_steps=(37_500,), warm_up=(5_000, 17_500)),
     # BL30K
-    1: Recipe(iterations=500_000, batch_size=8, lr=1e-5, steps=(400_000,), warm_up=(20_000, 70_000)),
+    1: Recipe(iterations=500_000, batch_size=8, lr=1e-5, lr_steps=(400_000,), warm_up=(20_000, 70_000)),
     # DAVIS 2017 and YouTube-VOS
-    2: Recipe(iterations=75_000, batch_size=16, lr=2e-5, steps=(62_500,), warm_up=(5_000, 17_500)),
+    2: Recipe(iterations=75_000, batch_size=16, lr=2e-5, lr_steps=(62_500,), warm_up=(5_000, 17_500)),
     # the same straight after stage 0: the paper's rows without BL30K
-    3: Recipe(iterations=150_000, batch_size=8, lr=2e-5, steps=(125_000,), warm_up=(20_000, 70_000)),
+    3: Recipe(iterations=150_000, batch_size=8, lr=2e-5, lr_steps=(125_000,), warm_up=(20_000, 70_000)),
 }
 
 # The names for --recipe: the paper's losses, and those of the authors' release, which departs from its paper. The

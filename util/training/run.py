@@ -20,7 +20,7 @@ from model.checkpoint import not_finite, read_checkpoint, save_network
 from model.network import RDE_VOS
 from util.distributed import Processes
 from util.errors import InputError
-from util.files import atomic_path, claim, is_plain_name, read_json
+from util.files import atomic_path, check_settings, is_plain_name, read_json
 
 CHECKPOINTS_KEPT = 3
 _CHECKPOINT = re.compile(r"checkpoint_([0-9]{1,18})\.pth")
@@ -138,7 +138,7 @@ class RunFolder:
         self.path = root / name
         self._best: float | None = None  # the highest J&F of the validations, once known
 
-    def claim(self, config: dict[str, Any], resume: bool) -> None:
+    def check_settings(self, config: dict[str, Any], resume: bool) -> None:
         """Make this the folder of a run with a configuration.
 
         Args:
@@ -152,7 +152,7 @@ class RunFolder:
         note = self.path / "config.json"
         if note.is_file() and not resume:
             raise InputError(f"{self.path} holds a run already; resume this run, or choose another id")
-        if differences := claim(note, config):
+        if differences := check_settings(note, config):
             names = ", ".join(sorted(difference.name for difference in differences))
             raise InputError(f"{note} has another {names}; resume with the run's own settings, or choose another id")
 
@@ -279,7 +279,7 @@ class StopRequest:
 
     def agreed(self, processes: Processes) -> bool:
         """Whether to stop now, because any process has a reason to. Every process has to call this method."""
-        self._reason = processes.greatest(self._UNREADABLE if self._error else self._received)
+        self._reason = processes.max(self._UNREADABLE if self._error else self._received)
         return self.asked
 
     def end(self) -> None:

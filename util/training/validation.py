@@ -61,7 +61,7 @@ class Validation:
             norm = (
                 recurrence(fast, self._davis, self._videos[0], settings.mem_every) if self._processes.is_main else 0.0
             )
-            result["RDE norm"] = self._processes.from_main(norm)
+            result["RDE norm"] = self._processes.broadcast(norm)
         return result
 
 
