@@ -95,7 +95,7 @@ def main() -> None:
         processes.wait()
         state = training_state(network, recipe, device, dtype, arguments.average, saved)
         if processes.is_main:
-            run.note_start(state.iteration, started_with(arguments))
+            run.record_start(state.iteration, started_with(arguments))
             print(f"stage {arguments.stage} trains on {data.summary}", flush=True)
         trainer = ClipTrainer(network, losses, recompute=arguments.recompute)
         model = data_parallel(trainer, device, processes, compiled=arguments.compile)
@@ -108,10 +108,10 @@ def main() -> None:
                 stop=stop, log=log, run=run, validation=validation,
             )  # fmt: skip
         if processes.is_main:
-            keep_result(run, state, stopped=stop.asked, trained=state.iteration > first)
+            save_result(run, state, stopped=stop.requested, trained=state.iteration > first)
         processes.wait()  # torchrun ends all other processes when one process ends, even one that is still saving
     processes.close()
-    stop.end()
+    stop.exit()
 
 
 def train(
@@ -163,11 +163,11 @@ def train(
             scores = validation.run(state.result)
             log.write_scores(state.iteration, scores)
             if processes.is_main:
-                run.keep_best(state.result, state.iteration, scores)
+                run.save_best(state.result, state.iteration, scores)
     check.finish()
 
 
-def keep_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained: bool) -> None:
+def save_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained: bool) -> None:
     """Save the trained weights at the end of a training, or a checkpoint where the training was stopped.
 
     Args:

@@ -17,5 +17,5 @@ def training_folders(bl_root: Path) -> VideoFolders:
         bl_root / "Annotations",
         "copy it again, or check --bl_root",
         crop_area=0.25,
-        least_area=1e-3,  # small objects are left out here and nowhere else
+        min_area=1e-3,  # small objects are left out here and nowhere else
     )

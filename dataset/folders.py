@@ -41,7 +41,7 @@ class VideoFolders:
         void: the id of pixels that belong to no object, or None.
         repeats: how often each video counts in an epoch of training.
         crop_area: the smallest share of a frame's area that a training crop covers, 0 to 1.
-        least_area: the share of a training crop, 0 to 1, that an object must cover to be used. With 0 one pixel is
+        min_area: the share of a training crop, 0 to 1, that an object must cover to be used. With 0 one pixel is
             enough.
     """
 
@@ -55,7 +55,7 @@ class VideoFolders:
     void: int | None = None
     repeats: int = 1
     crop_area: float = 0.36
-    least_area: float = 0.0
+    min_area: float = 0.0
 
     def listed(self) -> list[str] | None:
         """Return the names of the videos that ``split`` lists, or None without a split.

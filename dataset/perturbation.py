@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-LOWEST_IOU_TARGET = 0.85
-_MOST_ROUNDS = 250
+MIN_IOU_TARGET = 0.85
+_MAX_ROUNDS = 250
 _RECTANGLES = 4  # in each round
 _SEED_PROBABILITY = 0.1  # of setting a rectangle's centre pixel
 _SHAPES = (cv2.MORPH_RECT, cv2.MORPH_ELLIPSE, cv2.MORPH_CROSS)
@@ -33,9 +33,9 @@ def perturb_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     total = overlap = area = np.count_nonzero(mask)  # pixels of the original, of both masks, of the perturbed mask
     if total == 0:
         return perturbed
-    target = rng.uniform(LOWEST_IOU_TARGET, 1)
+    target = rng.uniform(MIN_IOU_TARGET, 1)
     sizes = 2 + round(0.01 * total**0.5)
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         for choices in rng.random((_RECTANGLES, 9)).tolist():
             window = _random_window(*choices[:4], mask.shape)
             before, original = perturbed[window], mask[window]

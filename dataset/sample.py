@@ -12,16 +12,16 @@ from dataset.perturbation import perturb_mask
 MAX_TRIES = 10
 
 
-def visible_objects(ids: np.ndarray, least_area: float = 0.0) -> np.ndarray:
+def visible_objects(ids: np.ndarray, min_area: float = 0.0) -> np.ndarray:
     """Return the objects in a crop that are large enough for training, in the order of their ids.
 
     Args:
         ids: the crop's object ids, uint8 [S,S].
-        least_area: the share of the crop, 0 to 1, that an object must cover. With 0 one pixel is enough.
+        min_area: the share of the crop, 0 to 1, that an object must cover. With 0 one pixel is enough.
     """
     areas = np.bincount(ids.ravel(), minlength=256)
     areas[0] = 0
-    return np.flatnonzero(areas >= max(1, least_area * ids.size))
+    return np.flatnonzero(areas >= max(1, min_area * ids.size))
 
 
 def make_sample(

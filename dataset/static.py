@@ -13,7 +13,7 @@ from dataset.images import read_grey
 from dataset.video import FRAME_SUFFIXES
 from util.errors import InputError
 
-OBJECT_FROM = 128  # in a mask of many grey values, pixels from this value on belong to the object
+OBJECT_THRESHOLD = 128  # in a mask of many grey values, pixels from this value on belong to the object
 
 # The data sets of the paper: the names that the folder of each may have, in any case, and how often its images count.
 _KNOWN = {
@@ -111,7 +111,7 @@ def read_object(mask: Path) -> np.ndarray:
     """
     grey = read_grey(mask)
     values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
-    least = values[1] if len(values) == 2 and values[0] == 0 else OBJECT_FROM
+    least = values[1] if len(values) == 2 and values[0] == 0 else OBJECT_THRESHOLD
     return (grey >= least).astype(np.uint8)
 
 

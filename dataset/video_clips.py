@@ -51,7 +51,7 @@ class VideoClips:
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
         """Make a clip from video number ``index``.
 
-        All objects of the clip are visible in its first frame and cover at least ``least_area`` of its crop. If there
+        All objects of the clip are visible in its first frame and cover at least ``min_area`` of its crop. If there
         are more than two such objects, two of them are chosen at random. If random crops show no such object, the
         first frame shows an object of any size.
 
@@ -91,7 +91,7 @@ class VideoClips:
             clip = choose_clip(rng, len(annotated), frames=self.frames, max_gap=max_gap)
             ids = self.folders.read_ids(annotated[clip[0]].mask)
             transforms = video_transforms(rng, *ids.shape, **shape, crop_area=(self.folders.crop_area, 1.0))
-            visible = visible_objects(transforms[0].warp.mask(ids), self.folders.least_area)
+            visible = visible_objects(transforms[0].warp.mask(ids), self.folders.min_area)
             if len(visible):
                 return clip, transforms, visible
         # The objects of this video are small, rare or near the border. Look for any frame that shows one, and use

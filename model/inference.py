@@ -12,7 +12,7 @@ from model.network import RDE_VOS
 from model.reading import Embedding
 
 STRIDE = 16  # pixels between neighbouring positions of an embedding; frames are padded to multiples of STRIDE
-LEAST_SIDE = 2 * STRIDE  # frames are padded to at least LEAST_SIDE, because SAM halves the embeddings
+MIN_SIDE = 2 * STRIDE  # frames are padded to at least MIN_SIDE, because SAM halves the embeddings
 
 
 class UpdateClock:
@@ -173,7 +173,7 @@ def pad_to_stride(x: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
     Returns:
         the padded tensor, and the padding (left, right, top, bottom).
     """
-    height, width = (max(side + -side % STRIDE, LEAST_SIDE) - side for side in x.shape[-2:])
+    height, width = (max(side + -side % STRIDE, MIN_SIDE) - side for side in x.shape[-2:])
     padding = (width // 2, width - width // 2, height // 2, height - height // 2)
     return F.pad(x, padding), padding
 

@@ -106,10 +106,10 @@ def inference_dtype(device: torch.device, amp: bool) -> torch.dtype:
     A CPU that does not multiply 16-bit numbers stays with fp32. oneDNN refuses bf16 on some of these CPUs and takes
     forty times as long as in fp32 on others.
     """
-    if not amp or (device.type == "cpu" and not _multiplies_bf16()):
+    if not amp or (device.type == "cpu" and not _has_native_bf16()):
         return torch.float32
     return half_precision(device)
 
 
-def _multiplies_bf16() -> bool:
+def _has_native_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

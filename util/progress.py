@@ -5,7 +5,7 @@ import sys
 import progressbar
 
 
-def bar(total: int, done: int = 0) -> progressbar.ProgressBar | None:
+def progress_bar(total: int, done: int = 0) -> progressbar.ProgressBar | None:
     """Return a bar for work that prints lines of its own; None where stderr is no terminal.
 
     Args:

@@ -16,7 +16,7 @@ from model.fast.convolution import PackedConv2d
 
 def fast_convolution(conv: nn.Conv2d) -> nn.Module:
     """The fastest kind of a convolution that is possible here."""
-    if CompiledConv2d.possible(conv):
+    if CompiledConv2d.supports(conv):
         return CompiledConv2d(conv)
     if (conv.kernel_size, conv.padding, conv.stride, conv.out_channels) == ((3, 3), (1, 1), (1, 1), 1):
         return OneChannelConv2d(conv)
@@ -44,7 +44,7 @@ class OneChannelConv2d(nn.Module):
         return F.fold(products.flatten(2), x.shape[2:], kernel_size=3, padding=1) + self.bias
 
 
-class TakesOver(nn.Module):
+class FastBlock(nn.Module):
     """A block with the children of a plain block."""
 
     def __init__(self, plain: nn.Module) -> None:
@@ -53,7 +53,7 @@ class TakesOver(nn.Module):
             self.add_module(name, child)
 
 
-class FastBasicBlock(TakesOver):
+class FastBasicBlock(FastBlock):
     """`model.resnet.BasicBlock` with folded norms."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class FastBasicBlock(TakesOver):
         return self.conv2(y, self.downsample(x), relu=True, replace_other=True)
 
 
-class FastBottleneck(TakesOver):
+class FastBottleneck(FastBlock):
     """`model.resnet.Bottleneck` with folded norms."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class FastBottleneck(TakesOver):
         return self.conv3(y, self.downsample(x), relu=True, replace_other=True)
 
 
-class FastBackbone(TakesOver):
+class FastBackbone(FastBlock):
     """`model.resnet.Backbone` with folded norms."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,7 +94,7 @@ class ObjectByObject(nn.Module):
         return (torch.cat([self.backbone(one)[-1] for one in x.split(1)]),)
 
 
-class FastResidualBlock(TakesOver):
+class FastResidualBlock(FastBlock):
     """`model.blocks.ResidualBlock`."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class FastResidualBlock(TakesOver):
         return self.conv2(y, self.shortcut(x), replace_other=True)
 
 
-class FastFusionBlock(TakesOver):
+class FastFusionBlock(FastBlock):
     """`model.blocks.FusionBlock`."""
 
     def forward(self, own: Tensor, shared: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class FastFusionBlock(TakesOver):
         return self.conv2(y, self.shortcut.own(own, joins_shortcut), replace_other=True)
 
 
-class ObjectwiseDecoder(TakesOver, Decoder):
+class ObjectwiseDecoder(FastBlock, Decoder):
     """`model.decoder.Decoder`, one object at a time where the resolution is high."""
 
     def upsample(self, x: Tensor, skip8: Tensor, skip4: Tensor) -> Tensor:

@@ -26,12 +26,12 @@ _TILINGS = {
     torch.bfloat16: ((0.0, 2 / 3, -2 / 3, 1.5, -1.5), 4),
 }
 
-COMPILING_SECONDS = 30  # after which a compiler is stopped; compiling takes half a second
+COMPILE_TIMEOUT = 30  # after which a compiler is stopped; compiling takes half a second
 
 # The largest difference from torch's convolution that the compiled one may have, as a share of the largest result.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 
-_WRONG_PROCESSOR = "this processor does not multiply bf16"  # winograd.c's message
+_UNSUPPORTED_PROCESSOR = "this processor lacks native bf16 arithmetic"  # winograd.c's message
 
 _GROUP = 12  # tiles that a core works on at a time
 _PADDING = 32  # elements after each row of a product; without them rows would compete for the same lines of the cache
@@ -77,7 +77,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
             return _compiled(compiler, dtype)
         except (OSError, AttributeError, ValueError, subprocess.SubprocessError) as error:
             failure = str(error).split("\n")[0]
-            if isinstance(error, _WrongProcessor):
+            if isinstance(error, _UnsupportedProcessor):
                 return None
             if isinstance(error, subprocess.TimeoutExpired):
                 break  # the other name is most often the same compiler
@@ -86,7 +86,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     return None
 
 
-class _WrongProcessor(ValueError):
+class _UnsupportedProcessor(ValueError):
     """The processor does not multiply the type."""
 
 
@@ -94,7 +94,7 @@ def _compiled(compiler: str, dtype: torch.dtype) -> ctypes.CDLL:
     """The program for a type from one compiler.
 
     Raises:
-        _WrongProcessor: the processor does not multiply the type.
+        _UnsupportedProcessor: the processor does not multiply the type.
         OSError: a file cannot be written or loaded.
         AttributeError: the library has no function of the program.
         ValueError: the program states an impossible number of outputs of a block.
@@ -122,13 +122,13 @@ def _run(command: list[str | Path], messages: Path) -> None:
         command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
     ) as process:  # fmt: skip
         try:
-            status = process.wait(COMPILING_SECONDS)
+            status = process.wait(COMPILE_TIMEOUT)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
     if status:
-        if _WRONG_PROCESSOR in messages.read_text(encoding="utf-8", errors="replace"):
-            raise _WrongProcessor(_WRONG_PROCESSOR)
+        if _UNSUPPORTED_PROCESSOR in messages.read_text(encoding="utf-8", errors="replace"):
+            raise _UnsupportedProcessor(_UNSUPPORTED_PROCESSOR)
         raise subprocess.CalledProcessError(status, str(command[0]))
 
 
@@ -146,7 +146,7 @@ def _computes_the_convolution(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
     """Compare the program that `_library` gives now with torch's convolution; a line on stderr says if they differ."""
     channels = 2 * library.outputs_of_a_block()
     generator = torch.Generator().manual_seed(0)
-    height, width = 19, CompiledConv2d.LEAST_POSITIONS // 19 + 2  # neither is a multiple of a tile's step
+    height, width = 19, CompiledConv2d.MIN_POSITIONS // 19 + 2  # neither is a multiple of a tile's step
     shapes = ((1, channels, height, width), (1, channels, height, width), (channels, channels, 3, 3), (channels,))
     # torch's convolution is computed in fp32, from the same rounded numbers.
     x, other, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
@@ -192,7 +192,7 @@ def equal_part(whole: int, most: int) -> int:
 
 
 class CompiledConv2d(Convolution):
-    """A convolution by Winograd's F(6×6, 3×3), in bf16 by F(4×4, 3×3); see `possible`. Sums are in fp32.
+    """A convolution by Winograd's F(6×6, 3×3), in bf16 by F(4×4, 3×3); see `supports`. Sums are in fp32.
 
     Every call transforms the kernels again. For large frames this takes less time than reading transformed kernels,
     which are four to seven times as large, from memory; and it needs no memory between calls.
@@ -206,7 +206,7 @@ class CompiledConv2d(Convolution):
 
     # Positions of all images together from which the method pays. For fewer positions transforming the kernels takes
     # longer than oneDNN's convolution.
-    LEAST_POSITIONS = 400
+    MIN_POSITIONS = 400
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class CompiledConv2d(Convolution):
         self._bias = bias.float()
 
     @staticmethod
-    def possible(conv: nn.Conv2d) -> bool:
+    def supports(conv: nn.Conv2d) -> bool:
         """Whether a convolution `gains_from_winograd`, and a program that works compiles for its type and channels."""
         if not gains_from_winograd(conv) or conv.weight.device.type != "cpu":
             return False
@@ -237,7 +237,7 @@ class CompiledConv2d(Convolution):
             ValueError: a tensor has another type, other channels or another device than the weights, or ``other`` has
                 another size than x.
         """
-        if len(x) * x.shape[2] * x.shape[3] < self.LEAST_POSITIONS:
+        if len(x) * x.shape[2] * x.shape[3] < self.MIN_POSITIONS:
             return self._for_small_frames.convolve(x, other, relu_first, relu, replace_other)
         x = self._channels_last(x, self.in_channels)
         images, height, width, channels = x.shape

@@ -29,7 +29,7 @@ typedef int32_t integers __attribute__((vector_size(LANES * 4), aligned(4)));
 #if BF16
 #include <immintrin.h>
 #if !defined(__AVX512BF16__)
-#error "this processor does not multiply bf16"
+#error "this processor lacks native bf16 arithmetic"
 #endif
 typedef uint16_t element;
 typedef uint16_t halves __attribute__((vector_size(LANES * 2), aligned(2)));

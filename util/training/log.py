@@ -15,7 +15,7 @@ from dataset.images import to_image
 from model.training import ClipResult
 from util.distributed import Processes
 from util.evaluation.pictures import overlay
-from util.progress import bar
+from util.progress import progress_bar
 
 
 class TrainingLog:
@@ -35,7 +35,7 @@ class TrainingLog:
     def __init__(self, folder: Path, processes: Processes, first_iteration: int, iterations: int) -> None:
         self._processes = processes
         self._written, self._iterations = first_iteration, iterations
-        self._bar = bar(iterations, first_iteration) if processes.is_main else None
+        self._bar = progress_bar(iterations, first_iteration) if processes.is_main else None
         # A resumed run repeats the iterations after its last checkpoint; their first entries are deleted.
         self._writer = SummaryWriter(folder, purge_step=first_iteration + 1) if processes.is_main else None
         self._sums: dict[str, Tensor] = {}  # by name: the sum and the number of the values, [2]

@@ -201,7 +201,7 @@ class RunFolder:
         for old in self._checkpoints()[:-CHECKPOINTS_KEPT]:
             old.unlink()
 
-    def note_start(self, iteration: int, noted: dict[str, Any]) -> None:
+    def record_start(self, iteration: int, noted: dict[str, Any]) -> None:
         """Add a start of the run to ``starts.json``: the date, the iteration, and ``noted``, values that JSON can hold.
 
         Raises:
@@ -216,7 +216,7 @@ class RunFolder:
             content = {"starts": [*starts, {"date": date, "iteration": iteration, **noted}]}
             temporary.write_text(json.dumps(content, indent=1) + "\n")
 
-    def keep_best(self, network: RDE_VOS, iteration: int, scores: dict[str, float]) -> None:
+    def save_best(self, network: RDE_VOS, iteration: int, scores: dict[str, float]) -> None:
         """Write ``best.pth`` where no validation so far had a higher J&F.
 
         Args:
@@ -265,7 +265,7 @@ class StopRequest:
             signal.signal(number, self._receive)
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether the processes have agreed to stop."""
         return self._reason != 0
 
@@ -280,9 +280,9 @@ class StopRequest:
     def agreed(self, processes: Processes) -> bool:
         """Whether to stop now, because any process has a reason to. Every process has to call this method."""
         self._reason = processes.max(self._UNREADABLE if self._error else self._received)
-        return self.asked
+        return self.requested
 
-    def end(self) -> None:
+    def exit(self) -> None:
         """End the program as the reason to stop asks for; without a reason do nothing.
 
         Raises:
