@@ -8,15 +8,18 @@ import glob
 from pathlib import Path
 from urllib.parse import quote
 
-import gdown
-import requests
-from gdown.exceptions import DownloadError, FileURLRetrievalError
 from tqdm import tqdm
 
 from downloads.catalogue import Part
 from downloads.space import require_space
 from util.errors import InputError
 from util.files import write_error
+from util.packages import needs
+
+with needs("download"):
+    import gdown
+    import requests
+    from gdown.exceptions import DownloadError, FileURLRetrievalError
 
 _TIMEOUT = 60.0  # seconds without a byte
 _RETRIES = 5  # after cuts, for each call
