@@ -1,10 +1,10 @@
-"""Paste objects into real videos, to make training videos with several objects from data that has one object each.
+"""Paste objects into real videos: training videos with several objects from data with one object each.
 
     python scripts/paste_objects.py --videos CLIPS --images STILLS --output PASTED --count 300
 
-The background is a real video, or a still in front of a moving camera. One to three objects of stills or of other
+The background is a real video, or a still image with simulated camera motion. One to three objects from stills or other
 videos move over it, some of them behind the video's own objects. Train on the result with --videos PASTED. The same
-command goes on where it was interrupted.
+command resumes after an interruption.
 """
 
 import argparse

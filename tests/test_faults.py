@@ -158,7 +158,7 @@ def test_a_program_that_is_wrong_is_not_used(code, fresh_library, caplog, tmp_pa
     write_compilers(tmp_path, compiler_that_adds(tmp_path, code))
     assert not CompiledConv2d.supports(nn.Conv2d(64, 64, 3, padding=1))
     (record,) = caplog.records
-    assert "PyTorch's convolutions take its place" in record.getMessage() and "\n" not in record.getMessage()
+    assert "PyTorch's slower convolutions are used" in record.getMessage() and "\n" not in record.getMessage()
 
 
 @needs_compiler
@@ -367,7 +367,7 @@ def test_numbers_on_the_command_line(kind, good, bad):
 
 @pytest.mark.parametrize("flags", [("--mem_every", 0), ("--top", -1)])
 def test_a_wrong_number_is_one_sentence(flags, evaluate, tmp_path):
-    assert_refused(evaluate(*flags), flags[0], "is no whole number from 1 on")
+    assert_refused(evaluate(*flags), flags[0], "is not an integer >= 1")
 
 
 def test_a_reader_that_has_gone_ends_a_command_without_a_word():

@@ -340,7 +340,7 @@ def test_a_failed_run_ends_torchruns_report_with_its_sentence(train, tmp_path):
     result = train(0, "run", "--from_scratch", *SMALL, "--static_root", tmp_path / "nowhere", processes=2)
     assert result.returncode != 0
     report = result.stderr[result.stderr.index("Root Cause") :]
-    assert f"error: {tmp_path / 'nowhere'} is no folder; check --static_root" in report
+    assert f"error: {tmp_path / 'nowhere'} is not a folder; check --static_root" in report
     assert "FutureWarning" not in result.stderr and "deprecated" not in result.stderr
 
 
@@ -550,7 +550,7 @@ def test_wrong_input_is_refused(train, inline, tmp_path):
         (("--warm_up", 5, 3), "--warm_up 5 3"),
         (("--log_every", 0), "--log_every"),
         (("--crop_size", 60), "--crop_size 60"),
-        (("--frames", 6), "6 is no odd number"),
+        (("--frames", 6), "6 is not an odd number"),
         (("--workers", -1), "--workers"),
     ):
         assert_refused(train(0, "other", *scratch, *flags), mentioned)

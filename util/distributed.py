@@ -1,4 +1,4 @@
-"""The processes of a run: one process, or several processes under ``torchrun``."""
+"""The processes of a run: one, or several under ``torchrun``."""
 
 import contextlib
 import datetime
@@ -19,7 +19,7 @@ def available_cores() -> int:
 
 
 class Processes:
-    """The processes of a run, as ``torchrun`` describes them in the environment; without it, one process of rank 0.
+    """The processes of a run, as ``torchrun`` sets them in the environment; without it, one process of rank 0.
 
     Args:
         backend: the backend of torch.distributed; ``gloo`` works on every machine, ``nccl`` reduces on GPUs.
@@ -35,7 +35,7 @@ class Processes:
         self.rank = int(os.environ.get("RANK", 0))
         self.count = int(os.environ.get("WORLD_SIZE", 1))
         if self.count > 1 and "OMP_NUM_THREADS" not in os.environ:
-            # Each process would take all cores of its machine, and wait for the others most of the time.
+            # By default each process would use all cores of its machine, so the processes would slow each other down.
             beside = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
             torch.set_num_threads(max(1, available_cores() // beside))
         if self.count > 1 and not torch.distributed.is_initialized():
@@ -45,17 +45,17 @@ class Processes:
     def local_rank() -> int:
         """The number of this process on its machine, which is also the number of its GPU.
 
-        The environment gives this number, so no group of processes is needed.
+        It comes from the environment, so it needs no process group.
         """
         return int(os.environ.get("LOCAL_RANK", 0))
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the process that prints and writes for all processes."""
+        """Whether this is the process that prints and writes for all."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Wait until every process has called this method."""
+        """Wait until all processes have called this method."""
         if self.count > 1:
             torch.distributed.barrier()
 
@@ -107,6 +107,6 @@ class Processes:
             ) from None
 
     def close(self) -> None:
-        """Leave the group of processes."""
+        """Leave the process group."""
         if self.count > 1:
             torch.distributed.destroy_process_group()

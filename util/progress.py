@@ -1,4 +1,4 @@
-"""The progress of work that lasts."""
+"""Progress bars for long work."""
 
 import sys
 
@@ -6,7 +6,7 @@ import progressbar
 
 
 def progress_bar(total: int, done: int = 0) -> progressbar.ProgressBar | None:
-    """Return a bar for work that prints lines of its own; None where stderr is no terminal.
+    """Return a progress bar for work that also prints lines; None if stderr is not a terminal.
 
     Args:
         total: the number of steps.
