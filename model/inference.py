@@ -88,7 +88,7 @@ class InferenceCore:
     def step(
         self, image: Tensor, mask: Tensor | None = None, *, absent: Collection[int] = (), last: bool = False
     ) -> Tensor:
-        """Segment the next frame, and add the objects of ``mask`` to the memory.
+        """Segment the next frame, and start to track the objects of ``mask``.
 
         At a frame with a mask the known objects are segmented first. Then the mask overrides the prediction at all its
         object pixels. For new objects this frame is F, the first frame. Known objects without a pixel in the mask keep

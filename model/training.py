@@ -65,7 +65,7 @@ class ClipTrainer(nn.Module):
         """
         length = frames.shape[1]
         if length < 3 or length % 2 == 0:
-            raise ValueError(f"clips have an odd number >= 3 of frames, not {length}")
+            raise ValueError(f"the number of frames of a clip is odd and >= 3, not {length}")
         clip = _Clip(self, frames, masks, perturbed, selector, hard_fraction)
         if length == 3:
             clip.train_static()

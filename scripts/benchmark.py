@@ -42,18 +42,14 @@ def parse_arguments() -> argparse.Namespace:
     command.set_defaults(run=measure_engines)
     _add_video_arguments(command)
     command.add_argument("--objects", type=positive, nargs="+", default=[1, 2, 5], help="default 1 2 5")
-    command.add_argument(
-        "--frames", type=positive, default=12, help="frames per repetition, a multiple of θ; default 12"
-    )
+    command.add_argument("--frames", type=positive, default=12, help="per repetition, a multiple of θ; default 12")
     command.add_argument("--repetitions", type=positive, default=5, help="default 5")
 
     command = commands.add_parser("length", help="time and memory of 2F+L+RDE and STM over the length of a video")
     command.set_defaults(run=measure_lengths)
     _add_video_arguments(command)
     command.add_argument("--objects", type=positive, default=1, help="default 1")
-    command.add_argument(
-        "--frames", type=positive, default=24, help="frames of the synthetic video; a folder is used completely"
-    )
+    command.add_argument("--frames", type=positive, default=24, help="of the synthetic video; default 24")
     command.add_argument("--times", type=positive, nargs="+", default=[1, 10, 20], help="default 1 10 20")
 
     command = commands.add_parser("training", help="time and memory of a training step, with and without --recompute")
@@ -66,9 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     command = commands.add_parser("loaders", help="samples per second and core of each stage's data set")
     command.set_defaults(run=measure_loaders)
     add_data_arguments(command)  # synthetic data by default
-    command.add_argument(
-        "--size", type=frame_size, default=(480, 854), help="size of the synthetic data; default 854x480"
-    )
+    command.add_argument("--size", type=frame_size, default=(480, 854), help="of the synthetic data; default 854x480")
     command.add_argument("--crop_size", type=positive, default=384, help="default 384")
     command.add_argument("--samples", type=positive, default=64, help="number of timed samples; default 64")
 
@@ -89,9 +83,7 @@ def _add_video_arguments(parser: argparse.ArgumentParser) -> None:
     _add_network_arguments(parser)
     parser.add_argument("--size", type=frame_size, default=(480, 854), help="width x height; default 854x480")
     parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="frames between updates; default 3")
-    parser.add_argument(
-        "--video", type=Path, metavar="FOLDER", help="folder of frames; default: synthetic moving discs"
-    )
+    parser.add_argument("--video", type=Path, metavar="FOLDER", help="frames; default: synthetic moving discs")
     parser.add_argument("--mask", type=Path, metavar="PNG", help="mask of the first frame of --video")
 
 

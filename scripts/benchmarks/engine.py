@@ -230,7 +230,7 @@ def engine_memory(arguments: argparse.Namespace, engine: str, objects: int) -> M
 def measure_engines(arguments: argparse.Namespace) -> None:
     """The command ``engine``."""
     if arguments.frames % arguments.mem_every:
-        raise InputError(f"--frames {arguments.frames} is no multiple of --mem_every {arguments.mem_every}")
+        raise InputError(f"--frames {arguments.frames} is not a multiple of --mem_every {arguments.mem_every}")
     device = prepare(arguments)
     clip = Clip(arguments, max(arguments.objects))
     network = make_network(arguments, device)
