@@ -10,7 +10,7 @@ from util.errors import InputError
 
 VOID = 255  # the id of pixels that belong to no object in the masks of DAVIS 2017
 
-# The name of a split for users -> the folder that holds the split, and the name of the file that lists its videos.
+# The name of a split on command lines -> its folder, and the name of the file that lists its videos.
 _SPLITS = {"train": ("trainval", "train"), "val": ("trainval", "val"), "testdev": ("test-dev", "test-dev")}
 
 
@@ -47,12 +47,11 @@ class DAVIS:
     Args:
         root: the folder that holds ``trainval/`` and ``test-dev/``. It may also be one of these two, which hold
             ``JPEGImages/480p``, ``Annotations/480p`` and ``ImageSets``.
-        year: 2017, or 2016 for the single-object benchmark. For 2016 all objects of a video are merged into one.
+        year: 2017, or 2016 for the single-object benchmark, which merges all objects of a video into one.
         split: ``train``, ``val`` or ``testdev``.
 
     Raises:
-        InputError: there is no such year or split, or the file that lists the videos of the split is missing. The
-            message names the file.
+        InputError: the year or split is unknown, or the file that lists the videos of the split is missing.
     """
 
     root: Path
@@ -79,7 +78,7 @@ class DAVIS:
 
     @property
     def has_ground_truth(self) -> bool:
-        """Whether every frame has a mask. In the split ``testdev`` only the first frame of a video has one."""
+        """Whether every frame has a mask. In ``testdev`` only the first frame of a video has one."""
         return self.split != "testdev"
 
     def videos(self, chosen: Sequence[str] | None = None) -> list[Video]:

@@ -80,7 +80,7 @@ def run(
     """Segment and score the videos with one bank and θ; finished results of an earlier run are read."""
     names = [video.name for video in videos]
     described = {"year": davis.year, "videos": names, **asdict(settings), "amp": arguments.amp}
-    output.claim(arguments.model, davis.root, processes, **described)
+    output.check_settings(arguments.model, davis.root, processes, **described)
     speed = evaluate(network, videos, output, settings, processes)
     if processes.is_main and not (output.path / "global_results-val.csv").is_file():
         merged = davis.year == 2016

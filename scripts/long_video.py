@@ -238,8 +238,8 @@ def main() -> None:
     check_scorable([clip], davis.annotations, progress=processes.is_main)
     output = OutputFolder(arguments.output)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    claimed = {"video": arguments.video, "year": davis.year, "top_k": arguments.top, "amp": arguments.amp}
-    output.claim(arguments.model, arguments.davis_path, processes, **claimed, device=where)
+    compared = {"video": arguments.video, "year": davis.year, "top_k": arguments.top, "amp": arguments.amp}
+    output.check_settings(arguments.model, arguments.davis_path, processes, **compared, device=where)
 
     runs = []
     for each, times in itertools.product(settings, [None] if arguments.forward else arguments.times):

@@ -50,7 +50,7 @@ from util.evaluation.arguments import (
 )
 from util.evaluation.pictures import overlay
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
-from util.files import atomic_path, claim, read_json, sha256
+from util.files import atomic_path, check_settings, read_json, sha256
 from util.progress import frames_bar
 
 AnyVideo = Video | VideoFile
@@ -121,7 +121,7 @@ class Run:
     def __init__(self, output: Path, masks: Path, settings: dict[str, object]) -> None:
         self._note, self._segmented = note_of(output), output / ".segmented.json"
         self.masks = masks
-        names = " and ".join(difference.name for difference in claim(self._note, settings))
+        names = " and ".join(difference.name for difference in check_settings(self._note, settings))
         if names:
             raise InputError(
                 f"{output} holds the masks of a stopped run with another {names}; choose another --output or delete it"

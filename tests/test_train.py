@@ -102,6 +102,7 @@ def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes, late
     panels = EventAccumulator(str(tmp_path / "s0" / "log")).Reload().Images("predicted (above) and true masks")
     assert len(panels) == 4 and (panels[0].height, panels[0].width) == (128, 192)
     config = json.loads((tmp_path / "s0" / "config.json").read_text())
+    assert config["recipe"].keys() == {"iterations", "batch_size", "lr", "steps", "warm_up"}  # as in older runs
     assert config["recipe"]["batch_size"] == 4 and config["network"]["value_channels"] == 32
     assert config["losses"].items() >= PAPER.items()
 
@@ -339,7 +340,7 @@ def test_a_failed_run_ends_torchruns_report_with_its_sentence(train, tmp_path):
     result = train(0, "run", "--from_scratch", *SMALL, "--static_root", tmp_path / "nowhere", processes=2)
     assert result.returncode != 0
     report = result.stderr[result.stderr.index("Root Cause") :]
-    assert f"error: {tmp_path / 'nowhere'} is no folder; check --static_root" in report
+    assert f"error: {tmp_path / 'nowhere'} is not a folder; check --static_root" in report
     assert "FutureWarning" not in result.stderr and "deprecated" not in result.stderr
 
 
@@ -551,7 +552,7 @@ def test_wrong_input_is_refused(train, inline, tmp_path):
         (("--warm_up", 5, 3), "--warm_up 5 3"),
         (("--log_every", 0), "--log_every"),
         (("--crop_size", 60), "--crop_size 60"),
-        (("--frames", 6), "6 is no odd number"),
+        (("--frames", 6), "6 is not an odd number"),
         (("--workers", -1), "--workers"),
     ):
         assert_refused(train(0, "other", *scratch, *flags), mentioned)
@@ -590,11 +591,11 @@ def test_imagenet_weights_start_both_encoders(monkeypatch):
 
 
 def test_the_recipes_are_the_papers():
-    rows = {stage: (r.iterations, r.batch_size, r.lr, r.steps, r.warm_up) for stage, r in RECIPES.items()}
+    rows = {stage: (r.iterations, r.batch_size, r.lr, r.lr_steps, r.warm_up) for stage, r in RECIPES.items()}
     assert rows == {
         0: (75_000, 64, 2e-5, (37_500,), (5_000, 17_500)),
         1: (500_000, 8, 1e-5, (400_000,), (20_000, 70_000)),
         2: (75_000, 16, 2e-5, (62_500,), (5_000, 17_500)),
         3: (150_000, 8, 2e-5, (125_000,), (20_000, 70_000)),
     }
-    assert RECIPES[0].scaled(150).steps == (75,)
+    assert RECIPES[0].scaled(150).lr_steps == (75,)

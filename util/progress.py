@@ -1,4 +1,4 @@
-"""The progress of work that lasts."""
+"""Progress bars for long work."""
 
 import sys
 
@@ -8,7 +8,7 @@ LINE_EVERY = 30.0  # seconds between two lines where there is no terminal
 
 
 def training_bar(total: int, done: int) -> progressbar.ProgressBar | None:
-    """Return a bar for a training, which prints lines of its own; None where stderr is no terminal.
+    """Return a progress bar for a training, which also prints lines; None if stderr is not a terminal.
 
     Args:
         total: the number of iterations.

@@ -15,7 +15,7 @@ from util.device import device_name
 from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
-from util.files import atomic_path, claim, read_json, sha256
+from util.files import atomic_path, check_settings, read_json, sha256
 from util.progress import frames_bar
 
 _REMEDY = "delete it and run the evaluation again"
@@ -27,7 +27,7 @@ class OutputFolder:
     The folder of a video appears when all masks of the video are written.
 
     Args:
-        path: the folder; `claim` makes it.
+        path: the folder; `check_settings` makes it.
         masks: the name of the subfolder for the folders of the videos; by default ``path`` itself holds them.
 
     Attributes:
@@ -42,7 +42,7 @@ class OutputFolder:
         self.records = path / ".records"
         self._weights = ""  # the name of the checkpoint
 
-    def claim(self, model: Path, data: Path, processes: Processes, **settings: object) -> None:
+    def check_settings(self, model: Path, data: Path, processes: Processes, **settings: object) -> None:
         """Make this the folder for the results of one model, on one folder of data, with one set of settings.
 
         Every process has to call this method.
@@ -60,9 +60,9 @@ class OutputFolder:
         self._weights = model.name
         settings = {"model": sha256(model), "data": str(data.resolve()), **settings}
         if processes.is_main:
-            claim(self._note, settings)  # writes the note where there is none
+            check_settings(self._note, settings)  # writes the note where there is none
         processes.wait()
-        differences = claim(self._note, settings)
+        differences = check_settings(self._note, settings)
         if differences:
             names = " and ".join(difference.name for difference in differences)
             raise InputError(
@@ -70,7 +70,7 @@ class OutputFolder:
             )
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the results were made with, by the names that `claim` wrote.
+        """The settings that the results were made with, by the names that `check_settings` wrote.
 
         Raises:
             InputError: the folder holds no settings, or they cannot be read.

@@ -44,7 +44,7 @@ def segment_videos(
     network = chosen_network(arguments, device)
     settings.check(network)
     described = {**protocol.settings, **asdict(settings), "amp": arguments.amp}
-    output.claim(arguments.model, protocol.data, processes, **described)
+    output.check_settings(arguments.model, protocol.data, processes, **described)
     with enough_memory(MEMORY_REMEDY):
         speed = evaluate(network, protocol.videos, output, settings, processes)
     memory = peak_memory(device)
