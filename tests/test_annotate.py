@@ -23,7 +23,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from annotation import grabcut
+from annotation import cuts
 from annotation.errors import Refused
 from annotation.exports import PARTS, Export
 from annotation.frames import open_file, open_folder
@@ -196,7 +196,7 @@ ROUTES = [
     *(("GET", path) for path in ("", "page/main.js", "page/style.css", "api/state", "api/events")),
     *(("GET", f"api/{kind}/0") for kind in ("frames", "thumbnails", "masks")),
     *((method, f"api/masks/0?width={SIZE[1]}&height={SIZE[0]}") for method in ("PUT", "DELETE")),
-    *(("POST", f"api/{path}") for path in ("objects", "grabcut/0", "propagation", "export")),
+    *(("POST", f"api/{path}") for path in ("objects", "cut/0", "propagation", "export")),
     *(("DELETE", f"api/{path}") for path in ("objects/1", "propagation", "export")),
     ("PATCH", "api/objects/1"),
 ]
@@ -327,26 +327,46 @@ def test_frames_and_thumbnails(shared, clip):
     assert np.abs(np.asarray(thumbnail, int) - np.asarray(frame)).mean() < 10
 
 
-def test_grabcut_by_request(shared, clip):
+def test_cuts_by_request(shared, clip):
     truth = clip[1][0] == 1
     (y0, y1), (x0, x1) = (np.flatnonzero(truth.any(axis))[[0, -1]].tolist() for axis in (1, 0))
-    scribbles = np.zeros(SIZE, np.uint8)
-    scribbles[(y0 + y1) // 2, x0 + 3 : x1 - 3] = grabcut.INSIDE
-    scribbles[:2] = scribbles[:, :2] = grabcut.OUTSIDE
     raw = {"Content_Type": "application/octet-stream"}
-    path = f"api/grabcut/0?width={SIZE[1]}&height={SIZE[0]}"
-    for response, content in (
-        shared.request("POST", "api/grabcut/0", {"box": [x0 - 2, y0 - 2, x1 + 3, y1 + 3]}),
-        shared.request("POST", path, scribbles.tobytes(), **raw),
-    ):
+    path = f"api/cut/0?width={SIZE[1]}&height={SIZE[0]}"
+
+    def cut(body: object, **headers: str) -> np.ndarray:
+        response, content = shared.request("POST", path if isinstance(body, bytes) else "api/cut/0", body, **headers)
         assert response.status == 200, content
         mask = np.frombuffer(content, np.uint8).reshape(SIZE)
-        assert set(np.unique(mask)) == {0, 1}
-        assert (truth & (mask > 0)).sum() / (truth | (mask > 0)).sum() > 0.6
+        assert set(np.unique(mask)) <= {0, 1}
+        return mask > 0
+
+    def overlap(mask: np.ndarray) -> float:
+        return (truth & mask).sum() / (truth | mask).sum()
+
+    assert overlap(cut({"box": [x0 - 2, y0 - 2, x1 + 3, y1 + 3]})) > 0.8
+    marks = np.zeros(SIZE, np.uint8)
+    marks[(y0 + y1) // 2, (x0 + x1) // 2] = cuts.INSIDE
+    assert cut(marks.tobytes(), **raw)[truth].mean() > 0.9
+
+    # From a mask that lacks the object's right half, and has a piece elsewhere, which a stroke leaves alone.
+    mask = truth.copy()
+    mask[:, (x0 + x1) // 2 :] = False
+    mask[-6:, -12:] = True
+    marks = np.where(mask, cuts.MASK, 0).astype(np.uint8)
+    marks[(y0 + y1) // 2, x1 - 4] |= cuts.INSIDE
+    result = cut(marks.tobytes(), **raw)
+    assert result[-6:, -12:].all()
+    result[-6:, -12:] = False
+    assert overlap(result) > overlap(mask) and result[truth].mean() > 0.9
+    marks = np.where(mask, cuts.MASK, 0).astype(np.uint8)
+    marks[-3, -6] |= cuts.OUTSIDE
+    result = cut(marks.tobytes(), **raw)
+    assert not result[-6:, -12:].any() and np.array_equal(result[:, : (x0 + x1) // 2], mask[:, : (x0 + x1) // 2])
+
     for box in ([0, 0, 80, 48], [5, 5, 6, 6], [1, 2, 3], ["a", 0, 9, 9], [0, 0, 1e99, 9], None):
-        assert "box" in shared.refused(400, "POST", "api/grabcut/0", {"box": box})
-    for wrong in (bytes(PIXELS), bytes([1]) * PIXELS, bytes([3]) * PIXELS):
-        assert "scribble" in shared.refused(400, "POST", path, wrong, **raw)
+        assert "box" in shared.refused(400, "POST", "api/cut/0", {"box": box})
+    assert "no pixel is marked" in shared.refused(400, "POST", path, bytes([cuts.MASK]) * PIXELS, **raw)
+    assert "sum of bits" in shared.refused(400, "POST", path, bytes([64]) * PIXELS, **raw)
     assert "80×48" in shared.refused(400, "POST", path, b"123", **raw)
 
 

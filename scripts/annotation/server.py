@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from annotation import grabcut
+from annotation.cuts import Cutter
 from annotation.errors import Refused
 from annotation.exports import PARTS, Export
 from annotation.frames import Frames
@@ -131,6 +131,7 @@ class Server:
         self._notes = notes
         self._size = project.frames.video.size
         self._most_bytes = self._size[0] * self._size[1] + BODY_MARGIN
+        self._cutter = Cutter(project.frames.video, network, settings.size)
         self._cutting = asyncio.Lock()
         # The names of the files are fixed before the first request, so that no request can name another file.
         self._page = {path.name: path for path in sorted(PAGE.glob("*")) if path.suffix in PAGE_TYPES}
@@ -151,7 +152,7 @@ class Server:
             ("POST", "api/objects", self._add_object),
             ("PATCH", f"api/objects/{number}", self._change_object),
             ("DELETE", f"api/objects/{number}", self._delete_object),
-            ("POST", f"api/grabcut/{number}", self._grabcut),
+            ("POST", f"api/cut/{number}", self._cut),
             ("POST", "api/propagation", self._propagate),
             ("DELETE", "api/propagation", self._stop_propagation),
             ("POST", "api/export", self._export),
@@ -260,17 +261,17 @@ class Server:
             job.passed(number)
         self._project.end_deletion()
 
-    async def _grabcut(self, request: web.Request) -> web.Response:
+    async def _cut(self, request: web.Request) -> web.Response:
         number = self._number(request)
         if request.content_type == "application/json":
             box = (await _read_json(request)).get("box")
             if not (isinstance(box, list) and len(box) == 4 and all(_is_number(edge) for edge in box)):
                 raise Refused(400, "a box has four numbers: left, upper, right and lower edge")
-            cut, marks = grabcut.from_box, box
+            cut = functools.partial(self._cutter.box, number, box)
         else:
-            cut, marks = grabcut.from_scribbles, await self._raw(request)
-        async with self._cutting:  # one at a time, because each takes all cores
-            mask = await asyncio.to_thread(lambda: cut(self._project.frames.video.read_frame(number), marks))
+            cut = functools.partial(self._cutter.strokes, number, await self._raw(request))
+        async with self._cutting:
+            mask = await asyncio.to_thread(cut)
         return web.Response(body=mask.tobytes(), content_type="application/octet-stream")
 
     async def _propagate(self, request: web.Request) -> web.Response:

@@ -69,13 +69,12 @@ export const deleteObject = (id) => request("DELETE", `objects/${id}`);
 
 const bytes = async (response) => new Uint8Array(await (await response).arrayBuffer());
 
-/** GrabCut with a box (left, top, right, bottom; whole pixels). Returns 1 for each pixel of the object, else 0. */
-export const grabcutBox = (number, box, signal) =>
-  bytes(request("POST", `grabcut/${number}`, { json: { box }, signal }));
+/** Find the object in a box (left, top, right, bottom; whole pixels). Returns 1 for each pixel of the object, else 0. */
+export const cutBox = (number, box, signal) => bytes(request("POST", `cut/${number}`, { json: { box }, signal }));
 
-/** GrabCut with marked pixels (1 surely object, 2 surely not, 0 unknown). Returns as `grabcutBox`. */
-export const grabcutMarks = (number, marks, { width, height }, signal) =>
-  bytes(request("POST", `grabcut/${number}?width=${width}&height=${height}`, { body: marks, signal }));
+/** Change the mask of an object as strokes say. `marks`: see cuts.js. Returns as `cutBox`. */
+export const cutMarks = (number, marks, { width, height }, signal) =>
+  bytes(request("POST", `cut/${number}?width=${width}&height=${height}`, { body: marks, signal }));
 
 /** Start to propagate the mask of a frame. `direction`: forward, backward or both; `until`: end or annotation. */
 export const propagate = (frame, direction, until) =>

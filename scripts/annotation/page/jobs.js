@@ -21,6 +21,7 @@ const TITLES = {
 export class Jobs {
   #wantsToFollow = true;
   #propagated = 0; // frames since the propagation began
+  #isStarting = false;
 
   /**
    * @param store the project.
@@ -47,17 +48,32 @@ export class Jobs {
     }
   }
 
-  /** Let the network carry the mask on the canvas through the video. */
-  async propagate(direction) {
+  /**
+   * Let the network carry the mask on the canvas through the video.
+   * @param direction forward, backward or both.
+   * @param finish finishes what the tools have begun; see `Tools.finish`.
+   */
+  async propagate(direction, finish) {
     if (this.store.job) return this.notices.say(BUSY);
-    const number = this.store.position;
-    if (this.store.kind(number) === "none") {
-      return this.notices.say(`Frame ${number} has no mask. Paint an object first, then propagate.`);
+    if (this.#isStarting) return;
+    this.#isStarting = true;
+    try {
+      await this.#start(direction, this.store.position, finish);
+    } catch (error) {
+      this.store.emit("error", error);
     }
-    await this.#ask(async () => {
-      await this.shown.masks.idle();
-      await api.propagate(number, direction, element("until").value);
-    });
+    this.#isStarting = false;
+  }
+
+  async #start(direction, number, finish) {
+    if (!(await finish())) {
+      return this.notices.say("The polygon has fewer than three corners. Add corners, or drop it with Escape.");
+    }
+    if (this.store.kind(number) === "none") {
+      return this.notices.say(`Frame ${number} has no mask. Mark an object first, then propagate.`);
+    }
+    await this.shown.masks.idle();
+    await api.propagate(number, direction, element("until").value);
   }
 
   /** Stop the work; nothing is lost that is written. */
@@ -103,7 +119,9 @@ export class Jobs {
       element("stop").hidden = job.kind === "deletion";
     } else if (before?.kind === "propagation" && this.#propagated) {
       const frames = this.#propagated === 1 ? "1 frame" : `${this.#propagated} frames`;
-      this.notices.say(`The network has propagated ${frames}.`);
+      const [uncertain] = this.store.uncertainFrames();
+      const next = uncertain === undefined ? "" : ` Press U to check frame ${uncertain}, an uncertain one.`;
+      this.notices.say(`The network has propagated ${frames}.${next}`);
     }
   }
 
