@@ -722,12 +722,13 @@ def test_at_most_255_objects(tmp_path):
 
 
 def test_frames_of_any_format_are_shown_as_the_network_sees_them(tmp_path):
-    """Also a JPEG that a camera has marked as turned, and a PNG by the name of a JPEG."""
+    """Also a JPEG that a camera has marked as turned, which is shown upright, and a PNG by the name of a JPEG."""
     write_clip(tmp_path / "clip", 1, ".png")
     image = Image.open(tmp_path / "clip/00000.png")
     exif = Image.Exif()
     exif[0x0112] = 6
-    image.save(tmp_path / "clip/00001.jpg", exif=exif, quality=95)
+    lying = image.transpose(Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / "clip/00001.jpg", exif=exif, quality=95)
     image.save(tmp_path / "clip/00002.jpg", "PNG")
     frames = open_folder(tmp_path / "clip")
     for number in range(3):

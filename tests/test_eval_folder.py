@@ -229,9 +229,10 @@ def _truth_of_another_size(root):
     return root / "truth/late/00005.png", "30×20", "80×48"
 
 
-def _coloured_mask(root):
-    Image.new("RGB", (80, 48), "red").save(root / "masks/late/00000.png")
-    return root / "masks/late/00000.png", "palette"
+def _soft_mask(root):
+    path = root / "masks/late/00000.png"
+    Image.fromarray(read_mask(path) * 50).resize((160, 96)).resize((80, 48), Image.Resampling.BICUBIC).save(path)
+    return path, "soft edges", "convert_mask.py"
 
 
 def _empty_mask(root):
@@ -274,7 +275,7 @@ def _a_name_that_is_taken(root):
         _truth_without_frame,
         _mask_of_another_size,
         _truth_of_another_size,
-        _coloured_mask,
+        _soft_mask,
         _empty_mask,
         _two_frames_in_one,
         _no_truth,

@@ -11,7 +11,8 @@ from PIL import Image
 
 import plain
 from conftest import assert_refused, draw_clip, tensors
-from dataset.images import davis_palette, read_image, read_mask, write_mask
+from dataset.colours import colour_table
+from dataset.images import read_image, read_mask, write_mask
 from dataset.video_file import EndOfVideo, VideoFile, video_writer
 from util.evaluation.stream import EngineSettings, segment
 
@@ -88,7 +89,7 @@ def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inl
     overlay = VideoFile(output / "overlay.mp4")
     assert overlay.announced == LENGTH and overlay.fps == pytest.approx(12.5)
     drawn = overlay.read_frame(0)
-    colour = np.frombuffer(davis_palette(), np.uint8).reshape(-1, 3)[1]
+    colour = np.frombuffer(colour_table(), np.uint8).reshape(-1, 3)[1]
     inside = cv2.erode((from_file["00000"] == 1).astype(np.uint8), np.ones((9, 9))) > 0
     expected = read_image(clip / "frames/8.png")[inside].mean(0) / 2 + colour / 2
     assert np.abs(drawn[inside].mean(0) - expected).max() < 25

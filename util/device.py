@@ -35,6 +35,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """The name of a device for readers of figures: the GPU's model, or ``cpu``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
 def training_layout(device: torch.device, dtype: torch.dtype | None) -> torch.memory_format:
     """The memory format of tensors in training: channels last, except in fp32 on CPUs.
 

@@ -247,7 +247,12 @@ class FolderProtocol(Protocol):
             if truth:
                 frames = {number: _predicted(video, number) for number in video.results if number in truth}
                 named = {video.frame_name(number): ids for number, ids in frames.items() if ids}
-                plans.append(ScoringPlan(self.truth / video.name, sorted(video.entries), named))
+                masks = {video.frame_name(number): path for number, path in truth.items()}
+                plans.append(
+                    ScoringPlan(
+                        self.truth / video.name, sorted(video.entries), named, masks=masks, read=video.read_mask
+                    )
+                )
         if self.truth and not any(plan.frames for plan in plans):
             raise InputError(
                 f"no mask in {self.truth} can be scored: each is a given mask, comes before its objects or belongs to "
