@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -196,7 +198,7 @@ ROUTES = [
     *(("GET", path) for path in ("", "page/main.js", "page/style.css", "api/state", "api/events")),
     *(("GET", f"api/{kind}/0") for kind in ("frames", "thumbnails", "masks")),
     *((method, f"api/masks/0?width={SIZE[1]}&height={SIZE[0]}") for method in ("PUT", "DELETE")),
-    *(("POST", f"api/{path}") for path in ("objects", "cut/0", "propagation", "export")),
+    *(("POST", f"api/{path}") for path in ("objects", "cut/0", "propagation", "export", "import", "import/0")),
     *(("DELETE", f"api/{path}") for path in ("objects/1", "propagation", "export")),
     ("PATCH", "api/objects/1"),
 ]
@@ -301,7 +303,7 @@ def test_two_pages_at_once(shared, clip):
 
 
 def test_objects(shared):
-    assert shared.state()["objects"][0] == {"id": 1, "name": "object 1", "colour": "#800000", "visible": True}
+    assert shared.state()["objects"][0] == {"id": 1, "name": "object 1", "colour": "#ff00f0", "visible": True}
     changed = shared.json("PATCH", "api/objects/1", {"colour": "#00FFaa", "visible": False})
     assert changed == {"id": 1, "name": "object 1", "colour": "#00ffaa", "visible": False}
     for wish in ({"name": " "}, {"name": "x" * 61}, {"name": 3}, {"name": "a\0b"}, {"colour": "red"}, {"visible": 1}):
@@ -312,7 +314,7 @@ def test_objects(shared):
     assert "no object 9" in shared.refused(404, "DELETE", "api/objects/9")
     note = json.loads((shared.output / "project.json").read_text())
     assert note["objects"][0] == changed and len(note["objects"]) == 2
-    shared.json("PATCH", "api/objects/1", {"colour": "#800000", "visible": True})
+    shared.json("PATCH", "api/objects/1", {"colour": "#ff00f0", "visible": True})
 
 
 def test_frames_and_thumbnails(shared, clip):
@@ -368,6 +370,50 @@ def test_cuts_by_request(shared, clip):
     assert "no pixel is marked" in shared.refused(400, "POST", path, bytes([cuts.MASK]) * PIXELS, **raw)
     assert "sum of bits" in shared.refused(400, "POST", path, bytes([64]) * PIXELS, **raw)
     assert "80×48" in shared.refused(400, "POST", path, b"123", **raw)
+
+
+def test_masks_are_imported(shared, clip):
+    """One for a frame, and several by their names, in the forms that all scripts read."""
+
+    def send(path: str, files: dict[str, bytes], status: int = 200) -> dict[str, Any]:
+        body = io.BytesIO()
+        for name, content in files.items():
+            body.write(f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode())
+            body.write(content + b"\r\n")
+        body.write(b"--x--\r\n")
+        headers = {"Content_Type": "multipart/form-data; boundary=x"}
+        return shared.json("POST", path, body.getvalue(), status=status, **headers)
+
+    def png(image: np.ndarray) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        return file.getvalue()
+
+    ids = clip[1]
+    answer = send("api/import/7", {"of gimp.png": png(np.where(ids[7] == 1, 255, 0).astype(np.uint8))})
+    assert answer["frames"] == [7] and "of gimp.png: 1 object" in answer["sentences"][0]
+    assert np.array_equal(shared.mask(7)[0], ids[7] == 1) and shared.mask(7)[1] == "annotated"
+
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
+    answer = send("api/import", {f"clip/{n:05d}.png": png(colours[ids[n]]) for n in (8, 9)} | {".DS_Store": b"x"})
+    assert answer["frames"] == [8, 9]
+    for number in (8, 9):
+        assert np.array_equal(shared.mask(number)[0], ids[number])
+
+    before = shared.state()
+    for path, files, *mentioned in (
+        ("api/import/7", {"wide.png": png(np.zeros((8, 8), np.uint8))}, "wide.png", "8×8"),
+        ("api/import/7", {"text.png": b"no image"}, "text.png", "cannot be decoded"),
+        ("api/import", {"00003.png": png(ids[3]), "00900.png": png(ids[3])}, "00900.png"),
+        ("api/import", {}, "missing"),
+        ("api/import/7", {"a.png": png(ids[3]), "b.png": png(ids[3])}, "one file"),
+    ):
+        error = send(path, files, status=400)["error"]
+        assert all(text in error for text in mentioned) and "/tmp" not in error, error
+    assert "missing" in shared.refused(400, "POST", "api/import", {})
+    assert shared.state() == before
+    for number in (7, 8, 9):
+        shared.json("DELETE", f"api/masks/{number}", If_Match=shared.mask(number)[2])
 
 
 def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
@@ -553,7 +599,7 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
     server.put(1, np.zeros(SIZE))
     server.put(3, known[3])
     server.put(9, known[9])
-    everything = {"masks": True, "overlay": True, "davis": True}
+    everything = {part: True for part in PARTS}
     assert "2, 4 to 8 have no mask" in server.refused(400, "POST", "api/export", everything)
     assert "nothing is chosen" in server.refused(400, "POST", "api/export", {"masks": False})
     server.run(lambda: server.propagate(3, "forward", "annotation"))
@@ -566,10 +612,11 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
             notice = next(event for event in events if event["type"] == "notice")
         (server.output / "export/masks/of an older export").touch()
     export = server.output / "export"
-    assert notice["paths"] == [str(export / name) for name in ("masks", "overlay.mp4", "DAVIS")]
+    names = ["masks", "overlay.mp4", "DAVIS", "cutout", "matte.mp4", "export.zip"]
+    assert notice["paths"] == [str(export / name) for name in names]
     first = next(number for number in range(1, 4) if expected[number].any())
     assert f"frames {first} to 9" in notice["text"] and "new ids (2 → 1, 3 → 2)" in notice["text"]
-    assert sorted(path.name for path in export.iterdir()) == ["DAVIS", "masks", "overlay.mp4"]
+    assert sorted(path.name for path in export.iterdir()) == sorted(names)
 
     (export / "masks/of an older export").unlink()
     assert sorted(path.name for path in (export / "masks").iterdir()) == [f"{t:05d}.png" for t in range(1, 10)]
@@ -582,6 +629,24 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
         frame = read_image(server.output / f"frames/{number:05d}.jpg")
         drawn = overlay(frame, expected[number], palette).astype(int)
         assert np.abs(video.read_frame(number) - drawn).mean() < 12, number
+
+    matte = VideoFile(export / "matte.mp4")
+    for number in range(12):
+        cutout = export / f"cutout/{number:05d}.png"
+        assert cutout.is_file() == (1 <= number <= 9)
+        if cutout.is_file():
+            pixels, frame = np.array(Image.open(cutout)), read_image(server.output / f"frames/{number:05d}.jpg")
+            assert np.array_equal(pixels[:, :, 3], np.where(expected[number] > 0, 255, 0))
+            assert np.array_equal(pixels[:, :, :3], np.where(expected[number][:, :, None] > 0, frame, 0))
+        assert np.abs(matte.read_frame(number)[:, :, 0].astype(int) - 255 * (expected[number] > 0)).mean() < 8
+    response, content = server.request("GET", "api/export.zip")
+    assert response.headers["Content-Disposition"] == 'attachment; filename="my_clip.zip"'
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.testzip() is None
+        assert archive.read("masks/00003.png") == (export / "masks/00003.png").read_bytes()
+        files = {str(path.relative_to(export)) for path in export.rglob("*") if path.is_file()}
+        assert set(archive.namelist()) == files - {"export.zip", "masks/of an older export"}
+    assert "nothing is chosen" in server.refused(400, "POST", "api/export", {"zip": True})
 
     # DAVIS: evaluation and training take the folder.
     davis = export / "DAVIS"
@@ -698,7 +763,7 @@ def test_a_stopped_export_leaves_nothing(tmp_path):
     project.add_object({})
     project.add_object({})
     project.propagate(1, ids[1], 0.5)
-    for part in PARTS:
+    for part in PARTS[:-1]:
         job = Job("export", 1)
         job.stop()
         assert Export(project, [part]).run(job) is None

@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +26,9 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import needs_chromium, one, view, wait
 from conftest import ROOT, draw_clip
-from dataset.images import read_mask
+from dataset.images import read_mask, write_mask
 from dataset.video import Video, list_frames
+from dataset.video_file import VideoFile
 from model.checkpoint import SHIPPED_WEIGHTS
 from util.evaluation.stream import EngineSettings, engine_network, segment
 
@@ -681,6 +684,50 @@ def test_objects(page, server):
     wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 1 and not shown(page, "#job"))
     assert set(np.unique(server.ids(0))) == {0, 2}
     assert not one(page, "#undo").is_enabled()  # a step could bring the object back
+
+
+def test_import_and_zip(page, server, tmp_path):
+    mask = tmp_path / "mask of frame zero.png"
+    Image.fromarray(np.where(DISCS[0] == 1, 255, 0).astype(np.uint8)).save(mask)
+    one(page, "#import").click()
+    one(page, "#import-file").send_keys(str(mask))
+    wait(page, lambda: "1 object" in text(page, "#import-result"))
+    assert np.array_equal(server.ids(0), DISCS[0] == 1)
+    Image.new("RGB", (9, 9)).save(mask)
+    one(page, "#import-file").send_keys(str(mask))
+    wait(page, lambda: "9×9" in text(page, "#import-result"))
+    (complaint,) = page.get_log("browser")
+    assert "400" in complaint["message"]
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for number in (3, 4):
+        write_mask(folder / f"{number:05d}.png", DISCS[number])
+    one(page, "#import-folder").send_keys(str(folder))
+    wait(page, lambda: "masks of 2 frames" in text(page, "#import-result"))
+    assert np.array_equal(server.ids(4), DISCS[4]) and kinds(page)[:5] == [
+        "annotated",
+        "none",
+        "none",
+        *2 * ["annotated"],
+    ]
+    keys(page, Keys.ESCAPE)
+
+    one(page, "#export").click()
+    one(page, "#export-davis").click()
+    one(page, "#export-start").click()
+    wait(page, lambda: "Download" in text(page, "#export-result"))
+    assert str(server.output / "export/masks") in text(page, "#export-result")
+    link = one(page, "#export-result a").get_attribute("href")
+    with zipfile.ZipFile(io.BytesIO(requests.get(link, timeout=30).content)) as archive:
+        assert "overlay.mp4" in archive.namelist() and "masks/00004.png" in archive.namelist()
+    # The video plays in a browser.
+    state = page.execute_async_script(
+        "const done = arguments[arguments.length - 1], video = document.createElement('video');"
+        "fetch(arguments[0]).then(() => done(video.canPlayType('video/mp4; codecs=\"vp09.00.10.08\"')));",
+        link,
+    )
+    assert state == "probably"
+    assert VideoFile(server.output / "export/overlay.mp4").announced == LENGTH
 
 
 def test_frames_are_reached_by_keys_timeline_and_playing(page, server):

@@ -16,8 +16,9 @@ from aiohttp import web
 
 from annotation.cuts import Cutter
 from annotation.errors import Refused
-from annotation.exports import PARTS, Export
+from annotation.exports import PARTS, Export, zip_path
 from annotation.frames import Frames
+from annotation.imports import MOST_BYTES, import_masks
 from annotation.jobs import Job, Jobs
 from annotation.note import Note
 from annotation.project import KINDS, Project
@@ -155,7 +156,10 @@ class Server:
             ("POST", f"api/cut/{number}", self._cut),
             ("POST", "api/propagation", self._propagate),
             ("DELETE", "api/propagation", self._stop_propagation),
+            ("POST", "api/import", self._import),
+            ("POST", f"api/import/{number}", self._import),
             ("POST", "api/export", self._export),
+            ("GET", "api/export.zip", self._zip),
             ("DELETE", "api/export", self._stop_export),
             ("GET", "api/events", self._events.stream),
         ]
@@ -171,7 +175,8 @@ class Server:
         if not hmac.compare_digest(token.encode(errors="replace"), self.token.encode()):
             return _error(403, "the address lacks the token; use the address that the command has printed")
         try:
-            if request.content_length and request.content_length > self._most_bytes:
+            most = MOST_BYTES if request.match_info.handler == self._import else self._most_bytes
+            if request.content_length and request.content_length > most:
                 raise Refused(413, self._too_large)
             return await handler(request)
         except Refused as error:
@@ -293,10 +298,43 @@ class Server:
         await asyncio.to_thread(self._jobs.stop, "propagation")
         return _json({})
 
+    async def _import(self, request: web.Request) -> web.Response:
+        number = self._number(request) if "number" in request.match_info else None
+        files: dict[str, bytes] = {}
+        total = 0
+        if not request.content_type.startswith("multipart/"):
+            raise Refused(400, "the files are missing; choose a mask, or a folder of masks")
+        async for part in await request.multipart():
+            content = bytearray()
+            while piece := await part.read_chunk(2**16):
+                content += piece
+                total += len(piece)
+                if total > MOST_BYTES:
+                    raise Refused(413, f"the files have more than {MOST_BYTES // 2**20} MiB; import fewer at a time")
+            # A browser gives the files of a folder names with the folder; hidden files are no masks.
+            name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
+            if name and not name.startswith("."):
+                if name in files:
+                    raise Refused(400, f"two files have the name {name}; import one folder of masks")
+                files[name] = bytes(content)
+        if not files:
+            raise Refused(400, "the files are missing; choose a mask, or a folder of masks")
+        return _json(await asyncio.to_thread(import_masks, self._project, files, number))
+
+    async def _zip(self, request: web.Request) -> web.StreamResponse:
+        path = zip_path(self._project)
+        if not path.is_file():
+            raise Refused(404, "there is no archive; export with the box Zip checked")
+        name = "".join(
+            c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in self._project.frames.video.name
+        )
+        headers = {"Content-Disposition": f'attachment; filename="{name}.zip"', "Cache-Control": "no-store"}
+        return web.FileResponse(path, headers=headers)
+
     async def _export(self, request: web.Request) -> web.Response:
         wish = await _read_json(request)
         parts = [part for part in PARTS if wish.get(part) is True]
-        if not parts:
+        if not parts or parts == ["zip"]:
             raise Refused(400, f"nothing is chosen; choose at least one of {', '.join(PARTS)}")
 
         def start() -> dict[str, Any]:
@@ -354,7 +392,11 @@ async def serve(
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[signal.Signals] = loop.create_future()
     for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, lambda each=each: ended.done() or ended.set_result(each))
+        end = functools.partial(lambda each: ended.done() or ended.set_result(each), each)
+        try:
+            loop.add_signal_handler(each, end)
+        except NotImplementedError:  # on Windows
+            signal.signal(each, lambda number, stack, end=end: loop.call_soon_threadsafe(end))
     events = Events()
     jobs = Jobs(events.announce)
     server = Server(Project(folder, note, frames, events.announce), jobs, events, network, settings, notes)

@@ -83,7 +83,15 @@ export const propagate = (frame, direction, until) =>
 /** Stop the propagation; settles when nothing runs any more. */
 export const stopPropagation = () => request("DELETE", "propagation");
 
-/** Start an export of the chosen kinds (masks, overlay, davis: booleans). */
+/** Make mask files annotations: of `frame`, or (null) of the frames that their names state. Returns what they show. */
+export async function importMasks(frame, files) {
+  const address = frame === null ? "import" : `import/${frame}`;
+  const body = new FormData();
+  for (const file of files) body.append("file", file, file.name);
+  return (await request("POST", address, { body })).json();
+}
+
+/** Start an export of the chosen kinds (masks, overlay, davis, cutout, matte, zip: booleans). */
 export const startExport = (kinds) => request("POST", "export", { json: kinds });
 
 /** Stop the export. */

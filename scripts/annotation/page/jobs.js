@@ -33,6 +33,10 @@ export class Jobs {
     element("stop").addEventListener("click", () => this.stop());
     element("follow").addEventListener("change", (event) => (this.#wantsToFollow = event.target.checked));
     element("export").addEventListener("click", () => this.openExport());
+    element("import").addEventListener("click", () => this.#openImport());
+    for (const id of ["import-file", "import-folder"]) {
+      element(id).addEventListener("change", (event) => this.#import(event.target));
+    }
     element("export-start").addEventListener("click", () => this.#export());
     element("export-stop").addEventListener("click", () => this.stop());
     store.on("job", (before) => this.#show(before));
@@ -125,6 +129,31 @@ export class Jobs {
     }
   }
 
+  #openImport() {
+    element("import-frame").textContent = this.store.position;
+    element("import-result").replaceChildren();
+    element("import-dialog").showModal();
+  }
+
+  async #import(input) {
+    const [number, files] = [this.store.position, [...input.files]];
+    if (!files.length) return;
+    const say = (text, className) => {
+      const sentence = Object.assign(document.createElement("p"), { textContent: asSentence(text), className });
+      element("import-result").append(sentence);
+    };
+    element("import-result").replaceChildren();
+    try {
+      await this.shown.masks.idle(); // what is drawn comes before the import, and can be seen on disk
+      const { frames, sentences } = await api.importMasks(input.multiple ? null : number, files);
+      sentences.forEach((text) => say(text, "info"));
+      if (!frames.includes(number)) this.shown.seek(frames[0]);
+    } catch (error) {
+      say(error.message, "error");
+    }
+    input.value = ""; // so that the same file can be chosen again
+  }
+
   openExport() {
     element("export-result").replaceChildren();
     element("export-dialog").showModal();
@@ -137,7 +166,8 @@ export class Jobs {
     const chosen = (kind) => element(`export-${kind}`).checked;
     try {
       await this.shown.masks.idle();
-      await api.startExport({ masks: chosen("masks"), overlay: chosen("overlay"), davis: chosen("davis") });
+      const kinds = ["masks", "overlay", "davis", "cutout", "matte", "zip"];
+      await api.startExport(Object.fromEntries(kinds.map((kind) => [kind, chosen(kind)])));
     } catch (error) {
       this.notice({ level: "error", text: error.message });
     }
@@ -149,6 +179,8 @@ export class Jobs {
     const list = document.createElement("ul");
     list.append(...paths.map((path) => Object.assign(document.createElement("li"), { textContent: path })));
     const sentence = Object.assign(document.createElement("p"), { textContent: asSentence(text), className: level });
-    element("export-result").replaceChildren(sentence, ...(paths.length ? [list] : []));
+    const link = Object.assign(document.createElement("a"), { href: "api/export.zip", textContent: "Download the zip" });
+    const hasZip = paths.at(-1)?.endsWith(".zip");
+    element("export-result").replaceChildren(sentence, ...(paths.length ? [list] : []), ...(hasZip ? [link] : []));
   }
 }
