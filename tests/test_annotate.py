@@ -198,7 +198,10 @@ ROUTES = [
     *(("GET", path) for path in ("", "page/main.js", "page/style.css", "api/state", "api/events")),
     *(("GET", f"api/{kind}/0") for kind in ("frames", "thumbnails", "masks")),
     *((method, f"api/masks/0?width={SIZE[1]}&height={SIZE[0]}") for method in ("PUT", "DELETE")),
-    *(("POST", f"api/{path}") for path in ("objects", "cut/0", "propagation", "export", "import", "import/0")),
+    *(
+        ("POST", f"api/{path}")
+        for path in ("objects", "cut/0", "cut/0/prepare", "propagation", "export", "import", "import/0")
+    ),
     *(("DELETE", f"api/{path}") for path in ("objects/1", "propagation", "export")),
     ("PATCH", "api/objects/1"),
 ]

@@ -703,7 +703,7 @@ def test_import_and_zip(page, server, tmp_path):
     for number in (3, 4):
         write_mask(folder / f"{number:05d}.png", DISCS[number])
     one(page, "#import-folder").send_keys(str(folder))
-    wait(page, lambda: "masks of 2 frames" in text(page, "#import-result"))
+    wait(page, lambda: "Mask 00004.png: 2 objects" in text(page, "#import-result"))
     assert np.array_equal(server.ids(4), DISCS[4]) and kinds(page)[:5] == [
         "annotated",
         "none",

@@ -77,9 +77,17 @@ class Cutter:
         self._encoder = copy.deepcopy(network.key_encoder)
         self._size = size
         self._device, self._dtype = network.device, network.dtype
-        self._picture = functools.lru_cache(KEPT_PICTURES)(self._prepare)
+        self._picture = functools.lru_cache(KEPT_PICTURES)(self._make_picture)
 
-    def _prepare(self, number: int) -> Picture:
+    def prepare(self, number: int) -> None:
+        """Prepare a frame, so that its first box or stroke is answered as fast as the next ones.
+
+        Raises:
+            InputError: the frame cannot be decoded.
+        """
+        self._picture(number)
+
+    def _make_picture(self, number: int) -> Picture:
         def encode(image: Tensor) -> KeyFeatures:
             return self._encoder(image.to(self._device, self._dtype))
 

@@ -154,6 +154,7 @@ class Server:
             ("PATCH", f"api/objects/{number}", self._change_object),
             ("DELETE", f"api/objects/{number}", self._delete_object),
             ("POST", f"api/cut/{number}", self._cut),
+            ("POST", f"api/cut/{number}/prepare", self._prepare_cut),
             ("POST", "api/propagation", self._propagate),
             ("DELETE", "api/propagation", self._stop_propagation),
             ("POST", "api/import", self._import),
@@ -278,6 +279,12 @@ class Server:
         async with self._cutting:
             mask = await asyncio.to_thread(cut)
         return web.Response(body=mask.tobytes(), content_type="application/octet-stream")
+
+    async def _prepare_cut(self, request: web.Request) -> web.Response:
+        number = self._number(request)
+        async with self._cutting:
+            await asyncio.to_thread(self._cutter.prepare, number)
+        return _json({})
 
     async def _propagate(self, request: web.Request) -> web.Response:
         wish = await _read_json(request)

@@ -72,6 +72,9 @@ const bytes = async (response) => new Uint8Array(await (await response).arrayBuf
 /** Find the object in a box (left, top, right, bottom; whole pixels). Returns 1 for each pixel of the object, else 0. */
 export const cutBox = (number, box, signal) => bytes(request("POST", `cut/${number}`, { json: { box }, signal }));
 
+/** Let the server prepare a frame for cuts, so that the first one is answered fast. */
+export const prepareCut = (number) => request("POST", `cut/${number}/prepare`);
+
 /** Change the mask of an object as strokes say. `marks`: see cuts.js. Returns as `cutBox`. */
 export const cutMarks = (number, marks, { width, height }, signal) =>
   bytes(request("POST", `cut/${number}?width=${width}&height=${height}`, { body: marks, signal }));

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { brushSpans, clipped } from "./raster.js";
 
 const LEAST = 3; // pixels: a smaller box is a slip
+const REST = 300; // ms on a frame until the server prepares it
 const MOST_STROKES = 200; // of a frame that the server hears of again; the oldest are forgotten first
 // The bits of a pixel, as the server takes them.
 const [INSIDE, OUTSIDE, MASK, EARLIER_INSIDE, EARLIER_OUTSIDE, OTHER] = [1, 2, 4, 8, 16, 32];
@@ -25,6 +26,21 @@ export class Cuts {
    */
   constructor(store, editing, notify) {
     Object.assign(this, { store, editing, notify });
+    let timer = 0;
+    store.on("shown", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => this.#prepare(), REST);
+    });
+  }
+
+  /** Prepare the frame on the canvas, unless the server has other work. */
+  async #prepare() {
+    if (this.store.job || this.store.isLocked) return;
+    try {
+      await api.prepareCut(this.editing.shown.number);
+    } catch {
+      // The first cut will say what is wrong.
+    }
   }
 
   get isBusy() {
