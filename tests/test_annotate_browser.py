@@ -366,7 +366,7 @@ def test_scribbles_become_an_object_and_take_no_pixel_of_another_one(page, serve
     assert (less[y + 10, x - 6 : x + 6] != 2).all() and np.array_equal(less == 1, painted)
     control(page, "z")
     idle(page)
-    assert np.array_equal(server.ids(0), ids)
+    wait(page, lambda: np.array_equal(server.ids(0), ids))
 
 
 def test_clicks_become_an_object(page, server):
