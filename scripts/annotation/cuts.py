@@ -37,7 +37,7 @@ SMALL_PART = 0.1  # of the largest part of a mask: smaller parts in a box are no
 
 
 class Weights(NamedTuple):
-    """The weights of the evidence, chosen by simulated clicks on images that no measurement uses."""
+    """The weights of the evidence, chosen by simulated clicks on other images than the note's table has."""
 
     bias: float = -0.1
     path: float = 2.7
