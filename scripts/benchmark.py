@@ -4,6 +4,7 @@
     python scripts/benchmark.py length --output length.csv --times 1 10 20
     python scripts/benchmark.py training --output training.csv --crop_size 192 --batch_size 2
     python scripts/benchmark.py loaders --output loaders.csv
+    python scripts/benchmark.py clicks --pairs FOLDER --output clicks.csv
 
 "plain" is the engine on the plain network of model/. "fast" is the engine on the network of model/fast/. The variants
 take turns in one process: each repetition runs every variant once. Times are medians over the repetitions, and ratios
@@ -13,6 +14,9 @@ before the first frame or step. The peak includes the weights; the growth does n
 
 Without --model the weights are random, so all objects have similar probabilities at every pixel. The fraction of pixels
 with the same id then means little.
+
+"clicks" measures the annotation page as interactive segmentation is measured: the number of clicks to an IoU of 85%
+(NoC@85), each into the middle of the largest error, and the IoU of a box and of a click after the box.
 
 Each command prints a table and writes it as a CSV file.
 """
@@ -24,9 +28,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clicks import measure_clicks
 from benchmarks.engine import measure_engines, measure_lengths
 from benchmarks.loaders import measure_loaders
 from benchmarks.training import measure_training
+from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import STRIDE
 from util.errors import command_line
 from util.numbers import positive
@@ -65,6 +71,15 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--size", type=frame_size, default=(480, 854), help="of the synthetic data; default 854x480")
     command.add_argument("--crop_size", type=positive, default=384, help="default 384")
     command.add_argument("--samples", type=positive, default=64, help="number of timed samples; default 64")
+
+    command = commands.add_parser("clicks", help="clicks and boxes that the annotation page needs for an object")
+    command.set_defaults(run=measure_clicks)
+    _add_network_arguments(command)
+    command.set_defaults(model=SHIPPED_WEIGHTS)
+    command.add_argument(
+        "--pairs", type=Path, nargs="+", required=True, metavar="FOLDER", help="images <name>.jpg with masks <name>.png"
+    )
+    command.add_argument("--most", type=positive, metavar="N", help="pairs of each folder; default: all")
 
     for command in commands.choices.values():
         command.add_argument("--output", type=Path, required=True, metavar="FILE.csv", help="the table as CSV")

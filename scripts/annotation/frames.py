@@ -19,7 +19,7 @@ THUMBNAIL_HEIGHT = 72  # pixels
 CACHED_THUMBNAILS = 512  # of about 3 kB each
 UNPACKED_QUALITY = 95  # of the JPEGs that stand for the frames of a video file
 SHOWN_QUALITY = 90  # of JPEGs that only the page shows
-_ORIENTATION = 0x0112  # the tag of EXIF by which browsers turn a picture; nothing else here turns it
+_ORIENTATION = 0x0112  # the tag of EXIF by which readers turn a picture
 
 
 class Frames:
@@ -67,7 +67,7 @@ class Frames:
 
 
 def is_jpeg(path: Path, *, upright: bool = False) -> bool:
-    """Whether a file is a JPEG; with ``upright``, whether also browsers show it as its pixels are stored."""
+    """Whether a file is a JPEG; with ``upright``, whether its pixels are stored as they are shown."""
     try:
         with Image.open(path) as image:
             return image.format == "JPEG" and not (upright and image.getexif().get(_ORIENTATION, 1) != 1)
