@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from dataset.images import read_mask, write_mask
 from util.errors import InputError
 from util.evaluation.metrics import (
@@ -22,7 +23,7 @@ from util.evaluation.metrics import (
     write_results,
 )
 
-GOLDENS = Path(__file__).parent / "goldens" / "metrics"
+GOLDENS = ROOT / "tests" / "goldens" / "metrics"
 TRUTH = GOLDENS / "davis" / "Annotations" / "480p"
 PREDICTIONS = GOLDENS / "predictions"
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 2), (2, 3), (16, 16), (31, 47), (64, 33), (121, 213)]

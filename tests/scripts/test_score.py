@@ -2,15 +2,13 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import assert_refused
+from conftest import ROOT, assert_refused
 from dataset.images import read_mask, write_mask
 
-ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = ROOT / "tests" / "goldens" / "metrics"
 TRUTH = GOLDENS / "davis" / "Annotations" / "480p"
 PREDICTIONS = GOLDENS / "predictions"

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import assert_refused
+from conftest import ROOT, assert_refused
 from dataset.images import davis_palette, read_image, read_mask, read_palette
 from toy import ToySettings, make_toy_data
 from toy.scene import random_scene
 from util.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY = {
     "height": 64, "width": 96, "frames": 11, "static": 12, "bl": 2, "youtube_train": 1, "youtube_valid": 2,
     "davis_train": 2, "davis_val": 1, "davis_test": 1,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_metrics import plain_f, plain_j
 
 import plain
 from conftest import assert_refused, write_collection
 from dataset.images import read_image, read_mask, to_tensor, write_mask
-from test_metrics import plain_f, plain_j
 
 # By video: its frames; by object: the numbers of the frames in which it is scored (see `write_collection`).
 FRAMES = {
