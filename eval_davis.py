@@ -23,6 +23,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks and scores")
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
     parser.add_argument("--split", choices=("val", "testdev"), default="val", help="which videos; default val")
+    parser.add_argument(
+        "--videos", nargs="+", metavar="NAME", help="evaluate some videos only; default all of the split"
+    )
     add_engine_arguments(parser, mem_every=3)
     add_overlay_argument(parser)
     return parser.parse_args()
@@ -32,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    protocol = DAVISProtocol(DAVIS(arguments.davis_path, arguments.year, arguments.split))
+    protocol = DAVISProtocol(DAVIS(arguments.davis_path, arguments.year, arguments.split), arguments.videos)
     output = OutputFolder(arguments.output, protocol.masks_folder)
     processes = Processes()
     segment_videos(arguments, protocol, output, processes)

@@ -6,8 +6,8 @@
         --load_network runs/s1/network.pth
     python train.py --stage 2 --id own --videos MY_VIDEOS --load_network WEIGHTS
 
-The defaults are the paper's recipe; --recipe release trains as the authors' release does. A stage trains on those of
-its data sets that are given. The folder runs/ID holds everything of a run; --resume resumes the run.
+The defaults are the paper's recipe; --recipe release is that of the authors' release. A stage trains on any of its data
+sets. The folder runs/ID contains everything of a run; --resume resumes it.
 """
 
 import contextlib
@@ -51,8 +51,8 @@ from util.training.recipe import Recipe
 from util.training.run import RunFolder, StopRequest, TrainingState, averaged
 from util.training.validation import Validation
 
-TIMEOUT = datetime.timedelta(minutes=30)  # a process that hangs must not hold all GPUs for longer
-INPUTS = ("frames", "masks", "perturbed", "selector")  # what ClipTrainer takes of a batch
+TIMEOUT = datetime.timedelta(minutes=30)  # a process that hangs must not block all GPUs for longer
+INPUTS = ("frames", "masks", "perturbed", "selector")  # the entries of a batch for ClipTrainer
 
 
 @command_line
@@ -65,7 +65,7 @@ def main() -> None:
     processes = Processes("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", TIMEOUT)
     run = RunFolder(arguments.runs, arguments.id)
     with (
-        processes.together(),
+        processes.collective(),
         enough_memory("split the batch with --accumulation, use --recompute, or make --crop_size smaller"),
     ):
         saved = latest_checkpoint(run, processes) if arguments.resume else None
@@ -91,11 +91,11 @@ def main() -> None:
             )
 
         if processes.is_main:
-            run.claim(configuration(arguments, recipe, losses, network), arguments.resume)
+            run.check_settings(configuration(arguments, recipe, losses, network), arguments.resume)
         processes.wait()
         state = training_state(network, recipe, device, dtype, arguments.average, saved)
         if processes.is_main:
-            run.note_start(state.iteration, started_with(arguments))
+            run.record_start(state.iteration, started_with(arguments))
             print(f"stage {arguments.stage} trains on {data.summary}", flush=True)
         trainer = ClipTrainer(network, losses, recompute=arguments.recompute)
         model = data_parallel(trainer, device, processes, compiled=arguments.compile)
@@ -108,10 +108,10 @@ def main() -> None:
                 stop=stop, log=log, run=run, validation=validation,
             )  # fmt: skip
         if processes.is_main:
-            keep_result(run, state, stopped=stop.asked, trained=state.iteration > first)
-        processes.wait()  # torchrun ends all other processes when one process ends, even one that is still saving
+            save_result(run, state, stopped=stop.requested, trained=state.iteration > first)
+        processes.wait()  # torchrun kills all other processes when one ends, even one that is still saving
     processes.close()
-    stop.end()
+    stop.exit()
 
 
 def train(
@@ -129,9 +129,9 @@ def train(
     run: RunFolder,
     validation: Validation | None,
 ) -> None:
-    """Train up to the end of the recipe or a request to stop."""
+    """Train until the end of the recipe or a request to stop."""
     device = state.network.device
-    check = LossCheck(patience=20 if state.scaler.is_enabled() else 0)  # a row of 20 brings the scale from 2^16 below 1
+    check = LossCheck(patience=20 if state.scaler.is_enabled() else 0)  # 20 reductions: from 2^16 to below 1
     while state.iteration < recipe.iterations:
         with stop.at_unreadable_data(), log.waiting():
             parts = [next(batches) for _ in range(accumulation)]
@@ -141,7 +141,7 @@ def train(
         for number, batch in enumerate(parts, start=1):
             inputs = {name: batch[name].to(device, non_blocking=True) for name in INPUTS}
             inputs["frames"] = normalise(inputs["frames"])
-            # The processes exchange gradients once in an iteration, in the last backward pass.
+            # The processes exchange gradients once per iteration, in the last backward pass.
             with exchange(model, last=number == accumulation):
                 with torch.autocast(device.type, dtype, enabled=dtype is not None):
                     result = model(**inputs, hard_fraction=hard_fraction)
@@ -163,18 +163,18 @@ def train(
             scores = validation.run(state.result)
             log.write_scores(state.iteration, scores)
             if processes.is_main:
-                run.keep_best(state.result, state.iteration, scores)
+                run.save_best(state.result, state.iteration, scores)
     check.finish()
 
 
-def keep_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained: bool) -> None:
-    """Save the trained weights at the end of a training, or a checkpoint where the training was stopped.
+def save_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained: bool) -> None:
+    """Save the trained weights at the end of training, or a checkpoint if training was stopped.
 
     Args:
         run: the folder of the run.
-        state: the state of the training.
-        stopped: whether the training was stopped before its end.
-        trained: whether this start has trained at all.
+        state: the state of training.
+        stopped: whether training was stopped before its end.
+        trained: whether this start has finished an iteration.
     """
     weights = run.path / "network.pth"
     if stopped:
@@ -182,28 +182,28 @@ def keep_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained:
             run.save(state)
         print(f"stopped after iteration {state.iteration}; resume with --resume")
         return
-    # Evaluations know a file of weights by its bytes, so a finished run does not write the file again.
+    # Evaluation identifies weights by the hash of their file, so a finished run does not rewrite the file.
     if trained or not weights.is_file():
         save_network(state.result, weights)
     print(f"trained weights are in {weights}")
 
 
 def precision(name: str, device: torch.device) -> torch.dtype | None:
-    """The 16-bit type that ``--precision`` stands for on a device; None for fp32."""
+    """The 16-bit type that ``--precision`` selects on a device; None for fp32."""
     if name == "auto":
         return half_precision(device) if device.type == "cuda" else None
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
 
 
 def latest_checkpoint(run: RunFolder, processes: Processes) -> dict[str, Any] | None:
-    """The content of the newest checkpoint of a run that can be read; None where there is no checkpoint.
+    """The content of the newest readable checkpoint of a run; None if there is no checkpoint.
 
-    The main process alone looks for it: the others may lie on machines with other folders.
+    Only the main process looks for it, because other machines may have other folders.
     """
     saved = run.read_latest() if processes.is_main else None
     for note in saved.notes if saved else ():
         print(note)
-    return processes.from_main(saved.content if saved else None)
+    return processes.broadcast(saved.content if saved else None)
 
 
 def load_batches(
@@ -217,9 +217,9 @@ def load_batches(
     workers: int,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """This process's share of the batches from iteration ``start`` on.
+    """This process's share of the batches, starting at iteration ``start``.
 
-    The seed and the iteration alone decide which samples a batch holds, however the work is split.
+    The samples of a batch depend only on the seed and the iteration, not on the split of the work.
 
     Raises:
         InputError: the batch cannot be split evenly.
@@ -242,12 +242,12 @@ def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_
 
     Args:
         stage: the stage to train.
-        config: the architecture of a network without ``weights``.
+        config: the architecture if there are no ``weights``.
         weights: the weights of an earlier stage, or None.
         from_scratch: whether a network without ``weights`` starts from random weights instead of ImageNet's.
 
     Raises:
-        InputError: the weights cannot be loaded, or a stage after 0 has neither weights nor leave to go without.
+        InputError: the weights cannot be loaded, or a stage after 0 has neither ``weights`` nor ``from_scratch``.
     """
     if weights:
         network = load_network(weights)
@@ -257,8 +257,8 @@ def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_
         return network
     if stage > 0 and not from_scratch:
         raise InputError(
-            f"stage {stage} starts from the weights of an earlier one; give them with --load_network, or start without "
-            "any with --from_scratch"
+            f"stage {stage} starts from the weights of an earlier stage; give them with --load_network, or train from "
+            "random weights with --from_scratch"
         )
     network = RDE_VOS(config)
     if not from_scratch:
@@ -268,7 +268,7 @@ def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_
 
 
 def choose_trained_parts(network: RDE_VOS, stage: int, freeze: Collection[str], *, norms: bool) -> None:
-    """Freeze the parts of the network that the run does not train, and the norms unless ``norms``.
+    """Freeze the parts of the network that the run does not train, and batch norms unless ``norms``.
 
     Raises:
         InputError: all parts are frozen.
@@ -290,7 +290,7 @@ def training_state(
     decay: float | None,
     content: dict[str, Any] | None,
 ) -> TrainingState:
-    """The network on the device with its optimiser, schedule, loss scaling and average: new, or from a checkpoint.
+    """The state of training on the device: new, or restored from a checkpoint.
 
     Args:
         network: the network to train.
@@ -303,7 +303,7 @@ def training_state(
     network.to(device, memory_format=training_layout(device, dtype)).train()
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, recipe.lr, weight_decay=1e-7, fused=True)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.steps), gamma=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.lr_steps), gamma=0.1)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # all passes have the same shapes
@@ -315,24 +315,24 @@ def training_state(
 
 
 def data_parallel(trainer: ClipTrainer, device: torch.device, processes: Processes, *, compiled: bool) -> nn.Module:
-    """The trainer, compiled where wanted, and wrapped for several processes where there are several."""
+    """The trainer, optionally compiled, and wrapped by DistributedDataParallel if there are several processes."""
     if compiled:
         trainer.compile()
     if processes.count == 1:
         return trainer
-    # Frozen statistics are the same everywhere. PyTorch 2.14 has renamed the setting.
+    # Frozen statistics are equal in all processes. PyTorch 2.14 renamed the setting.
     settings = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in settings else "broadcast_buffers"
     return DistributedDataParallel(
         trainer,
         device_ids=[device.index] if device.type == "cuda" else None,
-        gradient_as_bucket_view=True,  # spares a copy of all gradients
+        gradient_as_bucket_view=True,  # saves a copy of all gradients
         **{buffers: not trainer.network.frozen_norms},
     )
 
 
 def exchange(model: nn.Module, last: bool) -> contextlib.AbstractContextManager:
-    """A context for a backward pass. Only in the last pass of an iteration the processes exchange gradients."""
+    """A context for a backward pass. The processes exchange gradients only in the last pass of an iteration."""
     if last or not isinstance(model, DistributedDataParallel):
         return contextlib.nullcontext()
     return model.no_sync()

@@ -1,1 +1,1 @@
-"""Videos and masks on disk, and the training samples made from them."""
+"""Videos and masks on disk, and training samples from them."""

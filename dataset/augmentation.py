@@ -1,8 +1,8 @@
 """Random geometry and colour of training clips (the paper, Section 4.2).
 
-The geometry of a frame is one map from each pixel of the crop to a place in the source image. The map is the same for
-a frame and its mask. All affine parts are multiplied into one matrix, and the thin-plate warp is added to the same
-map, so that each frame is resampled only once. Coordinates are continuous: pixel i covers [i, i+1).
+The geometry of a frame is one map from each pixel of the crop to a position in the source image. A frame and its mask
+share this map. All affine parts are multiplied into one matrix, and the thin-plate warp is added to the same map, so
+that each frame is resampled only once. Coordinates are continuous: pixel i covers [i, i+1).
 """
 
 import functools
@@ -14,9 +14,9 @@ import numpy as np
 
 from dataset.images import IMAGE_MEAN
 
-# The colour outside of an image. It is the mean colour of ImageNet, so it is about 0 after normalisation.
+# The colour outside an image: the mean colour of ImageNet, which is about 0 after normalisation.
 _FILL = tuple(round(255 * value) for value in IMAGE_MEAN)
-# The weights of red, green and blue in a grey value (ITU-R 601). torchvision and PIL use the same.
+# The weights of red, green and blue in a grey value (ITU-R 601), as in torchvision and PIL.
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 # A change of colour: its kind ("brightness", "contrast", "saturation" or "hue") and its factor as in torchvision.
@@ -51,7 +51,7 @@ class Warp:
     def image(self, image: np.ndarray) -> np.ndarray:
         """Resample a uint8 RGB image [H,W,3] bicubically to [size,size,3]. An image that shrinks is blurred first."""
         shrink_x, shrink_y = 1 / np.linalg.norm(self.matrix[:2, :2], axis=0)
-        # Pixels that are `shrink` times as large have more blur. This is the difference. OpenCV's sigma may not be 0.
+        # The blur that downscaling by `shrink` needs against aliasing. OpenCV's sigma must not be 0.
         sigma_x, sigma_y = (max(1e-3, 0.5 * max(0.0, s * s - 1) ** 0.5) for s in (shrink_x, shrink_y))
         image = cv2.GaussianBlur(image, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)
         return cv2.remap(image, self.grid, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=_FILL)
@@ -125,8 +125,7 @@ def transforms_around_object(
 ) -> list[FrameTransform]:
     """Return transforms without augmentation, all with the same crop around a random pixel of an object.
 
-    The crop shows every pixel of its part of the image, because it does not make the image smaller. So it shows even
-    an object of one pixel.
+    The crop does not downscale the image, so it shows every pixel, even an object of one pixel.
 
     Args:
         rng: chooses the pixel.
@@ -166,15 +165,15 @@ def thin_plate_displacement(
 ) -> np.ndarray:
     """Choose a random thin-plate-spline warp of a square.
 
-    Some points of the square move, and the spline interpolates the motion of all other places.
+    Some points of the square move, and the spline interpolates the displacement elsewhere.
 
     Args:
         rng: makes all random choices.
         size: the side of the square, in pixels.
         points: the number of points that move. They are uniformly distributed.
-        sigma: the standard deviation of their motion, as a share of ``size``.
-        spacing: the distance between evaluations of the spline, in pixels. The spline is smooth, so the values in
-            between are interpolated.
+        sigma: the standard deviation of their displacement, as a fraction of ``size``.
+        spacing: the distance between evaluations of the spline, in pixels. The spline is smooth, so other values are
+            interpolated.
 
     Returns:
         float32 displacements [size,size,2] in pixels.
@@ -201,9 +200,9 @@ def thin_plate_displacement(
 
 
 def recolour(image: np.ndarray, steps: Sequence[ColourStep]) -> np.ndarray:
-    """Apply colour steps to a uint8 RGB image [H,W,3]. The factors have the same meaning as in torchvision.
+    """Apply colour steps to a uint8 RGB image [H,W,3]. The factors are defined as in torchvision.
 
-    All steps except hue are linear in the colours. Linear steps in a row are multiplied into one matrix, so values
+    All steps except hue are linear in the colours. Consecutive linear steps are multiplied into one matrix, so values
     are rounded and clipped only once.
 
     Raises:
@@ -225,14 +224,14 @@ def recolour(image: np.ndarray, steps: Sequence[ColourStep]) -> np.ndarray:
             hsv[..., 0] += np.uint8(round(256 * factor) % 256)  # hues wrap around at 256, as uint8 does
             image, matrix = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), np.eye(3, 4)
         else:
-            raise ValueError(f"no colour step is called {kind!r}")
+            raise ValueError(f"unknown colour step {kind!r}")
     return cv2.transform(image, matrix)
 
 
 def _jitter(
     rng: np.random.Generator, *, brightness: float, contrast: float, saturation: float, hue: float = 0
 ) -> list[ColourStep]:
-    """Choose colour steps as torchvision's ColorJitter: factors 1 ± the limit (hue: ± the limit), in random order."""
+    """Choose colour steps like torchvision's ColorJitter: factors 1 ± limit (hue: ± limit), in random order."""
     steps = [
         (kind, rng.uniform(1 - limit, 1 + limit))
         for kind, limit in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation))
@@ -253,14 +252,14 @@ def _random_flip(rng: np.random.Generator, width: int) -> np.ndarray:
 def _random_resized_crop(
     rng: np.random.Generator, height: int, width: int, size: int, area: tuple[float, float]
 ) -> np.ndarray:
-    """Choose a crop as torchvision's RandomResizedCrop: its aspect ratio is 3:4 to 4:3; it is stretched to a square."""
+    """Choose a crop like torchvision's RandomResizedCrop: aspect ratio 3:4 to 4:3, stretched to a square."""
     for _ in range(10):
         share = rng.uniform(*area) * height * width
         ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
         crop_width, crop_height = (share * ratio) ** 0.5, (share / ratio) ** 0.5
         if crop_width <= width and crop_height <= height:
             break
-    else:  # no crop fits into this long image, so take the largest with an allowed aspect ratio
+    else:  # no crop fits into this elongated image: take the largest one with an allowed aspect ratio
         crop_width, crop_height = min(width, height * 4 / 3), min(height, width * 4 / 3)
     left, top = rng.uniform(0, width - crop_width), rng.uniform(0, height - crop_height)
     scale_x, scale_y = size / crop_width, size / crop_height

@@ -1,6 +1,6 @@
-"""The order of training samples. It follows from the seed alone, however the batches are split.
+"""The order of training samples. It depends only on the seed, not on the split of the batches.
 
-The split is over processes and accumulation steps, and over runs: training may stop and go on.
+Batches are split over processes, accumulation steps and runs: training may stop and resume.
 """
 
 import functools
@@ -11,8 +11,7 @@ import numpy as np
 
 from util.errors import InputError
 
-# Numbers that keep the two kinds of random numbers apart. They come first in a seed, because numpy ignores zeros at
-# the end of a seed.
+# Separate the two random streams. They come first in a seed, because numpy ignores zeros at the end of a seed.
 _ORDER_STREAM, _SAMPLE_STREAM = 1, 2
 
 
@@ -33,27 +32,27 @@ class SampleKey(NamedTuple):
 def sample_rng(seed: int, key: SampleKey) -> np.random.Generator:
     """Return the generator that makes all random choices in one sample.
 
-    It depends on the seed and on the epoch and index of the sample, and on nothing else.
+    It depends only on the seed, and on the epoch and index of the sample.
     """
     return np.random.default_rng((_SAMPLE_STREAM, seed, key.epoch, key.index))
 
 
 class GlobalBatchSampler:
-    """The batches of one process, from an endless stream of samples. Data loaders take it as ``batch_sampler``.
+    """The batches of one process, from an infinite stream of samples. It is the ``batch_sampler`` of a data loader.
 
-    The stream contains all epochs, one after another. An epoch contains every sample once, in random order. Global
-    batch ``n`` is the samples ``n·batch_size`` to ``(n+1)·batch_size − 1`` of the stream. A batch may contain the end
-    of one epoch and the start of the next, so no sample is left out. Training that goes on at ``start_iteration`` gets
-    the same batches as training without a stop.
+    The stream concatenates all epochs. An epoch contains every sample once, in random order. Global batch ``n`` is the
+    samples ``n·batch_size`` to ``(n+1)·batch_size − 1`` of the stream. A batch may contain the end of one epoch and the
+    start of the next, so no sample is dropped. Training that resumes at ``start_iteration`` gets the same batches as
+    training without a stop.
 
     A global batch is split into ``world_size·accumulation`` equal micro-batches. Each process yields its
-    ``accumulation`` micro-batches in turn. All micro-batches, in the order of the ranks, are the global batch in its
+    ``accumulation`` micro-batches in turn. The micro-batches in the order of the ranks are the global batch in its
     order.
 
     Args:
         length: the number of samples in the data set.
         batch_size: the number of samples in a global batch, over all processes and accumulation steps.
-        iterations: the number of iterations in the whole training. The stream ends there.
+        iterations: the number of iterations of the whole training. The stream ends there.
         start_iteration: the first iteration of this run, from 0.
         rank: the number of this process, from 0.
         world_size: the number of processes.
@@ -79,7 +78,7 @@ class GlobalBatchSampler:
         if batch_size < 1 or batch_size % (world_size * accumulation):
             remedy = "choose a batch_size that is a multiple of their product"
             if 0 < batch_size < world_size:
-                remedy = f"start at most {batch_size} processes, which train at the same batch, or {remedy}"
+                remedy = f"start at most {batch_size} processes, which share a batch, or {remedy}"
             raise InputError(
                 f"a batch of {batch_size} cannot be split evenly over {world_size} processes × {accumulation} "
                 f"accumulation steps; {remedy}"

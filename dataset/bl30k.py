@@ -6,7 +6,7 @@ from dataset.folders import VideoFolders
 
 
 def training_folders(bl_root: Path) -> VideoFolders:
-    """Return the folders of BL30K's videos. All of them are for training, and every frame has a mask.
+    """Return the folders of BL30K's videos. All videos are for training, and every frame has a mask.
 
     Args:
         bl_root: the folder that holds ``JPEGImages/<video>/`` and ``Annotations/<video>/``.
@@ -17,5 +17,5 @@ def training_folders(bl_root: Path) -> VideoFolders:
         bl_root / "Annotations",
         "copy it again, or check --bl_root",
         crop_area=0.25,
-        least_area=1e-3,  # small objects are left out here and nowhere else
+        min_area=1e-3,  # small objects are ignored here and nowhere else
     )

@@ -1,5 +1,6 @@
 """The layout of DAVIS 2016 and 2017, as in the downloads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from util.errors import InputError
 
 VOID = 255  # the id of pixels that belong to no object in the masks of DAVIS 2017
 
-# The name of a split for users -> the folder that holds the split, and the name of the file that lists its videos.
+# The name of a split on command lines -> its folder, and the name of the file that lists its videos.
 _SPLITS = {"train": ("trainval", "train"), "val": ("trainval", "val"), "testdev": ("test-dev", "test-dev")}
 
 
@@ -46,12 +47,11 @@ class DAVIS:
     Args:
         root: the folder that holds ``trainval/`` and ``test-dev/``. It may also be one of these two, which hold
             ``JPEGImages/480p``, ``Annotations/480p`` and ``ImageSets``.
-        year: 2017, or 2016 for the single-object benchmark. For 2016 all objects of a video are merged into one.
+        year: 2017, or 2016 for the single-object benchmark, which merges all objects of a video into one.
         split: ``train``, ``val`` or ``testdev``.
 
     Raises:
-        InputError: there is no such year or split, or the file that lists the videos of the split is missing. The
-            message names the file.
+        InputError: the year or split is unknown, or the file that lists the videos of the split is missing.
     """
 
     root: Path
@@ -64,7 +64,7 @@ class DAVIS:
                 f"DAVIS has no {self.split} of {self.year}; use 2016 or 2017, and one of {', '.join(_SPLITS)}"
             )
         if not self.image_set.is_file():
-            raise InputError(f"{self.image_set} is missing; point at the folder that holds trainval/ and test-dev/")
+            raise InputError(f"{self.image_set} is missing; {self._remedy_without_list()}")
 
     @property
     def image_set(self) -> Path:
@@ -78,20 +78,27 @@ class DAVIS:
 
     @property
     def has_ground_truth(self) -> bool:
-        """Whether every frame has a mask. In the split ``testdev`` only the first frame of a video has one."""
+        """Whether every frame has a mask. In ``testdev`` only the first frame of a video has one."""
         return self.split != "testdev"
 
-    def videos(self) -> list[Video]:
+    def videos(self, chosen: Sequence[str] | None = None) -> list[Video]:
         """Return the videos of the split, each with the mask of its first frame.
 
+        Args:
+            chosen: the names of the wanted videos; by default all.
+
         Raises:
-            InputError: the list of videos cannot be read or is empty; or a video has no frames, or no mask for its
-                first frame. If the split has ground truth, also: a frame has no mask, or a mask has no frame.
+            InputError: the split does not list a chosen video; the list of videos cannot be read or is empty; or a
+                video has no frames, or no mask for its first frame. If the split has ground truth, also: a frame has no
+                mask, or a mask has no frame.
         """
         names = read_names(self.image_set, "copy or download it again")
         if not names:
             raise InputError(f"{self.image_set} lists no video; copy or download it again")
-        return [self.video(name) for name in names]
+        for name in chosen or ():
+            if name not in names:
+                raise InputError(f"{self.image_set} does not list {name}; choose from {', '.join(names[:5])}, ...")
+        return [self.video(name) for name in names if not chosen or name in chosen]
 
     def video(self, name: str) -> Video:
         """Return one video with the mask of its first frame. The split need not list the video.
@@ -104,7 +111,10 @@ class DAVIS:
         masks = [self.annotations / name / f"{frame.stem}.png" for frame in frames]
         for mask in masks if self.has_ground_truth else masks[:1]:
             if not mask.is_file():
-                raise InputError(f"{mask} is missing; copy or download the data set's annotations again")
+                remedy = "copy or download the data set's annotations again"
+                if masks[0].is_file() and not any(path.is_file() for path in masks[1:]):
+                    remedy = "where only first masks are there, use scripts/eval_folder.py"
+                raise InputError(f"{mask} is missing; {remedy}")
         shown = {frame.stem for frame in frames}
         for mask in sorted((self.annotations / name).glob("*.png")) if self.has_ground_truth else ():
             if mask.stem not in shown and mask.name[0] != ".":
@@ -112,6 +122,19 @@ class DAVIS:
         return Video(
             name, frames, {0: masks[0]}, merge_objects=self.year == 2016, void=VOID if self.year == 2017 else None
         )
+
+    def _remedy_without_list(self) -> str:
+        """What to do about a missing list of videos, by what the folder holds instead."""
+        lists = self.image_set.parents[1]
+        other = 4033 - self.year
+        if (lists / str(other) / self.image_set.name).is_file():
+            return f"the folder has the lists of DAVIS {other}, so add --year {other}"
+        if (lists / "480p").is_dir():
+            return (
+                f"the folder is the download of DAVIS 2016; download DAVIS 2017, which has the lists of both years, "
+                f"and choose --year {self.year}"
+            )
+        return "point at the folder that holds trainval/ and test-dev/"
 
     @property
     def _folders(self) -> VideoFolders:

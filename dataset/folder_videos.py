@@ -1,5 +1,6 @@
 """Folders of videos without a list of their own: MOSE, LVOS, the long-time videos of AFB-URR, anybody's collection."""
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +8,19 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset.folders import find_videos
-from dataset.video import Video, list_frames, object_ids, read_sized_mask
+from dataset.images import PaintedMasks
+from dataset.video import FRAME_SUFFIXES, VIDEO_SUFFIXES, Video, list_frames, object_ids, read_sized_mask
 from util.errors import InputError
+
+_ARCHIVE_OF_MAC = "__MACOSX"  # the folder that macOS puts beside the others in archives
 
 
 @dataclass(frozen=True)
 class FolderVideos:
     """The videos in two folders, ``images/<video>/<frame>.jpg`` (or .png, ...) and ``masks/<video>/<frame>.png``.
 
-    Every folder in ``masks`` is a video. Every mask in this folder is given for the frame with its name. 0 is the
-    background, every other value is an object.
+    Every folder in ``masks`` is a video. Every mask in this folder is given for the frame with its name.
+    `dataset.masks` says what masks mean. Hidden files and folders, and ``__MACOSX``, are left out.
 
     Args:
         images: the folder of frames.
@@ -48,12 +52,12 @@ class FolderVideos:
         """
         names, missing = find_videos(self.images, self.masks)
         absent = set(missing)
-        names = [name for name in names if self.masks / name not in absent]
+        names = [name for name in names if self.masks / name not in absent and name != _ARCHIVE_OF_MAC]
         if not names:
             raise InputError(f"{self.masks} holds no folders; give each video a folder of masks, <video>/<frame>.png")
         for name in names:
             if self.images / name in absent:
-                raise InputError(f"{self.images / name} is missing, but {self.masks / name} is there; copy the frames")
+                raise InputError(self._without_frames(name))
         hidden = None if progress else True  # None shows the bar only in terminals
         return [self._video(name) for name in tqdm(names, desc="listing", unit="video", disable=hidden)]
 
@@ -64,7 +68,7 @@ class FolderVideos:
             InputError: a folder cannot be read.
         """
         _, missing = find_videos(self.images, self.masks)
-        return [folder.name for folder in missing if folder.parent == self.masks]
+        return [folder.name for folder in missing if folder.parent == self.masks and folder.name != _ARCHIVE_OF_MAC]
 
     def true_masks(self, video: str, frames: Sequence[Path]) -> dict[int, Path]:
         """Return the true masks of a video, by frame number, in order. Without ground truth there are none.
@@ -80,6 +84,8 @@ class FolderVideos:
             return {}
         if not self.truth.is_dir():
             raise InputError(f"{self.truth} is missing; give the folder of ground truth, or leave it out")
+        if not (self.truth / video).is_dir() and (self.truth / "Annotations" / video).is_dir():
+            raise InputError(f"{self.truth} holds its masks in Annotations; give {self.truth / 'Annotations'} as --gt")
         return _masks(self.truth / video, frames)
 
     def _video(self, name: str) -> Video:
@@ -96,16 +102,28 @@ class FolderVideos:
                 raise InputError(f"{self.truth / name} holds no mask, so no frame is wanted; copy its masks there")
         elif self.every > 1:
             wanted = frozenset(range(0, len(frames), self.every))
-        video = Video(name, frames, masks, wanted=wanted)
+        video = Video(name, frames, masks, wanted=wanted, reader=PaintedMasks(masks.values()))
         if self.new_only:
             self._keep_new_objects(video)
         return video
+
+    def _without_frames(self, name: str) -> str:
+        """The message about a video that has masks, but no folder of frames."""
+        files = sorted(
+            path for path in self.images.glob(f"{glob.escape(name)}.*") if path.suffix.lower() in VIDEO_SUFFIXES
+        )
+        if files:
+            return (
+                f"{files[0]} is a video file, but this script reads folders of frames; unpack it, for example with "
+                f"ffmpeg, or run segment_video.py on it"
+            )
+        return f"{self.images / name} is missing, but {self.masks / name} is there; copy the frames"
 
     def _keep_new_objects(self, video: Video) -> None:
         """Take the objects from the masks of a video that show known objects, and the masks that show nothing else."""
         known: set[int] = set()
         for number, path in sorted(video.masks.items()):
-            new = sorted(set(object_ids(read_sized_mask(path, video.size, video.name))) - known)
+            new = sorted(set(object_ids(read_sized_mask(path, video.size, video.name, video.read_mask))) - known)
             known.update(new)
             if new:
                 video.new_objects[number] = new
@@ -122,14 +140,17 @@ def _masks(folder: Path, frames: Sequence[Path]) -> dict[int, Path]:
         InputError: no frame has the name of a mask.
     """
     numbers = {frame.stem: number for number, frame in enumerate(frames)}
-    masks = {}
-    for path in sorted(folder.glob("*.png")):
-        if path.name.startswith("."):
+    masks: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(".") or path.suffix.lower() not in FRAME_SUFFIXES:
             continue
         if path.stem not in numbers:
             raise InputError(
                 f"{path} is named like no frame in {frames[0].parent}; name each mask after its frame, such as "
                 f"{frames[0].stem}.png"
             )
-        masks[numbers[path.stem]] = path
+        number = numbers[path.stem]
+        if number in masks:
+            raise InputError(f"{masks[number]} and {path.name} are masks of one frame; leave one out")
+        masks[number] = path
     return dict(sorted(masks.items()))

@@ -1,4 +1,4 @@
-"""The folders of annotated videos: what a layout on disk states, and how to list the videos and frames in it."""
+"""Folders of annotated videos: the description of a layout on disk, and lists of its videos and frames."""
 
 import os
 import re
@@ -25,24 +25,23 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoFolders:
-    """Where the annotated videos of a data set lie, and how training uses them. The folders need not exist.
+    """The folders of a data set's annotated videos, and their use in training. The folders need not exist.
 
     Attributes:
         name: the name of the data set, for messages.
         images: the folder that holds the frames, ``<video>/<frame>.jpg`` (or .png, ...).
         masks: the folder that holds the object ids, ``<video>/<frame>.png``.
         remedy: what the user can do if a file is missing, for messages.
-        split: a text file that lists the names of the videos. Without it, all videos in the folders are meant.
-        annotation_step: the distance between annotated frames, in frames of the original video. If it is 1, every
-            frame must have a mask. If it is larger, frames without a mask are not used. If it is None, frames without
-            a mask are not used either, and the names of the others tell the distance. If it is 0, only the first frame
-            of a video has a mask; that is so in test splits.
-        merge_objects: whether all objects of a video count as one, as in DAVIS 2016.
+        split: a text file that lists the names of the videos. Without it, all videos in the folders are used.
+        annotation_step: the distance between annotated frames, in frames of the original video. With 1 every frame
+            must have a mask. With a larger number frames without a mask are not used. With None they are not used
+            either, and the distance is derived from the frame names. With 0, as in test splits, only the first frame of
+            a video has a mask.
+        merge_objects: whether all objects of a video are merged, as in DAVIS 2016.
         void: the id of pixels that belong to no object, or None.
-        repeats: how often each video counts in an epoch of training.
-        crop_area: the smallest share of a frame's area that a training crop covers, 0 to 1.
-        least_area: the share of a training crop, 0 to 1, that an object must cover to be used. With 0 one pixel is
-            enough.
+        repeats: the number of repetitions of each video per epoch.
+        crop_area: the minimum fraction of a frame's area that a training crop covers, 0 to 1.
+        min_area: the minimum fraction of a training crop, 0 to 1, that an object covers. With 0 one pixel is enough.
     """
 
     name: str
@@ -55,7 +54,7 @@ class VideoFolders:
     void: int | None = None
     repeats: int = 1
     crop_area: float = 0.36
-    least_area: float = 0.0
+    min_area: float = 0.0
 
     def listed(self) -> list[str] | None:
         """Return the names of the videos that ``split`` lists, or None without a split.
@@ -87,8 +86,7 @@ def find_videos(images: Path, masks: Path, videos: Sequence[str] | None = None) 
     Args:
         images: the folder that holds a folder of frames for each video.
         masks: the folder that holds a folder of masks for each video.
-        videos: the names of the wanted videos. By default these are all videos with a folder in ``images`` or
-            ``masks``.
+        videos: the names of the wanted videos; by default all videos with a folder in ``images`` or ``masks``.
 
     Returns:
         The names of the wanted videos in order, and the folders of these videos that are missing.
@@ -108,13 +106,13 @@ def find_frames(images: Path, masks: Path, *, complete: bool) -> tuple[list[Pair
     Args:
         images: the folder of the video's frames, ``<frame>.jpg`` or another suffix of `FRAME_SUFFIXES`, in any case.
         masks: the folder of the video's masks, ``<frame>.png``.
-        complete: whether a frame without a mask counts as missing its mask. A mask without a frame always misses it.
+        complete: whether every frame must have a mask. A mask must always have a frame.
 
     Returns:
         The frames that have both an image and a mask, in order, and the files that are missing.
 
     Raises:
-        InputError: a folder cannot be read, or two images of it are one frame.
+        InputError: a folder cannot be read, or two images have the name of one frame.
     """
     shown, annotated = files_by_frame(images), files_by_frame(masks, (".png",))
     missing = [images / f"{frame}.jpg" for frame in sorted(annotated.keys() - shown.keys())]
@@ -125,11 +123,11 @@ def find_frames(images: Path, masks: Path, *, complete: bool) -> tuple[list[Pair
 
 
 def files_by_frame(folder: Path, suffixes: Sequence[str] = FRAME_SUFFIXES) -> dict[str, Path]:
-    """Return the files of a folder by their names without suffix.
+    """Return the files of a folder by their stems.
 
     Args:
         folder: the folder of a video's frames or masks.
-        suffixes: those of the wanted files; upper and lower case make no difference.
+        suffixes: those of the wanted files, case-insensitive.
 
     Raises:
         InputError: the folder cannot be read, or two files have the name of one frame.
@@ -150,14 +148,14 @@ def files_by_frame(folder: Path, suffixes: Sequence[str] = FRAME_SUFFIXES) -> di
 
 
 def step_in_names(frames: Sequence[Pair]) -> int:
-    """Return the usual distance between neighbouring frames by the numbers that end their names; without them 1."""
+    """Return the median distance of consecutive frames by the numbers at the ends of their names; 1 without numbers."""
     numbers = [int(found[0]) for frame in frames if (found := re.search(r"[0-9]+$", frame.image.stem))]
     distances = [later - earlier for earlier, later in pairwise(numbers)]
     return max(1, round(statistics.median(distances))) if distances else 1
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder of this name is no data: a hidden one, or what macOS adds to archives."""
+    """Whether a file or folder of this name is not data: hidden, or added to archives by macOS."""
     return name.startswith(".") or name == "__MACOSX"
 
 

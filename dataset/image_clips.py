@@ -1,4 +1,4 @@
-"""Training clips made from static images by synthetic motion, for stage 0 (the paper, Section 4.2)."""
+"""Training clips from static images with synthetic motion, for stage 0 (the paper, Section 4.2)."""
 
 import math
 
@@ -14,13 +14,13 @@ from dataset.static import ImageFolder, find_images, read_object
 from util.errors import InputError
 
 FRAMES = 3
-# The augmentation enlarges an image at most 1.5 × 1.1 times. A larger image than this many crop sizes on its short side
-# has details that no crop shows.
+# The augmentation enlarges an image by a factor of at most 1.5 × 1.1. If an image's short side exceeds the crop size by
+# more than this factor, it has details that no crop shows.
 _MOST_DETAIL = 1.5 * 1.1
 
 
 class ImageClips:
-    """Clips of 3 frames and 1 object. Each image of a data set gives one clip in an epoch.
+    """Clips of 3 frames and 1 object. Each image of a data set yields one clip per epoch.
 
     An image shows one object, which its mask marks; see `dataset.static.find_images` and `read_object`.
 
@@ -58,7 +58,7 @@ class ImageClips:
         Args:
             index: the number of the image, from 0.
             rng: makes all random choices.
-            progress: has no effect, because these clips are alike in all of training.
+            progress: ignored, because these clips do not change during training.
 
         Returns:
             A sample with 3 frames and 1 object slot, as `make_sample` describes it.
@@ -80,15 +80,14 @@ class ImageClips:
     def _read(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         """Return an image, uint8 RGB [H,W,3], and its mask, uint8 0/1 [H,W].
 
-        Large images are made smaller. The mask shows an object, also if the object is very small.
+        Large images are downscaled. The mask shows an object, even if the object is very small.
         """
         mask = read_object(pair.mask)
         if image_size(pair.image) != mask.shape:
             raise InputError(f"{pair.image} and {pair.mask} differ in size; copy or download the pair again")
         if not mask.any():
             raise InputError(f"{pair.mask} shows no object; remove it and its image")
-        # Some images are high-resolution photographs. To make one smaller once takes far less time than to warp the
-        # large image three times.
+        # Some images are high-resolution photographs. Downscaling one once is far faster than warping it three times.
         short = math.ceil(_MOST_DETAIL * self.crop_size)
         image = read_image(pair.image, least_side=short)
         if min(mask.shape) > short:

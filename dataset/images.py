@@ -1,25 +1,36 @@
-"""Reading, writing and resizing of frames (JPEG or PNG) and masks (8-bit palette PNG)."""
+"""Reading, writing and resizing of frames (JPEG, PNG, ...) and masks (see `dataset.masks`).
+
+Torch is imported by the functions that make tensors, so that `scripts/onnx_example.py` reads files without it.
+"""
+
+from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dataset.colours import davis_palette
+from dataset.masks import Painted, VideoIds, examine, stated_ids
 from util.errors import InputError
 from util.files import atomic_path, refuse_pipe
+
+if TYPE_CHECKING:
+    import torch
 
 # The mean and standard deviation of ImageNet's images (RGB, 0 to 1). All networks here expect frames normalised with
 # them, because training starts from ImageNet weights.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
+_ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
+
 
 def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray:
-    """Read a frame as uint8 RGB [H,W,3].
+    """Read a frame as uint8 RGB [H,W,3], upright: the orientation that a camera has noted in the file is applied.
 
     Args:
         path: the image file.
@@ -41,32 +52,92 @@ def read_grey(path: Path | str) -> np.ndarray:
     return np.array(_decode(path, "L"))
 
 
+def read_pixels(path: Path | str) -> np.ndarray:
+    """Read any image as uint8 RGBA [H,W,4]. Of more than 8 bits a channel the highest 8 remain.
+
+    Raises:
+        InputError: the file is missing, truncated or not an image.
+    """
+    image = _decode(path)
+    if image.mode[0] in "IF":
+        values = np.array(image, np.float64)
+        span = 65535 if image.mode.startswith("I") and values.max() > 255 else max(values.max(), 1e-9)
+        image = Image.fromarray((255 * values.clip(0) / span).round().astype(np.uint8))
+    return np.array(image.convert("RGBA"))
+
+
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Return the height and width of an image in pixels, without decoding the image.
+    """Return the height and width of an image in pixels, upright, without decoding the image.
 
     Raises:
         InputError: the file is missing or not an image.
     """
     with _opened(path) as image:
-        return image.height, image.width
+        # The method of PngImageFile would decode the whole image in search of a tag that no PNG of a camera has.
+        # Pillow states the size of a TIFF upright.
+        lies = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if lies else (image.height, image.width)
 
 
 def read_mask(path: Path | str) -> np.ndarray:
-    """Read a mask as uint8 object ids [H,W]. 0 is the background.
+    """Read a mask of a data set, or one that this project has written, as uint8 object ids [H,W].
 
-    The ids are the indices of a palette PNG or the values of an 8-bit grey image. An image with 1 bit per pixel gives
-    0 and 1.
+    The ids are those of the file, see `dataset.masks.stated_ids`. 0 is the background. `PaintedMasks` reads masks that
+    people have painted.
 
     Raises:
-        InputError: the file is missing, truncated or not an image, or has colours without a palette, which say
-            nothing about ids.
+        InputError: the file is missing, truncated or not an image, or does not state ids.
     """
-    image = _decode(path)
-    if image.mode not in ("P", "L", "1"):
-        raise InputError(
-            f"{path} is a {image.mode} image; save the mask as a palette or 8-bit grey PNG, room for 255 objects"
-        )
-    return np.array(image).astype(np.uint8)
+    return stated_ids(_decode(path), path)
+
+
+def read_painted(path: Path | str) -> Painted:
+    """Read what a mask shows, whatever program painted it, see `dataset.masks.examine`.
+
+    Raises:
+        InputError: the file is missing, truncated, not an image or of several images, or is no mask.
+    """
+    with _opened(path) as image:
+        count = getattr(image, "n_frames", 1)
+    if count > 1:
+        raise InputError(f"{path} holds {count} images; save the mask as a file of one image")
+    return examine(_decode(path), path)
+
+
+class PaintedMasks:
+    """A reader for the masks of one video that people have painted. A colour is the same object in all of them.
+
+    Args:
+        paths: all given masks of the video, in the order of their frames.
+
+    Attributes:
+        palette: the palette of the first given mask that has one whose indices are ids, 256 RGB triples, or None.
+        notes: sentences about the given masks that a user should read.
+
+    Raises:
+        InputError: a given mask is missing, corrupt or no mask.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.palette: bytes | None = None
+        self.notes: list[str] = []
+        self._ids = VideoIds(self._given(paths))
+
+    def read(self, path: Path | str) -> np.ndarray:
+        """Read a mask, a given or another one, as uint8 object ids [H,W].
+
+        Raises:
+            InputError: the mask is missing, corrupt, no mask or has ids above 255.
+        """
+        return self._ids.of(read_painted(path), path)
+
+    def _given(self, paths: Iterable[Path]) -> Iterator[Painted]:
+        for path in paths:
+            mask = read_painted(path)
+            self.palette = self.palette or mask.palette
+            if mask.note:
+                self.notes.append(f"{path}: {mask.note}")
+            yield mask
 
 
 def write_mask(path: Path | str, ids: np.ndarray, palette: bytes | None = None, *, durable: bool = False) -> None:
@@ -100,19 +171,6 @@ def read_palette(path: Path | str) -> bytes | None:
     """
     palette = _decode(path).getpalette()
     return None if palette is None else bytes(palette) + davis_palette()[len(palette) :]
-
-
-@functools.cache
-def davis_palette() -> bytes:
-    """Return the palette of DAVIS, YouTube-VOS and PASCAL VOC masks as 256 RGB triples.
-
-    The bits of an id are distributed over red, green and blue.
-    """
-    ids = np.arange(256)
-    colours = np.zeros((256, 3), dtype=int)
-    for bit in range(8):
-        colours[:, bit % 3] |= ((ids >> bit) & 1) << (7 - bit // 3)
-    return colours.astype(np.uint8).tobytes()
 
 
 def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -151,17 +209,23 @@ def resize_mask(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
     """Convert a uint8 RGB frame [H,W,3] to the network's input: float32 [3,H,W], normalised with ImageNet's mean."""
+    import torch
+
     return normalise(torch.from_numpy(image).permute(2, 0, 1))
 
 
 def normalise(image: torch.Tensor) -> torch.Tensor:
     """Convert uint8 RGB frames [...,3,H,W] to float32, normalised with ImageNet's mean, on the same device."""
+    import torch
+
     mean, std = (torch.tensor(values).view(3, 1, 1).to(image.device) for values in (IMAGE_MEAN, IMAGE_STD))
     return image.float().div_(255).sub_(mean).div_(std)
 
 
 def to_image(tensor: torch.Tensor) -> np.ndarray:
     """Convert a normalised frame, float32 [3,H,W] on the CPU, back to uint8 RGB [H,W,3]."""
+    import torch
+
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
     return (tensor * std + mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
@@ -173,6 +237,7 @@ def _decode(path: Path | str, mode: str | None = None, least_side: int | None = 
         image.load()
         if mode and image.mode[0] in "IF":  # a conversion would clip all bright values
             raise InputError(f"{path} has more than 8 bits a channel ({image.mode}); save it with 8")
+        ImageOps.exif_transpose(image, in_place=True)
         return image.convert(mode) if mode else image
 
 

@@ -1,4 +1,4 @@
-"""The processes that load training batches, and how they react to signals."""
+"""The processes that load training batches, and their signal handling."""
 
 import atexit
 import multiprocessing
@@ -22,14 +22,14 @@ def training_batches(
     Args:
         data: the samples.
         sampler: the keys of the samples in each micro-batch.
-        workers: the number of loading processes. With 0 this process loads the samples itself.
-        pin_memory: whether the tensors lie in page-locked memory, which is faster to copy to a GPU.
+        workers: the number of loading processes. With 0 this process loads the samples.
+        pin_memory: whether to use page-locked memory, which is faster to copy to a GPU.
 
     Yields:
         Dictionaries like those of the samples: tensors are stacked along a new first dimension, names are in a list.
 
     Raises:
-        InputError: a sample cannot be made. The message names the file.
+        InputError: a sample cannot be loaded. The message names the file.
     """
     atexit.register(_end_workers)
     loader = DataLoader(
@@ -38,25 +38,24 @@ def training_batches(
     try:
         yield from loader
     except InputError as error:
-        # The text of an error from a loading process contains the traceback. The message is its last line.
+        # An error from a loading process contains its traceback. The message is the last line.
         message = str(error).strip().splitlines()[-1]
         raise InputError(message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from None
 
 
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # there is a loading process for each core already
-    # Terminals and job schedulers send their signals to all processes of a job. Only the training loop may decide
-    # when to stop.
+    # Terminals and job schedulers signal all processes of a job. Only the training loop decides when to stop.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _end_workers() -> None:
-    """End the loading processes when this process ends, also after an error.
+    """Kill the loading processes when this process exits, also after an error.
 
-    Otherwise Python would send them SIGTERM, which they ignore, and wait for their end.
+    Otherwise Python would send SIGTERM, which they ignore, and wait for them.
     """
     if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would report ended loading processes as failures
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would report killed loading processes as failures
     for child in multiprocessing.active_children():
         child.kill()

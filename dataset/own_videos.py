@@ -1,4 +1,4 @@
-"""Folders of anybody's own annotated videos, to train on, and the layouts that folders are recognised by."""
+"""Folders of the user's own annotated videos for training, and the detection of folder layouts."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ _REMEDY = "copy it again, or remove its other half"
 def training_folders(root: Path, repeats: int = 1) -> list[VideoFolders]:
     """Return the folders of the videos in ``root``. Frames without a mask are not used.
 
-    ``root`` holds ``JPEGImages/<video>/`` and ``Annotations/<video>/``. It may also be what the annotation page
-    exports, or the page's folder of several videos: ``DAVIS``, ``export/DAVIS`` or ``<video>/export/DAVIS``.
+    ``root`` holds ``JPEGImages/<video>/`` and ``Annotations/<video>/``. It may also be an export of the annotation
+    page, or the page's folder of several videos: ``DAVIS``, ``export/DAVIS`` or ``<video>/export/DAVIS``.
 
     Args:
         root: the folder.
-        repeats: how often each video counts in an epoch.
+        repeats: the number of repetitions of each video per epoch.
 
     Raises:
         InputError: ``root`` has another layout. The message names it.
@@ -44,7 +44,7 @@ def training_folders(root: Path, repeats: int = 1) -> list[VideoFolders]:
 
 
 def known_layout(root: Path) -> str | None:
-    """Say which layout a folder has, and the flag of train.py that takes it; None if it has no known one."""
+    """Describe the layout of a folder and name the flag of train.py for it; None if the layout is unknown."""
     if root.is_file():
         return "a file; give the folder that holds the data"
     base = root / "trainval" if (root / "trainval").is_dir() else root
@@ -70,9 +70,9 @@ def known_layout(root: Path) -> str | None:
 
 
 def _is_davis(root: Path) -> bool:
-    """Whether a folder is the download of DAVIS, whose splits differ.
+    """Whether a folder is a download of DAVIS, whose train and val splits differ.
 
-    The annotation page exports a video in the same layout, as both splits.
+    The annotation page exports videos in the same layout, with equal splits.
     """
     base = root / "trainval" if (root / "trainval").is_dir() else root
     for year in ("2016", "2017"):

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-LOWEST_IOU_TARGET = 0.85
-_MOST_ROUNDS = 250
+MIN_IOU_TARGET = 0.85
+_MAX_ROUNDS = 250
 _RECTANGLES = 4  # in each round
 _SEED_PROBABILITY = 0.1  # of setting a rectangle's centre pixel
 _SHAPES = (cv2.MORPH_RECT, cv2.MORPH_ELLIPSE, cv2.MORPH_CROSS)
@@ -13,29 +13,29 @@ _SHAPES = (cv2.MORPH_RECT, cv2.MORPH_ELLIPSE, cv2.MORPH_CROSS)
 def perturb_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Dilate and erode random parts of a mask until its IoU with the original is below a random target.
 
-    The target is uniform between 0.85 and 1. Each round chooses four random rectangles in the mask, and dilates or
-    erodes the mask inside each of them. So the object grows in some places and shrinks in others. With probability
-    0.1, the centre pixel of a rectangle first becomes 0 or 1 at random. Such a pixel can grow into a hole of the
-    object or into an island outside the object. After 250 rounds the mask is returned as it is.
+    The target is uniform between 0.85 and 1. Each round dilates or erodes the mask inside four random rectangles. So
+    the object grows in some places and shrinks in others. With probability 0.1 the centre pixel of a rectangle first
+    becomes 0 or 1 at random. Such a pixel can grow into a hole in the object or into an island outside the object.
+    Perturbation ends after 250 rounds at the latest.
 
-    The kernels have random shapes and sizes. The largest size grows with the object, so that a small object does not
-    change much more than the target says. The result always contains a pixel of the original object, because otherwise
-    the memory would hold nothing of the object: a change that would remove the last such pixel is left out.
+    The kernels have random shapes and sizes. The maximum size grows with the object, so that the IoU of a small object
+    does not fall far below the target. The result always contains a pixel of the original object, because otherwise the
+    memory would contain nothing of the object: a change that would remove the last such pixel is skipped.
 
     Args:
-        mask: uint8 0/1 [H,W]. It is not changed.
+        mask: uint8 0/1 [H,W]. It is not modified.
         rng: makes all random choices.
 
     Returns:
-        uint8 0/1 [H,W]. If ``mask`` is empty, this is empty, too.
+        uint8 0/1 [H,W], empty if ``mask`` is empty.
     """
     perturbed = mask.copy()
     total = overlap = area = np.count_nonzero(mask)  # pixels of the original, of both masks, of the perturbed mask
     if total == 0:
         return perturbed
-    target = rng.uniform(LOWEST_IOU_TARGET, 1)
+    target = rng.uniform(MIN_IOU_TARGET, 1)
     sizes = 2 + round(0.01 * total**0.5)
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         for choices in rng.random((_RECTANGLES, 9)).tolist():
             window = _random_window(*choices[:4], mask.shape)
             before, original = perturbed[window], mask[window]
@@ -53,7 +53,7 @@ def perturb_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _random_window(
     row: float, other_row: float, column: float, other_column: float, shape: tuple[int, int]
 ) -> tuple[slice, slice]:
-    """Return the rectangle between two corners as an index. The coordinates of the corners are shares of ``shape``."""
+    """Return the rectangle between two corners as an index. The corners are given as fractions of ``shape``."""
     rows, columns = (
         sorted((int(a * side), int(b * side)))
         for a, b, side in ((row, other_row, shape[0]), (column, other_column, shape[1]))
@@ -71,12 +71,12 @@ def _random_change(
     if seed < _SEED_PROBABILITY:
         part = part.copy()
         part[part.shape[0] // 2, part.shape[1] // 2] = seed < _SEED_PROBABILITY / 2
-    # Even lengths would move the object down and to the right: OpenCV puts their centre at one side.
+    # Even lengths would shift the object down and to the right, because their centre lies between pixels.
     size = 1 + 2 * int(width * sizes), 1 + 2 * int(height * sizes)
     kernel = cv2.getStructuringElement(_SHAPES[int(shape * len(_SHAPES))], size)
     return cv2.dilate(part, kernel) if operation < 0.5 else cv2.erode(part, kernel)
 
 
 def _common_area(a: np.ndarray, b: np.ndarray) -> int:
-    """Return the number of pixels that belong to both of two uint8 0/1 masks [H,W]."""
+    """Return the area of the intersection of two uint8 0/1 masks [H,W]."""
     return cv2.countNonZero(cv2.bitwise_and(a, b))

@@ -1,4 +1,4 @@
-"""A training sample, made from the frames and masks of a clip."""
+"""A training sample from the frames and masks of a clip."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,20 +8,20 @@ import torch
 from dataset.augmentation import FrameTransform, recolour
 from dataset.perturbation import perturb_mask
 
-# How many random augmentations are tried until the first frame's crop shows an object.
+# The number of random augmentations to try until the first frame's crop shows an object.
 MAX_TRIES = 10
 
 
-def visible_objects(ids: np.ndarray, least_area: float = 0.0) -> np.ndarray:
+def visible_objects(ids: np.ndarray, min_area: float = 0.0) -> np.ndarray:
     """Return the objects in a crop that are large enough for training, in the order of their ids.
 
     Args:
         ids: the crop's object ids, uint8 [S,S].
-        least_area: the share of the crop, 0 to 1, that an object must cover. With 0 one pixel is enough.
+        min_area: the minimum fraction of the crop, 0 to 1, that an object covers. With 0 one pixel is enough.
     """
     areas = np.bincount(ids.ravel(), minlength=256)
     areas[0] = 0
-    return np.flatnonzero(areas >= max(1, least_area * ids.size))
+    return np.flatnonzero(areas >= max(1, min_area * ids.size))
 
 
 def make_sample(
@@ -33,14 +33,14 @@ def make_sample(
     rng: np.random.Generator,
     name: str,
 ) -> dict[str, torch.Tensor | str]:
-    """Transform a clip of T frames and put its objects into O slots.
+    """Augment a clip of T frames and assign its objects to O slots.
 
     Args:
         pairs: T images, uint8 RGB [H,W,3], each with its object ids, uint8 [H,W].
         transforms: the augmentation of each of the T frames, with crops of S×S pixels.
-        objects: the ids of at most O objects. They fill the first slots. All other objects become background.
+        objects: the ids of at most O objects, for the first slots. All other objects become background.
         slots: O, the number of slots.
-        rng: makes the random errors of the perturbed masks.
+        rng: generates the random errors of the perturbed masks.
         name: the name of the sample, for messages.
 
     Returns:
@@ -49,7 +49,7 @@ def make_sample(
         - ``frames``: uint8 RGB [T,3,S,S]. `dataset.images.normalise` prepares them for the network.
         - ``masks``: uint8 0/1 [T,O,S,S]. Empty slots are 0.
         - ``perturbed``: uint8 0/1 [O,S,S], the masks of the first frame with random errors (Section 3.3).
-        - ``selector``: float32 [O]. It is 1 for slots with an object and 0 for empty slots.
+        - ``selector``: float32 [O], 1 for slots with an object and 0 for empty slots.
         - ``name``: as given.
     """
     size = transforms[0].warp.size

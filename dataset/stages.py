@@ -14,7 +14,7 @@ from dataset.video_clips import VideoClips
 from util.errors import InputError
 
 Folders = ImageFolder | VideoFolders
-VIDEOS = "videos"  # the flag for folders of anybody's own videos, which may be given several times
+VIDEOS = "videos"  # the flag for folders of the user's own videos, which may be given several times
 
 
 class DataSet(NamedTuple):
@@ -23,8 +23,8 @@ class DataSet(NamedTuple):
     Attributes:
         flag: the name of the flag, without ``--``.
         stages: the stages that train on it.
-        layout: what the folder holds, for help and messages.
-        find: returns the data sets in a given folder. It takes the folder, and all that is given.
+        layout: the content of the folder, for help and messages.
+        find: returns the data sets in a folder, from the folder and all arguments.
     """
 
     flag: str
@@ -37,7 +37,7 @@ def _davis(root: Path, given: Mapping[str, Any]) -> list[Folders]:
     return [davis.split_folders(root, given.get("davis_year") or 2017, "train")]
 
 
-# How often a data set counts and how its clips are cropped is told by its folders; a new data set is a line here.
+# A new data set is a line here. Its repetitions and its crops are attributes of its folders.
 DATA_SETS = (
     DataSet(
         "static_root", (0,), "folders of images <name>.jpg with masks <name>.png", lambda root, _: image_folders(root)
@@ -53,8 +53,8 @@ def stage_folders(stage: int, given: Mapping[str, Any]) -> list[Folders]:
 
     Args:
         stage: 0 for static images, 1 for BL30K, 2 or 3 for DAVIS and YouTube-VOS; 1 to 3 also for any videos.
-        given: by the flag of train.py: the folder of each data set of `DATA_SETS`, or None; as ``videos`` pairs of a
-            folder of videos and how often each of them counts; as ``davis_year`` 2016 or 2017 (default).
+        given: by flag of train.py: the folder of each data set of `DATA_SETS`, or None; as ``videos`` pairs of a folder
+            and the repetitions of each of its videos; as ``davis_year`` 2016 or 2017 (default).
 
     Raises:
         InputError: no data set of the stage is given, or a folder is missing or has another layout.
@@ -89,10 +89,10 @@ def stage_dataset(
 
     Args:
         stage, given: as for `stage_folders`.
-        iterations: the number of iterations in the whole stage.
+        iterations: the number of iterations of the whole stage.
         crop_size: the side of the square crops, in pixels.
         frames: the number of frames in a clip of stages 1 to 3.
-        seed: determines everything random in the samples.
+        seed: determines all random choices in the samples.
 
     Raises:
         InputError: as for `stage_folders`, or a folder is incomplete.
@@ -103,7 +103,7 @@ def stage_dataset(
         if isinstance(folders, ImageFolder):
             source = ImageClips(folders, crop_size=crop_size)
         else:
-            # The gaps are small again after 90% of the training, on BL30K after 80%.
+            # The gaps are small again after 90% of training, and after 80% on BL30K.
             last_change = 0.8 if stage == 1 else 0.9
             source = VideoClips(folders, crop_size=crop_size, frames=frames, last_change=last_change)
         parts.append((source, folders.repeats))
@@ -113,12 +113,12 @@ def stage_dataset(
 def _existing(root: Path | str, flag: str) -> Path:
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{root} is no folder; check --{flag}")
+        raise InputError(f"{root} is not a folder; check --{flag}")
     return root
 
 
 def _refuse_other_layout(found: list[Folders], root: Path, flag: str) -> None:
-    """Refuse a folder without the data set's own files where the folder has a layout that another flag takes."""
+    """Refuse a folder that lacks the data set's files and has the layout of another flag."""
     for folders in found:
         wanted = (folders.split, folders.images) if isinstance(folders, VideoFolders) else ()
         missing = next((path for path in wanted if path and not path.exists()), None)

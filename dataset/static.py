@@ -1,4 +1,4 @@
-"""Folders of static images with a mask for each: FSS-1000, DUTS, ECSSD, BIG, HRSOD, and anybody's own."""
+"""Folders of static images with masks: FSS-1000, DUTS, ECSSD, BIG, HRSOD, and the user's own."""
 
 import os
 import re
@@ -13,9 +13,9 @@ from dataset.images import read_grey
 from dataset.video import FRAME_SUFFIXES
 from util.errors import InputError
 
-OBJECT_FROM = 128  # in a mask of many grey values, pixels from this value on belong to the object
+OBJECT_THRESHOLD = 128  # in a mask of many grey values, pixels >= this value belong to the object
 
-# The data sets of the paper: the names that the folder of each may have, in any case, and how often its images count.
+# The paper's data sets: the possible folder names, case-insensitive, and the repetitions of each image per epoch.
 _KNOWN = {
     "FSS-1000": (("fss",), 1),
     "DUTS-TR": (("DUTS-TR",), 1),
@@ -24,7 +24,7 @@ _KNOWN = {
     "BIG": (("BIG_small", "BIG"), 5),
     "HRSOD": (("HRSOD_small", "HRSOD"), 5),
 }
-# A folder of images and its twin of masks have the same name but for one of these words.
+# The names of a folder of images and its twin of masks differ in one of these words.
 _IMAGE_WORDS = ("images", "image", "imgs", "img", "jpegimages")
 _MASK_WORDS = ("masks", "mask", "gt", "annotations", "labels")
 
@@ -35,7 +35,7 @@ class ImageFolder(NamedTuple):
     Attributes:
         name: the name of the data set, for messages.
         path: the folder. It need not exist.
-        repeats: how often each image counts in an epoch of training.
+        repeats: the number of repetitions of each image per epoch.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ImageFolder(NamedTuple):
 
 
 def paper_folders(root: Path) -> list[ImageFolder]:
-    """Return the folders of the paper's data sets in ``root``, also those that are missing."""
+    """Return the folders of the paper's data sets in ``root``, including missing ones."""
     present = {name.lower(): root / name for name in _entries(root)}
     folders = []
     for data_set, (names, repeats) in _KNOWN.items():
@@ -54,9 +54,9 @@ def paper_folders(root: Path) -> list[ImageFolder]:
 
 
 def image_folders(root: Path) -> list[ImageFolder]:
-    """Return the data sets of images in ``root``: the folders in it, or, where it holds images or twins, itself.
+    """Return the data sets of images in ``root``: its subfolders, or ``root`` itself if it holds images or twins.
 
-    The paper's data sets are recognised by the names of their folders.
+    The paper's data sets are recognised by their folder names.
 
     Raises:
         InputError: ``root`` cannot be read, or holds neither images nor folders.
@@ -77,7 +77,7 @@ def image_folders(root: Path) -> list[ImageFolder]:
 
 
 def find_images(folder: Path) -> tuple[list[Pair], list[Path]]:
-    """Find images and their masks, in a folder and in all folders inside.
+    """Find images and their masks, in a folder and all its subfolders.
 
     An image is ``<name>.jpg`` (or .jpeg, ...) and its mask ``<name>.png``, in the same folder. Or the image lies in a
     folder such as ``images`` and the mask in its twin, such as ``masks``; the image may then be a PNG, too.
@@ -104,23 +104,23 @@ def find_images(folder: Path) -> tuple[list[Pair], list[Path]]:
 def read_object(mask: Path) -> np.ndarray:
     """Read the mask of a static image: uint8 0/1 [H,W].
 
-    Pixels of 128 or more belong to the object; in a mask of two values, one of them 0, those that are not 0.
+    Pixels >= 128 belong to the object; in a mask of 0 and one other value, all pixels that are not 0.
 
     Raises:
         InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
     """
     grey = read_grey(mask)
     values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
-    least = values[1] if len(values) == 2 and values[0] == 0 else OBJECT_FROM
+    least = values[1] if len(values) == 2 and values[0] == 0 else OBJECT_THRESHOLD
     return (grey >= least).astype(np.uint8)
 
 
 def _image_and_mask_folders(folder: Path, masks: Path | None = None) -> Iterator[tuple[Path, Path]]:
-    """The folders of images in ``folder``, itself among them, each with the folder of its masks.
+    """The folders of images in ``folder``, including itself, each with the folder of its masks.
 
     Args:
-        folder: the folder to look in.
-        masks: the folder of its masks, where it belongs to a twin.
+        folder: the folder to search.
+        masks: the folder of its masks, if it belongs to a twin.
     """
     yield folder, masks or folder
     inside = [folder / name for name in _entries(folder) if (folder / name).is_dir()]
@@ -140,7 +140,7 @@ def _twin(images: Path) -> Path | None:
 
 
 def _without(name: str, words: tuple[str, ...]) -> list[str] | None:
-    """The other words of a name that holds one of ``words``; None if it holds none."""
+    """The other words of a name that contains one of ``words``; None if it contains none."""
     parts = re.split(r"[^a-z0-9]+", name.lower())
     found = next((word for word in words if word in parts), None)
     return None if found is None else [part for part in parts if part != found]

@@ -1,4 +1,4 @@
-"""The data set of a training stage, made of several sources of clips."""
+"""The data set of a training stage, a concatenation of sources of clips."""
 
 import bisect
 import itertools
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from dataset.batches import SampleKey, sample_rng
 from util.errors import InputError
 
-# Seconds to wait before the second and the third attempt at a sample. A file server may fail for a moment.
+# Seconds to wait before the second and the third attempt at a sample. File servers may fail temporarily.
 RETRY_AFTER = (1.0, 5.0)
 
 
@@ -21,7 +21,7 @@ class Source(Protocol):
     """Clips of one kind, such as those of one folder of videos."""
 
     name: str  # the name of the data set
-    unit: str  # what gives a clip each: "videos" or "images"
+    unit: str  # "videos" or "images"; each yields one clip per epoch
 
     def __len__(self) -> int: ...
 
@@ -31,23 +31,23 @@ class Source(Protocol):
         Args:
             index: the number of the sample, from 0.
             rng: makes all random choices.
-            progress: the share of training that is over, 0 to 1.
+            progress: the finished fraction of training, 0 to 1.
         """
 
 
 class TrainingData(Dataset):
-    """The samples of several sources, one source after another. The index is a `SampleKey`.
+    """The concatenated samples of several sources. The index is a `SampleKey`.
 
-    Samples have the format that `make_sample` describes. A sample depends on the seed and on its key, and on nothing
-    else. If a source is repeated, its copies have different keys, so they are augmented differently.
+    Samples have the format of `make_sample`. A sample depends only on the seed and its key. The copies of a repeated
+    source have different keys, so they are augmented differently.
 
     Args:
-        parts: the sources, each with the number of times that it counts.
-        iterations: the number of iterations in the whole training. The gaps between frames depend on it.
-        seed: determines everything random in the samples.
+        parts: the sources, each with its number of repetitions per epoch.
+        iterations: the number of iterations of the whole training. The gaps between frames depend on it.
+        seed: determines all random choices in the samples.
 
     Attributes:
-        summary: what the samples are made from and how often it counts, for the user.
+        summary: the sources and their repetitions, for the user.
     """
 
     def __init__(self, parts: Sequence[tuple[Source, int]], *, iterations: int, seed: int) -> None:

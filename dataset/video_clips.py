@@ -1,4 +1,4 @@
-"""Training clips from annotated videos: BL30K, YouTube-VOS, DAVIS and anybody's own (the paper, Section 4.2)."""
+"""Training clips from annotated videos: BL30K, YouTube-VOS, DAVIS and the user's own (the paper, Section 4.2)."""
 
 from collections.abc import Sequence
 
@@ -15,14 +15,13 @@ MAX_OBJECTS = 2
 
 
 class VideoClips:
-    """Clips of some frames and up to 2 objects. Each video gives one clip in an epoch.
+    """Clips with up to 2 objects. Each video yields one clip per epoch.
 
     Args:
-        folders: the folders of the videos, and how training uses them.
+        folders: the folders of the videos, and their use in training.
         crop_size: the side of the square crops, in pixels.
         frames: the number of frames in a clip.
-        last_change: the share of training (0 to 1) after which the gaps between frames are small again, see
-            `largest_gap`.
+        last_change: see `largest_gap`.
 
     Raises:
         InputError: a folder is missing, or there are no videos.
@@ -51,14 +50,14 @@ class VideoClips:
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
         """Make a clip from video number ``index``.
 
-        All objects of the clip are visible in its first frame and cover at least ``least_area`` of its crop. If there
+        All objects of the clip are visible in its first frame and cover at least ``min_area`` of its crop. If there
         are more than two such objects, two of them are chosen at random. If random crops show no such object, the
         first frame shows an object of any size.
 
         Args:
             index: the number of the video, from 0.
             rng: makes all random choices.
-            progress: the share of training that is over, 0 to 1.
+            progress: the finished fraction of training, 0 to 1.
 
         Returns:
             A sample with ``frames`` frames and 2 object slots, as `make_sample` describes it.
@@ -91,11 +90,11 @@ class VideoClips:
             clip = choose_clip(rng, len(annotated), frames=self.frames, max_gap=max_gap)
             ids = self.folders.read_ids(annotated[clip[0]].mask)
             transforms = video_transforms(rng, *ids.shape, **shape, crop_area=(self.folders.crop_area, 1.0))
-            visible = visible_objects(transforms[0].warp.mask(ids), self.folders.least_area)
+            visible = visible_objects(transforms[0].warp.mask(ids), self.folders.min_area)
             if len(visible):
                 return clip, transforms, visible
-        # The objects of this video are small, rare or near the border. Look for any frame that shows one, and use
-        # this frame and those after it, around the object and without augmentation.
+        # The objects of this video are small, rare or near the border. Search for a frame that shows an object. Use
+        # this frame and the following ones, cropped around the object and without augmentation.
         for first in rng.permutation(len(annotated)):
             ids = self.folders.read_ids(annotated[first].mask)
             if ids.any():
@@ -116,7 +115,7 @@ class VideoClips:
     def _annotated(self, video: str) -> list[Pair]:
         """Return the video's annotated frames in order.
 
-        The frames are listed only when they are needed, because BL30K has five million.
+        They are listed on demand, because BL30K has five million frames.
         """
         frames, missing = self.folders.frames(video)
         if missing:
@@ -127,15 +126,15 @@ class VideoClips:
 
 
 def largest_gap(progress: float, *, last_change: float = 0.9, annotation_step: int = 1) -> int:
-    """Return the largest gap between neighbouring frames of a clip, in annotated frames (the paper, Section 4.2).
+    """Return the largest gap between consecutive frames of a clip, in annotated frames (the paper, Section 4.2).
 
-    In a video with a mask for every frame, the gap starts at 6 and grows to 26, so that clips become harder. At the
-    end it is 6 again, because the frames of test videos are close to each other. For YouTube-VOS, with a mask for
-    every fifth frame, these are 2, 6 and 2 annotated frames.
+    If every frame has a mask, the gap starts at 6 and grows to 26, so that clips become harder. At the end it is 6
+    again, because the frames of test videos are close to each other. On YouTube-VOS, with a mask for every fifth frame,
+    these are 2, 6 and 2 annotated frames.
 
     Args:
-        progress: the share of training that is over, 0 to 1.
-        last_change: the share of training after which the gap is small again.
+        progress: the finished fraction of training, 0 to 1.
+        last_change: the fraction of training after which the gap is small again.
         annotation_step: the distance between annotated frames, in frames of the original video.
     """
     growth = 0 if progress >= last_change else sum(progress >= change for change in (0.1, 0.2, 0.3, 0.4))
@@ -146,13 +145,13 @@ def choose_clip(rng: np.random.Generator, length: int, *, frames: int, max_gap: 
     """Choose the frames of a clip at random.
 
     Half of all clips run backwards. In a short video the gaps are smaller. If the video has fewer frames than the
-    clip, the clip takes every frame in turn, and changes direction at both ends of the video.
+    clip, the clip steps through every frame and reverses at both ends of the video.
 
     Args:
         rng: makes all random choices.
         length: the number of frames in the video.
         frames: the number of frames in the clip.
-        max_gap: the largest distance between neighbouring frames of the clip. The smallest distance is 1.
+        max_gap: the largest distance between consecutive frames of the clip. The smallest distance is 1.
 
     Returns:
         The places of the clip's frames in the video, 0 to ``length`` - 1.
@@ -171,6 +170,6 @@ def choose_clip(rng: np.random.Generator, length: int, *, frames: int, max_gap: 
 
 
 def _bounce(places: np.ndarray, length: int) -> np.ndarray:
-    """Map places 0, 1, 2, ... to frames of a video that is played forwards and backwards again and again."""
+    """Map places 0, 1, 2, ... to frames of a video that is played forwards and backwards repeatedly."""
     places = places % max(1, 2 * (length - 1))
     return np.minimum(places, 2 * (length - 1) - places)

@@ -3,13 +3,15 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from dataset.video import GivenMasks, Video
+from dataset.images import PaintedMasks
+from dataset.video import FRAME_SUFFIXES, GivenMasks, Video
 from util.errors import InputError
 from util.files import atomic_path
 
@@ -23,23 +25,32 @@ class EndOfVideo(Exception):
 class VideoFile(GivenMasks):
     """A video file and the masks that are given for some of its frames. The names of the frames are their numbers.
 
-    The results contain every frame, so ``wanted`` is None. The length of the file is known only at its end, so
-    ``last`` is None.
+    The length of the file is known only at its end, so ``last`` is None.
 
     Args:
         path: a file in a format that OpenCV can read.
+        masks: the files of the given masks, by frame number.
+        reader: the reader of masks that people have painted, or None where the files state the ids.
+        start: the number of the first frame whose mask the results contain. They contain all later ones.
 
     Raises:
         InputError: the file is missing or not a video.
     """
 
-    wanted = None
     last = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        masks: Mapping[int, Path] | None = None,
+        reader: PaintedMasks | None = None,
+        start: int = 0,
+    ) -> None:
         self.name = path.name
         self.path = path
-        self.masks: dict[int, Path] = {}
+        self.masks = dict(masks or {})
+        self.reader = reader
+        self.wanted = range(start, sys.maxsize)
         self.decoded = 0  # number of frames that have been decoded
         self._capture = _open(path)
 
@@ -71,26 +82,24 @@ class VideoFile(GivenMasks):
         """Return the file name of a frame's result, without suffix."""
         return f"{number:05d}"
 
-    def frame_number(self, name: str) -> int | None:
-        """Return the number of the frame with this name, or None if the header states that there is no such frame."""
-        if not name.isdecimal() or (self.announced and int(name) >= self.announced):
-            return None
-        return int(name)
-
     def read_frame(self, number: int) -> np.ndarray:
-        """Decode the next frame: uint8 RGB [H,W,3].
+        """Decode the next frame, or a later one: uint8 RGB [H,W,3].
 
         Args:
-            number: the number of the next frame. Frames can only be read in order.
+            number: the number of the frame. Frames can only be read in order.
 
         Raises:
             EndOfVideo: there are no more frames.
             InputError: the frame has another size than the first frame.
-            ValueError: ``number`` is not the next frame.
+            ValueError: the frame has been passed.
         """
-        if number != self.decoded:
+        if number < self.decoded:
             raise ValueError(f"frame {self.decoded} of {self.path} comes next, not {number}")
+        while self.decoded < number and self._capture.grab():
+            self.decoded += 1
         found, image = self._capture.read()
+        if not found and number == 0:
+            raise InputError(f"{self.path} holds no frame that can be decoded; convert it, for example with ffmpeg")
         if not found:
             raise EndOfVideo
         if image.shape[:2] != self.size:
@@ -110,10 +119,10 @@ def playback_fps(video: Video | VideoFile) -> float:
 
 @contextlib.contextmanager
 def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that appends a uint8 RGB frame [H,W,3] to an MP4 file.
+    """Yield a function that appends a uint8 RGB frame [H,W,3] to an MP4 file, compressed as VP9, which browsers play.
 
-    The file appears at ``path`` when it is complete. MPEG-4 allows only even sizes, so the last row or column of an odd
-    size is left out.
+    The file appears at ``path`` when it is complete. It has no sound. The writer allows only even sizes, so the last
+    row or column of an odd size is left out.
 
     Args:
         path: the file to write.
@@ -135,7 +144,7 @@ def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Call
         written += 1
 
     with atomic_path(path) as temporary:
-        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"vp09"), fps, (width, height))
         if not writer.isOpened():
             raise refusal
         try:
@@ -150,6 +159,8 @@ def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Call
 def _open(path: Path) -> cv2.VideoCapture:
     if not path.is_file():
         raise InputError(f"{path} is missing; give a video file or a folder of images")
+    if path.suffix.lower() in FRAME_SUFFIXES:
+        raise InputError(f"{path} is an image; give a video file, or the folder of its frames, {path.parent}")
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise InputError(f"{path} cannot be read as a video; convert it, for example with ffmpeg, or give its frames")

@@ -1,4 +1,4 @@
-"""The blocks that the mask encoder and the decoder are built of."""
+"""The building blocks of the mask encoder and the decoder."""
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class ResidualBlock(nn.Module):
 class SharedConv2d(nn.Module):
     """A 3×3 convolution of cat([own, shared]): ``shared`` is a feature of the frame, ``own`` of one of its objects.
 
-    The convolution of a concatenation is the sum of two convolutions. So the shared half is computed once for all
+    The convolution of a concatenation is the sum of two convolutions. So the shared part is computed once for all
     objects of a frame.
     """
 
@@ -81,5 +81,5 @@ def per_object(x: Tensor, objects: int) -> Tensor:
 
     The features of a single frame are not copied.
     """
-    # Not len(x), which would fix the number in an exported graph.
+    # len(x) would make the number a constant in an exported graph.
     return x.expand(objects, -1, -1, -1) if x.shape[0] == 1 else x.repeat_interleave(objects, dim=0)

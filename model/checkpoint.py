@@ -1,7 +1,7 @@
 """Checkpoints: one loader for the published weights of RDE-VOS and STCN, and for the weights of this project.
 
-The loader recognises a file by its content, so command lines never name an architecture. Published state dicts are
-first translated to the names of this project; all later steps are the same for all files.
+The loader detects the architecture from the content of a file. Published state dicts are first translated to the names
+of this project; all later steps are the same for all files.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,24 +20,26 @@ from model.published import config_of, listed, refusal, translate_published
 from util.errors import InputError
 from util.files import atomic_path, refuse_pipe, write_error
 
-# The small network that comes with the project. The README beside the file says how the network was trained.
+# The small network that comes with the project. The README in its folder says how it was trained.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "small.pth"
 _OLDER_NAME = ".extract.theta.", ".extract.omega."  # older files of this project -> the paper's name in Eq. 5
 
 
 def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VOS:
-    """Read a checkpoint of any known form into a network in eval mode. The file decides the architecture.
+    """Load a checkpoint of any known format into a network in eval mode. The file determines the architecture.
 
-    Known forms:
+    Known formats:
     - a state dict of the published RDE-VOS;
     - a state dict of the published STCN; the network then has no SAM;
-    - a state dict of the static stage for a single object, with 4 input channels; the fifth starts orthogonal;
+    - a state dict of the static stage for a single object, with 4 input channels; the fifth is initialised
+      orthogonally;
     - a file of `save_network`.
-    The names in each of them may have the prefix ``module.``.
+    - a state dict of a network of this project, whose shapes say what it is; ``mask_threshold`` is then None.
+    The names may have the prefixes ``module.`` and ``_orig_mod.``.
 
     Raises:
-        InputError: the file is missing, unreadable or of no known form, or holds weights that are infinite or no
-            numbers; the message lists names that are missing, unexpected or of such weights.
+        InputError: the file is missing, unreadable or of an unknown format, or holds weights that are infinite or NaN;
+            the message lists names that are missing, unexpected or of such weights.
     """
     return network_from_checkpoint(read_checkpoint(path), path).to(device).eval()
 
@@ -45,7 +47,7 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VO
 def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> None:
     """Write a checkpoint: weights, configuration, `RDE_VOS.single_object` and, for resuming, ``training_state``.
 
-    The file is complete or not there. ``training_state`` must consist of tensors and plain Python containers, because
+    The file is complete or absent. ``training_state`` must consist of tensors and plain Python containers, because
     ``weights_only=True`` reads nothing else.
 
     Raises:
@@ -65,7 +67,7 @@ def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> N
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Read the content of a checkpoint to the CPU, with ``weights_only=True`` and the present names of tensors.
+    """Read a checkpoint to the CPU, with ``weights_only=True``, and give its tensors their current names.
 
     Raises:
         InputError: the file is missing or not a checkpoint.
@@ -75,8 +77,19 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"checkpoint {path} is missing; check the path of the weights") from None
-    except Exception as error:  # torch raises almost every kind of error for a damaged file
-        # The message of an UnpicklingError advises to load the file unsafely, so it is not shown.
+    except Exception as error:  # torch raises almost any exception for a damaged file
+        # An UnpicklingError advises loading the file unsafely, so its message is not shown.
+        if Path(path).stat().st_size == 0:
+            raise InputError(f"{path} is empty; copy or download it again") from None
+        with open(path, "rb") as file:
+            start = file.read(256).lstrip().lower()
+        if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+            raise InputError(f"{path} is a web page, not weights; download the file that the page links to") from None
+        if isinstance(error, UnpicklingError) and "GLOBAL" in str(error):
+            raise InputError(
+                f"{path} holds Python objects, such as a whole module, which could run any program when they are "
+                "loaded; save the state dict alone, torch.save(network.state_dict(), path)"
+            ) from None
         reason = type(error).__name__ if isinstance(error, UnpicklingError) else str(error).strip().split("\n")[0]
         raise InputError(f"{path} is not a readable checkpoint ({reason}); copy or download it again") from None
     if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
@@ -101,35 +114,38 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
             network = _network_without_storage(config)
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             raise InputError(
-                f"{path} was written for another version of this project ({error}); use one that fits"
+                f"{path} was written by another version of this project ({error}); use that version or another file"
             ) from None
     else:
         state = _without_prefix(content, path)
         try:
-            state = translate_published(state, path)
+            if "key_encoder.key_projection.weight" in state:  # of this project
+                state = {name.replace(*_OLDER_NAME): tensor for name, tensor in state.items()}
+            else:
+                state = translate_published(state, path)
             config = config_of(state, path)
         except IndexError:
-            raise InputError(f"{path} holds tensors of shapes that no network has; use another file") from None
+            raise InputError(f"{path} holds tensors with shapes of no known network; use another file") from None
         network = _network_without_storage(config)
     _check_names(network.state_dict(), state, path)
     if broken := not_finite(state):
         raise InputError(
-            f"{path} holds weights that are infinite or no numbers ({listed(broken)}); use another file, such as an "
+            f"{path} holds weights that are infinite or NaN ({listed(broken)}); use another file, such as an "
             "earlier checkpoint"
         )
     network.load_state_dict(state, assign=True)
     network.single_object = content.get("single_object", has_dead_channel(network))
-    # Files may store weights in half precision to save space. The network computes in single precision.
+    # Files may store weights in half precision to save space. The network computes in fp32.
     return network.float().requires_grad_(True)
 
 
 def not_finite(state: Mapping[str, Tensor]) -> list[str]:
-    """The names of the tensors with an element that is infinite or no number."""
+    """The names of the tensors with an element that is infinite or NaN."""
     return [name for name, tensor in state.items() if not tensor.isfinite().all()]
 
 
 class _SkipRandomNumbers(TorchFunctionMode):
-    """Leaves out ``normal_``: for a tensor without storage ``normal_`` would import torch's compiler, for nothing."""
+    """Skips ``normal_``, which on a tensor without storage would import torch's compiler, for nothing."""
 
     def __torch_function__(
         self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
@@ -138,16 +154,18 @@ class _SkipRandomNumbers(TorchFunctionMode):
 
 
 def _network_without_storage(config: NetworkConfig) -> RDE_VOS:
-    """A network whose tensors have shapes only. The weights of a file are about to replace them."""
+    """A network whose tensors have shapes but no storage, for loading weights into."""
     with torch.device("meta"), _SkipRandomNumbers():
         return RDE_VOS(config)
 
 
 def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} holds more than a network's tensors and no configuration; save its state dict alone")
-    if all(name.startswith("module.") for name in state):
-        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        raise InputError(f"{path} holds more than a network's tensors, but no configuration; save the state dict alone")
+    # Wrappers for several GPUs and compiled networks put a prefix before all names, and may be around each other.
+    for prefix in ("module.", "_orig_mod.") * 2:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return dict(state)
 
 

@@ -1,4 +1,4 @@
-"""The decoder: a readout and the query frame's features to the logit of each object's mask (Section 3.2)."""
+"""The decoder: from readouts and the query frame's features to the logits of the objects' masks (Section 3.2)."""
 
 import math
 
@@ -60,7 +60,7 @@ class UpBlock(nn.Module):
 
 
 def soft_aggregation(masks: Tensor) -> Tensor:
-    """Soft aggregation: turn the objects' independent masks into logits of masks that exclude each other.
+    """Soft aggregation: convert independent masks of objects into logits of mutually exclusive masks.
 
     The background is Π(1−p). With p clamped to [1e-7, 1−1e-7], the softmax of log(p/(1−p)) over background and objects
     is a distribution at every pixel.
@@ -72,7 +72,7 @@ def soft_aggregation(masks: Tensor) -> Tensor:
         aggregated logits [B,K+1,H,W], background first, fp32.
     """
     masks = masks.float()
-    # The backward pass of torch.prod looks for zeros, for which a GPU has to wait; products of pairs do not.
+    # The backward pass of torch.prod looks for zeros, which synchronises a GPU; products of pairs do not.
     background = math.prod((1 - masks).unbind(1)).unsqueeze(1)
     probability = torch.cat([background, masks], dim=1).clamp(1e-7, 1 - 1e-7)
     return torch.log(probability / (1 - probability))

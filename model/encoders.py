@@ -20,7 +20,7 @@ class KeyFeatures(NamedTuple):
 
 
 class KeyEncoder(nn.Module):
-    """ImageE: one pass over a frame gives its key, its query value and the decoder's skip features."""
+    """ImageE: one pass over a frame yields its key, its query value and the decoder's skip features."""
 
     def __init__(self, backbone: str, width: int, key_channels: int, value_channels: int) -> None:
         super().__init__()
@@ -68,9 +68,9 @@ class MaskEncoder(nn.Module):
 
 
 def extend_input_channels(weight: Tensor, image_channels: int) -> None:
-    """Start the mask channels of a first convolution's weight [C,in,7,7] orthogonal, in place.
+    """Initialise the mask channels of a first convolution's weight [C,in,7,7] orthogonally, in place.
 
     Args:
-        image_channels: how many of the first input channels stay unchanged.
+        image_channels: the number of leading input channels that stay unchanged.
     """
     nn.init.orthogonal_(weight[:, image_channels:])

@@ -1,7 +1,8 @@
-"""The frame-by-frame engine: a video is a loop over `InferenceCore.step`."""
+"""The frame-by-frame inference engine: a video is a loop over `InferenceCore.step`."""
 
 from collections.abc import Collection
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,13 +13,14 @@ from model.network import RDE_VOS
 from model.reading import Embedding
 
 STRIDE = 16  # pixels between neighbouring positions of an embedding; frames are padded to multiples of STRIDE
-LEAST_SIDE = 2 * STRIDE  # frames are padded to at least LEAST_SIDE, because SAM halves the embeddings
+MIN_SIDE = 2 * STRIDE  # frames are padded to at least MIN_SIDE, because SAM halves the embeddings
+MOST_NORMALISED = 20  # a normalised frame goes up to 2.7; one of 0 to 255 is not normalised
 
 
 class UpdateClock:
-    """Says which frames of a video update the memory: every ``mem_every`` frames after the last update or annotation.
+    """Tells which frames of a video update the memory: every ``mem_every`` frames after the last update or annotation.
 
-    The clock needs no frames, so a reader of a video can plan ahead which frames to decode.
+    The clock needs no images, so a video reader can plan which frames to decode.
     """
 
     def __init__(self, mem_every: int) -> None:
@@ -27,11 +29,11 @@ class UpdateClock:
 
     @property
     def due(self) -> bool:
-        """Whether the next frame updates the memory if the frame comes without a mask."""
+        """Whether the next frame updates the memory if it has no mask."""
         return self._elapsed is not None and self._elapsed + 1 >= self.mem_every
 
     def tick(self, annotated: bool = False) -> bool:
-        """Pass to the next frame, and return whether it updates the memory."""
+        """Advance to the next frame, and return whether it updates the memory."""
         update = annotated or self.due
         if update:
             self._elapsed = 0
@@ -41,16 +43,16 @@ class UpdateClock:
 
 
 class InferenceCore:
-    """Segments a video frame by frame, in memory that does not grow with the video (Figure 1b).
+    """Segments a video frame by frame, with memory that does not grow with the video (Figure 1b).
 
     The engine keeps a memory bank, but no frames and no results. Every ``mem_every`` frames after the last update or
     annotation, the segmented frame updates the bank.
 
     Args:
         network: in eval mode. The engine computes on the device and in the precision of the network's weights.
-        bank: the embeddings in the memory, in Table 5's notation (`model.memory.BANKS`).
+        bank: the memory bank, in Table 5's notation (`model.memory.BANKS`).
         mem_every: θ, the number of frames between updates.
-        top_k: how many memory positions each position of a frame reads.
+        top_k: the number of memory positions per query position.
 
     Raises:
         ValueError: the bank is unknown, or reads RDE while the network has no SAM; θ or k is not positive.
@@ -71,11 +73,11 @@ class InferenceCore:
 
     @property
     def update_due(self) -> bool:
-        """Whether the next frame updates the memory. Other frames may be skipped if nobody wants their masks."""
+        """Whether the next frame updates the memory. Other frames may be skipped if their masks are not needed."""
         return self._clock.due
 
     def skip(self) -> None:
-        """Pass over a frame without segmenting the frame.
+        """Skip a frame without segmenting it.
 
         Raises:
             ValueError: the frame is due to update the memory.
@@ -86,28 +88,34 @@ class InferenceCore:
 
     @torch.inference_mode()
     def step(
-        self, image: Tensor, mask: Tensor | None = None, *, absent: Collection[int] = (), last: bool = False
+        self,
+        image: Tensor,
+        mask: Tensor | np.ndarray | None = None,
+        *,
+        absent: Collection[int] = (),
+        last: bool = False,
     ) -> Tensor:
-        """Segment the next frame, and learn the objects of ``mask``.
+        """Segment the next frame, and start to track the objects of ``mask``.
 
-        At a frame with a mask the known objects are segmented first. Then every object of the mask takes its pixels,
-        and the other objects lose these pixels. For new objects this frame is F, the first frame. Objects of which the
-        mask has no pixel keep the rest of their predicted pixels, unless they are ``absent``.
+        At a frame with a mask the known objects are segmented first. Then the mask overrides the prediction at all its
+        object pixels. For new objects this frame is F, the first frame. Known objects without a pixel in the mask keep
+        their prediction elsewhere, unless they are ``absent``.
 
         Args:
             image: the frame [3,H,W], float, ImageNet-normalised; all frames of a video have the same size.
-            mask: integer object ids [H,W], 0 for the background; any ids, known or new.
-            absent: the ids of known objects that the mask shows to be absent from this frame. They get no pixel.
-            last: whether this frame is the last one, so that the memory needs no update.
+            mask: integer object ids [H,W], 0 for the background, of torch or NumPy; any ids, known or new.
+            absent: the ids of known objects that are absent from this frame according to the mask. They get no pixel.
+            last: whether this is the last frame, which needs no memory update.
 
         Returns:
             probabilities [K+1,H,W], background first, then the objects in the order of ``object_ids``; all background
             before the first mask.
 
         Raises:
-            ValueError: the image or the mask has the wrong shape, an absent object is unknown or has pixels, or the
-                mask holds no object and no object is absent.
+            ValueError: the image or the mask has the wrong shape, the first image is not normalised, an absent object
+                is unknown or has pixels, or the mask holds no object while no object is absent.
         """
+        mask = torch.from_numpy(np.ascontiguousarray(mask)) if isinstance(mask, np.ndarray) else mask
         self._check(image, mask, absent)
         self._size = (image.shape[1], image.shape[2])
         device, dtype = self.network.device, self.network.dtype
@@ -118,22 +126,23 @@ class InferenceCore:
         image, padding = pad_to_stride(image[None].to(device))
         probability = image.new_ones(1, 1, *image.shape[2:])
         image = image.to(dtype)
-        # Where the first mask comes with the last frame, the mask itself is the answer.
+        # If the first mask belongs to the last frame, the mask itself is the result.
         if self.object_ids or not last:
             features = self.network.encode_key(image)
+            key, f16 = features.key, features.f16
             if self.object_ids:
-                readout = self._memory.read(features.key, self.top_k).to(dtype)
-                logit = self.network.decode(readout, features)
+                logit = self.network.decode(self._memory.read(key, self.top_k).to(dtype), features)
+                del features  # frees f4 and f8, the largest features
                 probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
         if mask is not None:
             probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0], absent)
         if update and not last and (mask is not None or self._memory.spec.changes):
-            value = self.network.encode_value(image, features.f16, probability[:, 1:].to(dtype))
-            self._memory.update(Embedding(features.key, value))
+            value = self.network.encode_value(image, f16, probability[:, 1:].to(dtype))
+            self._memory.update(Embedding(key, value))
         return unpad(probability, padding)[0]
 
     def _annotate(self, probability: Tensor, mask: Tensor, absent: Collection[int]) -> Tensor:
-        """Put the objects of a padded mask [1,1,H,W] into the predicted probabilities [1,K+1,H,W]; aggregate again."""
+        """Let a padded mask [1,1,H,W] override the predicted probabilities [1,K+1,H,W], and aggregate again."""
         annotated = [int(i) for i in mask.unique() if i != 0]
         self.object_ids += [i for i in annotated if i not in self.object_ids]
         objects = probability.new_zeros(1, len(self.object_ids), *probability.shape[2:])
@@ -147,6 +156,11 @@ class InferenceCore:
     def _check(self, image: Tensor, mask: Tensor | None, absent: Collection[int]) -> None:
         if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
             raise ValueError(f"a frame is a float tensor [3,H,W], not {image.dtype} {list(image.shape)}")
+        if self._size is None and image.max() > MOST_NORMALISED:
+            raise ValueError(
+                f"the frame has values up to {image.max():.0f}, but must be normalised with ImageNet's mean; "
+                "dataset.images.to_tensor does that"
+            )
         if self._size not in (None, tuple(image.shape[1:])):
             raise ValueError(f"this frame is {list(image.shape[1:])}, but the frames before are {list(self._size)}")
         if unknown := set(absent).difference(self.object_ids):
@@ -167,12 +181,12 @@ class InferenceCore:
 
 
 def pad_to_stride(x: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """Pad [...,H,W] with zeros, centred, to multiples of 16 from 32 on.
+    """Pad [...,H,W] with zeros on all sides to multiples of 16 that are at least 32.
 
     Returns:
         the padded tensor, and the padding (left, right, top, bottom).
     """
-    height, width = (max(side + -side % STRIDE, LEAST_SIDE) - side for side in x.shape[-2:])
+    height, width = (max(side + -side % STRIDE, MIN_SIDE) - side for side in x.shape[-2:])
     padding = (width // 2, width - width // 2, height // 2, height - height // 2)
     return F.pad(x, padding), padding
 

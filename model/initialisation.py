@@ -1,4 +1,4 @@
-"""The weights that a training starts from: ImageNet's, new SAMs, and the input channel that stage 0 does not train."""
+"""Initial weights of training: ImageNet's, new SAMs, and the input channel that stage 0 does not train."""
 
 from dataclasses import replace
 
@@ -8,23 +8,23 @@ from torch import Tensor
 from model.encoders import extend_input_channels
 from model.network import RDE_VOS
 
-# A fifth channel with less than this fraction of the fourth one's root mean square is dead. A full stage 0 leaves
-# 0.003; in the shipped network, which stages 1 and 2 trained after it had died, it has grown to 0.11.
+# The fifth channel is dead if its root mean square is below this fraction of the fourth channel's. After a full stage 0
+# the fraction is 0.003. In the shipped network, whose stages 1 and 2 started with a dead channel, it has grown to 0.11.
 _DEAD_FRACTION = 0.01
 
 
 def load_imagenet_weights(network: RDE_VOS) -> None:
-    """Start both backbones from ImageNet weights; in the mask encoder the mask channels keep their initialisation.
+    """Load ImageNet weights into both backbones; the mask encoder's mask channels keep their initialisation.
 
     Raises:
-        InputError: the weights cannot be downloaded, or there are none for these backbones.
+        InputError: the weights cannot be downloaded, or do not exist for these backbones.
     """
     for encoder in (network.key_encoder, network.mask_encoder):
         encoder.backbone.load_imagenet()
 
 
 def add_aggregation(network: RDE_VOS) -> RDE_VOS:
-    """The network with new SAMs, for weights that have no SAM, such as STCN's; a network with SAM is returned as is."""
+    """Add new SAMs to a network without SAM, such as STCN; a network with SAM is returned unchanged."""
     if network.config.aggregation:
         return network
     extended = RDE_VOS(replace(network.config, aggregation=True))
@@ -34,11 +34,11 @@ def add_aggregation(network: RDE_VOS) -> RDE_VOS:
 
 
 def prepare_for_several_objects(network: RDE_VOS) -> RDE_VOS:
-    """Start the mask encoder's fifth input channel orthogonal, in place, if stage 0 trained the network last.
+    """Reinitialise the mask encoder's fifth input channel orthogonally, in place, if stage 0 trained the network last.
 
-    Stage 0 has one object, so the gradient of the channel of the other objects' masks is 0. Adam turns the weight decay
-    alone into full steps and so makes the channel ever smaller. Any other network stays as it is. The same weights
-    always give the same network.
+    Stage 0 has one object, so the gradient of the channel of the other objects' masks is 0. Adam scales the weight
+    decay alone to full steps, so the channel shrinks towards 0. Any other network stays unchanged. The result is
+    deterministic.
     """
     if network.single_object:
         start_channel_of_others(network.mask_encoder.backbone.stem.weight.data)
@@ -47,14 +47,14 @@ def prepare_for_several_objects(network: RDE_VOS) -> RDE_VOS:
 
 
 def start_channel_of_others(weight: Tensor) -> None:
-    """Start the channel of the other objects' masks in a weight [C,5,7,7] orthogonal, in place, always the same."""
+    """Initialise the channel of the other objects' masks in a weight [C,5,7,7] orthogonally, in place and fixed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         extend_input_channels(weight, image_channels=4)
 
 
 def has_dead_channel(network: RDE_VOS) -> bool:
-    """Whether the channel of the other objects' masks is dead, which shows stage 0 in files that do not name it."""
+    """Whether the channel of the other objects' masks is dead, as after a stage 0 that the file does not record."""
     weight = network.mask_encoder.backbone.stem.weight
     object_size, others_size = (weight[:, channel].float().square().mean().sqrt() for channel in (3, 4))
     return bool(others_size < _DEAD_FRACTION * object_size)

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from model.reading import Embedding, MemoryTable
 
-# The rows of Table 5, as they are written there, and the ever-growing bank of STM and STCN.
+# The rows of Table 5, in its notation, and the growing bank of STM and STCN.
 BANKS = ("RDE", "F", "F+RDE", "L", "L+RDE", "F+L", "F+L+RDE", "2F+L", "F+2L", "2F+L+RDE", "STM")
 
 
 @dataclass(frozen=True)
 class BankSpec:
-    """How often a bank reads the first frame (F), the latest frame (L) and the recurrent embedding (RDE).
+    """The multiplicities of the first frame (F), the latest frame (L) and the recurrent embedding (RDE) in a bank.
 
     A multiplicity repeats the positions of an embedding in the softmax and in the top k. ``growing`` is STM's bank,
     which keeps and reads every update.
@@ -51,19 +51,19 @@ class BankSpec:
 
 @dataclass
 class _Group:
-    """The memory of the objects that entered at the same frame. These objects share every key."""
+    """The memory of the objects that entered at the same frame. These objects share all keys."""
 
     first: Embedding
     recurrent: Embedding
     latest: Embedding | None = None
     updates: list[Embedding] = field(default_factory=list)  # only in STM's growing bank
-    table: MemoryTable | None = None  # the contents in the form for reading, kept until the next update
+    table: MemoryTable | None = None  # the contents in their layout for reading, cached until the next update
 
     def contents(self, spec: BankSpec) -> list[tuple[Embedding, int]]:
         """The embeddings to read, each with its multiplicity.
 
-        Until the first update there is no latest frame, RDE is F, and F counts once whatever its multiplicity; so F
-        counts once in a bank that never changes. A bank that would be empty reads F.
+        Until the first update there is no latest frame, RDE equals F, and F has multiplicity 1. A bank that never
+        changes also reads F with multiplicity 1. A bank that would be empty reads F.
         """
         if spec.growing:
             return [(embedding, 1) for embedding in (self.first, *self.updates)]
@@ -77,7 +77,7 @@ class MemoryBank:
     """The embeddings of all objects of one video.
 
     Args:
-        spec: the embeddings that are kept and read.
+        spec: the embeddings to keep and read.
         aggregate: SAM, from the previous RDE and the latest embedding to the next RDE. Only banks with RDE call it.
     """
 
@@ -90,7 +90,7 @@ class MemoryBank:
         """Add a frame: as the latest frame of the objects known so far, and as the first frame of new objects.
 
         Args:
-            frame: its key [1,Ck,h,w] and the values of all objects [1,K,Cv,h,w], in the order in which they entered.
+            frame: the key [1,Ck,h,w] and the values of all objects [1,K,Cv,h,w], in the order of their entry.
         """
         known = 0
         for group in self._groups:
@@ -106,7 +106,7 @@ class MemoryBank:
 
         Args:
             query_key: [1,Ck,h,w].
-            top_k: how many memory positions each query position reads.
+            top_k: the number of memory positions per query position.
 
         Returns:
             [1,K,Cv,h,w].

@@ -13,7 +13,7 @@ from model.sam import SpatioTemporalAggregation
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """All settings that weights depend on; the defaults are the paper's network."""
+    """The architecture: all settings that weights depend on. The defaults are the paper's network."""
 
     key_backbone: str = "resnet50"
     key_width: int = 64  # channels of the backbone's first convolution; the standard ResNets have 64
@@ -23,8 +23,8 @@ class NetworkConfig:
     value_channels: int = 512  # Cv
     decoder_channels: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8 and 4
     aggregation: bool = True  # False for STCN's weights, which have no SAM
-    # MaskE sees 1 where an object's probability is above this threshold, and 0 elsewhere; gradients pass as if there
-    # were no threshold. With None MaskE sees the probabilities, as in the paper.
+    # MaskE gets masks that are binarised at this threshold, with a straight-through gradient. With None it gets the
+    # probabilities, as in the paper.
     mask_threshold: float | None = None
 
 
@@ -35,9 +35,9 @@ class RDE_VOS(nn.Module):
 
     Attributes:
         frozen_norms: whether batch norms keep their stored statistics in training, as in all stages of the paper.
-            Random weights come without useful statistics: set ``frozen_norms`` to False before ``train()``.
-        single_object: whether stage 0 trained the network last. Stage 0 has one object, so the input channel of the
-            other objects' masks is not trained (see `model.initialisation.prepare_for_several_objects`).
+            Random weights have no useful statistics: set ``frozen_norms`` to False before ``train()``.
+        single_object: whether stage 0 was the last to train the network. Stage 0 has one object, so the input channel
+            of the other objects' masks is not trained (see `model.initialisation.prepare_for_several_objects`).
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
@@ -64,7 +64,7 @@ class RDE_VOS(nn.Module):
         return next(self.parameters()).dtype
 
     def train(self, mode: bool = True) -> "RDE_VOS":
-        """Switch to training or inference. Batch norms keep their statistics if they are frozen or not trained."""
+        """Switch to training or evaluation mode. Batch norms that are frozen or not trained keep their statistics."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and (self.frozen_norms or not module.weight.requires_grad):

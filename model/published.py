@@ -9,9 +9,10 @@ from torch import Tensor
 
 from model.initialisation import start_channel_of_others
 from model.network import NetworkConfig
+from model.resnet import BACKBONES, BasicBlock, Bottleneck
 from util.errors import InputError
 
-# Published name -> our name; the first match counts. RDE-VOS and STCN share the names of all parts but SAM.
+# Published name -> our name; the first match applies. RDE-VOS and STCN share the names of all parts except SAM.
 _PUBLISHED_NAMES = [
     (r"key_encoder\.res2\.", "key_encoder.backbone.layer1."),
     (r"key_encoder\.(conv1|bn1|layer[23])\.", r"key_encoder.backbone.\1."),
@@ -49,7 +50,7 @@ def translate_published(published: Mapping[str, Tensor], path: Path | str) -> di
     """Rename and reshape the tensors of a published RDE-VOS or STCN state dict to those of this project.
 
     Raises:
-        InputError: the state dict holds names that no published network has.
+        InputError: the state dict holds unknown names.
     """
     state, unexpected = {}, []
     for name, tensor in published.items():
@@ -66,7 +67,12 @@ def translate_published(published: Mapping[str, Tensor], path: Path | str) -> di
 
 
 def config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
-    """The architecture that the names and shapes of a translated state dict imply."""
+    """The architecture that the names and shapes of a state dict of this project imply.
+
+    Raises:
+        InputError: a tensor is missing.
+        IndexError: the tensors have shapes that no network has.
+    """
 
     def width(name: str) -> int:
         if name not in state:
@@ -90,12 +96,23 @@ def config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
 
 
 def _backbone_of(state: Mapping[str, Tensor], encoder: str) -> str:
-    """The name of an encoder's backbone. Published networks have ResNet-18 or ResNet-50, which differ in blocks."""
-    return "resnet50" if f"{encoder}.backbone.layer1.0.conv3.weight" in state else "resnet18"
+    """The name of an encoder's backbone, by the kind and the number of its blocks.
+
+    Raises:
+        IndexError: no backbone has such blocks.
+    """
+    prefix = f"{encoder}.backbone.layer"
+    block = Bottleneck if f"{prefix}1.0.conv3.weight" in state else BasicBlock
+    blocks = {tuple(name[len(prefix) :].split(".")[:2]) for name in state if name.startswith(prefix)}
+    depths = tuple(sum(stage == str(number) for stage, _ in blocks) for number in (1, 2, 3))
+    for name, described in BACKBONES.items():
+        if described == (block, depths):
+            return name
+    raise IndexError(f"no backbone has {depths} blocks")
 
 
 def _as_2d(tensor: Tensor) -> Tensor:
-    """A kernel over (time, height, width) as the 2-D kernel of the same operation (see model/sam.py)."""
+    """A kernel over (time, height, width) as the equivalent 2-D kernel (see model/sam.py)."""
     if tensor.ndim != 5:
         return tensor
     return tensor.transpose(1, 2).flatten(1, 2)  # [out,in,t,kh,kw] -> [out,t·in,kh,kw]
@@ -104,8 +121,8 @@ def _as_2d(tensor: Tensor) -> Tensor:
 def _fold_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Fold the biases of the published mask encoder's convolutions into its batch norms.
 
-    Convolutions of torchvision's ResNets have no biases. BN(x + b) = γ(x + b − mean)/σ + β, so with frozen statistics a
-    mean of mean − b has exactly the effect of the bias.
+    The convolutions of torchvision's ResNets have no biases. BN(x + b) = γ(x + b − mean)/σ + β, so with frozen
+    statistics replacing mean by mean − b has exactly the effect of the bias.
     """
     for name in [name for name in state if name.startswith("mask_encoder.backbone.") and name.endswith(".bias")]:
         norm = re.sub(r"conv(\d)\.bias$", r"bn\1.", re.sub(r"downsample\.0\.bias$", "downsample.1.", name))
@@ -115,7 +132,7 @@ def _fold_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _split_shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Split the kernels of concatenations into their halves (`model.blocks.SharedConv2d`)."""
+    """Split the kernels over concatenations into their two parts (`model.blocks.SharedConv2d`)."""
     for block, feature in (
         ("decoder.compress", "value_projection.weight"),
         ("mask_encoder.fuse", "key_projection.weight"),
@@ -125,7 +142,7 @@ def _split_shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
             name = f"{block}.{conv}"
             if projection is None or f"{name}.weight" not in state:
                 continue
-            # The shared half of the decoder is the query value, the shared half of the mask encoder is f16.
+            # The shared part is the query value in the decoder, and f16 in the mask encoder.
             shared = projection.shape[0 if block == "decoder.compress" else 1]
             weight = state.pop(f"{name}.weight")
             state[f"{name}.own.weight"] = weight[:, :-shared].contiguous()
@@ -152,6 +169,6 @@ def listed(names: list[str]) -> str:
 
 
 def refusal(path: Path | str, missing: list[str], unexpected: list[str]) -> str:
-    """The message for a state dict whose names no network has."""
+    """The message for a state dict with missing or unexpected names."""
     parts = [f"{kind} {listed(names)}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names]
-    return f"{path} is no checkpoint of RDE-VOS or STCN ({'; '.join(parts)}); use one of those or one trained here"
+    return f"{path} is not a checkpoint of RDE-VOS or STCN ({'; '.join(parts)}); use one of those or one trained here"

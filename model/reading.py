@@ -19,9 +19,9 @@ class Embedding(NamedTuple):
 class Similarity:
     """S = (2·k_mᵀk_q − ‖k_m‖²) / √Ck for every query position q and memory position m.
 
-    Eq. 2 without the query's own norm, which the softmax over m cancels, and with the √Ck of the published networks.
-    The result is computed in fp32 whatever the type of the keys: half precision would lose the difference of large
-    norms. The parts that do not depend on the query are computed once.
+    This is Eq. 2 without the query's own norm, which cancels in the softmax over m, and with the √Ck of the published
+    networks. It is computed in fp32 for keys of any type, because half precision cannot represent small differences of
+    large norms. The terms that do not depend on the query are computed once.
 
     Args:
         memory_key: [B,M,Ck], a row for each position.
@@ -57,16 +57,16 @@ def read(memory: Sequence[Embedding], query_key: Tensor) -> Tensor:
 
 
 class MemoryTable:
-    """A memory of one clip in a form from which the top k is read quickly: a row for each position.
+    """The memory of one clip in a layout for fast top-k reading: a row for each position.
 
-    A position may count several times; a bank with a doubled F needs this. Such a position takes as many of the k
-    places, and as many shares of the softmax, as repeated rows would.
+    A position may have a multiplicity, as in a bank with 2F. Such a position takes as many of the k places, and as much
+    weight in the softmax, as repeated rows would.
 
     Args:
-        contents: embeddings of the same objects [1,...], each with the number of times that its positions count.
+        contents: embeddings of the same objects [1,...], each with the multiplicity of its positions.
     """
 
-    ROWS = 512  # query positions that are read at a time; bounds the memory that the similarities take
+    ROWS = 512  # query positions per chunk; bounds the memory of the similarities
 
     def __init__(self, contents: Sequence[tuple[Embedding, int]]) -> None:
         embeddings = [embedding for embedding, _ in contents]
@@ -88,7 +88,7 @@ class MemoryTable:
         similarity = self._similarity(query_key)[0]
         score, position = similarity.topk(min(top_k, similarity.shape[1]), dim=1)
         if self._count is not None:
-            # The most similar positions take their places first, until all k places are taken.
+            # Positions take places in the order of their similarity, until all k places are taken.
             count = self._count[position]
             taken_before = count.cumsum(1) - count
             score = score + torch.minimum(count, top_k - taken_before).clamp(min=0).log()

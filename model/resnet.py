@@ -1,7 +1,7 @@
 """The backbones of both encoders: ResNets (He et al., CVPR 2016) up to their third stage.
 
-Names of weights and results are those of torchvision's ResNets. The project has its own because importing torchvision
-takes two seconds and 160 MiB, which every evaluation would pay.
+The names of weights and the results are those of torchvision's ResNets. The project has its own implementation because
+importing torchvision costs every evaluation two seconds and 160 MiB.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from util.errors import InputError
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut; ``stride`` is that of the first convolution and of the shortcut."""
+    """Two 3×3 convolutions and a shortcut. The first convolution and the shortcut have the ``stride``."""
 
     expansion = 1
 
@@ -35,7 +35,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions of 1×1, 3×3 and 1×1 beside a shortcut; ``stride`` is that of the 3×3 one and of the shortcut."""
+    """1×1, 3×3 and 1×1 convolutions and a shortcut. The 3×3 convolution and the shortcut have the ``stride``."""
 
     expansion = 4
 
@@ -59,13 +59,13 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The input itself, or a 1×1 convolution and a norm where a block changes the resolution or the channels."""
+    """The identity, or a 1×1 convolution and a norm where a block changes the resolution or the channels."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
-# Name -> the block, and how many of them in each of the three stages.
+# Name -> the block, and the number of blocks in each of the three stages.
 BACKBONES = {
     "resnet10": (BasicBlock, (1, 1, 1)),
     "resnet18": (BasicBlock, (2, 2, 2)),
@@ -77,13 +77,13 @@ BACKBONES = {
 class Backbone(nn.Module):
     """A ResNet up to its third stage.
 
-    Residual branches start at zero. A network that starts from random weights needs this start: its norms are frozen,
-    and frozen norms do not bound the scale of features.
+    Residual branches are initialised to zero. Random weights need this initialisation: frozen norms do not bound the
+    scale of features.
 
     Args:
         name: one of `BACKBONES`; ResNet-10 has one block in each stage.
-        width: channels of the first convolution. The channels of all others are multiples of the width; the standard
-            networks have 64.
+        width: channels of the first convolution; 64 in the standard networks. The channels of all other convolutions
+            are multiples of the width.
         in_channels: channels of the input.
 
     Attributes:
@@ -124,18 +124,18 @@ class Backbone(nn.Module):
 
     @property
     def stem(self) -> nn.Conv2d:
-        """The first convolution, which sees the input."""
+        """The first convolution."""
         return self.conv1
 
     def load_imagenet(self) -> None:
-        """Take over torchvision's ImageNet weights (IMAGENET1K_V1), which are downloaded if necessary.
+        """Load torchvision's ImageNet weights (IMAGENET1K_V1), and download them if necessary.
 
-        Input channels from the fourth on keep their weights.
+        The fourth and later input channels keep their weights.
 
         Raises:
-            InputError: the weights cannot be downloaded, or there are none for this backbone.
+            InputError: the weights cannot be downloaded, or do not exist for this backbone.
         """
-        import torchvision  # here, because importing takes two seconds and only this function needs the package
+        import torchvision  # here, because the import takes two seconds and only this function needs it
 
         if self.name == "resnet10" or self.width != 64:
             raise InputError(

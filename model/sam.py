@@ -1,8 +1,8 @@
 """The spatio-temporal aggregation module, SAM (Section 3.3, Figure 2c).
 
-The paper writes SAM's convolutions over (time, height, width). For two frames 2-D convolutions are enough: a (1,3,3)
-kernel is a 2-D convolution of each frame, and the (2,3,3) kernel of *squeeze* is a 2-D convolution of both frames
-stacked along the channels. This module stores and computes the convolutions in this form.
+The paper writes SAM's convolutions over (time, height, width). For two frames they are equivalent to 2-D convolutions:
+a (1,3,3) kernel is a 2-D convolution of each frame, and the (2,3,3) kernel of *squeeze* is a 2-D convolution of both
+frames stacked along the channels. This module stores and computes the convolutions in this form.
 """
 
 import torch
@@ -13,10 +13,10 @@ from torch.nn import functional as F
 class SpatioTemporalAggregation(nn.Module):
     """SAM for embeddings of C channels: squeeze(enhance(extract(previous RDE, latest))), Eq. 4 to 6.
 
-    An untrained SAM is close to the mean of the two embeddings. The reason for this start: SAM is applied to its own
-    results, and the non-local product of `Extract` is cubic in its input. With torch's default start the results reach
-    1e6 within the three updates of a training clip. A product that grows unchecked during training reaches such values
-    later, in the many updates of inference, which training never sees.
+    SAM is initialised close to the mean of the two embeddings. It is applied to its own results, and the non-local
+    product of `Extract` is cubic in its input. With torch's default initialisation the results reach 1e6 within the
+    three updates of a training clip. A product that grows during training reaches such values later, in the many
+    updates of inference, which training never sees.
     """
 
     def __init__(self, channels: int) -> None:
@@ -45,9 +45,9 @@ class Extract(nn.Module):
         self.phi = nn.Conv2d(channels, channels // 2, 1)
         self.g = nn.Conv2d(channels, channels // 2, 1)
         self.out = nn.Conv2d(channels // 2, channels, 1)
-        # At the start only the residual connection counts, as in non-local blocks (Wang et al., CVPR 2018). The
-        # product starts small, too: Adam moves all weights by the same amount, so with a large product a few steps of
-        # ``out`` would already change the result much.
+        # The block is initialised as the identity, like other non-local blocks (Wang et al., CVPR 2018). The product is
+        # initialised small, too: Adam moves all weights by the same amount, so with a large product a few steps of
+        # ``out`` would change the result much.
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         for factor in (self.omega, self.phi, self.g):
@@ -63,7 +63,7 @@ class Extract(nn.Module):
         omega = self._by_position(self.omega(frames), x)
         phi = self._by_position(F.max_pool2d(self.phi(frames), 2), x)
         g = self._by_position(F.max_pool2d(self.g(frames), 2), x)
-        # The division comes before the sum over positions: the sum alone could leave the range of fp16.
+        # The division comes before the sum over positions, because the sum could overflow in fp16.
         y = omega @ ((phi / phi.shape[1]).transpose(1, 2) @ g)
         y = y.unflatten(1, (2, *x.shape[3:])).permute(0, 1, 4, 2, 3)
         return x + self.out(y.flatten(0, 1)).view_as(x)

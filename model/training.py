@@ -1,4 +1,4 @@
-"""The forward pass of training (Section 3, Figure 2a): one clip, both memory banks, every loss term."""
+"""The forward pass of training (Section 3, Figure 2a): one clip, both memory banks, all loss terms."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -28,18 +28,18 @@ class ClipTrainer(nn.Module):
     """Runs clips through the network and through both memory banks of training.
 
     Clips of five frames train all parts (stages 1 to 3). The STM bank, which keeps every frame, segments frames 1 and
-    3. The SAM bank, which is the RDE alone, segments frames 2 and 4. Longer clips go on in turns, so that SAM learns
-    where more than three updates lead. Clips of three frames (stage 0) have the STM bank only, which segments frames 1
+    3. The SAM bank, which is the RDE alone, segments frames 2 and 4. Longer clips continue to alternate, so that SAM is
+    trained on more than three updates. Clips of three frames (stage 0) have the STM bank only, which segments frames 1
     and 2.
 
-    The trainer is a module, so that data-parallel training can wrap the whole pass.
+    The trainer is a module, so that DistributedDataParallel can wrap the whole pass.
 
     Args:
         network: the network to train.
         terms: the terms of the loss; by default those of the paper.
-        recompute: whether encoders and decoder drop their activations and compute them again in the backward pass. The
-            gradients are the same; the pass takes less memory and more time. Norms that learn then count each batch
-            twice in their running averages.
+        recompute: whether encoders and decoder use activation checkpointing. The gradients are the same; the pass
+            takes less memory and more time. Batch norms that are trained then count each batch twice in their running
+            averages.
     """
 
     def __init__(self, network: RDE_VOS, terms: LossTerms | None = None, *, recompute: bool = False) -> None:
@@ -55,8 +55,8 @@ class ClipTrainer(nn.Module):
 
         Args:
             frames: ImageNet-normalised [B,T,3,H,W]; T is 5 or a larger odd number, or 3 for static images.
-            masks: true masks of K objects [B,T,K,H,W], 0 or 1, that do not overlap.
-            perturbed: perturbed masks of frame 0 [B,K,H,W], 0 or 1, from which both banks start.
+            masks: ground-truth masks of K objects [B,T,K,H,W], 0 or 1, that do not overlap.
+            perturbed: perturbed masks of frame 0 [B,K,H,W], 0 or 1, which initialise both banks.
             selector: [B,K], 1 where a clip has an object in the slot, 0 where the slot is empty.
             hard_fraction: the fraction of the pixels that L_Seg counts; see `model.losses.hard_fraction_at`.
 
@@ -65,7 +65,7 @@ class ClipTrainer(nn.Module):
         """
         length = frames.shape[1]
         if length < 3 or length % 2 == 0:
-            raise ValueError(f"clips have an odd number of frames from 3 on, not {length}")
+            raise ValueError(f"the number of frames of a clip is odd and >= 3, not {length}")
         clip = _Clip(self, frames, masks, perturbed, selector, hard_fraction)
         if length == 3:
             clip.train_static()
@@ -95,20 +95,20 @@ class _Clip:
         self.recompute = trainer.recompute
         self.frames, self.perturbed, self.selector = frames, perturbed.to(frames), selector.to(frames)
         self.first_masks = masks[:, 0].to(frames)
-        # Class of each pixel: i where object i is, 0 where no object is.
+        # The class of each pixel: i for object i, 0 for the background.
         self.target = (masks * torch.arange(1, masks.shape[2] + 1, device=masks.device).view(-1, 1, 1)).sum(2).long()
-        # The terms of the loss so far; those of frames by the number of the frame.
+        # The loss terms so far, by frame number.
         self.cross_entropy: dict[int, Tensor] = {}
         self.guidance: dict[int, Tensor] = {}
         self.consistency: Tensor | None = None
         self.predicted: dict[int, Tensor] = {}
-        # All frames are encoded in one pass. The frames with the same number in their clips stay together.
+        # All frames are encoded in one pass, grouped by frame number.
         features = self.run(self.network.encode_key, frames.transpose(0, 1).flatten(0, 1))
         by_frame = zip(*(part.split(len(frames)) for part in features), strict=True)
         self.features = [KeyFeatures(*parts) for parts in by_frame]
 
     def train_static(self) -> None:
-        """Stage 0: three deformations of one image, and the STM bank alone."""
+        """Stage 0: three deformations of one image, with the STM bank alone."""
         value_0, true_value_0 = self.encode_first()
         self.consistency_loss(value_0, true_value_0)
         stm = [self.embedding(0, value_0)]
@@ -121,7 +121,7 @@ class _Clip:
         self.segmentation_loss(2, logits_2)
 
     def train_video(self) -> None:
-        """Section 3.3: the STM bank segments the frames of odd numbers, and the SAM bank those of even numbers."""
+        """Section 3.3: the STM bank segments the odd frames, and the SAM bank segments the even frames."""
         value, true_value = self.encode_first()
         self.consistency_loss(value, true_value)
         first = self.embedding(0, value)
@@ -141,7 +141,7 @@ class _Clip:
             stm.append(latest)
             rde = self.network.aggregate(rde, latest)
 
-        # Nothing is segmented after the last frame, so the STM bank only guides there.
+        # No frame follows the last one, so the STM bank only guides there.
         readout = self.read([rde], last)
         (logits,) = self.decode(last, readout)
         self.segmentation_loss(last, logits)
@@ -149,7 +149,7 @@ class _Clip:
             self.guidance_loss(last, readout, self.read(stm, last))
 
     def encode_first(self) -> tuple[Tensor, Tensor | None]:
-        """The values [B,K,Cv,h,w] of frame 0 with the perturbed masks and, for L_MC, with the true masks.
+        """The values [B,K,Cv,h,w] of frame 0 with the perturbed masks and, for L_MC, with the ground-truth masks.
 
         One pass encodes both. Without L_MC the second value is None.
         """
@@ -183,19 +183,19 @@ class _Clip:
         return [soft_aggregation(part * self.selector[:, :, None, None]) for part in probabilities]
 
     def run(self, part: Callable[..., Result], *inputs: Tensor | KeyFeatures) -> Result:
-        """Run a part of the network; with ``recompute`` keep only the inputs for the backward pass."""
+        """Run a part of the network, with activation checkpointing if ``recompute``."""
         return checkpoint(part, *inputs, use_reentrant=False) if self.recompute else part(*inputs)
 
     def segmentation_loss(self, t: int, logits: Tensor) -> None:
-        """L_Seg: compare the prediction for frame t with the true masks (Eq. 9)."""
+        """L_Seg: compare the prediction for frame t with the ground truth (Eq. 9)."""
         self.predicted[t] = logits.detach().softmax(1)[:, 1:]
-        # An empty slot is not a class. As a class it would take a share of the probability of every pixel.
+        # An empty slot is not a class. As a class it would get probability at every pixel.
         empty = torch.cat([self.selector.new_ones(len(logits), 1), self.selector], dim=1) == 0
         logits = logits.masked_fill(empty[:, :, None, None], float("-inf"))
         self.cross_entropy[t] = bootstrapped_cross_entropy(logits, self.target[:, t], self.hard_fraction)
 
     def stm_segmentation_loss(self, t: int, logits: Tensor) -> None:
-        """L_Seg of a frame that the STM bank segments; Table 6 can leave this loss out."""
+        """L_Seg of a frame that the STM bank segments; Table 6 can switch it off."""
         if self.terms.stm_segmentation:
             self.segmentation_loss(t, logits)
         else:
@@ -211,6 +211,6 @@ class _Clip:
         self.guidance[t] = channel_divergence(teacher=stm_readout, student=readout)
 
     def consistency_loss(self, value: Tensor, true_value: Tensor | None) -> None:
-        """L_MC: pull the value with the perturbed masks to the value with the true masks (Eq. 8)."""
+        """L_MC: pull the value with the perturbed masks to the value with the ground-truth masks (Eq. 8)."""
         if self.terms.mask_consistency:
             self.consistency = channel_divergence(teacher=true_value, student=value)

@@ -61,6 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
+    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks, the table and the picture")
     parser.add_argument(
         "--banks", nargs="*", choices=BANKS, default=list(BANKS), help=f"run at θ = {DEFAULT_THETA}; default all"
@@ -78,10 +79,13 @@ def run(
 ) -> Row:  # fmt: skip
     """Segment and score the videos with one bank and θ; finished results of an earlier run are read."""
     names = [video.name for video in videos]
-    output.claim(arguments.model, davis.root, processes, videos=names, **asdict(settings), amp=arguments.amp)
+    described = {"year": davis.year, "videos": names, **asdict(settings), "amp": arguments.amp}
+    output.check_settings(arguments.model, davis.root, processes, **described)
     speed = evaluate(network, videos, output, settings, processes)
     if processes.is_main and not (output.path / "global_results-val.csv").is_file():
-        write_results(score_videos(davis.annotations, output.masks, names, progress=True), output.path)
+        merged = davis.year == 2016
+        scores = score_videos(davis.annotations, output.masks, names, merge_objects=merged, progress=True)
+        write_results(scores, output.path)
     processes.wait()
     return Row(settings.bank, settings.mem_every, read_results(output.path), speed.fps)
 
@@ -130,7 +134,7 @@ def main() -> None:
     wanted += [(DEFAULT_BANK, theta) for theta in arguments.mem_every]
     if not wanted:
         raise InputError("--banks and --mem_every are both empty; name a bank or a θ to run")
-    davis = DAVIS(arguments.davis_path)
+    davis = DAVIS(arguments.davis_path, arguments.year)
     videos = davis.videos()
     processes = Processes()
     check_scorable(videos, davis.annotations, progress=processes.is_main)

@@ -40,6 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/, to score on")
+    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs, the table and the picture")
     parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1], help="runs of each variant; default 0 1")
     parser.add_argument("train", nargs="*", metavar="...", help="after --: flags of train.py")
@@ -65,7 +66,8 @@ def train_and_score(arguments: argparse.Namespace, variant: str, seed: int) -> t
     where = ("--runs", arguments.output, "--id", name)
     run("train.py", *arguments.train, *flags, *where, "--seed", seed, "--resume")
     output = folder / "val"
-    run("eval_davis.py", "--model", folder / "network.pth", "--davis_path", arguments.davis_path, "--output", output)
+    data = ("--davis_path", arguments.davis_path, "--year", arguments.year)
+    run("eval_davis.py", "--model", folder / "network.pth", *data, "--output", output)
     return read_results(output)
 
 
@@ -93,7 +95,7 @@ def draw(scores: dict[str, list[float]], path: Path) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    davis = DAVIS(arguments.davis_path)
+    davis = DAVIS(arguments.davis_path, arguments.year)
     check_scorable(davis.videos(), davis.annotations, progress=True)  # before the first training, not after
     rows, scores = [], {}
     for variant, (_, published) in VARIANTS.items():

@@ -26,15 +26,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from annotation.frames import open_file, open_folder
-from annotation.note import Note
-from annotation.project import locked
-from annotation.server import serve
 from dataset.video_file import VideoFile
 from util.device import choose_device
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
 from util.numbers import non_negative
+from util.packages import needs
+
+with needs("annotate"):
+    from annotation.frames import open_file, open_folder
+    from annotation.note import Note
+    from annotation.project import locked
+    from annotation.server import serve
 
 
 def parse_arguments() -> argparse.Namespace:

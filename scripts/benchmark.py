@@ -1,18 +1,22 @@
-"""Measure speed and memory: of the engine, over the length of a video, of a training step, and of the data loaders.
+"""Measure speed and memory of the engine, of long videos, of a training step, and of the data loaders.
 
     python scripts/benchmark.py engine --output engine.csv --objects 1 2 5 --size 854x480
     python scripts/benchmark.py length --output length.csv --times 1 10 20
     python scripts/benchmark.py training --output training.csv --crop_size 192 --batch_size 2
     python scripts/benchmark.py loaders --output loaders.csv
+    python scripts/benchmark.py clicks --pairs FOLDER --output clicks.csv
 
-"plain" is the engine on the plain network, as the modules in model/ define it. "fast" is the engine on the network of
-model/fast/. The variants take turns in one process: each repetition runs every variant once. Times are medians over
-the repetitions, and ratios are medians of the repetitions' ratios. For the memory every variant runs in a process of
-its own. The peak is the peak memory of the process (on a GPU, of its tensors) from the first frame or step on. The
-growth is the peak minus the memory before the first frame or step. Weights count in the peak, not in the growth.
+"plain" is the engine on the plain network of model/. "fast" is the engine on the network of model/fast/. The variants
+take turns in one process: each repetition runs every variant once. Times are medians over the repetitions, and ratios
+are medians of the repetitions' ratios. Memory is measured in a separate process for each variant. The peak is the peak
+memory of the process (on a GPU, of its tensors) during all frames or steps. The growth is the peak minus the memory
+before the first frame or step. The peak includes the weights; the growth does not.
 
-Without --model the weights are random, and the probabilities of all objects are close to each other in every pixel. The
-share of pixels with the same id then says little.
+Without --model the weights are random, so all objects have similar probabilities at every pixel. The fraction of pixels
+with the same id then means little.
+
+"clicks" measures the annotation page as interactive segmentation is measured: the number of clicks to an IoU of 85%
+(NoC@85), each into the middle of the largest error, and the IoU of a box and of a click after the box.
 
 Each command prints a table and writes it as a CSV file.
 """
@@ -24,9 +28,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clicks import measure_clicks
 from benchmarks.engine import measure_engines, measure_lengths
 from benchmarks.loaders import measure_loaders
 from benchmarks.training import measure_training
+from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import STRIDE
 from util.errors import command_line
 from util.numbers import positive
@@ -34,7 +40,7 @@ from util.training.arguments import add_data_arguments
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -42,29 +48,38 @@ def parse_arguments() -> argparse.Namespace:
     command.set_defaults(run=measure_engines)
     _add_video_arguments(command)
     command.add_argument("--objects", type=positive, nargs="+", default=[1, 2, 5], help="default 1 2 5")
-    command.add_argument("--frames", type=positive, default=12, help="of a repetition, a multiple of θ; default 12")
+    command.add_argument("--frames", type=positive, default=12, help="per repetition, a multiple of θ; default 12")
     command.add_argument("--repetitions", type=positive, default=5, help="default 5")
 
     command = commands.add_parser("length", help="time and memory of 2F+L+RDE and STM over the length of a video")
     command.set_defaults(run=measure_lengths)
     _add_video_arguments(command)
     command.add_argument("--objects", type=positive, default=1, help="default 1")
-    command.add_argument("--frames", type=positive, default=24, help="of the drawn video; a folder's are all played")
+    command.add_argument("--frames", type=positive, default=24, help="of the synthetic video; default 24")
     command.add_argument("--times", type=positive, nargs="+", default=[1, 10, 20], help="default 1 10 20")
 
     command = commands.add_parser("training", help="time and memory of a training step, with and without --recompute")
     command.set_defaults(run=measure_training)
     _add_network_arguments(command)
-    command.add_argument("--crop_size", type=positive, default=192, help="side of the drawn clips; default 192")
+    command.add_argument("--crop_size", type=positive, default=192, help="side of the synthetic clips; default 192")
     command.add_argument("--batch_size", type=positive, default=2, help="default 2")
     command.add_argument("--repetitions", type=positive, default=5, help="default 5")
 
     command = commands.add_parser("loaders", help="samples per second and core of each stage's data set")
     command.set_defaults(run=measure_loaders)
-    add_data_arguments(command)  # drawn data where none is given
-    command.add_argument("--size", type=frame_size, default=(480, 854), help="of the drawn data; default 854x480")
+    add_data_arguments(command)  # synthetic data by default
+    command.add_argument("--size", type=frame_size, default=(480, 854), help="of the synthetic data; default 854x480")
     command.add_argument("--crop_size", type=positive, default=384, help="default 384")
-    command.add_argument("--samples", type=positive, default=64, help="to time; default 64")
+    command.add_argument("--samples", type=positive, default=64, help="number of timed samples; default 64")
+
+    command = commands.add_parser("clicks", help="clicks and boxes that the annotation page needs for an object")
+    command.set_defaults(run=measure_clicks)
+    _add_network_arguments(command)
+    command.set_defaults(model=SHIPPED_WEIGHTS)
+    command.add_argument(
+        "--pairs", type=Path, nargs="+", required=True, metavar="FOLDER", help="images <name>.jpg with masks <name>.png"
+    )
+    command.add_argument("--most", type=positive, metavar="N", help="pairs of each folder; default: all")
 
     for command in commands.choices.values():
         command.add_argument("--output", type=Path, required=True, metavar="FILE.csv", help="the table as CSV")
@@ -73,25 +88,25 @@ def parse_arguments() -> argparse.Namespace:
 
 def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", type=Path, metavar="W", help="checkpoint; default: a new network in the published ones' layout"
+        "--model", type=Path, metavar="W", help="checkpoint; default: random weights of the published architecture"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: as many as torch takes")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: torch's default")
 
 
 def _add_video_arguments(parser: argparse.ArgumentParser) -> None:
     _add_network_arguments(parser)
     parser.add_argument("--size", type=frame_size, default=(480, 854), help="width x height; default 854x480")
     parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="frames between updates; default 3")
-    parser.add_argument("--video", type=Path, metavar="FOLDER", help="frames; default: drawn, moving discs")
-    parser.add_argument("--mask", type=Path, metavar="PNG", help="of the first frame of --video")
+    parser.add_argument("--video", type=Path, metavar="FOLDER", help="frames; default: synthetic moving discs")
+    parser.add_argument("--mask", type=Path, metavar="PNG", help="mask of the first frame of --video")
 
 
 def frame_size(text: str) -> tuple[int, int]:
-    """Height and width from ``854x480``."""
+    """Parse a size such as ``854x480`` to (height, width)."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if not match or min(int(match[1]), int(match[2])) < STRIDE:
-        raise argparse.ArgumentTypeError(f"{text} is no size like 854x480, each side at least {STRIDE}")
+        raise argparse.ArgumentTypeError(f"{text} is not a size like 854x480 with sides of at least {STRIDE}")
     return int(match[2]), int(match[1])
 
 

@@ -1,10 +1,10 @@
-"""Check all files of a training stage, before a GPU waits for them.
+"""Check all files of a training stage before training.
 
     python scripts/check_data.py --stage 2 --davis_root DAVIS --yv_root YV
 
 The script decodes every file. It prints one line for each problem (path: problem: remedy) and a table of all data sets.
-The exit code is 0 if there is no problem and 1 if there are problems. The flags for the data are those of train.py.
-train.py itself stops at the first problem.
+The exit code is 1 if there are problems, otherwise 0. The flags for data are those of train.py, which itself stops at
+the first problem.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Problem(NamedTuple):
 
 @dataclass
 class Findings:
-    """The content of a data set or of a part of it: the numbers of frames with a mask and of objects, and problems."""
+    """The content of a data set or a part of it: the numbers of annotated frames and objects, and the problems."""
 
     frames: int = 0
     objects: int = 0
@@ -51,7 +51,7 @@ class Findings:
 
 @dataclass
 class Plan:
-    """A data set to check: the problems found in its folders, and a job for each image or video."""
+    """A data set to check: the problems of its folders, and a job for each image or video."""
 
     name: str
     problems: list[Problem]
@@ -95,7 +95,7 @@ class CheckVideo:
         findings = Findings(len(frames), problems=[Problem(path, "missing", self.folders.remedy) for path in missing])
         objects: set[int] = set()
         unread = 0
-        # Decode files without a counterpart, too. Otherwise their problems would appear only after the next check.
+        # Files without a counterpart are decoded, too, so that one check finds all problems.
         for frame in sorted(shown.keys() | annotated.keys()):
             image = _read(read_image, shown[frame], findings) if frame in shown else None
             ids = _read(self.folders.read_ids, annotated[frame], findings) if frame in annotated else None
@@ -115,7 +115,7 @@ class CheckVideo:
 
 def _closed(*folders: Path) -> list[Problem]:
     return [
-        Problem(folder, "cannot be read", "get the right to read it")
+        Problem(folder, "cannot be read", "get the permission to read it")
         for folder in folders
         if not os.access(folder, os.R_OK | os.X_OK)
     ]
@@ -175,7 +175,7 @@ def plan_videos(folders: VideoFolders) -> Plan:
 
 
 def check(plans: list[Plan]) -> list[Findings]:
-    """Run the jobs of all plans on all cores and print every problem. Returns the findings for each plan."""
+    """Run the jobs of all plans on all cores, print every problem, and return the findings of each plan."""
     totals = [Findings(problems=list(plan.problems)) for plan in plans]
     for plan in plans:
         _report(plan.problems)
@@ -201,7 +201,7 @@ def _report(problems: list[Problem]) -> None:
 
 
 def format_table(plans: list[Plan], totals: list[Findings], unit: str) -> str:
-    """Return the table of findings, with a line for each data set. ``unit`` is "image" or "video"."""
+    """Return the table of findings, with a row for each data set. ``unit`` is "image" or "video"."""
     rows = [("", f"{unit}s", "frames", "objects", "problems")]
     for plan, total in zip(plans, totals, strict=True):
         rows.append((plan.name, *map(str, (len(plan.jobs), total.frames, total.objects, len(total.problems)))))

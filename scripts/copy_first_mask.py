@@ -1,8 +1,8 @@
-"""Score the simplest method on DAVIS: every frame of a video gets the mask of the first frame.
+"""Score a trivial baseline on DAVIS: every frame of a video gets the mask of the first frame.
 
     python scripts/copy_first_mask.py --davis_path DAVIS --output OUTPUT
 
-Writes OUTPUT as eval_davis.py does.
+OUTPUT has the layout of eval_davis.py.
 """
 
 import argparse

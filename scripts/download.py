@@ -1,4 +1,4 @@
-"""Download weights and data sets into the layout that the scripts read, and check them.
+"""Download weights and data sets, put them into the layout of the scripts, and check them.
 
     python scripts/download.py weights davis2017
     python scripts/download.py davis2016 static --root /data --yes
@@ -8,13 +8,13 @@
 Everything lies below one folder (--root, default data): weights/, DAVIS/2016, DAVIS/2017, YouTube, BL30K, static, demo,
 and archives/ with the archives as downloaded. You may delete archives/ at the end.
 
-An interrupted download goes on where it stopped if you run the same command again. What is in place already is not
-downloaded again, but it is checked again. YouTube-VOS and BL30K cannot be downloaded without a browser: the script says
-which archives to save in archives/, and then unpacks and checks them. You may also save every other archive there by
-hand. The checks are those of scripts/check_data.py; weights are loaded once.
+The same command resumes interrupted downloads. Existing files are not downloaded again, but they are checked again.
+YouTube-VOS and BL30K need a browser: the script tells which archives to save in archives/, and the same command then
+unpacks and checks them. You may save any other archive there, too. The checks are those of scripts/check_data.py;
+weights are loaded once.
 
-The exit code is 0 if everything is in place and without a problem, 1 if the check finds problems or if you answer no,
-and 2 after an error.
+The exit code is 0 if everything is in place without problems, 1 if the check finds problems or if you answer no, and 2
+after an error.
 """
 
 import argparse
@@ -41,13 +41,13 @@ def parse_arguments() -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("names", nargs="+", choices=list(CATALOGUE), metavar="NAME", help="what to download")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of everything (default: data)")
-    parser.add_argument("--yes", action="store_true", help="accept the licences without a question")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of all downloads (default: data)")
+    parser.add_argument("--yes", action="store_true", help="accept the licences without asking")
     parser.add_argument(
         "--mirror",
         type=_web_address,
         metavar="URL",
-        help="download URL/<file name> instead of the usual addresses; file names as the script prints them",
+        help="download URL/<file name> instead of the original addresses; the script prints the file names",
     )
     return parser.parse_args()
 
@@ -59,12 +59,12 @@ def _web_address(text: str) -> str:
 
 
 def missing_parts(data_set: DataSet, root: Path) -> list[Part]:
-    """Return the parts that are neither in place nor saved as an archive."""
+    """Return the parts that are neither in place nor saved as archives."""
     return [part for part in data_set.parts if not is_in_place(root, part) and not file_path(root, part).exists()]
 
 
 def describe(name: str, root: Path, mirror: str | None) -> None:
-    """Print the licence of a data set, and for each part where it is or where it comes from."""
+    """Print the licence of a data set, and the location or the source of each part."""
     data_set = CATALOGUE[name]
     print(f"{name}: {data_set.title}\n  licence: {data_set.licence}")
     missing = missing_parts(data_set, root)
@@ -83,10 +83,10 @@ def describe(name: str, root: Path, mirror: str | None) -> None:
 
 
 def confirm() -> None:
-    """Ask whether to download on these terms. A no ends the script.
+    """Ask whether to download on these terms; "no" ends the script.
 
     Raises:
-        InputError: there is no terminal to ask.
+        InputError: there is no terminal.
     """
     if not sys.stdin.isatty():
         raise InputError("there is no terminal to ask whether you accept the licences; give --yes if you do")
@@ -99,7 +99,7 @@ def confirm() -> None:
 
 
 def obtain(part: Part, root: Path, mirror: str | None) -> bool:
-    """Download a part if necessary, and put it in place. Returns False if it has to be saved by hand.
+    """Download a part if necessary, and put it in place. Return False if it must be downloaded by hand.
 
     Raises:
         InputError: the part cannot be downloaded, is not the expected file, or cannot be unpacked.
@@ -120,19 +120,19 @@ def obtain(part: Part, root: Path, mirror: str | None) -> bool:
 
 
 def provide(name: str, root: Path, mirror: str | None) -> tuple[bool, list[str]]:
-    """Put everything of a data set in place that can be had, and check it.
+    """Put all available parts of a data set in place, and check them.
 
     Returns:
-        Whether the check found no problem, and a sentence for each required file that has to be saved by hand.
+        Whether the check found no problem, and a sentence for each required file that must be downloaded by hand.
 
     Raises:
-        InputError: as for `obtain`, or the check cannot go on.
+        InputError: as for `obtain`, or the check fails.
     """
     data_set = CATALOGUE[name]
     targets: list[str] = []
     lacking: list[str] = []
-    if data_set.drawn is not None:
-        make_toy_data(root / DEMO, data_set.drawn, os.cpu_count() or 1, progress=sys.stderr.isatty())
+    if data_set.synthetic is not None:
+        make_toy_data(root / DEMO, data_set.synthetic, os.cpu_count() or 1, progress=sys.stderr.isatty())
         print(f"{root / DEMO / 'DAVIS' / '2017'} holds the clips")
         targets.append(DEMO)
     for part in data_set.parts:

@@ -63,7 +63,7 @@ from tqdm import tqdm
 from dataset.images import IMAGE_MEAN, IMAGE_STD
 from model import RDE_VOS, load_network
 from model.encoders import KeyFeatures
-from model.inference import LEAST_SIDE, STRIDE
+from model.inference import MIN_SIDE, STRIDE
 from model.reading import Embedding, Similarity
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_weights_arguments, weights_notes
@@ -272,7 +272,7 @@ def main() -> None:
         "value_channels": network.config.value_channels,
         "top_k": arguments.top,
         "stride": STRIDE,
-        "least_side": LEAST_SIDE,
+        "least_side": MIN_SIDE,
         "mean": IMAGE_MEAN,
         "std": IMAGE_STD,
     }

@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from dataset.davis import DAVIS
 from dataset.images import read_mask
@@ -44,6 +43,7 @@ from util.evaluation.output import OutputFolder
 from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
 from util.files import atomic_path, write_csv
 from util.numbers import positive
+from util.progress import frames_bar
 
 HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "Drift", "J&F present", "J&F absent", "Recovery"]
 HEADER += ["FPS", "ms per frame", "Peak memory (GiB)"]
@@ -125,10 +125,13 @@ def measure(plan: Plan) -> LongRun:
         # Work of a device at its first frames only, such as the choice of algorithms, is not part of the speed.
         deque(itertools.islice(segment(network, clip, plan.settings), 2 * plan.settings.mem_every), maxlen=0)
         scored = in_background(segment(network, video, plan.settings), score)
-        for figures, frame_seconds in tqdm(scored, total=len(video.frames), desc=plan.settings.bank, disable=None):
-            scores += figures
-            seconds.append(frame_seconds)
-            memory.append(peak_memory(device))
+        with frames_bar(len(video.frames)) as bar:
+            bar.update(name=plan.settings.bank)
+            for figures, frame_seconds in scored:
+                scores += figures
+                seconds.append(frame_seconds)
+                memory.append(peak_memory(device))
+                bar.increment()
     except torch.OutOfMemoryError:
         raise _too_long(plan) from None
     j, f, present = np.stack(scores, axis=1)
@@ -235,8 +238,8 @@ def main() -> None:
     check_scorable([clip], davis.annotations, progress=processes.is_main)
     output = OutputFolder(arguments.output)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    claimed = {"video": arguments.video, "year": davis.year, "top_k": arguments.top, "amp": arguments.amp}
-    output.claim(arguments.model, arguments.davis_path, processes, **claimed, device=where)
+    compared = {"video": arguments.video, "year": davis.year, "top_k": arguments.top, "amp": arguments.amp}
+    output.check_settings(arguments.model, arguments.davis_path, processes, **compared, device=where)
 
     runs = []
     for each, times in itertools.product(settings, [None] if arguments.forward else arguments.times):

@@ -1,4 +1,4 @@
-"""Draw toy data in the layouts of the real data sets, to try and test everything without a download."""
+"""Make synthetic data in the layouts of the real data sets, to try and test everything without a download."""
 
 import argparse
 import os
@@ -13,12 +13,12 @@ from util.errors import command_line
 from util.numbers import positive
 
 _HELP = {
-    "seed": "other seeds give other data; the same seed gives the same data, byte for byte",
+    "seed": "random seed; the same seed makes the same data, byte for byte",
     "height": "height of the frames in pixels",
     "width": "width of the frames in pixels",
-    "frames": "number of frames in a video; in YouTube-VOS's training videos, number of annotated frames, five apart",
-    "max_objects": "largest number of annotated objects in a video",
-    "leave": "let the objects of BL30K and DAVIS leave the picture for this number of frames or more, and come back",
+    "frames": "number of frames in a video; of annotated frames, five apart, in YouTube-VOS's training videos",
+    "max_objects": "maximum number of annotated objects in a video",
+    "leave": "let objects of BL30K and DAVIS leave the frame for at least this number of frames, and return",
     "static": "number of images with one object, in static/{fss,DUTS-TR,DUTS-TE,ECSSD,BIG,HRSOD}",
     "bl": "number of videos in BL30K/",
     "youtube_train": "number of videos in YouTube/train and YouTube/train_480p",
@@ -38,11 +38,11 @@ def main() -> None:
         type=Path,
         required=True,
         default=argparse.SUPPRESS,
-        help="folder to write to; run again to go on",
+        help="folder to write to; the same command resumes",
     )
     for setting in fields(ToySettings):
         parser.add_argument(f"--{setting.name}", type=int, default=setting.default, help=_HELP[setting.name])
-    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="number of processes that draw")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="number of processes")
     parser.add_argument("--preview", action="store_true", help="also write preview.jpg, a contact sheet of all data")
     arguments = vars(parser.parse_args())
     settings = ToySettings(**{setting.name: arguments[setting.name] for setting in fields(ToySettings)})

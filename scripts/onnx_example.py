@@ -2,17 +2,25 @@
 
     python scripts/onnx_example.py PARTS --images FRAMES --mask FIRST.png --output MASKS
 
-FIRST.png has the ids of the objects in the first frame. The bank is 2F+L+RDE, updated every third frame. The top of
+FIRST.png shows the objects in the first frame. Frames and masks are read as segment_video.py reads them, with the
+project's own functions, which need NumPy and Pillow only. The bank is 2F+L+RDE, updated every third frame. The top of
 export.py explains the parts, their inputs and their outputs.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from onnxruntime import InferenceSession
-from PIL import Image
+
+from dataset.images import PaintedMasks, write_mask
+from dataset.masks import described
+from dataset.video import Video, assign_masks, list_frames
+from util.errors import InputError, command_line
 
 MEM_EVERY = 3
 
@@ -25,12 +33,30 @@ def soft_aggregation(objects: np.ndarray) -> np.ndarray:
     return odds / odds.sum(axis=1, keepdims=True)
 
 
+def open_folder(images: Path, mask: Path) -> Video:
+    """Open a folder of frames with the mask of its first frame.
+
+    Raises:
+        InputError: a frame or the mask cannot be used.
+    """
+    if images.is_file():
+        raise InputError(f"{images} is a file; give a folder of frames, or run scripts/segment_video.py on a video")
+    frames = list_frames(images, without=[mask])
+    assigned = assign_masks([mask], images.name, [frame.stem for frame in frames])
+    if 0 not in assigned:
+        raise InputError(f"{mask} is for frame {frames[min(assigned)].stem}; this example needs the first frame's mask")
+    video = Video(images.name, frames, assigned, reader=PaintedMasks([mask]))
+    video.check_frames()
+    return video
+
+
+@command_line
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", type=Path, metavar="PARTS", help="folder that export.py wrote")
-    parser.add_argument("--images", type=Path, required=True, help="folder of frames, in the order of their names")
-    parser.add_argument("--mask", type=Path, required=True, help="ids of the first frame, palette or 8-bit grey PNG")
+    parser.add_argument("--images", type=Path, required=True, help="folder of frames")
+    parser.add_argument("--mask", type=Path, required=True, help="the objects in the first frame")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks")
     arguments = parser.parse_args()
     settings = json.loads((arguments.parts / "network.json").read_text())
@@ -39,19 +65,18 @@ def main() -> None:
     part = {name: InferenceSession(arguments.parts / f"{name}.onnx") for name in settings["parts"]}
     mean, std = (np.float32(settings[name])[:, None, None] for name in ("mean", "std"))
 
-    first = Image.open(arguments.mask)
-    given = np.array(first)
+    video = open_folder(arguments.images, arguments.mask)
+    given = video.read_given_mask(0)
+    for line in [*video.reader.notes, described(arguments.mask.name, given)]:
+        print(line)
     ids = np.array([0, *(i for i in np.unique(given) if i)], np.uint8)  # in the order of the probabilities
     stride, least_side = settings["stride"], settings["least_side"]
     missing = [max(-(-side // stride) * stride, least_side) - side for side in given.shape]
     padding = [(pixels // 2, pixels - pixels // 2) for pixels in missing]
     inside = tuple(slice(before, before + side) for (before, _), side in zip(padding, given.shape, strict=True))
-    arguments.output.mkdir(parents=True, exist_ok=True)
     memory: dict[str, np.ndarray] = {}
-    for t, path in enumerate(sorted(arguments.images.iterdir())):
-        pixels = np.array(Image.open(path).convert("RGB"), np.float32).transpose(2, 0, 1) / 255
-        if pixels.shape[1:] != given.shape:
-            parser.error(f"{path} has another size than {arguments.mask}; give frames and a mask of one size")
+    for t in range(len(video.frames)):
+        pixels = video.read_frame(t).transpose(2, 0, 1).astype(np.float32) / 255
         image = np.pad((pixels - mean) / std, [(0, 0), *padding])[None]
         key, query_value, f16, f8, f4 = part["key_encoder"].run(None, {"image": image})
         if not memory:
@@ -71,10 +96,8 @@ def main() -> None:
                 keys, values, multiplicity = [f_key, key, rde_key], [f_value, value, rde_value], [2, 1, 1]
             memory = {"memory_key": np.concatenate(keys), "memory_value": np.concatenate(values)}
             memory["multiplicity"] = np.array(multiplicity)
-        mask = Image.fromarray(ids[probability[0].argmax(axis=0)[inside]])
-        if first.mode == "P":
-            mask.putpalette(first.getpalette())
-        mask.save(arguments.output / f"{path.stem}.png")
+        mask = ids[probability[0].argmax(axis=0)[inside]]
+        write_mask(arguments.output / video.mask_name(t), mask, video.palette)
 
 
 if __name__ == "__main__":

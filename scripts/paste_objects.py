@@ -1,10 +1,10 @@
-"""Paste objects into real videos, to make training videos with several objects from data that has one object each.
+"""Paste objects into real videos: training videos with several objects from data with one object each.
 
     python scripts/paste_objects.py --videos CLIPS --images STILLS --output PASTED --count 300
 
-The background is a real video, or a still in front of a moving camera. One to three objects of stills or of other
+The background is a real video, or a still image with simulated camera motion. One to three objects from stills or other
 videos move over it, some of them behind the video's own objects. Train on the result with --videos PASTED. The same
-command goes on where it was interrupted.
+command resumes after an interruption.
 """
 
 import argparse
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pasting import PastedVideos, find_sources, make_video
 from util.errors import InputError, command_line
-from util.files import claim
+from util.files import check_settings
 from util.numbers import positive, seed
 from util.parallel import in_processes
 
@@ -60,7 +60,7 @@ def main() -> None:
     note = arguments.output / "pasted.json"
     if not note.is_file() and arguments.output.exists() and any(arguments.output.iterdir()):
         raise InputError(f"{arguments.output} holds something other than pasted videos; choose a new folder")
-    if differences := claim(note, asdict(settings) | sources.summary()):
+    if differences := check_settings(note, asdict(settings) | sources.summary()):
         name, found, wanted = differences[0]
         raise InputError(f"{arguments.output} holds videos with {name}={found}, not {wanted}; choose a new folder")
     work = functools.partial(make_video, arguments.output, settings, sources)

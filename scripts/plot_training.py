@@ -1,8 +1,8 @@
-"""Draw the curves of training runs: losses, IoU, and learning rate with the share of hard pixels.
+"""Plot training runs: losses, IoU, learning rate and the fraction of hard pixels.
 
     python scripts/plot_training.py runs/s0 runs/s1 runs/s2 --output curves.png
 
-Runs of several stages stand behind each other, as they were trained.
+The runs of several stages are plotted one after the other.
 """
 
 import argparse
@@ -26,10 +26,10 @@ PANELS = {
 
 
 def read_scalars(run: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """The iterations and values of everything that a run has logged.
+    """The iterations and values of all logged scalars of a run.
 
     Raises:
-        InputError: it has logged nothing.
+        InputError: the run has no log.
     """
     log = EventAccumulator(str(run / "log"), {"scalars": 0})
     names = log.Reload().Tags()["scalars"] if (run / "log").is_dir() else []
@@ -39,13 +39,13 @@ def read_scalars(run: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def smooth(values: list[float], width: int) -> np.ndarray:
-    """The mean of each value and those up to ``width`` before and behind it."""
+    """The moving average over each value and ``width`` values on both sides."""
     weights = np.ones(2 * width + 1)
     return np.convolve(values, weights, "same") / np.convolve(np.ones(len(values)), weights, "same")
 
 
 def draw(runs: list[Path], path: Path) -> None:
-    """Draw all runs, one behind the other."""
+    """Plot all runs, one after the other."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     panels = figure.subplots(1, len(PANELS))
     start = 0
@@ -59,7 +59,7 @@ def draw(runs: list[Path], path: Path) -> None:
                     axes.plot(start + np.array(steps), smooth(values, len(values) // 50), f"C{number}", label=label)
             axes.axvline(start, color="grey", lw=0.8)
             where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(run.name, (start, 1), (0, 3), **where, rotation=40, fontsize=8)  # short runs stand close
+            axes.annotate(run.name, (start, 1), (0, 3), **where, rotation=40, fontsize=8)  # short runs are adjacent
             axes.set_title(title, pad=36)
             axes.set_xlabel("iterations")
             axes.grid(alpha=0.3)
@@ -68,7 +68,7 @@ def draw(runs: list[Path], path: Path) -> None:
     panels[-1].set_yscale("log")
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
-        once = dict(zip(labels, handles, strict=True))  # a label for each run otherwise
+        once = dict(zip(labels, handles, strict=True))  # otherwise each run adds its labels
         axes.legend(once.values(), once.keys(), fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
@@ -78,7 +78,7 @@ def draw(runs: list[Path], path: Path) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, in their order")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, in order")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.png", help="the picture")
     arguments = parser.parse_args()
     draw(arguments.runs, arguments.output)

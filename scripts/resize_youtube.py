@@ -1,9 +1,8 @@
-"""Make small copies of YouTube-VOS's training videos for training: YV/train_480p from YV/train.
+"""Downscale YouTube-VOS's training videos: YV/train_480p from YV/train.
 
     python scripts/resize_youtube.py --yv_root YV
 
-The short side becomes 480 pixels. Smaller files are copied without a change. After an interruption run the same command
-again: it keeps the finished files.
+The short side becomes 480 pixels. Smaller files are copied unchanged. The same command resumes after an interruption.
 """
 
 import argparse
@@ -49,7 +48,7 @@ def resize_video(source: VideoFolders, target: VideoFolders, size: int, video: s
         video: the name of the video.
 
     Returns:
-        The number of files that were written, and the number of files that existed already.
+        The numbers of files that were written, and that already existed.
 
     Raises:
         InputError: a file is missing or cannot be read or written.
@@ -65,12 +64,12 @@ def resize_video(source: VideoFolders, target: VideoFolders, size: int, video: s
 
 
 def _resize_file(source: Path, target: Path, size: int) -> bool:
-    """Resize a frame or a mask. Returns whether the file had to be written."""
+    """Resize a frame or a mask. Return whether the file was written."""
     old = image_size(source)
     scale = min(1, size / min(old))
     new = tuple(max(1, round(side * scale)) for side in old)
     try:
-        # A file with this name is complete, but it may come from a run with another --size.
+        # An existing file is complete, but may come from a run with another --size.
         if image_size(target) == new:
             return False
     except InputError:
@@ -84,7 +83,7 @@ def _resize_image(source: Path, target: Path, size: tuple[int, int]) -> None:
     if image.shape[:2] == size:
         _copy(source, target)
         return
-    # Pillow's bicubic filter averages over all pixels that become one. Other interpolation would cause aliasing.
+    # Pillow's bicubic filter is antialiased; other interpolations are not.
     resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
     with atomic_path(target) as temporary:
         resized.save(temporary, quality=_JPEG_QUALITY)
@@ -124,7 +123,7 @@ def main() -> None:
     if meta_path(root, TRAIN).is_file():
         _copy(meta_path(root, TRAIN), meta_path(root, TRAIN_480P))
     written, kept = (sum(column) for column in zip(*counts, strict=True))
-    print(f"{root / TRAIN_480P}: {len(videos)} videos, {written} files written, {kept} there already")
+    print(f"{root / TRAIN_480P}: {len(videos)} videos, {written} files written, {kept} already existed")
 
 
 if __name__ == "__main__":

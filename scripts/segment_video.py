@@ -2,142 +2,353 @@
 
     python scripts/segment_video.py VIDEO --mask 00000.png --model WEIGHTS --output OUTPUT
 
-VIDEO is a video file or a folder of images. A mask is a palette or 8-bit grey PNG of the frame's size: 0 is the
-background, every other value an object. In a folder a mask has the name of its image. For a video file the name of a
-mask is the number of its frame, counted from 0. A single mask with any other name that is no number belongs to the
-first frame.
+VIDEO is a video file or a folder of images. A mask is an image of the frame's size from any program: objects in plain
+colours on black or transparency, 0 and 255, a palette or 8-bit grey PNG whose values are ids, ... The command prints
+what it takes. scripts/convert_mask.py makes masks of images with soft edges and of JPEGs.
+
+A mask has the name of its frame, such as 00003.png or frame_0003.png. The frames of a video file are numbered from 0.
+A single mask whose name states no number belongs to the first frame. The masks of frames before the first given mask
+are empty; with --both_ways they are segmented backward from this mask.
 
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
-frames (without sound; a folder's at 24 frames a second).
+frames (VP9, without sound; a folder's at 24 frames a second). --cutout also writes OUTPUT/cutout/<frame>.png, the
+objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black. A run that was stopped keeps
+its masks, and the same command goes on from there.
 """
 
 import argparse
 import contextlib
+import json
+import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from dataset.images import write_mask
-from dataset.video import Video, in_background, list_frames
+from dataset.colours import colour_table
+from dataset.images import PaintedMasks, read_mask, write_mask
+from dataset.masks import described
+from dataset.video import FRAME_SUFFIXES, Video, assign_masks, in_background, list_frames
 from dataset.video_file import VideoFile, playback_fps, video_writer
-from util.device import choose_device, peak_memory
+from model.network import RDE_VOS
+from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
-from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
+from util.evaluation.arguments import (
+    MEMORY_REMEDY,
+    add_engine_arguments,
+    chosen_network,
+    engine_settings,
+    network_notes,
+)
 from util.evaluation.pictures import overlay
-from util.evaluation.stream import Segmented, Throughput, mask_name, segment
+from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
+from util.files import atomic_path, check_settings, read_json, sha256
+from util.progress import frames_bar
+
+AnyVideo = Video | VideoFile
+Write = Callable[[int, np.ndarray, np.ndarray], None]  # takes a frame's number, the frame and its mask
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path, metavar="VIDEO", help="video file, or folder of images")
-    parser.add_argument("--mask", type=Path, nargs="+", required=True, help="given masks, named after their frames")
+    parser.add_argument(
+        "--mask", type=Path, nargs="+", required=True, help="given masks, named after their frames, or a folder of them"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--format", choices=("masks", "overlay", "both"), default="both", help="what to write; default both"
+    )
+    parser.add_argument("--cutout", action="store_true", help="also write the objects on transparency, as PNG frames")
+    parser.add_argument("--matte", action="store_true", help="also write a black and white video of the objects")
+    parser.add_argument(
+        "--both_ways", action="store_true", help="also segment backward, from the first mask to the first frame"
     )
     add_engine_arguments(parser, mem_every=3, size=480)
     return parser.parse_args()
 
 
-def assign_masks(masks: Sequence[Path], video: Video | VideoFile) -> dict[int, Path]:
-    """Find the frame of each mask.
-
-    Returns:
-        the masks by the numbers of their frames.
+def open_video(path: Path, masks: list[Path]) -> AnyVideo:
+    """Open a video file or a folder of images, with its given masks.
 
     Raises:
-        InputError: a mask has the name of no frame, or two masks have the same frame.
+        InputError: the video or a mask cannot be used.
     """
-    assigned: dict[int, Path] = {}
-    for mask in masks:
-        number = video.frame_number(mask.stem)
-        # A number is the name of a frame: in a video of eight frames the mask 00099 is an error.
-        if number is None and (len(masks) > 1 or mask.stem.isdecimal()):
+    masks = [mask for given in masks for mask in (_images(given) if given.is_dir() else [given])]
+    if path.is_dir():
+        frames = list_frames(path, without=masks)
+        assigned = assign_masks(masks, path.name, [frame.stem for frame in frames])
+        return Video(path.name, frames, assigned, reader=PaintedMasks(assigned.values()))
+    assigned = assign_masks(masks, path.stem)
+    video = VideoFile(path, assigned, PaintedMasks(assigned.values()))
+    last = max(assigned)
+    if video.announced and last >= video.announced:
+        raise InputError(
+            f"{assigned[last]} is for no frame of {path}, which has {video.announced} frames, from 0 on; name the mask "
+            f"after its frame"
+        )
+    return video
+
+
+def _images(folder: Path) -> list[Path]:
+    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in FRAME_SUFFIXES and path.name[0] != "."]
+    if not found:
+        raise InputError(f"{folder} holds no masks; give masks, or a folder that holds them")
+    return found
+
+
+class Run:
+    """A run that can be stopped: its masks stay in the output folder, with a note of what they depend on.
+
+    Args:
+        output: the folder for the results.
+        masks: the folder of the masks.
+        settings: everything that the masks depend on, as values that JSON can hold.
+
+    Raises:
+        InputError: the folder holds the masks of a stopped run that depend on something else.
+    """
+
+    def __init__(self, output: Path, masks: Path, settings: dict[str, object]) -> None:
+        self._note, self._segmented = note_of(output), output / ".segmented.json"
+        self.masks = masks
+        names = " and ".join(difference.name for difference in check_settings(self._note, settings))
+        if names:
             raise InputError(
-                f"{mask} is named like no frame of {video.name}; name each mask after its frame, such as "
-                f"{video.frame_name(0)}.png"
+                f"{output} holds the masks of a stopped run with another {names}; choose another --output or delete it"
             )
-        number = number or 0
-        if number in assigned:
-            raise InputError(f"{assigned[number]} and {mask} are for the same frame; leave one out")
-        assigned[number] = mask
-    return assigned
+
+    @property
+    def length(self) -> int | None:
+        """The number of frames of the video if all of them have masks, otherwise None."""
+        return read_json(self._segmented, "delete it")["frames"] if self._segmented.is_file() else None
+
+    @length.setter
+    def length(self, frames: int) -> None:
+        with atomic_path(self._segmented) as temporary:
+            temporary.write_text(json.dumps({"frames": frames}))
+
+    def first_missing(self, video: AnyVideo, start: int = 0) -> int:
+        """The number of the first frame from ``start`` on that has no mask, or the number of frames."""
+        number, end = start, len(video.frames) if isinstance(video, Video) else math.inf
+        while number < end and (self.masks / video.mask_name(number)).is_file():
+            number += 1
+        return number
+
+    def finish(self) -> None:
+        """Say that all results are written."""
+        self._note.unlink()
+        self._segmented.unlink()
+
+    def give_up(self, *, keep: bool) -> None:
+        """Say which masks are kept; where none are, delete what this run has written."""
+        kept = sum(1 for _ in self.masks.glob("[!.]*.png"))
+        if kept and keep:
+            print(f"note: {kept} masks are kept in {self.masks}; the same command goes on from there")
+            return
+        shutil.rmtree(self.masks, ignore_errors=True)
+        self._note.unlink(missing_ok=True)
+        self._segmented.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._note.parent.rmdir()  # if nothing else is there
+
+
+def note_of(output: Path) -> Path:
+    """The note of a run that is not finished."""
+    return output / ".unfinished.json"
+
+
+def segment_into(
+    run: Run, network: RDE_VOS, video: AnyVideo, settings: EngineSettings, start: int = 0, title: str = ""
+) -> Throughput:
+    """Segment the frames of a video from ``start`` on, or the rest of them, and write their masks.
+
+    Returns:
+        the frames that the network has processed, and the time for them.
+    """
+    start = run.first_missing(video, start)
+    if isinstance(video, VideoFile):
+        video = VideoFile(video.path, video.masks, video.reader, start)
+        total = max(0, video.announced - start) or None
+    else:
+        video = replace(video, wanted=frozenset(range(start, len(video.frames))))
+        total = len(video.wanted)
+    if total == 0:
+        return Throughput(0, 0.0)
+    frames, seconds = 0, 0.0
+
+    def write(result: Segmented) -> Segmented:
+        write_mask(run.masks / video.mask_name(result.number), result.ids, video.palette)
+        return result
+
+    with enough_memory(MEMORY_REMEDY), frames_bar(total) as bar:
+        bar.update(name=title or video.name)
+        for result in in_background(segment(network, video, settings), write):
+            frames, seconds = frames + result.frames, seconds + result.seconds
+            bar.increment()
+    return Throughput(frames, seconds)
 
 
 @contextlib.contextmanager
-def writing_masks(folder: Path, video: Video | VideoFile) -> Iterator[Callable[[Segmented], None]]:
-    """Yield a function that writes the mask of a result; the folder appears when all masks are written."""
+def reversed_video(video: AnyVideo, first: int, folder: Path) -> Iterator[Video]:
+    """Yield the frames from the first given mask back to the start of the video, in this order.
+
+    A video file cannot be read backward, so these frames are unpacked into a folder, without losses, and deleted after.
+    """
+    masks = {0: video.masks[first]}
+    if isinstance(video, Video):
+        yield replace(video, frames=video.frames[first::-1], masks=masks)
+        return
+    source = VideoFile(video.path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{video.frame_name(number)}.png" for number in range(first + 1)]
+        for number, path in enumerate(tqdm(paths, desc="unpacking", unit="frame", disable=None)):
+            image = source.read_frame(number)
+            if not path.is_file():
+                with atomic_path(path) as temporary:
+                    Image.fromarray(image).save(temporary, compress_level=1)
+        yield Video(video.name, paths[::-1], masks, reader=video.reader)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing_video(
+    path: Path, video: AnyVideo, picture: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Iterator[Write]:
+    """Yield a function that appends the picture of a frame and its mask to a video."""
+    with video_writer(path, video.size, playback_fps(video)) as append:
+        yield lambda number, image, ids: append(picture(image, ids))
+
+
+@contextlib.contextmanager
+def writing_cutout(folder: Path, video: AnyVideo) -> Iterator[Write]:
+    """Yield a function that writes the objects of a frame on transparency; the folder appears when it is complete."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
+
+    def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
+        shown = np.where(ids > 0, np.uint8(255), np.uint8(0))
+        with atomic_path(unfinished / video.mask_name(number)) as temporary:
+            Image.fromarray(np.dstack([np.where(shown[:, :, None] > 0, image, 0), shown])).save(temporary)
+
     try:
-        yield lambda result: write_mask(unfinished / mask_name(video, result.number), result.ids, video.palette)
+        yield write
         os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def writing_overlay(path: Path, video: Video | VideoFile) -> Iterator[Callable[[Segmented], None]]:
-    """Yield a function that draws the mask of a result over its frame and appends the picture to a video."""
-    with video_writer(path, video.size, playback_fps(video)) as append:
-        yield lambda result: append(overlay(result.image, result.ids, video.palette))
+def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) -> None:
+    """Write everything that shows frames: the overlay, the cutout and the matte, as far as they are in ``targets``."""
+    table = colour_table(video.entries)
+    if isinstance(video, VideoFile):
+        video = VideoFile(video.path, video.masks, video.reader)  # from its start
+
+    def load(number: int) -> tuple[int, np.ndarray, np.ndarray]:
+        return number, video.read_frame(number), read_mask(masks / video.mask_name(number))
+
+    def matte(image: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        return np.repeat(np.where(ids > 0, np.uint8(255), np.uint8(0))[:, :, None], 3, axis=2)
+
+    kinds = {
+        "overlay": lambda path: writing_video(path, video, lambda image, ids: overlay(image, ids, table)),
+        "matte": lambda path: writing_video(path, video, matte),
+        "cutout": lambda path: writing_cutout(path, video),
+    }
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(kinds[kind](path)) for kind, path in targets.items() if not path.exists()]
+        if not writers:
+            return
+        for frame in tqdm(in_background(range(length), load), total=length, desc="drawing", unit="frame", disable=None):
+            for write in writers:
+                write(*frame)
 
 
 @command_line
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    if arguments.video.is_dir():
-        video = Video(arguments.video.name, list_frames(arguments.video))
-    else:
-        video = VideoFile(arguments.video)
-    video.masks.update(assign_masks(arguments.mask, video))
-    for number in sorted(video.masks):
-        video.read_given_mask(number)  # refuses a bad mask now, not after an hour of segmenting
-    targets = {"masks": arguments.output / "masks", "overlay": arguments.output / "overlay.mp4"}
+    output = arguments.output
+    video = open_video(arguments.video, arguments.mask)
+    given = {number: video.read_given_mask(number) for number in video.masks}  # refuses a bad mask now
+    if isinstance(video, Video):
+        video.check_frames()
+    targets = {"masks": output / "masks", "overlay": output / "overlay.mp4"}
     if arguments.format != "both":
         targets = {arguments.format: targets[arguments.format]}
+    targets |= {"cutout": output / "cutout"} if arguments.cutout else {}
+    targets |= {"matte": output / "matte.mp4"} if arguments.matte else {}
     for target in targets.values():
-        if target.exists():
+        if target.exists() and not note_of(output).is_file():
             raise InputError(f"{target} is there already; choose another --output or delete it")
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
-    for note in network_notes(arguments, device):
+    for note in [*network_notes(arguments, device), *(f"note: {note}" for note in video.reader.notes)]:
         print(note)
     network = chosen_network(arguments, device)
     settings.check(network)
-    for number in sorted(video.masks):
+    for number, ids in given.items():
         print(f"frame {video.frame_name(number)} has the mask {video.masks[number]}")
+        print(described(video.masks[number].name, ids))
+    first = min(video.masks)
+    if first and not arguments.both_ways:
+        print(
+            f"note: the masks of the {first} frames before {video.frame_name(first)} are empty, because its mask is "
+            f"the first; --both_ways segments these frames backward"
+        )
 
-    total = len(video.frames) if isinstance(video, Video) else video.announced or None
-    frames, seconds = 0, 0.0
-    with contextlib.ExitStack() as stack, tqdm(total=total, desc=video.name, unit="frame", disable=None) as progress:
-        kinds = {"masks": writing_masks, "overlay": writing_overlay}
-        writers = [stack.enter_context(kinds[kind](target, video)) for kind, target in targets.items()]
-
-        def write(result: Segmented) -> float:
-            for writer in writers:
-                writer(result)
-            return result.seconds
-
-        for frame_seconds in in_background(segment(network, video, settings), write):
-            frames, seconds = frames + 1, seconds + frame_seconds
-            progress.update()
-        if frames <= max(video.masks):
-            raise InputError(
-                f"{video.masks[max(video.masks)]} is for frame {max(video.masks)}, but {arguments.video} has only "
-                f"{frames} frames; name the mask after its frame"
-            )
-    if isinstance(video, VideoFile) and frames < video.announced:
-        print(f"note: {arguments.video} announces {video.announced} frames, but only {frames} could be decoded")
-    print(f"FPS         {Throughput(frames, seconds).fps:.3g} ({frames} frames in {seconds:.1f} s)")
+    run = Run(
+        output,
+        targets.get("masks", output / ".masks"),
+        {
+            "model": sha256(arguments.model),
+            "video": str(arguments.video.resolve()),
+            "mask": {video.frame_name(number): sha256(path) for number, path in video.masks.items()},
+            **asdict(settings),
+            "amp": arguments.amp,
+            "both_ways": arguments.both_ways,
+        },
+    )
+    try:
+        speeds = [Throughput(0, 0.0)]
+        if run.length is None:
+            start = 0
+            if first and arguments.both_ways:
+                start = first
+                with reversed_video(video, first, output / ".frames") as backward:
+                    speeds.append(segment_into(run, network, backward, settings, 1, f"{video.name}, backward"))
+            speeds.append(segment_into(run, network, video, settings, start))
+            length, last = run.first_missing(video), max(video.masks)
+            if length <= last:
+                run.give_up(keep=False)
+                raise InputError(
+                    f"{video.masks[last]} is for frame {last}, but {arguments.video} has only {length} frames; name "
+                    f"the mask after its frame"
+                )
+            run.length = length
+        draw(video, run.masks, run.length, {kind: path for kind, path in targets.items() if kind != "masks"})
+    except (InputError, KeyboardInterrupt):
+        run.give_up(keep=True)
+        raise
+    if "masks" not in targets:
+        shutil.rmtree(run.masks)
+    length = run.length
+    run.finish()
+    if isinstance(video, VideoFile) and length < video.announced:
+        print(f"note: {arguments.video} announces {video.announced} frames, but only {length} could be decoded")
+    speed = Throughput(sum(each.frames for each in speeds), sum(each.seconds for each in speeds))
+    print(f"FPS         {speed.text(device)}")
     print(f"peak memory {peak_memory(device) / 2**30:.3f} GiB ({device})")
     for kind, target in targets.items():
         print(f"{kind:11} {target}")

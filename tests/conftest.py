@@ -251,7 +251,7 @@ def store_masks(protocol: Protocol, output: Path, model: Path, truth: Path) -> P
     """
     folder = OutputFolder(output, protocol.masks_folder)
     settings = {**protocol.settings, "bank": "2F+L+RDE", "mem_every": 3, "top_k": 40, "size": 48, "amp": False}
-    folder.claim(model, protocol.data, Processes(), **settings)
+    folder.check_settings(model, protocol.data, Processes(), **settings)
     for video in protocol.videos:
         results = []
         for number in video.results:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -23,7 +25,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from annotation import grabcut
+from annotation import cuts
 from annotation.errors import Refused
 from annotation.exports import PARTS, Export
 from annotation.frames import open_file, open_folder
@@ -196,7 +198,10 @@ ROUTES = [
     *(("GET", path) for path in ("", "page/main.js", "page/style.css", "api/state", "api/events")),
     *(("GET", f"api/{kind}/0") for kind in ("frames", "thumbnails", "masks")),
     *((method, f"api/masks/0?width={SIZE[1]}&height={SIZE[0]}") for method in ("PUT", "DELETE")),
-    *(("POST", f"api/{path}") for path in ("objects", "grabcut/0", "propagation", "export")),
+    *(
+        ("POST", f"api/{path}")
+        for path in ("objects", "cut/0", "cut/0/prepare", "propagation", "export", "import", "import/0")
+    ),
     *(("DELETE", f"api/{path}") for path in ("objects/1", "propagation", "export")),
     ("PATCH", "api/objects/1"),
 ]
@@ -301,7 +306,7 @@ def test_two_pages_at_once(shared, clip):
 
 
 def test_objects(shared):
-    assert shared.state()["objects"][0] == {"id": 1, "name": "object 1", "colour": "#800000", "visible": True}
+    assert shared.state()["objects"][0] == {"id": 1, "name": "object 1", "colour": "#ff00f0", "visible": True}
     changed = shared.json("PATCH", "api/objects/1", {"colour": "#00FFaa", "visible": False})
     assert changed == {"id": 1, "name": "object 1", "colour": "#00ffaa", "visible": False}
     for wish in ({"name": " "}, {"name": "x" * 61}, {"name": 3}, {"name": "a\0b"}, {"colour": "red"}, {"visible": 1}):
@@ -312,7 +317,7 @@ def test_objects(shared):
     assert "no object 9" in shared.refused(404, "DELETE", "api/objects/9")
     note = json.loads((shared.output / "project.json").read_text())
     assert note["objects"][0] == changed and len(note["objects"]) == 2
-    shared.json("PATCH", "api/objects/1", {"colour": "#800000", "visible": True})
+    shared.json("PATCH", "api/objects/1", {"colour": "#ff00f0", "visible": True})
 
 
 def test_frames_and_thumbnails(shared, clip):
@@ -327,27 +332,91 @@ def test_frames_and_thumbnails(shared, clip):
     assert np.abs(np.asarray(thumbnail, int) - np.asarray(frame)).mean() < 10
 
 
-def test_grabcut_by_request(shared, clip):
+def test_cuts_by_request(shared, clip):
     truth = clip[1][0] == 1
     (y0, y1), (x0, x1) = (np.flatnonzero(truth.any(axis))[[0, -1]].tolist() for axis in (1, 0))
-    scribbles = np.zeros(SIZE, np.uint8)
-    scribbles[(y0 + y1) // 2, x0 + 3 : x1 - 3] = grabcut.INSIDE
-    scribbles[:2] = scribbles[:, :2] = grabcut.OUTSIDE
     raw = {"Content_Type": "application/octet-stream"}
-    path = f"api/grabcut/0?width={SIZE[1]}&height={SIZE[0]}"
-    for response, content in (
-        shared.request("POST", "api/grabcut/0", {"box": [x0 - 2, y0 - 2, x1 + 3, y1 + 3]}),
-        shared.request("POST", path, scribbles.tobytes(), **raw),
-    ):
+    path = f"api/cut/0?width={SIZE[1]}&height={SIZE[0]}"
+
+    def cut(body: object, **headers: str) -> np.ndarray:
+        response, content = shared.request("POST", path if isinstance(body, bytes) else "api/cut/0", body, **headers)
         assert response.status == 200, content
         mask = np.frombuffer(content, np.uint8).reshape(SIZE)
-        assert set(np.unique(mask)) == {0, 1}
-        assert (truth & (mask > 0)).sum() / (truth | (mask > 0)).sum() > 0.6
+        assert set(np.unique(mask)) <= {0, 1}
+        return mask > 0
+
+    def overlap(mask: np.ndarray) -> float:
+        return (truth & mask).sum() / (truth | mask).sum()
+
+    assert overlap(cut({"box": [x0 - 2, y0 - 2, x1 + 3, y1 + 3]})) > 0.8
+    marks = np.zeros(SIZE, np.uint8)
+    marks[(y0 + y1) // 2, (x0 + x1) // 2] = cuts.INSIDE
+    assert cut(marks.tobytes(), **raw)[truth].mean() > 0.9
+
+    # From a mask that lacks the object's right half, and has a piece elsewhere, which a stroke leaves alone.
+    mask = truth.copy()
+    mask[:, (x0 + x1) // 2 :] = False
+    mask[-6:, -12:] = True
+    marks = np.where(mask, cuts.MASK, 0).astype(np.uint8)
+    marks[(y0 + y1) // 2, x1 - 4] |= cuts.INSIDE
+    result = cut(marks.tobytes(), **raw)
+    assert result[-6:, -12:].all()
+    result[-6:, -12:] = False
+    assert overlap(result) > overlap(mask) and result[truth].mean() > 0.9
+    marks = np.where(mask, cuts.MASK, 0).astype(np.uint8)
+    marks[-3, -6] |= cuts.OUTSIDE
+    result = cut(marks.tobytes(), **raw)
+    assert not result[-6:, -12:].any() and np.array_equal(result[:, : (x0 + x1) // 2], mask[:, : (x0 + x1) // 2])
+
     for box in ([0, 0, 80, 48], [5, 5, 6, 6], [1, 2, 3], ["a", 0, 9, 9], [0, 0, 1e99, 9], None):
-        assert "box" in shared.refused(400, "POST", "api/grabcut/0", {"box": box})
-    for wrong in (bytes(PIXELS), bytes([1]) * PIXELS, bytes([3]) * PIXELS):
-        assert "scribble" in shared.refused(400, "POST", path, wrong, **raw)
+        assert "box" in shared.refused(400, "POST", "api/cut/0", {"box": box})
+    assert "no pixel is marked" in shared.refused(400, "POST", path, bytes([cuts.MASK]) * PIXELS, **raw)
+    assert "sum of bits" in shared.refused(400, "POST", path, bytes([64]) * PIXELS, **raw)
     assert "80×48" in shared.refused(400, "POST", path, b"123", **raw)
+
+
+def test_masks_are_imported(shared, clip):
+    """One for a frame, and several by their names, in the forms that all scripts read."""
+
+    def send(path: str, files: dict[str, bytes], status: int = 200) -> dict[str, Any]:
+        body = io.BytesIO()
+        for name, content in files.items():
+            body.write(f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode())
+            body.write(content + b"\r\n")
+        body.write(b"--x--\r\n")
+        headers = {"Content_Type": "multipart/form-data; boundary=x"}
+        return shared.json("POST", path, body.getvalue(), status=status, **headers)
+
+    def png(image: np.ndarray) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        return file.getvalue()
+
+    ids = clip[1]
+    answer = send("api/import/7", {"of gimp.png": png(np.where(ids[7] == 1, 255, 0).astype(np.uint8))})
+    assert answer["frames"] == [7] and "of gimp.png: 1 object" in answer["sentences"][0]
+    assert np.array_equal(shared.mask(7)[0], ids[7] == 1) and shared.mask(7)[1] == "annotated"
+
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
+    answer = send("api/import", {f"clip/{n:05d}.png": png(colours[ids[n]]) for n in (8, 9)} | {".DS_Store": b"x"})
+    assert answer["frames"] == [8, 9]
+    for number in (8, 9):
+        assert np.array_equal(shared.mask(number)[0], ids[number])
+
+    before = shared.state()
+    for path, files, *mentioned in (
+        ("api/import/7", {"wide.png": png(np.zeros((8, 8), np.uint8))}, "wide.png", "8×8"),
+        ("api/import/7", {"text.png": b"no image"}, "text.png", "cannot be decoded"),
+        ("api/import", {"00003.png": png(ids[3]), "00900.png": png(ids[3])}, "00900.png"),
+        ("api/import", {}, "missing"),
+        ("api/import/7", {"a.png": png(ids[3]), "b.png": png(ids[3])}, "one file"),
+    ):
+        error = send(path, files, status=400)["error"]
+        assert all(text in error for text in mentioned) and "/tmp" not in error, error
+    assert "missing" in shared.refused(400, "POST", "api/import", {})
+    assert shared.state() == before
+    for number in (7, 8, 9):
+        shared.json("DELETE", f"api/masks/{number}", If_Match=shared.mask(number)[2])
 
 
 def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
@@ -533,7 +602,7 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
     server.put(1, np.zeros(SIZE))
     server.put(3, known[3])
     server.put(9, known[9])
-    everything = {"masks": True, "overlay": True, "davis": True}
+    everything = {part: True for part in PARTS}
     assert "2, 4 to 8 have no mask" in server.refused(400, "POST", "api/export", everything)
     assert "nothing is chosen" in server.refused(400, "POST", "api/export", {"masks": False})
     server.run(lambda: server.propagate(3, "forward", "annotation"))
@@ -546,10 +615,11 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
             notice = next(event for event in events if event["type"] == "notice")
         (server.output / "export/masks/of an older export").touch()
     export = server.output / "export"
-    assert notice["paths"] == [str(export / name) for name in ("masks", "overlay.mp4", "DAVIS")]
+    names = ["masks", "overlay.mp4", "DAVIS", "cutout", "matte.mp4", "export.zip"]
+    assert notice["paths"] == [str(export / name) for name in names]
     first = next(number for number in range(1, 4) if expected[number].any())
     assert f"frames {first} to 9" in notice["text"] and "new ids (2 → 1, 3 → 2)" in notice["text"]
-    assert sorted(path.name for path in export.iterdir()) == ["DAVIS", "masks", "overlay.mp4"]
+    assert sorted(path.name for path in export.iterdir()) == sorted(names)
 
     (export / "masks/of an older export").unlink()
     assert sorted(path.name for path in (export / "masks").iterdir()) == [f"{t:05d}.png" for t in range(1, 10)]
@@ -562,6 +632,24 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
         frame = read_image(server.output / f"frames/{number:05d}.jpg")
         drawn = overlay(frame, expected[number], palette).astype(int)
         assert np.abs(video.read_frame(number) - drawn).mean() < 12, number
+
+    matte = VideoFile(export / "matte.mp4")
+    for number in range(12):
+        cutout = export / f"cutout/{number:05d}.png"
+        assert cutout.is_file() == (1 <= number <= 9)
+        if cutout.is_file():
+            pixels, frame = np.array(Image.open(cutout)), read_image(server.output / f"frames/{number:05d}.jpg")
+            assert np.array_equal(pixels[:, :, 3], np.where(expected[number] > 0, 255, 0))
+            assert np.array_equal(pixels[:, :, :3], np.where(expected[number][:, :, None] > 0, frame, 0))
+        assert np.abs(matte.read_frame(number)[:, :, 0].astype(int) - 255 * (expected[number] > 0)).mean() < 8
+    response, content = server.request("GET", "api/export.zip")
+    assert response.headers["Content-Disposition"] == 'attachment; filename="my_clip.zip"'
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.testzip() is None
+        assert archive.read("masks/00003.png") == (export / "masks/00003.png").read_bytes()
+        files = {str(path.relative_to(export)) for path in export.rglob("*") if path.is_file()}
+        assert set(archive.namelist()) == files - {"export.zip", "masks/of an older export"}
+    assert "nothing is chosen" in server.refused(400, "POST", "api/export", {"zip": True})
 
     # DAVIS: evaluation and training take the folder.
     davis = export / "DAVIS"
@@ -678,7 +766,7 @@ def test_a_stopped_export_leaves_nothing(tmp_path):
     project.add_object({})
     project.add_object({})
     project.propagate(1, ids[1], 0.5)
-    for part in PARTS:
+    for part in PARTS[:-1]:
         job = Job("export", 1)
         job.stop()
         assert Export(project, [part]).run(job) is None
@@ -702,12 +790,13 @@ def test_at_most_255_objects(tmp_path):
 
 
 def test_frames_of_any_format_are_shown_as_the_network_sees_them(tmp_path):
-    """Also a JPEG that a camera has marked as turned, and a PNG by the name of a JPEG."""
+    """Also a JPEG that a camera has marked as turned, which is shown upright, and a PNG by the name of a JPEG."""
     write_clip(tmp_path / "clip", 1, ".png")
     image = Image.open(tmp_path / "clip/00000.png")
     exif = Image.Exif()
     exif[0x0112] = 6
-    image.save(tmp_path / "clip/00001.jpg", exif=exif, quality=95)
+    lying = image.transpose(Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / "clip/00001.jpg", exif=exif, quality=95)
     image.save(tmp_path / "clip/00002.jpg", "PNG")
     frames = open_folder(tmp_path / "clip")
     for number in range(3):

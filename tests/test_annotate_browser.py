@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +26,9 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import needs_chromium, one, view, wait
 from conftest import ROOT, draw_clip
-from dataset.images import read_mask
+from dataset.images import read_mask, write_mask
 from dataset.video import Video, list_frames
+from dataset.video_file import VideoFile
 from model.checkpoint import SHIPPED_WEIGHTS
 from util.evaluation.stream import EngineSettings, engine_network, segment
 
@@ -35,6 +38,9 @@ HEIGHT, WIDTH, LENGTH = 96, 160, 12
 DISCS = draw_clip(LENGTH, HEIGHT, WIDTH, 2)[1]  # ids [T,H,W]
 CENTRES = {1: (54, 48), 2: (107, 58)}  # of the discs in frame 0
 RADIUS = 19
+FITS = (
+    "const {scrollWidth, scrollHeight} = document.body; return scrollWidth <= innerWidth && scrollHeight <= innerHeight"
+)
 
 
 class Server:
@@ -111,7 +117,9 @@ def browser(chromium) -> Iterator[webdriver.Chrome]:
 def page(browser, server) -> webdriver.Chrome:
     """The page of an empty project."""
     server.empty()
-    return opened(browser, server)
+    opened(browser, server)
+    keys(browser, "b")
+    return browser
 
 
 def opened(browser, server: Server) -> webdriver.Chrome:
@@ -224,14 +232,15 @@ def test_from_an_empty_folder_to_an_export(browser, tmp_path):
     clip, output = write_clip(tmp_path / "clip"), tmp_path / "output"
     with serving(clip, output) as server:
         page = opened(browser, server)
-        assert "Paint an object" in text(page, "#guide")
+        assert "Drag a box" in text(page, "#guide")
+        keys(page, "b")
         dab(page, *CENTRES[1])  # makes object 1
         keys(page, "n")
         wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 2)
         polygon(page, *CENTRES[2])
         ids = server.ids(0)
         assert all(overlap(ids == i, DISCS[0] == i) > 0.8 for i in (1, 2))
-        assert "Press F" in text(page, "#guide")
+        assert "press F" in text(page, "#guide")
 
         propagated(page)
         assert kinds(page) == ["annotated"] + ["propagated"] * (LENGTH - 1)
@@ -272,6 +281,7 @@ def test_killing_the_server_loses_no_mask(browser, tmp_path):
     clip, output = write_clip(tmp_path / "clip", length), tmp_path / "output"
     with serving(clip, output, size=2 * HEIGHT) as server:  # slow enough to be killed on the way
         page = opened(browser, server)
+        keys(page, "b")
         dab(page, *CENTRES[1])
         keys(page, "f")
         wait(page, lambda: kinds(page, length).count("propagated") >= 3)
@@ -340,22 +350,202 @@ def test_a_box_becomes_an_object(page, server):
 
 def test_scribbles_become_an_object_and_take_no_pixel_of_another_one(page, server):
     brush_size(page, 12)
-    pressed(page, (CENTRES[1][0] - 8, 60), (CENTRES[1][0] + 8, 60))
+    pressed(page, (CENTRES[2][0] - 8, 52), (CENTRES[2][0] + 8, 52))
     keys(page, "n", "s")
     x, y = CENTRES[2]
-    pressed(page, (x - 8, y), (x + 8, y))
-    one(page, "#outside").click()
-    pressed(page, (2, 2), (80, 20), (158, 2))
-    pressed(page, (2, 94), (158, 94))
-    idle(page)
-    painted = server.ids(0) == 1
-    control(page, "z")  # takes the last scribble back, not the stroke
-    assert np.array_equal(server.ids(0) == 1, painted)
-    one(page, "#apply").click()
-    wait(page, lambda: not shown(page, "#actions"))
+    pressed(page, (x - 8, y + 8), (x + 8, y + 8))
     idle(page)
     ids = server.ids(0)
-    assert overlap(ids == 2, DISCS[0] == 2) > 0.7 and np.array_equal(ids == 1, painted)
+    painted = ids == 1
+    assert painted.sum() > 100 and (ids > 0)[DISCS[0] == 2].mean() > 0.6
+    one(page, "#outside").click()
+    pressed(page, (x - 8, y + 10), (x + 8, y + 10))  # the same tool takes away
+    one(page, "#outside").click()
+    idle(page)
+    less = server.ids(0)
+    assert (less[y + 10, x - 6 : x + 6] != 2).all() and np.array_equal(less == 1, painted)
+    control(page, "z")
+    idle(page)
+    wait(page, lambda: np.array_equal(server.ids(0), ids))
+
+
+def test_clicks_become_an_object(page, server):
+    keys(page, "k")
+    x, y = CENTRES[1]
+    pressed(page, (x, y))
+    idle(page)
+    ids = server.ids(0)
+    assert (ids == 1)[DISCS[0] == 1].mean() > 0.95
+    webdriver.ActionChains(page).key_down(Keys.SHIFT).perform()
+    for point in ((x, y + 30), (x - 30, y), (x + 26, y)):  # what is too much
+        pressed(page, point)
+    webdriver.ActionChains(page).key_up(Keys.SHIFT).perform()
+    idle(page)
+    better = server.ids(0)
+    assert overlap(better == 1, DISCS[0] == 1) > 0.1 + overlap(ids == 1, DISCS[0] == 1)
+
+
+@contextlib.contextmanager
+def slow_answers(page, path: str, seconds: float = 1.0) -> Iterator[None]:
+    """Requests whose address holds ``path`` take longer, as on a large frame."""
+    page.execute_script(
+        "const [path, wait] = arguments; window.realFetch ??= window.fetch;"
+        "window.fetch = async (address, options) => {"
+        "  if (address.includes(path)) await new Promise((resolve) => setTimeout(resolve, wait));"
+        "  return window.realFetch(address, options);"
+        "}",
+        path,
+        1000 * seconds,
+    )
+    yield
+    page.execute_script("window.fetch = window.realFetch")
+
+
+def boxed(page, number: int, margin: int = 5) -> None:
+    """Drag a box around a disc, and do not wait for the answer."""
+    (x, y), reach = CENTRES[number], RADIUS + margin
+    keys(page, "g")
+    pressed(page, (x - reach, y - reach), (x, y), (x + reach, y + reach))
+
+
+def marks(page) -> bool:
+    """Whether the stage shows any mark of the tools."""
+    page.execute_script("return new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+    return page.execute_script(
+        "const canvas = document.querySelector('#marks'), empty = document.createElement('canvas');"
+        "Object.assign(empty, {width: canvas.width, height: canvas.height});"
+        "return canvas.toDataURL() !== empty.toDataURL()"
+    )
+
+
+def test_f_waits_for_the_box(page, server):
+    """With a mask in the frame, and without one; the box stays visible until its answer is there."""
+    for number in (1, 2):
+        with slow_answers(page, "api/cut"):
+            boxed(page, number)
+            assert marks(page) and text(page, "#save-state") == "Saving …"
+            propagated(page)
+        assert not marks(page) and text(page, "#save-state") == "Saved"
+        assert overlap(server.ids(0) == number, DISCS[0] == number) > 0.7
+        assert (server.ids(LENGTH - 1) == number).any()
+        assert "has no mask" not in text(page, "#notices")
+        seek(page, 0)
+        keys(page, "n")
+        wait(page, lambda number=number: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == number + 1)
+
+
+def test_nothing_is_lost_while_the_server_is_at_work(page, server):
+    """Strokes, other tools, other objects and other frames may come before the answer."""
+    with slow_answers(page, "api/cut"):
+        boxed(page, 1)
+        keys(page, "b")
+        brush_size(page, 8)
+        pressed(page, (10, 10), (30, 10))  # beside the box
+        keys(page, "n")
+        wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 2)
+        keys(page, "k")
+        pressed(page, CENTRES[2])
+        keys(page, Keys.ARROW_RIGHT)
+        idle(page)
+    assert page.execute_script("return annotator.frame") == 1 and kinds(page)[:2] == ["annotated", "none"]
+    ids = server.ids(0)
+    assert overlap(np.where(DISCS[0] == 1, ids == 1, 0) > 0, DISCS[0] == 1) > 0.8
+    assert (ids[10, 12:28] == 1).all()
+    assert (ids == 2).sum() > 300
+    assert not server.ids(1).any()
+    seek(page, 0)
+    for _ in range(3):
+        control(page, "z")
+    idle(page)
+    assert not server.ids(0).any()
+
+
+def test_escape_and_undo_drop_what_the_server_is_asked_for(page, server):
+    with slow_answers(page, "api/cut"):
+        boxed(page, 1)
+        control(page, "z")
+        idle(page)
+        boxed(page, 1)
+        keys(page, Keys.ESCAPE)
+        idle(page)
+        assert not marks(page) and text(page, "#save-state") == "Saved"
+    assert kinds(page)[0] == "none"
+
+
+def test_f_ends_the_polygon_and_the_stroke(page, server):
+    x, y = CENTRES[1]
+    keys(page, "p")
+    for dx, dy in ((-15, -15), (15, -15)):
+        pressed(page, (x + dx, y + dy))
+    keys(page, "f")
+    wait(page, lambda: "fewer than three corners" in text(page, "#notices"))
+    assert kinds(page)[0] == "none"
+    # The corners stay while another frame is shown, and another tool is chosen.
+    keys(page, Keys.ARROW_RIGHT, "b")
+    wait(page, lambda: page.execute_script("return annotator.frame") == 1)
+    assert not shown(page, "#actions")
+    seek(page, 0)
+    keys(page, "p")
+    assert text(page, "#actions-text") == "Click at least three corners."
+    for dx, dy in ((15, 15), (-15, 15), (80, 0), (80, 5)):
+        pressed(page, (x + dx, y + dy))
+    assert text(page, "#actions-text") == "6 corners"
+    control(page, "z")
+    keys(page, Keys.BACKSPACE)  # both take back the last corner
+    assert text(page, "#actions-text") == "4 corners"
+    propagated(page)
+    assert (server.ids(0)[y - 14 : y + 14, x - 14 : x + 14] == 1).all() and (server.ids(0) == 1).sum() < 1000
+    assert kinds(page)[1] == "propagated"
+
+    seek(page, 0)
+    keys(page, "b")
+    brush_size(page, 6)
+    pressed(page, (10, 10), (30, 10), release=False)
+    propagated(page)
+    released(page)
+    idle(page)
+    assert (server.ids(0)[10, 12:28] == 1).all() and kinds(page)[0] == "annotated"
+
+
+def test_nothing_covers_the_picture(page, server):
+    """Each point of the stage belongs to the canvas, whatever the page has to say; and the picture keeps its place."""
+    covered = """
+        const {left, top, right, bottom} = document.querySelector("#stage").getBoundingClientRect();
+        const points = [];
+        for (let x = left + 1; x < right; x += 9) for (let y = top + 1; y < bottom; y += 9) points.push([x, y]);
+        return points.filter(([x, y]) => document.elementFromPoint(x, y).id !== "marks");
+    """
+    for width, height in ((1280, 800), (800, 1000)):
+        view(page, width, "light", height)
+        wait(page, lambda: page.execute_script(FITS))
+        page.execute_script("return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        at = place(page, 40, 30)
+        keys(page, "p")
+        for point in ((40, 30), (60, 30), (60, 50)):
+            pressed(page, point)
+        assert shown(page, "#actions") and page.execute_script(covered) == []
+        keys(page, Keys.ESCAPE)
+        for number in (LENGTH - 1, 5):  # two sentences
+            seek(page, number)
+            keys(page, "f")
+        wait(page, lambda: "has no mask" in text(page, "#notices"))
+        assert page.execute_script(covered) == [] and place(page, 40, 30) == at
+        seek(page, 0)
+
+
+def test_a_sentence_goes_away_when_it_is_true_no_more(page, server):
+    keys(page, "f")
+    wait(page, lambda: "Frame 0 has no mask" in text(page, "#notices"))
+    dab(page, *CENTRES[1])
+    assert "has no mask" not in text(page, "#notices")
+    propagated(page)
+    assert f"propagated {LENGTH - 1} frames" in text(page, "#notices")
+    seek(page, 2)
+    assert "propagated" not in text(page, "#notices")
+    keys(page, "u")
+    wait(page, lambda: "Check frame" in text(page, "#guide"))
+    frame = page.execute_script("return annotator.frame")
+    assert f"Check frame {frame}: correct the mask if it is wrong" in text(page, "#guide")
 
 
 def test_two_tabs(page, server):
@@ -496,6 +686,50 @@ def test_objects(page, server):
     assert not one(page, "#undo").is_enabled()  # a step could bring the object back
 
 
+def test_import_and_zip(page, server, tmp_path):
+    mask = tmp_path / "mask of frame zero.png"
+    Image.fromarray(np.where(DISCS[0] == 1, 255, 0).astype(np.uint8)).save(mask)
+    one(page, "#import").click()
+    one(page, "#import-file").send_keys(str(mask))
+    wait(page, lambda: "1 object" in text(page, "#import-result"))
+    assert np.array_equal(server.ids(0), DISCS[0] == 1)
+    Image.new("RGB", (9, 9)).save(mask)
+    one(page, "#import-file").send_keys(str(mask))
+    wait(page, lambda: "9×9" in text(page, "#import-result"))
+    (complaint,) = page.get_log("browser")
+    assert "400" in complaint["message"]
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for number in (3, 4):
+        write_mask(folder / f"{number:05d}.png", DISCS[number])
+    one(page, "#import-folder").send_keys(str(folder))
+    wait(page, lambda: "Mask 00004.png: 2 objects" in text(page, "#import-result"))
+    assert np.array_equal(server.ids(4), DISCS[4]) and kinds(page)[:5] == [
+        "annotated",
+        "none",
+        "none",
+        *2 * ["annotated"],
+    ]
+    keys(page, Keys.ESCAPE)
+
+    one(page, "#export").click()
+    one(page, "#export-davis").click()
+    one(page, "#export-start").click()
+    wait(page, lambda: "Download" in text(page, "#export-result"))
+    assert str(server.output / "export/masks") in text(page, "#export-result")
+    link = one(page, "#export-result a").get_attribute("href")
+    with zipfile.ZipFile(io.BytesIO(requests.get(link, timeout=30).content)) as archive:
+        assert "overlay.mp4" in archive.namelist() and "masks/00004.png" in archive.namelist()
+    # The video plays in a browser.
+    state = page.execute_async_script(
+        "const done = arguments[arguments.length - 1], video = document.createElement('video');"
+        "fetch(arguments[0]).then(() => done(video.canPlayType('video/mp4; codecs=\"vp09.00.10.08\"')));",
+        link,
+    )
+    assert state == "probably"
+    assert VideoFile(server.output / "export/overlay.mp4").announced == LENGTH
+
+
 def test_frames_are_reached_by_keys_timeline_and_playing(page, server):
     dab(page, *CENTRES[1])
     keys(page, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
@@ -506,17 +740,12 @@ def test_frames_are_reached_by_keys_timeline_and_playing(page, server):
     assert track.get_attribute("aria-valuetext") == f"frame {LENGTH * 3 // 4}, none"
     webdriver.ActionChains(page).key_down(Keys.SHIFT).send_keys(Keys.ARROW_LEFT).key_up(Keys.SHIFT).perform()
     wait(page, lambda: page.execute_script("return annotator.frame") == 0)
-    keys(page, "k")
+    keys(page, "l")
     assert one(page, "#play").get_attribute("title").startswith("Pause")
     wait(page, lambda: page.execute_script("return annotator.frame") == LENGTH - 1)
     wait(page, lambda: one(page, "#play").get_attribute("title").startswith("Play"))
     keys(page, "f")  # no mask here: a sentence, and no request
     assert f"Frame {LENGTH - 1} has no mask" in text(page, "#notices")
-
-
-FITS = (
-    "const {scrollWidth, scrollHeight} = document.body; return scrollWidth <= innerWidth && scrollHeight <= innerHeight"
-)
 
 
 def test_everything_fits(page):

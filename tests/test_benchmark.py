@@ -112,5 +112,5 @@ def test_what_cannot_be_measured_is_refused(inline, small_checkpoint, tmp_path: 
     clip = ("--video", base / "JPEGImages/480p/clip", "--mask", base / "Annotations/480p/clip/00000.png")
     assert_refused(refused(*engine, *clip), "00000.png holds 2 objects", "--objects")
     assert_refused(refused("training", "--crop_size", 50), "--crop_size 50", "16")
-    assert_refused(refused("loaders", "--davis_root", base), "yv_root")
+    assert_refused(refused("loaders", "--davis_root", base), "train.txt is missing", "--davis_root")
     assert not (tmp_path / "table.csv").exists()

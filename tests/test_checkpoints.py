@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from model import RDE_VOS, load_network, save_network
+from model import RDE_VOS, NetworkConfig, load_network, save_network
 from model.checkpoint import read_checkpoint
 from model.initialisation import add_aggregation, prepare_for_several_objects
 from util.errors import InputError
@@ -189,10 +189,45 @@ def test_anything_else_is_refused_by_name(published_state, small_network, tmp_pa
             load_network(tmp_path / name)
 
 
+@pytest.mark.parametrize("backbones", [("resnet10", "resnet34"), ("resnet50", "resnet18")])
+@pytest.mark.parametrize("aggregation", [True, False])
+def test_the_shapes_of_a_state_dict_of_ours_say_what_it_is(backbones, aggregation, tmp_path):
+    config = NetworkConfig(
+        key_backbone=backbones[0], mask_backbone=backbones[1], key_width=8, mask_width=16, key_channels=12,
+        value_channels=32, decoder_channels=(32, 24, 16), aggregation=aggregation,
+    )  # fmt: skip
+    state = RDE_VOS(config).state_dict()
+    network = load_network(save(state, tmp_path))
+    assert network.config == config
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
 def test_a_checkpoint_cannot_run_code(tmp_path):
     class Payload:
         def __reduce__(self):
             return (os.system, ("true",))
 
-    with pytest.raises(InputError, match="not a readable checkpoint"):
+    with pytest.raises(InputError, match="could run any program"):
         load_network(save({"a": Payload()}, tmp_path))
+
+
+def test_state_dicts_of_the_projects_own_networks_are_taken(small_network, tmp_path):
+    """As torch.save(network.state_dict()) writes them, also of wrapped and compiled networks."""
+    state = small_network.state_dict()
+    for number, prefix in enumerate(("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")):
+        path = tmp_path / f"{number}.pth"
+        torch.save({prefix + name: tensor for name, tensor in state.items()}, path)
+        network = load_network(path)
+        assert network.config == small_network.config
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, state[name])
+
+
+def test_what_is_no_checkpoint_is_named(small_network, tmp_path):
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
+    torch.save(small_network, tmp_path / "module.pth")
+    for name, text in (("empty", "is empty"), ("page", "web page"), ("module", "state_dict")):
+        with pytest.raises(InputError, match=text) as error:
+            load_network(tmp_path / f"{name}.pth")
+        assert str(tmp_path / f"{name}.pth") in str(error.value)

@@ -83,7 +83,7 @@ def test_resize_makes_training_frames_and_goes_on_where_it_stopped(tmp_path, com
     damaged = before.pop("Annotations/b/00000.png")
     result = resize(command, tmp_path)
     assert result.returncode == 0, result.stderr
-    assert f"3 videos, {18 - len(before)} files written, {len(before)} there already" in result.stdout
+    assert f"3 videos, {18 - len(before)} files written, {len(before)} already existed" in result.stdout
     after = files(target)
     assert after.keys() == files(source).keys() and after.items() >= before.items()
     assert after["Annotations/b/00000.png"] != damaged
@@ -182,7 +182,7 @@ def test_check_lists_all_problems_of_videos(roots, command):
         (yv / "Annotations/z", "missing", "resize_youtube.py"),
         (masks / "a/00001.png", "missing", "copy it again"),
         (images / "a/00002.jpg", "cannot be decoded", "download it again"),
-        (masks / "b/00000.png", "a RGB image", "palette"),
+        (masks / "b/00000.png", "has colours that are not those of DAVIS's palette", "convert_mask.py"),
         (yv / "Annotations/x/00010.png", "81×48, but", "same size"),
         (yv / "JPEGImages/x/00000.jpg", "missing", "resize_youtube.py"),
         (yv / "Annotations/y", "no object in any frame", "remove"),
@@ -275,4 +275,6 @@ def test_training_refuses_what_the_check_finds(tmp_path, kind, mask, refused):
 
 def test_check_needs_the_stage_s_folders(tmp_path, here):
     assert_refused(check(here, 1, {}), "stage 1 needs data; give --bl_root or --videos")
-    assert_refused(check(here, 0, {"static_root": tmp_path / "nowhere"}), "nowhere is no folder; check --static_root")
+    assert_refused(
+        check(here, 0, {"static_root": tmp_path / "nowhere"}), "nowhere is not a folder; check --static_root"
+    )

@@ -252,7 +252,8 @@ def test_all_data_sets_come_into_their_layout_and_are_checked(download, server, 
     rows = [line.split() for line in result.stdout.splitlines()]
     for row in (
         "DAVIS 2016 train 1 6", "DAVIS 2016 val 1 6", "DAVIS 2017 train 1 6", "DAVIS 2017 val 1 6",
-        "DAVIS 2017 testdev 1 1", "YouTube-VOS train 1 6", "YouTube-VOS valid 1", "BL30K 2 12", "fss 1 1", "HRSOD 1 1",
+        "DAVIS 2017 testdev 1 1", "YouTube-VOS train 1 6", "YouTube-VOS valid 1", "BL30K 2 12", "FSS-1000 1 1",
+        "HRSOD 1 1",
     ):  # fmt: skip
         assert any(line[: len(row.split())] == row.split() and line[-1] == "0" for line in rows), row
     assert "resize_youtube.py --yv_root" in result.stdout
@@ -280,8 +281,8 @@ def test_the_check_finds_what_is_broken_in_what_is_there(download, root, archive
 
 
 def test_the_demo_is_drawn(inline, root, monkeypatch, toy):
-    settings = dataclasses.replace(CATALOGUE["demo"].drawn, height=48, width=64, frames=6)
-    monkeypatch.setitem(CATALOGUE, "demo", dataclasses.replace(CATALOGUE["demo"], drawn=settings))
+    settings = dataclasses.replace(CATALOGUE["demo"].synthetic, height=48, width=64, frames=6)
+    monkeypatch.setitem(CATALOGUE, "demo", dataclasses.replace(CATALOGUE["demo"], synthetic=settings))
     for _ in range(2):
         result = inline("scripts/download.py", "demo", "--root", root)
         assert result.returncode == 0, result.stderr
@@ -309,7 +310,7 @@ def test_a_cut_download_goes_on_in_the_next_call(ranges, download, server, root,
     reply = server.replies[f"/files/{TRAINVAL}"]
     reply.cut, reply.ranges = 1_200_000, ranges
     result = download("davis2017")
-    assert_refused(result, f"{server.address}/files/{TRAINVAL} cannot be downloaded", "broke off", "to go on")
+    assert_refused(result, f"{server.address}/files/{TRAINVAL} cannot be downloaded", "was interrupted", "to resume")
     assert len(server.requests) == 1
     (part,) = partial(root)
     size = part.stat().st_size
@@ -321,7 +322,7 @@ def test_a_cut_download_goes_on_in_the_next_call(ranges, download, server, root,
     result = download("davis2017")
     assert result.returncode == 0, result.stderr
     assert (f"/files/{TRAINVAL}", f"bytes={size}-") in server.requests
-    assert ("the download starts again" in result.stdout) != ranges
+    assert ("the download restarts" in result.stdout) != ranges
     assert (root / "archives" / TRAINVAL).read_bytes() == archives[TRAINVAL] and not partial(root)
 
 
@@ -335,7 +336,7 @@ def test_two_parts_of_one_file_are_refused(download, server, root):
 def test_a_file_that_ends_before_its_announced_size_is_refused(download, server, root):
     reply = server.replies[f"/files/{TRAINVAL}"]
     reply.announced = len(reply.body) + 1000
-    assert_refused(download("davis2017"), TRAINVAL, "cannot be downloaded", "other bytes than it announces")
+    assert_refused(download("davis2017"), TRAINVAL, "cannot be downloaded", "the size differs")
     assert not (root / "archives" / TRAINVAL).exists() and not (root / "DAVIS").exists()
 
 

@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 
 from conftest import SMALL, assert_refused, write_davis
+from dataset.davis import DAVIS
 from dataset.images import davis_palette, read_image, read_mask, to_tensor, write_mask
 from model import RDE_VOS, save_network
 from model.inference import InferenceCore
+from util.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_masks_scores_and_pictures(evaluate, davis, small_network, tmp_path):
     assert all(0 <= results[name] <= 1 for name in ("J-Mean", "F-Mean", "J-Recall"))
     rows = (output / "per-sequence_results-val.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["Sequence", "long_1", "long_2", "short_1", "short_2"]
-    for text in ("FPS", "13 masks", "peak memory", "J&F-Mean", "long_1"):
+    for text in ("FPS", "13 frames", "peak memory", "J&F-Mean", "long_1"):
         assert text in result.stdout
 
     assert read_image(output / "overlay" / "long" / "00008.jpg").shape == (49, 75, 3)
@@ -86,7 +88,7 @@ def test_a_rerun_goes_on_where_the_last_one_stopped(evaluate, tmp_path):
     (output / ".records" / "short.json").unlink()
     (output / "short" / "00002.png").unlink()
     result = evaluate()
-    assert result.returncode == 0 and "13 masks" in result.stdout
+    assert result.returncode == 0 and "13 frames" in result.stdout
     after = {path: path.stat().st_mtime_ns for path in output.glob("*/*.png")}
     assert {p.parent.name for p in before if after[p] == before[p]} == {"long"}
     assert {p.parent.name for p in before if after[p] != before[p]} == {"short"}
@@ -147,11 +149,11 @@ def test_davis_2016_is_one_object_in_white(evaluate, davis, tmp_path):
     assert len(written) == 13 and set(np.unique(list(written["long/00000.png"]))) == {0, 255}
     assert all(set(np.unique(mask)) <= {0, 255} for mask in written.values())
     assert "long_1" in result.stdout and "long_2" not in result.stdout
-    # White is hard to see over a frame, so the pictures show the object in red.
+    # White is hard to see over a frame, so the pictures show the object in the first colour, magenta.
     frame = read_image(davis / "trainval/JPEGImages/480p/long/00000.jpg").astype(float)
     drawn = read_image(tmp_path / "output/overlay/long/00000.jpg")
     red, green, blue = (drawn - frame)[written["long/00000.png"] == 255].mean(axis=0)
-    assert red > green + 50 and red > blue + 50
+    assert red > green + 50 and blue > green + 50
 
 
 def test_testdev_has_first_masks_only_and_no_scores(evaluate, davis, tmp_path):
@@ -338,3 +340,26 @@ def test_peak_memory_does_not_depend_on_the_length_of_the_video(command, tmp_pat
     assert peaks["2F+L+RDE", 20] == pytest.approx(peaks["2F+L+RDE", 1], rel=0.05)
     # 190 updates of 8×14 positions with 528 fp32 numbers each are 0.04 GiB; reading needs as much again for a moment.
     assert peaks["STM", 20] > peaks["STM", 1] + 0.04
+
+
+def test_some_videos_only(evaluate, davis, tmp_path):
+    result = evaluate("--videos", "long")
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in (tmp_path / "output").iterdir() if path.is_dir()} == {".records", "long"}
+    assert "mask long/00000.png: " in result.stdout
+    assert_refused(evaluate("--videos", "absent", output=tmp_path / "other"), "does not list absent", "long")
+
+
+def test_the_other_year_is_named(tmp_path):
+    write_davis(tmp_path, {"clip": 3})
+    shutil.rmtree(tmp_path / "trainval/ImageSets/2017")
+    with pytest.raises(InputError, match="add --year 2016"):
+        DAVIS(tmp_path)
+    (tmp_path / "trainval/ImageSets/2016").rename(tmp_path / "trainval/ImageSets/480p")
+    with pytest.raises(InputError, match="download of DAVIS 2016"):
+        DAVIS(tmp_path)
+    (tmp_path / "trainval/ImageSets/480p").rename(tmp_path / "trainval/ImageSets/2017")
+    for path in (tmp_path / "trainval/Annotations/480p/clip").glob("0000[12].png"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"eval_folder\.py"):
+        DAVIS(tmp_path).videos()

@@ -108,7 +108,7 @@ def test_masks_scores_and_pictures(arguments, inline, collection, expected, tmp_
     assert_scores(output, collection / "truth", SCORED)
     notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
     assert len(notes) == 2 and "unmasked" in notes[0] and "untold" in notes[1]
-    assert "17 masks" in result.stdout and "late_7" in result.stdout
+    assert "17 frames" in result.stdout and "late_7" in result.stdout
     assert read_image(output / "overlay/again/shot13.jpg").shape == (48, 80, 3)
     assert all((output / f"overlay/{name}.jpg").is_file() for name in FRAMES)
 
@@ -229,9 +229,10 @@ def _truth_of_another_size(root):
     return root / "truth/late/00005.png", "30×20", "80×48"
 
 
-def _coloured_mask(root):
-    Image.new("RGB", (80, 48), "red").save(root / "masks/late/00000.png")
-    return root / "masks/late/00000.png", "palette"
+def _soft_mask(root):
+    path = root / "masks/late/00000.png"
+    Image.fromarray(read_mask(path) * 50).resize((160, 96)).resize((80, 48), Image.Resampling.BICUBIC).save(path)
+    return path, "soft edges", "convert_mask.py"
 
 
 def _empty_mask(root):
@@ -274,7 +275,7 @@ def _a_name_that_is_taken(root):
         _truth_without_frame,
         _mask_of_another_size,
         _truth_of_another_size,
-        _coloured_mask,
+        _soft_mask,
         _empty_mask,
         _two_frames_in_one,
         _no_truth,
@@ -296,3 +297,33 @@ def test_wrong_flags_are_refused(arguments, inline, collection):
     assert_refused(inline(*arguments("--only_gt", "--gt", truth, "--every", 2)), "--every", "not allowed with")
     assert_refused(inline(*arguments("--every", 0)), "--every")
     assert_refused(inline(*arguments("--new_only", root=collection.parent / "absent")), "absent")
+
+
+def test_masks_of_other_names_formats_and_folders(arguments, inline, collection, expected, tmp_path):
+    """Upper case, 0 and 255, colours, __MACOSX and hidden files; the truth is read in the same way."""
+    root = shutil.copytree(collection, tmp_path / "collection", ignore=shutil.ignore_patterns("again", "late"))
+    ids = read_mask(root / "masks/untold/00000.png")
+    (root / "masks/untold/00000.png").unlink()
+    Image.fromarray(ids * np.uint8(255)).save(root / "masks/untold/00000.PNG")
+    (root / "truth/untold").mkdir(parents=True)
+    Image.fromarray(np.dstack([ids * np.uint8(255), 0 * ids, 0 * ids])).save(root / "truth/untold/00002.bmp")
+    for kind in ("images", "masks"):
+        (root / kind / "__MACOSX").mkdir()
+        (root / kind / "untold/._00000.png").write_bytes(b"x")
+    result = inline(*arguments("--gt", root / "truth", root=root))
+    assert result.returncode == 0, result.stderr
+    assert "mask untold/00000.PNG: 1 object, 1 (" in result.stdout and "__MACOSX" not in result.stdout
+    for t, frame in enumerate(FRAMES["untold"]):
+        assert (read_mask(tmp_path / f"output/masks/untold/{frame}.png") != expected["untold"][t]).mean() < 1e-3
+    rows = read_table(tmp_path / "output/per-object_results.csv")
+    assert [(row["Video"], row["Object"], row["Frames"]) for row in rows] == [("untold", "1", "1")]
+
+
+def test_video_files_and_folders_above_are_named(arguments, inline, collection, tmp_path):
+    root = shutil.copytree(collection, tmp_path / "collection")
+    shutil.rmtree(root / "images/late")
+    (root / "images/late.MP4").write_bytes(b"x")
+    assert_refused(inline(*arguments(root=root)), "late.MP4", "video file", "segment_video.py")
+    above = tmp_path / "valid_gt"
+    shutil.copytree(collection / "truth", above / "Annotations")
+    assert_refused(inline(*arguments("--gt", above)), above / "Annotations", "--gt")

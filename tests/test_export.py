@@ -93,6 +93,34 @@ def test_the_example_gives_the_masks_of_the_engine(command, exported, monkeypatc
         assert read_palette(folder / "masks/00010.png") == read_palette(folder / "first.png")
 
 
+def test_the_example_reads_as_the_project_does(command, exported, tmp_path):
+    """Frames in the order of their numbers, masks of any program, and the same refusals."""
+    scene = random_scene(np.random.default_rng(14), 64, 96, 11, [1])
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for t in range(3):
+        frame, ids = scene.frame(t)
+        cv2.imwrite(str(frames / f"{t + 9}.png"), frame)  # 9, 10, 11
+        if t == 0:
+            cv2.imwrite(str(tmp_path / "first.png"), np.dstack([0 * ids, 0 * ids, 255 * (ids > 0)]))
+    (frames / ".DS_Store").write_bytes(b"x")
+    inputs = ("--images", frames, "--output", tmp_path / "masks", "--mask")
+    result = command("scripts/onnx_example.py", exported, *inputs, tmp_path / "first.png")
+    assert result.returncode == 0, result.stderr
+    assert "mask first.png: 1 object, 1 (" in result.stdout
+    assert np.array_equal(read_mask(tmp_path / "masks/9.png"), scene.frame(0)[1])
+    assert (read_mask(tmp_path / "masks/10.png") == scene.frame(1)[1]).mean() > 0.9
+    cv2.imwrite(str(tmp_path / "soft.jpg"), 255 * np.uint8(scene.frame(0)[1] > 0))
+    result = command("scripts/onnx_example.py", exported, *inputs, tmp_path / "soft.jpg")
+    assert_refused(result, "soft.jpg", "convert_mask.py")
+    cv2.imwrite(str(frames / "8.png"), np.full((64, 96), 40000, np.uint16))
+    result = command("scripts/onnx_example.py", exported, *inputs, tmp_path / "first.png")
+    assert_refused(result, "8.png", "8 bits")
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    flags = ("--images", tmp_path / "clip.mp4", "--output", tmp_path / "other", "--mask", tmp_path / "first.png")
+    assert_refused(command("scripts/onnx_example.py", exported, *flags), "clip.mp4", "segment_video.py")
+
+
 @torch.inference_mode()
 def test_parts_agree_with_the_network_at_every_size(exported, network):
     """From 2×2 positions on, fewer than top k, and with one or several objects and embeddings in the memory."""

@@ -26,7 +26,7 @@ needs_onednn = pytest.mark.skipif(not PackedConv2d.available(), reason="this PyT
 
 
 def can_compile(dtype: torch.dtype) -> bool:
-    return CompiledConv2d.possible(nn.Conv2d(64, 64, 3, padding=1, dtype=dtype))
+    return CompiledConv2d.supports(nn.Conv2d(64, 64, 3, padding=1, dtype=dtype))
 
 
 def write_compilers(folder: Path, program: str) -> None:
@@ -114,7 +114,7 @@ def test_compiled_is_the_convolution(channels, size, options, dtype, monkeypatch
     # kernels, and one group of tiles and one block.
     bound = 1e-5 if dtype == torch.float32 else 0.02
     for least, kernels, tiles in ((400, 1 << 24, 1 << 21), (0, 1 << 24, 1 << 21), (0, 1, 1 << 25), (0, 1, 1)):
-        monkeypatch.setattr(CompiledConv2d, "LEAST_POSITIONS", least)
+        monkeypatch.setattr(CompiledConv2d, "MIN_POSITIONS", least)
         for name in ("ALL_KERNELS_BYTES", "SOME_KERNELS_BYTES"):
             monkeypatch.setattr(CompiledConv2d, name, kernels)
         for name in ("FEW_TILES_BYTES", "ALL_TILES_BYTES"):
@@ -142,8 +142,8 @@ def test_compiled_refuses_what_it_was_not_made_for():
     ):
         with pytest.raises(ValueError):
             conv(*wrong)
-    assert not CompiledConv2d.possible(nn.Conv2d(64, 72, 3, padding=1))
-    assert not CompiledConv2d.possible(nn.Conv2d(64, 64, 3, padding=1).double())
+    assert not CompiledConv2d.supports(nn.Conv2d(64, 72, 3, padding=1))
+    assert not CompiledConv2d.supports(nn.Conv2d(64, 64, 3, padding=1).double())
 
 
 @pytest.mark.parametrize("program", [None, "exit 1", "exit 0"])
@@ -289,9 +289,10 @@ def test_without_the_folder_everything_still_works(tmp_path, small_checkpoint):
     assert result.returncode == 0, result.stderr
 
 
-def test_bank_f_encodes_no_updates(network):
+@pytest.mark.parametrize("bank", ["F", "2F"])
+def test_banks_of_the_first_frame_alone_encode_no_updates(network, bank):
     frames, ids = draw_clip(7, 64, 80, 1)
-    core = InferenceCore(network, bank="F", mem_every=2)
+    core = InferenceCore(network, bank=bank, mem_every=2)
     core.step(tensors(frames)[0], torch.from_numpy(ids[0]))
     core.network.encode_value = None  # would fail if it was called
     for image in tensors(frames)[1:]:

@@ -31,7 +31,7 @@ from util.files import atomic_path, write_csv
 from util.training.run import RunFolder, TrainingState
 
 needs_compiler = pytest.mark.skipif(
-    not CompiledConv2d.possible(nn.Conv2d(64, 64, 3, padding=1)), reason="no C compiler here"
+    not CompiledConv2d.supports(nn.Conv2d(64, 64, 3, padding=1)), reason="no C compiler here"
 )
 
 
@@ -156,14 +156,14 @@ def compiler_that_adds(tmp_path: Path, code: str) -> str:
 )
 def test_a_program_that_is_wrong_is_not_used(code, fresh_library, caplog, tmp_path):
     write_compilers(tmp_path, compiler_that_adds(tmp_path, code))
-    assert not CompiledConv2d.possible(nn.Conv2d(64, 64, 3, padding=1))
+    assert not CompiledConv2d.supports(nn.Conv2d(64, 64, 3, padding=1))
     (record,) = caplog.records
-    assert "PyTorch's convolutions take its place" in record.getMessage() and "\n" not in record.getMessage()
+    assert "PyTorch's slower convolutions are used" in record.getMessage() and "\n" not in record.getMessage()
 
 
 @needs_compiler
 def test_a_compiler_that_hangs_is_stopped(fresh_library, caplog, monkeypatch, tmp_path):
-    monkeypatch.setattr(compiled, "COMPILING_SECONDS", 0.3)
+    monkeypatch.setattr(compiled, "COMPILE_TIMEOUT", 0.3)
     write_compilers(tmp_path, f"sleep 100 & echo $! > {tmp_path}/child; wait")
     assert compiled._library(torch.float32) is None
     assert "timed out" in caplog.text
@@ -179,7 +179,7 @@ def test_a_compiler_that_hangs_is_stopped(fresh_library, caplog, monkeypatch, tm
 def test_a_right_program_is_used_without_a_word(fresh_library, caplog):
     for dtype in (torch.float32, torch.bfloat16):
         conv, state = nn.Conv2d(64, 64, 3, padding=1, dtype=dtype), torch.random.get_rng_state()
-        assert CompiledConv2d.possible(conv) == (compiled._library(dtype) is not None)
+        assert CompiledConv2d.supports(conv) == (compiled._library(dtype) is not None)
         assert torch.equal(torch.random.get_rng_state(), state)
     assert compiled._library(torch.float32) is not None and not caplog.records
 
@@ -367,7 +367,7 @@ def test_numbers_on_the_command_line(kind, good, bad):
 
 @pytest.mark.parametrize("flags", [("--mem_every", 0), ("--top", -1)])
 def test_a_wrong_number_is_one_sentence(flags, evaluate, tmp_path):
-    assert_refused(evaluate(*flags), flags[0], "is no whole number from 1 on")
+    assert_refused(evaluate(*flags), flags[0], "is not an integer >= 1")
 
 
 def test_a_reader_that_has_gone_ends_a_command_without_a_word():

@@ -6,18 +6,18 @@ import os
 import pytest
 
 from util.errors import InputError
-from util.files import Difference, atomic_path, claim
+from util.files import Difference, atomic_path, check_settings
 
 
 def test_a_folder_belongs_to_its_first_settings(tmp_path):
     note = tmp_path / "folder" / "note.json"
     settings = {"size": (48, 80), "seed": 0, "recipe": {"steps": (1, 2)}}
-    assert claim(note, settings) == []
+    assert check_settings(note, settings) == []
     written = note.read_text()
     assert json.loads(written) == {"size": [48, 80], "seed": 0, "recipe": {"steps": [1, 2]}}
-    assert claim(note, settings) == []
+    assert check_settings(note, settings) == []
     other = {"new": True, "seed": 1, "size": (48, 80)}
-    assert claim(note, other) == [
+    assert check_settings(note, other) == [
         Difference("new", None, True),
         Difference("seed", 0, 1),
         Difference("recipe", {"steps": [1, 2]}, None),
@@ -30,7 +30,7 @@ def test_a_damaged_note_is_refused(tmp_path, damaged):
     note = tmp_path / "note.json"
     note.write_text(damaged, encoding="latin-1")
     with pytest.raises(InputError, match=r"note.json cannot be read .*; choose another folder or delete this one"):
-        claim(note, {"seed": 0})
+        check_settings(note, {"seed": 0})
 
 
 def test_a_durable_file_reaches_the_disk_before_its_name_does(monkeypatch, tmp_path):

@@ -169,6 +169,15 @@ def test_banks_are_parsed_from_table_5s_notation():
             BankSpec.parse(wrong)
 
 
+def test_the_first_frame_alone_counts_once_however_often_it_is_asked_for(small_network):
+    frames, ids = draw_clip(7, 48, 80, 2)
+    masks = {t: torch.from_numpy(ids[t]) for t in (0, 4)}
+    once, twice = (
+        run(InferenceCore(small_network, bank=bank, top_k=7), tensors(frames), masks) for bank in ("F", "2F")
+    )
+    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+
+
 def test_what_the_engine_refuses(small_network):
     image, mask = torch.zeros(3, 32, 48), torch.ones(32, 48, dtype=torch.uint8)
     core = InferenceCore(small_network)
@@ -182,6 +191,8 @@ def test_what_the_engine_refuses(small_network):
         core.step(image[0], mask)
     with pytest.raises(ValueError, match="no mask so far has held the absent object 2"):
         core.step(image, mask, absent=[2])
+    with pytest.raises(ValueError, match=r"must be normalised .* dataset\.images\.to_tensor"):
+        core.step(torch.full_like(image, 255), mask)
     core.step(image, mask)
     with pytest.raises(ValueError, match="object 1 is absent, but has pixels"):
         core.step(image, mask, absent=[1])
@@ -202,3 +213,13 @@ def test_a_network_without_sam_serves_the_banks_without_rde(small_network):
         InferenceCore(network)
     frames, ids = draw_clip(4, 32, 32, 1)
     run(InferenceCore(network, bank="2F+L", mem_every=1), tensors(frames), {0: torch.from_numpy(ids[0])})
+
+
+def test_numpy_masks_are_taken_and_frames_of_0_to_255_refused(small_network):
+    torch.manual_seed(0)
+    image, mask = torch.randn(3, 48, 64), torch.zeros(48, 64, dtype=torch.uint8)
+    mask[10:30, 10:30] = 1
+    found = [InferenceCore(small_network).step(image, given) for given in (mask, mask.numpy())]
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match="to_tensor"):
+        InferenceCore(small_network).step(torch.rand(3, 48, 64) * 255, mask)

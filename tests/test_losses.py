@@ -105,7 +105,7 @@ def test_the_plain_pass_gives_the_same_losses(small_network, small_batch, recipe
 @pytest.mark.parametrize("length", [1, 4])
 def test_clips_without_a_last_frame_of_the_sam_bank_are_refused(small_network, small_batch, length):
     frames, masks, *rest = small_batch
-    with pytest.raises(ValueError, match=f"odd number of frames from 3 on, not {length}"):
+    with pytest.raises(ValueError, match=f"is odd and >= 3, not {length}"):
         ClipTrainer(small_network)(frames[:, :length], masks[:, :length], *rest, hard_fraction=1.0)
 
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.perturbation import LOWEST_IOU_TARGET, perturb_mask
+from dataset.perturbation import MIN_IOU_TARGET, perturb_mask
 from plain import mask_iou
 
 HALVES = (slice(0, 192), slice(192, 384))
@@ -21,7 +21,7 @@ def test_falls_just_below_the_target(axes, worst):
     mask = ellipse(192, axes)
     original = mask.copy()
     for seed, perturbed in enumerate(perturbed_masks(mask, 50)):
-        target = np.random.default_rng(seed).uniform(LOWEST_IOU_TARGET, 1)
+        target = np.random.default_rng(seed).uniform(MIN_IOU_TARGET, 1)
         assert worst < mask_iou(mask, perturbed) < target
         assert perturbed.dtype == np.uint8 and perturbed.max() == 1
     np.testing.assert_array_equal(mask, original)

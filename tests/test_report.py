@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 from conftest import assert_refused, draw_clip, store_masks, write_collection, write_davis, write_evaluation
+from dataset.colours import COLOURS
 from dataset.folder_videos import FolderVideos
 from dataset.images import read_mask, write_mask
 from dataset.youtube import YouTubeVOS
 from util.errors import InputError
 from util.evaluation.metrics import global_results, score_plans, score_videos, statistics, write_results
 from util.evaluation.protocols import FolderProtocol, YouTubeProtocol, recorded_protocol
-from util.evaluation.report import COLOURS, EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
+from util.evaluation.report import EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
 
 ODD = """<!--<script>&"'{{1}}"""  # legal as a folder's name
 LENGTHS = {"clip": 25, ODD: 6}
@@ -143,7 +144,7 @@ def test_headline_figures_and_settings(page, scores):
         assert percent(overall[f"{measure}-Mean"]) in figures
         assert f"recall {percent(overall[f'{measure}-Recall'])}" in figures
         assert f"decay {percent(overall[f'{measure}-Decay'])}" in figures
-    assert {"31.0 FPS", "31 masks", "2 videos", "2F+L+RDE", "θ = 3 frames", "40", "0123456789ab"} <= set(figures)
+    assert {"31.0 FPS", "31 frames", "2 videos", "2F+L+RDE", "θ = 3 frames", "40", "0123456789ab"} <= set(figures)
     assert page.texts("title") == ["RDE-VOS on DAVIS 2017 val"]
 
 
@@ -338,7 +339,7 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     assert "global_results.csv is missing: eval_folder.py has not scored" in notes[2]
     page = Page(tmp_path / "report.html")
     assert page.texts("title") == [f"RDE-VOS on {'/'.join((collection / 'images').parts[-3:])}"]
-    assert {"48 pixels", "17 masks"} <= set(page.texts("dd"))
+    assert {"48 pixels", "17 frames"} <= set(page.texts("dd"))
     assert not any("NaN" in text for text in page.texts("script", type="application/json"))  # JSON has no NaN
 
     scores = score_plans(protocol.plans, output / "masks")
@@ -361,7 +362,8 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     objects = [text for text in page.texts("li") if text.startswith("object")]
     assert objects == ["object 1", "object 2, from frame shot10", "object 3", "object 7, from frame 00003", "object 1"]
     svg = page.source.split('class="area"')[3]
-    assert [svg.count(f"stroke: {COLOURS[i - 1]}") > 0 for i in (1, 3, 7)] == [False, True, True]
+    # Objects 3 and 7 are the first and the second one of their video.
+    assert [svg.count(f"stroke: {colour}") > 0 for colour in COLOURS[:4]] == [True, True, False, False]
     moments = [text for text in page.texts("span") if ", object " in text and ", frame " in text]
     assert len(moments) == len(page.texts("b")) and not any("untold" in moment for moment in moments)
 

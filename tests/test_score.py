@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import assert_refused
+from dataset.images import read_mask, write_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = ROOT / "tests" / "goldens" / "metrics"
@@ -26,8 +28,8 @@ def test_prints_and_writes_both_tables(tmp_path):
     expected = json.loads((GOLDENS / "expected.json").read_text())
     lines = [line.split() for line in result.stdout.splitlines()]
     for name, figures in expected["per_object"].items():
-        assert [name, *(f"{figure:.4f}" for figure in figures.values())] in lines
-    assert lines[-2:] == [list(expected["global"]), [f"{figure:.4f}" for figure in expected["global"].values()]]
+        assert [name, *(f"{100 * figure:.1f}" for figure in figures.values())] in lines
+    assert lines[-2:] == [list(expected["global"]), [f"{100 * figure:.1f}" for figure in expected["global"].values()]]
     assert sorted(path.name for path in tmp_path.iterdir()) == CSV_FILES
 
 
@@ -71,3 +73,22 @@ def test_bad_input_ends_with_one_sentence_and_no_output(inline, tmp_path, spoile
             output.touch()
     assert_refused(inline("scripts/score.py", "--gt", gt, "--pred", pred, "--output", output, *extra), message)
     assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_truth_of_0_and_255_names_the_flag(inline, tmp_path):
+    for kind in ("gt", "pred"):
+        for path in sorted((TRUTH / "swap").glob("*.png")):
+            write_mask(tmp_path / kind / "swap" / path.name, np.where(read_mask(path) > 0, 255, 0).astype(np.uint8))
+    flags = ("--gt", tmp_path / "gt", "--pred", tmp_path / "pred", "--output", tmp_path / "out")
+    assert_refused(inline("scripts/score.py", *flags), "shows no object", "--merge_objects")
+    result = inline("scripts/score.py", *flags, "--merge_objects")
+    assert result.returncode == 0 and "100.0" in result.stdout
+
+
+def test_a_name_of_a_video_may_have_a_space(inline, tmp_path):
+    for kind, source in (("gt", TRUTH), ("pred", PREDICTIONS)):
+        shutil.copytree(source / "swap", tmp_path / kind / "my swap")
+    (tmp_path / "val.txt").write_text("my swap\n\n")
+    flags = ("--gt", tmp_path / "gt", "--pred", tmp_path / "pred", "--videos", tmp_path / "val.txt")
+    result = inline("scripts/score.py", *flags, "--output", tmp_path / "out")
+    assert result.returncode == 0 and "my swap_1" in result.stdout

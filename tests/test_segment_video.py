@@ -10,9 +10,13 @@ import torch
 from PIL import Image
 
 import plain
+from browser import needs_chromium
 from conftest import assert_refused, draw_clip, tensors
-from dataset.images import davis_palette, read_image, read_mask, write_mask
+from dataset.colours import colour_table
+from dataset.images import read_image, read_mask, write_mask
+from dataset.video import Video, assign_masks, list_frames
 from dataset.video_file import EndOfVideo, VideoFile, video_writer
+from util.errors import InputError
 from util.evaluation.stream import EngineSettings, segment
 
 SIZE = (48, 80)
@@ -88,7 +92,7 @@ def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inl
     overlay = VideoFile(output / "overlay.mp4")
     assert overlay.announced == LENGTH and overlay.fps == pytest.approx(12.5)
     drawn = overlay.read_frame(0)
-    colour = np.frombuffer(davis_palette(), np.uint8).reshape(-1, 3)[1]
+    colour = np.frombuffer(colour_table(), np.uint8).reshape(-1, 3)[1]
     inside = cv2.erode((from_file["00000"] == 1).astype(np.uint8), np.ones((9, 9))) > 0
     expected = read_image(clip / "frames/8.png")[inside].mean(0) / 2 + colour / 2
     assert np.abs(drawn[inside].mean(0) - expected).max() < 25
@@ -168,3 +172,177 @@ def test_a_file_that_ends_early_says_so(arguments, inline, clip, monkeypatch, tm
     result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "15.png", output=other))
     assert_refused(result, tmp_path / "15.png", "11 frames")
     assert not list(other.rglob("*.*"))
+
+
+def test_a_mask_among_the_frames_is_no_frame(arguments, inline, clip, tmp_path):
+    frames = shutil.copytree(clip / "frames", tmp_path / "frames")
+    shutil.copy(clip / "first.png", frames / "8_mask.png")
+    result = inline(*arguments(frames, "--mask", frames / "8_mask.png", "--format", "masks"))
+    assert result.returncode == 0, result.stderr
+    assert list(masks(tmp_path / "output")) == sorted(str(t + 8) for t in range(LENGTH))
+    assert "mask 8_mask.png: 2 objects, 1 (" in result.stdout
+
+
+def test_masks_are_named_after_frames_in_many_ways():
+    def frame(name: str, names: list[str] | None = None, video: str = "clip") -> int:
+        ((number, _),) = assign_masks([Path(f"{name}.png")], video, names).items()
+        return number
+
+    for name, number in {
+        "00003": 3, "3": 3, "frame_0003": 3, "frame3": 3, "Frame 12": 12, "mask_0007": 7, "00012_mask": 12, "first": 0,
+        "dog2": 0, "mask_v2": 0, "mask_255": 0, "320x180": 0, "clip_mask": 0, "clip_00004": 4,
+    }.items():  # fmt: skip
+        assert frame(name) == number, name
+    assert frame("IMG_4512_mask", video="IMG_4512") == 0
+    padded = [f"{t:05d}" for t in range(20)]
+    for name, number in {"00003": 3, "3": 3, "frame_0003": 3, "00012_mask": 12, "mask-00012": 12, "my mask": 0}.items():
+        assert frame(name, padded) == number, name
+    assert list(assign_masks([Path("mask_150.png"), Path("mask_7.png")], "clip")) == [7, 150]
+    assert frame("frame_0003", ["frame_0003", "frame_0004"]) == 0
+    assert frame("shot 4 mask", ["shot 3", "shot 4"]) == 1
+    for name, names in (("00099", padded), ("frame_0099", padded)):
+        with pytest.raises(InputError, match="named like no frame"):
+            frame(name, names)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_frames_before_the_first_mask(kind, arguments, inline, clip, tmp_path):
+    """They are empty, and the command says so; with --both_ways they are segmented as a reversed video is."""
+    video = clip / ("clip.mp4" if kind == "file" else "frames")
+    mask = shutil.copy(clip / "00004.png", tmp_path / ("frame_0004.png" if kind == "file" else "12.png"))
+    result = inline(*arguments(video, "--mask", mask, "--format", "masks"))
+    assert result.returncode == 0 and "note: the masks of the 4 frames before" in result.stdout
+    forward = list(masks(tmp_path / "output").values()) if kind == "file" else None
+    both = tmp_path / "both"
+    result = inline(*arguments(video, "--mask", mask, "--both_ways", output=both))
+    assert result.returncode == 0 and "note: the masks" not in result.stdout
+    assert {path.name for path in both.iterdir()} == {"masks", "overlay.mp4"}
+    found = masks(both)
+    if forward:
+        assert not any(mask.any() for mask in forward[:4])
+        for t in range(4, LENGTH):
+            assert np.array_equal(found[f"{t:05d}"], forward[t])
+
+    reverse = tmp_path / "reverse"
+    reverse.mkdir()
+    for t in range(5):
+        shutil.copy(clip / f"frames/{8 + t}.png", reverse / f"{4 - t}.png")
+    shutil.copy(clip / "00004.png", tmp_path / "given.png")
+    assert inline(*arguments(reverse, "--mask", tmp_path / "given.png", output=tmp_path / "r")).returncode == 0
+    for t in range(5):
+        name = f"{t:05d}" if kind == "file" else str(8 + t)
+        assert np.array_equal(found[name], masks(tmp_path / "r")[str(4 - t)]), t
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_stopped_run_keeps_its_masks_and_goes_on(kind, arguments, inline, clip, monkeypatch, tmp_path):
+    """To exactly the masks of a run that was not stopped."""
+    video, expected = (clip / "clip.mp4" if kind == "file" else clip / "frames"), tmp_path / "expected"
+    assert inline(*arguments(video, "--mask", clip / "first.png", output=expected)).returncode == 0
+    read = type(VideoFile(video) if kind == "file" else Video("", [])).read_frame
+
+    def broken(self, number):
+        if number == LENGTH - 2:
+            raise InputError("the frame is broken; copy it again")
+        return read(self, number)
+
+    owner = VideoFile if kind == "file" else Video
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, "read_frame", broken)
+        result = inline(*arguments(video, "--mask", clip / "first.png"))
+    assert_refused(result, "the frame is broken")
+    kept = masks(tmp_path / "output")
+    assert len(kept) >= LENGTH - 6 and f"note: {len(kept)} masks are kept in" in result.stdout
+    assert not (tmp_path / "output/overlay.mp4").exists()
+    result = inline(*arguments(video, "--mask", clip / "first.png", "--mem_every", 5))
+    assert_refused(result, tmp_path / "output", "another mem_every")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "output/masks").iterdir()}
+    result = inline(*arguments(video, "--mask", clip / "first.png"))
+    assert result.returncode == 0, result.stderr
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    found, wanted = masks(tmp_path / "output"), masks(expected)
+    assert found.keys() == wanted.keys() and all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"masks", "overlay.mp4"}
+    assert VideoFile(tmp_path / "output/overlay.mp4").announced == LENGTH
+
+
+def test_sizes_of_all_frames_are_checked_first(arguments, inline, clip, tmp_path):
+    frames = shutil.copytree(clip / "frames", tmp_path / "frames")
+    Image.new("RGB", (40, 24)).save(frames / "18.png")
+    result = inline(*arguments(frames, "--mask", clip / "first.png"))
+    assert_refused(result, frames / "18.png", "40×24")
+    assert not (tmp_path / "output").exists()
+
+
+def test_cutout_and_matte(arguments, inline, clip, tmp_path):
+    flags = ("--mask", clip / "first.png", "--format", "masks", "--cutout", "--matte")
+    assert inline(*arguments(clip / "frames", *flags)).returncode == 0
+    output = tmp_path / "output"
+    found = masks(output)
+    for name, ids in found.items():
+        cutout = np.asarray(Image.open(output / f"cutout/{name}.png"))
+        frame = read_image(clip / f"frames/{name}.png")
+        assert np.array_equal(cutout[:, :, 3] > 0, ids > 0)
+        assert np.array_equal(cutout[ids > 0][:, :3], frame[ids > 0]) and not cutout[ids == 0].any()
+    matte = VideoFile(output / "matte.mp4")
+    assert matte.announced == LENGTH
+    shown = matte.read_frame(0)
+    inside = cv2.erode((found["8"] > 0).astype(np.uint8), np.ones((9, 9))) > 0
+    outside = cv2.dilate((found["8"] > 0).astype(np.uint8), np.ones((9, 9))) == 0
+    assert shown[inside].mean() > 230 and shown[outside].mean() < 25
+
+
+def test_videos_are_vp9(tmp_path):
+    with video_writer(tmp_path / "a.mp4", SIZE, 29.97) as append:
+        for frame in draw_clip(8, *SIZE, 1)[0]:
+            append(frame)
+    capture = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little")
+    assert code.lower() in (b"vp09", b"vp90") and capture.get(cv2.CAP_PROP_FPS) == pytest.approx(29.97)
+
+
+@needs_chromium
+def test_a_browser_plays_the_overlay(chromium, tmp_path):
+    with video_writer(tmp_path / "a.mp4", SIZE, 25) as append:
+        for frame in draw_clip(25, *SIZE, 1)[0]:
+            append(frame)
+    (tmp_path / "page.html").write_text("<video muted src=a.mp4 id=v></video>")
+    chromium.get(f"file://{tmp_path}/page.html")
+    state = chromium.execute_async_script(
+        "const done = arguments[0], v = document.getElementById('v');"
+        "v.onended = () => done([v.videoWidth, v.videoHeight, v.duration, 'ended']);"
+        "v.onerror = () => done([0, 0, 0, v.error.message]); v.play().catch(error => done([0, 0, 0, String(error)]));"
+    )
+    assert state[:2] == [SIZE[1], SIZE[0]] and state[2] == pytest.approx(1, abs=0.1) and state[3] == "ended", state
+
+
+def test_remedies_fit_what_was_given(arguments, inline, clip, tmp_path):
+    (tmp_path / "shots").mkdir()
+    shutil.copy(clip / "clip.mp4", tmp_path / "shots/My Clip.MOV")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.heic").write_bytes(b"x")
+    (tmp_path / "no masks").mkdir()
+    mask = ("--mask", clip / "first.png")
+    assert_refused(inline(*arguments(tmp_path / "shots", *mask)), "no images", "My Clip.MOV")
+    assert_refused(inline(*arguments(tmp_path / "photos", *mask)), "no images", ".heic")
+    assert_refused(inline(*arguments(clip / "frames/8.png", *mask)), "is an image", clip / "frames")
+    assert_refused(inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "no masks")), "holds no masks")
+    (tmp_path / "given").mkdir()
+    for name in ("00000.png", "00004.png"):
+        shutil.copy(clip / ("first.png" if name == "00000.png" else name), tmp_path / "given" / name)
+    result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "given", "--format", "masks"))
+    assert result.returncode == 0 and "frame 00004 has the mask" in result.stdout
+
+
+def test_tiff_frames_of_upper_case_and_exif(arguments, inline, clip, tmp_path):
+    (tmp_path / "frames").mkdir()
+    for t in range(3):
+        image = Image.open(clip / f"frames/{8 + t}.png")
+        image.save(tmp_path / f"frames/{t}.TIF")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(clip / "frames/11.png").transpose(Image.Transpose.ROTATE_180).save(tmp_path / "frames/3.jpg", exif=exif)
+    result = inline(*arguments(tmp_path / "frames", "--mask", clip / "first.png", "--format", "masks"))
+    assert result.returncode == 0, result.stderr
+    video = Video("clip", list_frames(tmp_path / "frames"))
+    assert np.abs(video.read_frame(3).astype(int) - read_image(clip / "frames/11.png")).mean() < 6

@@ -78,6 +78,16 @@ def test_table_5_of_every_bank_and_interval(arguments, inline, davis, tmp_path):
     assert result.returncode == 0 and len(read_table(tmp_path / "table5.csv")) == 1
 
 
+def test_table_5_of_davis_2016_scores_the_merged_object(arguments, inline, davis, tmp_path):
+    result = inline(*arguments("ablate_banks.py", "--year", 2016, "--banks", "F", "--mem_every"))
+    assert result.returncode == 0, result.stderr
+    rows = (tmp_path / "F-3/per-sequence_results-val.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [f"{video.name}_1" for video in DAVIS(davis, 2016).videos()]
+    merged = {value for mask in (tmp_path / "F-3").glob("*/*.png") for value in np.unique(read_mask(mask))}
+    assert merged <= {0, 255}
+    assert_refused(inline(*arguments("ablate_banks.py", "--banks", "F", "--mem_every")), "another year")
+
+
 def test_table_5_refuses_what_cannot_work(arguments, inline, published_state, tmp_path):
     stcn = {name: tensor for name, tensor in published_state.items() if not name.startswith("mem_compress.")}
     torch.save(stcn, tmp_path / "stcn.pth")

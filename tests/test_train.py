@@ -102,6 +102,7 @@ def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes, late
     panels = EventAccumulator(str(tmp_path / "s0" / "log")).Reload().Images("predicted (above) and true masks")
     assert len(panels) == 4 and (panels[0].height, panels[0].width) == (128, 192)
     config = json.loads((tmp_path / "s0" / "config.json").read_text())
+    assert config["recipe"].keys() == {"iterations", "batch_size", "lr", "steps", "warm_up"}  # as in older runs
     assert config["recipe"]["batch_size"] == 4 and config["network"]["value_channels"] == 32
     assert config["losses"].items() >= PAPER.items()
 
@@ -339,7 +340,7 @@ def test_a_failed_run_ends_torchruns_report_with_its_sentence(train, tmp_path):
     result = train(0, "run", "--from_scratch", *SMALL, "--static_root", tmp_path / "nowhere", processes=2)
     assert result.returncode != 0
     report = result.stderr[result.stderr.index("Root Cause") :]
-    assert f"error: {tmp_path / 'nowhere'} is no folder; check --static_root" in report
+    assert f"error: {tmp_path / 'nowhere'} is not a folder; check --static_root" in report
     assert "FutureWarning" not in result.stderr and "deprecated" not in result.stderr
 
 
@@ -521,7 +522,7 @@ def test_the_result_can_be_the_moving_average_of_the_weights(train, small_checkp
     # The weights of the iterations are those of a run without an average, and such a run cannot go on with one.
     assert train(2, "plain", *flags).returncode == 0
     assert all(torch.equal(tensor, three[name]) for name, tensor in weights(tmp_path / "plain").items())
-    assert_refused(train(2, "plain", *flags, "--average", 0.75, "--resume"), "another average")
+    assert_refused(train(2, "plain", *flags, "--average", 0.75, "--resume"), "average: None in the run, 0.75 now")
     assert_refused(train(2, "other", *flags, "--average", 1), "--average")
 
 
@@ -539,8 +540,10 @@ def test_wrong_input_is_refused(train, inline, tmp_path):
     scratch = ("--from_scratch", *SMALL, "--iterations", 1, "--batch_size", 1)
     assert train(0, "run", *scratch).returncode == 0
     assert_refused(train(0, "run", *scratch), tmp_path / "run", "resume this run", "another id")
-    assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed")
-    assert_refused(train(0, "run", *scratch, "--resume", "--recipe", "release"), "config.json", "another losses")
+    assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed: 0 in the run, 5 now")
+    assert_refused(
+        train(0, "run", *scratch, "--resume", "--recipe", "release"), "frame_weights: equal in the run, halved"
+    )
     assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "batch_size")
@@ -549,7 +552,7 @@ def test_wrong_input_is_refused(train, inline, tmp_path):
         (("--warm_up", 5, 3), "--warm_up 5 3"),
         (("--log_every", 0), "--log_every"),
         (("--crop_size", 60), "--crop_size 60"),
-        (("--frames", 6), "6 is no odd number"),
+        (("--frames", 6), "6 is not an odd number"),
         (("--workers", -1), "--workers"),
     ):
         assert_refused(train(0, "other", *scratch, *flags), mentioned)
@@ -588,11 +591,11 @@ def test_imagenet_weights_start_both_encoders(monkeypatch):
 
 
 def test_the_recipes_are_the_papers():
-    rows = {stage: (r.iterations, r.batch_size, r.lr, r.steps, r.warm_up) for stage, r in RECIPES.items()}
+    rows = {stage: (r.iterations, r.batch_size, r.lr, r.lr_steps, r.warm_up) for stage, r in RECIPES.items()}
     assert rows == {
         0: (75_000, 64, 2e-5, (37_500,), (5_000, 17_500)),
         1: (500_000, 8, 1e-5, (400_000,), (20_000, 70_000)),
         2: (75_000, 16, 2e-5, (62_500,), (5_000, 17_500)),
         3: (150_000, 8, 2e-5, (125_000,), (20_000, 70_000)),
     }
-    assert RECIPES[0].scaled(150).steps == (75,)
+    assert RECIPES[0].scaled(150).lr_steps == (75,)

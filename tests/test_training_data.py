@@ -462,7 +462,7 @@ def test_corrupt_image_is_named_in_one_line(tmp_path, workers):
 def test_missing_static_folder(tmp_path):
     with pytest.raises(InputError, match="holds no images; give a folder of images"):
         stage(0, {"static_root": tmp_path})
-    with pytest.raises(InputError, match="is no folder; check --static_root"):
+    with pytest.raises(InputError, match="is not a folder; check --static_root"):
         stage(0, {"static_root": tmp_path / "nowhere"})
 
 

@@ -1,5 +1,5 @@
 """Everything around the network.
 
-The ground floor, which model/ and dataset/ stand on: errors, files, numbers, device, distributed, parallel. Above
-model/ and dataset/: evaluation/ and training/.
+The ground floor, which model/ and dataset/ import: errors, files, numbers, packages, device, distributed,
+parallel, progress. Above model/ and dataset/: evaluation/ and training/.
 """

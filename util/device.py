@@ -1,4 +1,4 @@
-"""The device that computes, and its peak memory."""
+"""The compute device, its types and its peak memory."""
 
 import contextlib
 import re
@@ -11,16 +11,16 @@ import torch
 from util.distributed import Processes
 from util.errors import InputError
 
-# How allocators outside of torch's GPU memory say that there is none left.
+# The messages of allocators other than torch's GPU allocator.
 _OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|not enough memory|out of memory|bad_alloc", re.IGNORECASE)
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name, after a test that the device works; a GPU becomes the current device.
+    """Return a device by name, after a test that it works; a GPU becomes the current device.
 
     Args:
-        name: any device name of torch, or ``auto``: the GPU of this process where there is a GPU, otherwise the CPU.
-            ``cuda`` is the GPU of this process, too: under ``torchrun`` each process of a machine has its own GPU.
+        name: any device name of torch, or ``auto``: this process's GPU if there is one, otherwise the CPU. ``cuda`` is
+            this process's GPU, too: under ``torchrun`` each process of a machine has its own GPU.
 
     Raises:
         InputError: this machine has no such device.
@@ -40,12 +40,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """The name of a device for readers of figures: the GPU's model, or ``cpu``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
 def training_layout(device: torch.device, dtype: torch.dtype | None) -> torch.memory_format:
     """The memory format of tensors in training: channels last, except in fp32 on CPUs.
 
-    Convolutions in 16 bits work in channels last, on GPUs and CPUs. Max pooling of bf16 is slow in any other format.
-    Convolutions in fp32 on CPUs choose a format of their own, and there the conversion of large weights' gradients to
-    channels last takes long.
+    16-bit convolutions work in channels last, on GPUs and CPUs. Max pooling of bf16 is slow in any other format. fp32
+    convolutions on CPUs choose their own format; converting the gradients of large weights to channels last is slow.
 
     Args:
         device: the device that trains.
@@ -55,18 +59,18 @@ def training_layout(device: torch.device, dtype: torch.dtype | None) -> torch.me
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has finished its work, so that a clock that is read next includes this work."""
+    """Wait until a GPU has finished its work, so that timings include this work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """The peak memory so far in bytes: of the tensors on a GPU, or of the whole process on a CPU."""
+    """The peak memory so far in bytes: of tensors on a GPU, or of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.is_file():
-        # Linux lets a process inherit the peak of its parent process in getrusage, but not here.
+        # On Linux getrusage includes the inherited peak of the parent process; VmHWM does not.
         return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
     import resource  # imported here because Windows has no such module
 
@@ -76,13 +80,13 @@ def peak_memory(device: torch.device) -> int:
 
 @contextlib.contextmanager
 def enough_memory(remedy: str) -> Iterator[None]:
-    """A context for work that may need more memory than there is, on a GPU or on the CPU.
+    """A context for work that may run out of memory, on a GPU or on the CPU.
 
     Args:
         remedy: what the user can do, for the message.
 
     Raises:
-        InputError: memory has run out.
+        InputError: the memory ran out.
     """
     try:
         yield
@@ -90,7 +94,7 @@ def enough_memory(remedy: str) -> Iterator[None]:
         reason = str(error).strip().split("\n")[0]
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _OUT_OF_MEMORY.search(reason):
             raise
-        raise InputError(f"the memory of this machine does not suffice ({reason.split('. ')[0]}); {remedy}") from None
+        raise InputError(f"this machine has too little memory ({reason.split('. ')[0]}); {remedy}") from None
 
 
 def half_precision(device: torch.device) -> torch.dtype:
@@ -101,15 +105,15 @@ def half_precision(device: torch.device) -> torch.dtype:
 
 
 def inference_dtype(device: torch.device, amp: bool) -> torch.dtype:
-    """The type to segment in on a device: fp32, or with ``amp`` the device's 16-bit type.
+    """The type of inference on a device: fp32, or with ``amp`` the device's 16-bit type.
 
-    A CPU that does not multiply 16-bit numbers stays with fp32. oneDNN refuses bf16 on some of these CPUs and takes
-    forty times as long as in fp32 on others.
+    A CPU that lacks native bf16 arithmetic stays with fp32. On some of these CPUs oneDNN refuses bf16, on others it is
+    forty times slower than fp32.
     """
-    if not amp or (device.type == "cpu" and not _multiplies_bf16()):
+    if not amp or (device.type == "cpu" and not _has_native_bf16()):
         return torch.float32
     return half_precision(device)
 
 
-def _multiplies_bf16() -> bool:
+def _has_native_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -1,4 +1,4 @@
-"""The processes of a run: one process, or several processes under ``torchrun``."""
+"""The processes of a run: one, or several under ``torchrun``."""
 
 import contextlib
 import datetime
@@ -19,51 +19,51 @@ def available_cores() -> int:
 
 
 class Processes:
-    """The processes of a run, as ``torchrun`` describes them in the environment; without it, one process of rank 0.
+    """The processes of a run, as ``torchrun`` sets them in the environment; without it, one process of rank 0.
 
     Args:
         backend: the backend of torch.distributed; ``gloo`` works on every machine, ``nccl`` reduces on GPUs.
-        patience: how long a process waits for the others before it gives up. The default is for work that processes
-            share without talking to each other: a process that has finished its share may wait for hours.
+        timeout: how long a process waits for the others before it fails. The default suits work that processes share
+            without communication: a process that has finished its share may wait for hours.
 
     Attributes:
         rank: the number of this process, from 0.
         count: the number of processes.
     """
 
-    def __init__(self, backend: str = "gloo", patience: datetime.timedelta = datetime.timedelta(days=1)) -> None:
+    def __init__(self, backend: str = "gloo", timeout: datetime.timedelta = datetime.timedelta(days=1)) -> None:
         self.rank = int(os.environ.get("RANK", 0))
         self.count = int(os.environ.get("WORLD_SIZE", 1))
         if self.count > 1 and "OMP_NUM_THREADS" not in os.environ:
-            # Each process would take all cores of its machine, and wait for the others most of the time.
+            # By default each process would use all cores of its machine, so the processes would slow each other down.
             beside = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
             torch.set_num_threads(max(1, available_cores() // beside))
         if self.count > 1 and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group(backend, timeout=patience)
+            torch.distributed.init_process_group(backend, timeout=timeout)
 
     @staticmethod
     def local_rank() -> int:
         """The number of this process on its machine, which is also the number of its GPU.
 
-        The environment gives this number, so no group of processes is needed.
+        It comes from the environment, so it needs no process group.
         """
         return int(os.environ.get("LOCAL_RANK", 0))
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the process that prints and writes for all processes."""
+        """Whether this is the process that prints and writes for all."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Wait until every process has called this method."""
+        """Wait until all processes have called this method."""
         if self.count > 1:
             torch.distributed.barrier()
 
-    def from_main(self, value: Value) -> Value:
-        """The value that the main process gives to this method, in every process.
+    def broadcast(self, value: Value) -> Value:
+        """Send a value of the main process to every process.
 
         Args:
-            value: in the main process a value that can be pickled, with all tensors on the CPU; ignored elsewhere.
+            value: in the main process a picklable value with all tensors on the CPU; ignored in other processes.
         """
         values = [value if self.is_main else None]
         if self.count > 1:
@@ -71,26 +71,26 @@ class Processes:
         return values[0]
 
     def gather(self, value: Value) -> list[Value]:
-        """The values of all processes, in the order of their ranks; see `from_main`."""
+        """The values of all processes, in the order of their ranks; see `broadcast`."""
         values: list[Value] = [value] * self.count
         if self.count > 1:
             torch.distributed.all_gather_object(values, value)
         return values
 
-    def greatest(self, number: int) -> int:
-        """The greatest of the numbers of all processes."""
+    def max(self, number: int) -> int:
+        """The maximum of the numbers of all processes."""
         if self.count == 1:
             return number
-        greatest = torch.tensor(number)
-        torch.distributed.all_reduce(greatest, torch.distributed.ReduceOp.MAX)
-        return int(greatest)
+        maximum = torch.tensor(number)
+        torch.distributed.all_reduce(maximum, torch.distributed.ReduceOp.MAX)
+        return int(maximum)
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """A context for work that all processes do together.
+    def collective(self) -> Iterator[None]:
+        """A context for collective work, in which all processes take part.
 
         Raises:
-            InputError: another process has ended, or has not answered for as long as the patience lasts.
+            InputError: another process has ended, or has not answered within the timeout.
         """
         try:
             yield
@@ -103,10 +103,10 @@ class Processes:
             reason = str(error).strip().split("\n")[0]
             raise InputError(
                 f"process {self.rank} lost another process ({reason}); read the messages of the other processes, then "
-                "go on from the last checkpoint"
+                "resume from the last checkpoint"
             ) from None
 
     def close(self) -> None:
-        """Leave the group of processes."""
+        """Leave the process group."""
         if self.count > 1:
             torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Files that are either complete or absent, and notes that say which settings a folder belongs to."""
+"""Atomic writes, and notes that record the settings of a folder."""
 
 import contextlib
 import csv
@@ -13,7 +13,7 @@ from util.errors import InputError
 
 
 class Difference(NamedTuple):
-    """A setting whose value in a note is not the wanted value; None stands for a setting without a value."""
+    """A setting whose value in a note differs from the wanted value; None stands for a missing setting."""
 
     name: str
     found: object
@@ -30,19 +30,18 @@ def write_error(path: Path, reason: object) -> InputError:
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename the file there to ``path`` on success, delete it on any failure.
+    """Yield a temporary path in the folder of ``path``. Rename it to ``path`` on success, delete it on failure.
 
-    The temporary name keeps the suffix, because writers of images and archives choose the format by the suffix. The
-    name starts with a dot, so that no reader of the folder takes the file for a result. Missing parent folders are
-    made.
+    The temporary name keeps the suffix, which determines the format of images and archives. It starts with a dot, so
+    that readers of the folder ignore it. Missing parent folders are created.
 
     Args:
         path: the file to write.
-        durable: whether to wait until the disk holds the file, so that a power cut cannot lose it.
+        durable: whether to flush the file to disk, so that a power failure cannot lose it.
 
     Raises:
         InputError: the file or a parent folder cannot be written.
-        OSError: the caller cannot read another file.
+        OSError: the caller failed to read another file.
     """
     path = Path(path)
     try:
@@ -56,7 +55,7 @@ def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
             _synchronise(temporary)
         os.replace(temporary, path)
         if durable:
-            _synchronise(path.parent)  # which holds the file's name
+            _synchronise(path.parent)  # contains the file's name
     except OSError as error:
         # An error of copying names the source first and the target second.
         if error.filename is not None and error.filename2 is None and str(error.filename) != str(temporary):
@@ -67,7 +66,7 @@ def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
 
 
 def _synchronise(path: Path) -> None:
-    """Wait until the disk holds a file's content, or a folder's list of names."""
+    """Flush the content of a file, or the list of names of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -76,7 +75,7 @@ def _synchronise(path: Path) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table; floats have six digits after the point.
+    """Write a table as CSV, with six decimal places.
 
     Raises:
         InputError: the file cannot be written.
@@ -87,7 +86,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name from outside is the name of one file or folder, and no path to another folder."""
+    """Whether an untrusted name is the name of one file or folder, and not a path."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
@@ -124,19 +123,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def claim(note: Path, settings: Mapping[str, object]) -> list[Difference]:
-    """Claim the folder of a note for some settings.
+def check_settings(note: Path, settings: Mapping[str, object]) -> list[Difference]:
+    """Compare the settings of a folder, which are in a note, with other settings.
 
-    The first claim writes the settings into the note. Every later claim compares its settings with the note. Values
-    are compared as JSON returns them: a tuple is the same as a list.
+    The first call writes the settings into the note. Every later call compares its settings with the note. Values are
+    compared as JSON returns them: a tuple equals a list.
 
     Args:
-        note: a JSON file in the folder; a note that is absent is written, with missing parent folders.
+        note: a JSON file in the folder; a missing note is written, with missing parent folders.
         settings: values that JSON can hold, by name.
 
     Returns:
         the settings that differ: first those in ``settings``, in their order, then those that only the note has. The
-        list is empty where the folder belongs to the settings.
+        list is empty if all settings are equal.
 
     Raises:
         InputError: the note cannot be read.

@@ -1,6 +1,6 @@
-"""Numbers on command lines: the ``type`` functions of argparse that all scripts share.
+"""Numbers on command lines: ``type`` functions for argparse.
 
-argparse ends a script with exit code 2 and the message of the `argparse.ArgumentTypeError`, after the name of the flag.
+On an `argparse.ArgumentTypeError` argparse ends the script with exit code 2, and prints the flag and the message.
 """
 
 import argparse
@@ -8,38 +8,38 @@ import math
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    return _whole(text, least=1)
+    """An integer >= 1."""
+    return _integer(text, minimum=1)
 
 
 def non_negative(text: str) -> int:
-    """A whole number from 0 on."""
-    return _whole(text, least=0)
+    """An integer >= 0."""
+    return _integer(text, minimum=0)
 
 
 def seed(text: str) -> int:
-    """A seed of random numbers, which torch and numpy take from 0 to 2^63 - 1."""
-    return _whole(text, least=0, most=2**63 - 1)
+    """A random seed. torch and numpy accept 0 to 2^63 - 1."""
+    return _integer(text, minimum=0, maximum=2**63 - 1)
 
 
 def positive_float(text: str) -> float:
-    """A finite number above 0."""
+    """A finite number > 0."""
     number = _finite(text)
     if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no finite number above 0")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a finite number > 0")
     return number
 
 
 def non_negative_float(text: str) -> float:
-    """A finite number from 0 on."""
+    """A finite number >= 0."""
     number = _finite(text)
     if not number >= 0:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no finite number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a finite number >= 0")
     return number
 
 
 def _finite(text: str) -> float:
-    """The number that a text stands for; NaN where the text is no finite number."""
+    """Convert a text to a number; NaN if it is not a finite number."""
     try:
         number = float(text)
     except ValueError:
@@ -47,13 +47,12 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def _whole(text: str, least: int, most: int | None = None) -> int:
+def _integer(text: str, minimum: int, maximum: int | None = None) -> int:
     try:
         number = int(text)
     except ValueError:
-        number = least - 1
-    if number < least or (most is not None and number > most):
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no whole number from {least} {'on' if most is None else f'to {most}'}"
-        )
+        number = minimum - 1
+    if number < minimum or (maximum is not None and number > maximum):
+        limits = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not an integer {limits}")
     return number

@@ -1,4 +1,4 @@
-"""Independent pieces of work, shared out over all cores."""
+"""Independent jobs, distributed over all cores."""
 
 import multiprocessing
 import os
@@ -19,15 +19,15 @@ Result = TypeVar("Result")
 def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None) -> Iterator[Result]:
     """Yield ``work(item)`` for each item, in order, computed in several processes.
 
-    An error in ``work`` is raised here; work that has not begun by then is cancelled.
+    An exception in ``work`` is raised here, and cancels the jobs that have not started.
 
     Args:
-        work: a function that other processes can import.
+        work: a picklable function.
         items: the arguments of ``work``.
         workers: the number of processes; by default one process for each core.
 
     Raises:
-        InputError: the system ended a process.
+        InputError: the system killed a process.
     """
     if not items:
         return
@@ -38,7 +38,7 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
                 yield future.result()
         except BrokenProcessPool:
             raise InputError(
-                "a worker process was ended from outside, most likely for lack of memory; free some and run this again"
+                "the system killed a worker process, most likely for lack of memory; free memory and run this again"
             ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -46,10 +46,10 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Return the way to start processes.
+    """Return the context that starts processes.
 
-    A copy of this process would wait forever for threads that OpenCV has started here, and that the copy lacks. The
-    processes are copies of a server process instead, which has imported what takes seconds, and has started nothing.
+    A fork of this process would deadlock: it lacks the threads that OpenCV has started here. Instead, processes are
+    forked from a server process that has done the slow imports and has started no threads.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -60,4 +60,4 @@ def _context() -> multiprocessing.context.BaseContext:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
-    cv2.setNumThreads(1)  # each core has a process already
+    cv2.setNumThreads(1)  # there is a process for each core already

@@ -1,7 +1,7 @@
 """The same network, faster, for inference.
 
-This folder knows processors, orders of memory and libraries. The modules of the paper, in ``model/``, do not. Nothing
-in ``model/`` needs this folder: an engine also runs the plain network, slower.
+Code that is specific to processors, memory layouts and libraries is here. The modules of the paper, in ``model/``, are
+plain. Nothing in ``model/`` depends on this package: an engine also runs the plain network, but slower.
 """
 
 from model.fast.network import fast_network

@@ -1,7 +1,7 @@
-"""Fast blocks for CPUs. Each takes over the children of a plain block and computes the same.
+"""Fast blocks for CPUs. Each reuses the children of a plain block and computes the same result.
 
-Convolutions do the ReLUs and the additions around them in the same pass. Where a plain block adds the shortcut to a
-result, the result here takes the place of the shortcut in memory. So a block may change its input.
+ReLUs and additions are fused into the convolutions. The sum with a shortcut is written over the shortcut in memory, so
+a block may modify its input.
 """
 
 import torch
@@ -15,8 +15,8 @@ from model.fast.convolution import PackedConv2d
 
 
 def fast_convolution(conv: nn.Conv2d) -> nn.Module:
-    """The fastest kind of a convolution that is possible here."""
-    if CompiledConv2d.possible(conv):
+    """The fastest implementation of a convolution that is supported here."""
+    if CompiledConv2d.supports(conv):
         return CompiledConv2d(conv)
     if (conv.kernel_size, conv.padding, conv.stride, conv.out_channels) == ((3, 3), (1, 1), (1, 1), 1):
         return OneChannelConv2d(conv)
@@ -26,14 +26,13 @@ def fast_convolution(conv: nn.Conv2d) -> nn.Module:
 class OneChannelConv2d(nn.Module):
     """A 3×3 convolution to one channel, from nine products for each position.
 
-    A 1×1 convolution computes the products of a position with all nine weights of the kernel. ``fold`` moves each
-    product to the neighbour that needs the product, and adds. oneDNN prepares for many output channels, and so reads
-    the input nine times as often.
+    A 1×1 convolution multiplies each position by all nine weights of the kernel. ``fold`` shifts each product to its
+    output position, and adds. oneDNN is optimised for many output channels, and reads the input nine times as often.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        # A product with the weight of the upper left counts at the neighbour to the lower right: kernels are mirrored.
+        # The product with the upper left weight belongs to the neighbour at the lower right, so the kernel is flipped.
         weight = conv.weight.flip(2, 3)[0].permute(1, 2, 0).reshape(9, -1, 1, 1)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = conv.bias
@@ -44,16 +43,16 @@ class OneChannelConv2d(nn.Module):
         return F.fold(products.flatten(2), x.shape[2:], kernel_size=3, padding=1) + self.bias
 
 
-class TakesOver(nn.Module):
-    """A block with the children of a plain block."""
+class FastBlock(nn.Module):
+    """A block that reuses the children of a plain block."""
 
     def __init__(self, plain: nn.Module) -> None:
-        nn.Module.__init__(self)  # the constructor of a plain class would make new weights
+        nn.Module.__init__(self)  # the constructor of a plain class would create new weights
         for name, child in plain.named_children():
             self.add_module(name, child)
 
 
-class FastBasicBlock(TakesOver):
+class FastBasicBlock(FastBlock):
     """`model.resnet.BasicBlock` with folded norms."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +61,7 @@ class FastBasicBlock(TakesOver):
         return self.conv2(y, self.downsample(x), relu=True, replace_other=True)
 
 
-class FastBottleneck(TakesOver):
+class FastBottleneck(FastBlock):
     """`model.resnet.Bottleneck` with folded norms."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +71,7 @@ class FastBottleneck(TakesOver):
         return self.conv3(y, self.downsample(x), relu=True, replace_other=True)
 
 
-class FastBackbone(TakesOver):
+class FastBackbone(FastBlock):
     """`model.resnet.Backbone` with folded norms."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,11 +89,11 @@ class ObjectByObject(nn.Module):
         self.backbone = backbone
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """[N,5,H,W] -> the feature at stride 16, the only one that the mask encoder needs."""
+        """[N,5,H,W] -> the feature at stride 16, the only one that the mask encoder uses."""
         return (torch.cat([self.backbone(one)[-1] for one in x.split(1)]),)
 
 
-class FastResidualBlock(TakesOver):
+class FastResidualBlock(FastBlock):
     """`model.blocks.ResidualBlock`."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +102,7 @@ class FastResidualBlock(TakesOver):
         return self.conv2(y, self.shortcut(x), replace_other=True)
 
 
-class FastFusionBlock(TakesOver):
+class FastFusionBlock(FastBlock):
     """`model.blocks.FusionBlock`."""
 
     def forward(self, own: Tensor, shared: Tensor) -> Tensor:
@@ -115,8 +114,8 @@ class FastFusionBlock(TakesOver):
         return self.conv2(y, self.shortcut.own(own, joins_shortcut), replace_other=True)
 
 
-class ObjectwiseDecoder(TakesOver, Decoder):
-    """`model.decoder.Decoder`, one object at a time where the resolution is high."""
+class ObjectwiseDecoder(FastBlock, Decoder):
+    """`model.decoder.Decoder`, one object at a time at high resolution."""
 
     def upsample(self, x: Tensor, skip8: Tensor, skip4: Tensor) -> Tensor:
         """As `Decoder.upsample`."""

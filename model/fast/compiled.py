@@ -1,4 +1,4 @@
-"""A convolution of our own in C, compiled when a network is converted: the fastest for 3×3 kernels on CPUs."""
+"""Our own convolution in C, compiled when a network is converted: the fastest for 3×3 kernels on CPUs."""
 
 import ctypes
 import functools
@@ -19,22 +19,22 @@ from model.fast.convolution import Convolution, PackedConv2d
 
 _SOURCE = Path(__file__).with_name("winograd.c")
 
-# Points and step of F(step×step, 3×3). A larger tile saves more multiplications and loses more accuracy. In bf16, which
-# rounds the transformed inputs, a step of 6 loses 4% of the result; a step of 4 with these points loses 0.9%.
+# Points and step of F(step×step, 3×3). A larger tile saves more multiplications and loses more accuracy. bf16 rounds
+# the transformed inputs: the error of the result is 4% with a step of 6, and 0.9% with a step of 4 and these points.
 _TILINGS = {
     torch.float32: ((0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5), 6),
     torch.bfloat16: ((0.0, 2 / 3, -2 / 3, 1.5, -1.5), 4),
 }
 
-COMPILING_SECONDS = 30  # after which a compiler is stopped; compiling takes half a second
+COMPILE_TIMEOUT = 30  # seconds until a compiler is stopped; compiling takes half a second
 
-# The largest difference from torch's convolution that the compiled one may have, as a share of the largest result.
+# The maximum error of the compiled convolution against torch's, relative to the maximum of the result.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 
-_WRONG_PROCESSOR = "this processor does not multiply bf16"  # winograd.c's message
+_UNSUPPORTED_PROCESSOR = "this processor lacks native bf16 arithmetic"  # winograd.c's message
 
-_GROUP = 12  # tiles that a core works on at a time
-_PADDING = 32  # elements after each row of a product; without them rows would compete for the same lines of the cache
+_GROUP = 12  # tiles that a core processes at a time
+_PADDING = 32  # elements after each row of a product; without them rows would compete for the same cache lines
 
 
 class _Arguments(ctypes.Structure):
@@ -51,7 +51,7 @@ def _source(dtype: torch.dtype) -> str:
     """The C program for tensors of a type: constants, then winograd.c."""
     points, step = _TILINGS[dtype]
     output, kernel, tile = winograd_matrices(points, step, 3)
-    # Rows of two matrices may be scaled inversely. With a 1 at the end of each row of the first one, sums are simpler.
+    # Rows of two matrices may be scaled inversely. A 1 at the end of each row of the first one simplifies the sums.
     tile[np.abs(tile) < 1e-12] = 0.0
     scale = np.array([row[np.flatnonzero(row)[-1]] for row in tile])[:, None]
     constants = {"STEP": step, "BF16": int(dtype == torch.bfloat16), "GROUP": _GROUP, "PADDING": _PADDING}
@@ -64,10 +64,10 @@ def _source(dtype: torch.dtype) -> str:
 
 @functools.cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The compiled program; None if compiling or loading fails, or if the processor does not multiply the type.
+    """The compiled library; None if it cannot be made, or if the processor lacks native arithmetic of the type.
 
-    Where there is a compiler that fails, a line on stderr says so. Compiling takes half a second. A cache on disk would
-    save the time, but could outlive the source or the processor.
+    If a compiler exists but fails, a line on stderr says so. Compiling takes half a second. A cache on disk would save
+    this time, but could become stale when the source or the processor changes.
     """
     if dtype not in _TILINGS:
         return None
@@ -77,33 +77,33 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
             return _compiled(compiler, dtype)
         except (OSError, AttributeError, ValueError, subprocess.SubprocessError) as error:
             failure = str(error).split("\n")[0]
-            if isinstance(error, _WrongProcessor):
+            if isinstance(error, _UnsupportedProcessor):
                 return None
             if isinstance(error, subprocess.TimeoutExpired):
-                break  # the other name is most often the same compiler
+                break  # the other name usually means the same compiler
     if failure is not None:
         _note_failure(failure)
     return None
 
 
-class _WrongProcessor(ValueError):
-    """The processor does not multiply the type."""
+class _UnsupportedProcessor(ValueError):
+    """The processor lacks native arithmetic of the type."""
 
 
 def _compiled(compiler: str, dtype: torch.dtype) -> ctypes.CDLL:
-    """The program for a type from one compiler.
+    """Compile the library for a type with one compiler.
 
     Raises:
-        _WrongProcessor: the processor does not multiply the type.
+        _UnsupportedProcessor: the processor lacks native arithmetic of the type.
         OSError: a file cannot be written or loaded.
-        AttributeError: the library has no function of the program.
-        ValueError: the program states an impossible number of outputs of a block.
+        AttributeError: the library lacks a function.
+        ValueError: the library reports an impossible block size.
         subprocess.SubprocessError: the compiler fails or takes too long.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, module, library = (Path(folder, f"winograd.{suffix}") for suffix in ("c", "o", "so"))
         source.write_text(_source(dtype), encoding="utf-8")
-        # Linking goes without -fopenmp: the program shall share the threads of the OpenMP library that torch loads.
+        # Linked without -fopenmp, the library uses the threads of the OpenMP library that torch has loaded.
         options = ["-O3", "-march=native", "-fno-signed-zeros", "-fPIC", "-fopenmp"]
         for command in ([*options, "-c", source, "-o", module], ["-shared", module, "-o", library]):
             _run([compiler, *command], Path(folder, "messages"))
@@ -116,26 +116,26 @@ def _compiled(compiler: str, dtype: torch.dtype) -> ctypes.CDLL:
 
 
 def _run(command: list[str | Path], messages: Path) -> None:
-    """Run a compiler, with a time limit for the compiler and everything that it starts; see `_compiled`."""
-    # The messages go to a file: a pipe would stay open as long as anything that the compiler started.
+    """Run a compiler, with a time limit for it and its child processes; see `_compiled`."""
+    # The messages go to a file, because child processes of the compiler could keep a pipe open.
     with open(messages, "wb") as file, subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
     ) as process:  # fmt: skip
         try:
-            status = process.wait(COMPILING_SECONDS)
+            status = process.wait(COMPILE_TIMEOUT)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
     if status:
-        if _WRONG_PROCESSOR in messages.read_text(encoding="utf-8", errors="replace"):
-            raise _WrongProcessor(_WRONG_PROCESSOR)
+        if _UNSUPPORTED_PROCESSOR in messages.read_text(encoding="utf-8", errors="replace"):
+            raise _UnsupportedProcessor(_UNSUPPORTED_PROCESSOR)
         raise subprocess.CalledProcessError(status, str(command[0]))
 
 
 def _note_failure(reason: str) -> None:
     logging.getLogger(__name__).warning(
-        "note: the C compiler gives no convolution that works (%s), so PyTorch's convolutions take its place, slower; "
-        "repair the compiler to be faster",
+        "note: the C compiler produces no working convolution (%s), so PyTorch's slower convolutions are used; repair "
+        "the compiler for more speed",
         reason,
     )
 
@@ -143,10 +143,10 @@ def _note_failure(reason: str) -> None:
 @functools.cache
 @torch.no_grad()
 def _computes_the_convolution(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
-    """Compare the program that `_library` gives now with torch's convolution; a line on stderr says if they differ."""
+    """Compare the current result of `_library` with torch's convolution; a line on stderr says if they differ."""
     channels = 2 * library.outputs_of_a_block()
     generator = torch.Generator().manual_seed(0)
-    height, width = 19, CompiledConv2d.LEAST_POSITIONS // 19 + 2  # neither is a multiple of a tile's step
+    height, width = 19, CompiledConv2d.MIN_POSITIONS // 19 + 2  # neither is a multiple of the step
     shapes = ((1, channels, height, width), (1, channels, height, width), (channels, channels, 3, 3), (channels,))
     # torch's convolution is computed in fp32, from the same rounded numbers.
     x, other, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
@@ -154,10 +154,10 @@ def _computes_the_convolution(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
     conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
     result = CompiledConv2d(conv)(x, other, relu_first=True).float()
     expected = F.conv2d(x.float().relu(), weight.float(), bias.float(), padding=1) + other.float()
-    # Written so that a NaN is a difference, too.
+    # The condition is false for NaN.
     if (result - expected).abs().max() <= _TOLERANCE[dtype] * expected.abs().max():
         return True
-    _note_failure("what it compiled computes something else")
+    _note_failure("the compiled function computes a wrong result")
     return False
 
 
@@ -178,7 +178,7 @@ def winograd_matrices(points: tuple[float, ...], outputs: int, taps: int) -> tup
 
 
 def gains_from_winograd(conv: nn.Conv2d) -> bool:
-    """Whether a convolution is 3×3, of stride 1, keeps the size, and has enough channels to gain from the method."""
+    """Whether a convolution is 3×3 with stride 1 and same padding, and has enough channels to gain from the method."""
     geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
     if geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1):
         return False
@@ -186,27 +186,27 @@ def gains_from_winograd(conv: nn.Conv2d) -> bool:
 
 
 def equal_part(whole: int, most: int) -> int:
-    """The size of the parts, at least 1, if a whole is cut into the fewest equal parts of at most ``most``."""
+    """The size of the parts, at least 1, if a whole is split into the fewest equal parts of at most ``most``."""
     parts = max(1, -(-whole // max(1, most)))  # at least one part: a batch may be empty
     return -(-whole // parts)
 
 
 class CompiledConv2d(Convolution):
-    """A convolution by Winograd's F(6×6, 3×3), in bf16 by F(4×4, 3×3); see `possible`. Sums are in fp32.
+    """A convolution by Winograd's F(6×6, 3×3), in bf16 by F(4×4, 3×3); see `supports`. It accumulates in fp32.
 
-    Every call transforms the kernels again. For large frames this takes less time than reading transformed kernels,
-    which are four to seven times as large, from memory; and it needs no memory between calls.
+    Every call transforms the kernels again. For large frames this is faster than reading the transformed kernels, which
+    are four to seven times as large, from memory; and it keeps no memory between calls.
     """
 
-    # Bounds of the workspace in bytes. If all transformed kernels fit into ALL_KERNELS_BYTES, a few tiles at a time
-    # pass all kernels. Otherwise all tiles pass a few kernels at a time. The bounds were measured on a processor with
-    # 1 MiB of cache for each core and 32 MiB for all cores.
+    # Limits of the workspace in bytes. If all transformed kernels fit into ALL_KERNELS_BYTES, the outer loop runs over
+    # a few tiles at a time. Otherwise it runs over a few kernels at a time. The limits were tuned on a processor with 1
+    # MiB of cache for each core and 32 MiB for all cores.
     ALL_KERNELS_BYTES, FEW_TILES_BYTES = 1 << 24, 1 << 21
     SOME_KERNELS_BYTES, ALL_TILES_BYTES = 1 << 23, 1 << 25
 
-    # Positions of all images together from which the method pays. For fewer positions transforming the kernels takes
-    # longer than oneDNN's convolution.
-    LEAST_POSITIONS = 400
+    # The minimum number of positions of all images for which the method is faster. For fewer positions transforming the
+    # kernels takes longer than oneDNN's convolution.
+    MIN_POSITIONS = 400
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -220,8 +220,8 @@ class CompiledConv2d(Convolution):
         self._bias = bias.float()
 
     @staticmethod
-    def possible(conv: nn.Conv2d) -> bool:
-        """Whether a convolution `gains_from_winograd`, and a program that works compiles for its type and channels."""
+    def supports(conv: nn.Conv2d) -> bool:
+        """Whether a convolution `gains_from_winograd`, and a working library compiles for its type and channels."""
         if not gains_from_winograd(conv) or conv.weight.device.type != "cpu":
             return False
         library = _library(conv.weight.dtype)
@@ -237,7 +237,7 @@ class CompiledConv2d(Convolution):
             ValueError: a tensor has another type, other channels or another device than the weights, or ``other`` has
                 another size than x.
         """
-        if len(x) * x.shape[2] * x.shape[3] < self.LEAST_POSITIONS:
+        if len(x) * x.shape[2] * x.shape[3] < self.MIN_POSITIONS:
             return self._for_small_frames.convolve(x, other, relu_first, relu, replace_other)
         x = self._channels_last(x, self.in_channels)
         images, height, width, channels = x.shape
@@ -250,7 +250,7 @@ class CompiledConv2d(Convolution):
         tiles = images * -(-height // self._step) * -(-width // self._step)
         tiles_at_once, blocks_at_once, *workspace = self._workspace(tiles)
         tensors = (x, self._weight, other, self._bias, result, *workspace)
-        torch.get_num_threads()  # in a new thread torch tells OpenMP the number of threads only when asked for it
+        torch.get_num_threads()  # in a new thread, only this call makes torch set OpenMP's number of threads
         _library(x.dtype).convolve(
             ctypes.byref(
                 _Arguments(
@@ -263,7 +263,7 @@ class CompiledConv2d(Convolution):
         return result.permute(0, 3, 1, 2)
 
     def _workspace(self, tiles: int) -> tuple[int, int, Tensor, Tensor]:
-        """How many tiles and how many blocks of kernels to work on at a time, and the memory for both."""
+        """The numbers of tiles and of kernel blocks to process at a time, and the memory for both."""
         places, blocks = (self._step + 2) ** 2, len(self._weight)
         group_size = _GROUP * places * (self.in_channels + _PADDING)
         block_size = places * self.in_channels * self._block
@@ -287,10 +287,10 @@ class CompiledConv2d(Convolution):
         return PackedConv2d(conv)
 
     def _channels_last(self, x: Tensor, channels: int) -> Tensor:
-        """[N,C,h,w] as [N,h,w,C] in this order of memory. The program itself checks neither order nor type."""
+        """[N,C,h,w] as [N,h,w,C], contiguous. The library itself checks neither layout nor type."""
         if x.shape[1] != channels or x.dtype != self._weight.dtype or x.device.type != "cpu":
             raise ValueError(
-                f"a tensor has {x.shape[1]} channels of {x.dtype} on {x.device}; this convolution takes {channels} of "
+                f"a tensor has {x.shape[1]} channels of {x.dtype} on {x.device}; this convolution needs {channels} of "
                 f"{self._weight.dtype} on the CPU"
             )
         return x.permute(0, 2, 3, 1).contiguous()

@@ -1,11 +1,11 @@
-"""Convolutions together with the operations that usually surround them, on CPUs."""
+"""Convolutions fused with ReLUs and additions, on CPUs."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Convolution(nn.Module):
-    """A convolution of any kind with the ReLU before, and with the addition and the ReLU after. Knows no gradients."""
+    """A convolution, fused with a ReLU before it, and with an addition and a ReLU after it. It has no gradients."""
 
     def forward(
         self,
@@ -21,9 +21,9 @@ class Convolution(nn.Module):
         Args:
             x: [N,in,h,w].
             other: [N,out,h',w'], the summand; None for no addition.
-            relu_first: whether ReLU(x) takes the place of x.
-            relu: whether ReLU(y) takes the place of y.
-            replace_other: whether the result may be written over ``other``, which then must not share memory with x.
+            relu_first: whether to apply ReLU to x.
+            relu: whether to apply ReLU to y.
+            replace_other: whether the result may overwrite ``other``, which then must not share memory with x.
 
         Returns:
             [N,out,h',w'], channels last.
@@ -31,14 +31,14 @@ class Convolution(nn.Module):
         return self.convolve(x, other, relu_first, relu, replace_other)
 
     def convolve(self, x: Tensor, other: Tensor | None, relu_first: bool, relu: bool, replace_other: bool) -> Tensor:
-        """`forward`, as each kind computes it."""
+        """`forward`, as each subclass computes it."""
         raise NotImplementedError
 
 
 class PackedConv2d(Convolution):
-    """A convolution by oneDNN, whose weights are in oneDNN's own order of memory.
+    """A convolution by oneDNN, with weights in oneDNN's own memory layout.
 
-    This order depends on the size of the input, so the weights are packed again when the size changes.
+    The layout depends on the input size, so the weights are packed again when the size changes.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:

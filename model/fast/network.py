@@ -1,4 +1,4 @@
-"""The conversion of a network: norms are folded, then the walk replaces plain blocks by fast ones."""
+"""The conversion of a network: norms are folded, then fast blocks replace plain ones."""
 
 import copy
 
@@ -35,24 +35,23 @@ FAST_BLOCKS = {
 
 
 def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VOS:
-    """A network for inference that computes the same as a plain one, faster.
+    """Convert a plain network to one for inference that computes the same, faster.
 
     - Frozen batch norms are folded into the convolutions before them.
-    - On CPUs the blocks of `FAST_BLOCKS` replace the plain blocks, if this build of PyTorch has oneDNN. Objects pass
-      one by one where the resolution is high, which takes less memory.
-    - On GPUs tensors in half precision have their channels last.
+    - On CPUs the blocks of `FAST_BLOCKS` replace the plain blocks, if this build of PyTorch has oneDNN. At high
+      resolution objects are processed one by one, which takes less memory.
+    - On GPUs tensors in half precision are channels last.
 
-    Weights that do not change share their memory with ``network``. To save memory, delete ``network`` if nothing else
-    needs it.
+    Unchanged weights share their memory with ``network``. To save memory, delete ``network`` if it is not needed.
 
     Args:
-        network: a plain network; stays as it is.
+        network: a plain network, which is not modified.
         dtype: the type to compute in; see `util.device.inference_dtype`.
 
     Returns:
         the fast network, on the device of ``network``, in eval mode, without gradients.
     """
-    # In a deep copy with these replacements modules are new, and tensors are not.
+    # A deep copy with this memo copies modules, but not tensors.
     tensors: dict[int, torch.Tensor] = {id(buffer): buffer for buffer in network.buffers()}
     tensors |= {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in network.parameters()}
     fast = copy.deepcopy(network, tensors).eval()
@@ -79,7 +78,7 @@ def _fold_norms(module: nn.Module) -> None:
 
 
 def _replace_blocks(module: nn.Module) -> None:
-    """Replace all blocks inside a module, the innermost first: a fast block takes over children that are fast."""
+    """Replace all blocks inside a module, the innermost first, because a fast block reuses the children."""
     for name, child in module.named_children():
         _replace_blocks(child)
         if type(child) in FAST_BLOCKS:

@@ -1,17 +1,17 @@
 /* Winograd's convolution F(STEP×STEP, 3×3) of images whose channels are last (Lavin and Gray, "Fast Algorithms for
  * Convolutional Neural Networks", CVPR 2016). compiled.py puts constants before this file: STEP, BF16 (whether tensors
- * are bf16 instead of fp32), the matrices INPUT, KERNEL and OUTPUT, GROUP (tiles that a core works on at a time, a
+ * are bf16 instead of fp32), the matrices INPUT, KERNEL and OUTPUT, GROUP (tiles that a core processes at a time, a
  * multiple of ROWS) and PADDING (elements after each row of a product).
  *
- * A frame is cut into tiles of TILE×TILE that overlap by 2. The transforms work on as many channels at once as a
- * register holds. For each of the TILE² places of a tile, a product of matrices sums over the channels. Only few tiles
- * and outputs are in progress at a time, so most intermediate results stay in the caches. */
+ * A frame is split into tiles of TILE×TILE that overlap by 2. The transforms process as many channels at once as a
+ * register holds. For each of the TILE² places of a tile, a matrix product sums over the channels. Few tiles and
+ * outputs are processed at a time, so most intermediate results stay in the caches. */
 #include <stddef.h>
 #include <stdint.h>
 
 #if defined(__AVX512F__)
 #define LANES 16
-#define ROWS 12 /* of a product that accumulate in registers, two registers each */
+#define ROWS 12 /* of a product, accumulated in registers, two registers each */
 #elif defined(__AVX__)
 #define LANES 8
 #define ROWS 6
@@ -29,12 +29,12 @@ typedef int32_t integers __attribute__((vector_size(LANES * 4), aligned(4)));
 #if BF16
 #include <immintrin.h>
 #if !defined(__AVX512BF16__)
-#error "this processor does not multiply bf16"
+#error "this processor lacks native bf16 arithmetic"
 #endif
 typedef uint16_t element;
 typedef uint16_t halves __attribute__((vector_size(LANES * 2), aligned(2)));
 typedef int32_t pair __attribute__((may_alias)); /* of elements */
-#define TOGETHER 2 /* channels that one multiplication sums over */
+#define TOGETHER 2 /* channels that one instruction sums over */
 
 static inline vector load(const element *from) {
     return (vector)(__builtin_convertvector(*(const halves *)from, integers) << 16);

@@ -1,8 +1,9 @@
-"""The results of a project: masks, an overlay video, and a folder in the layout of DAVIS."""
+"""The results of a project: masks, videos, cutouts, a folder in the layout of DAVIS, and a zip archive of all."""
 
 import contextlib
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from dataset.video_file import video_writer
 from util.errors import InputError
 from util.evaluation.pictures import overlay
 from util.evaluation.stream import mask_name
+from util.files import atomic_path
 
-PARTS = ("masks", "overlay", "davis")
+PARTS = ("masks", "overlay", "davis", "cutout", "matte", "zip")  # the archive comes last: it holds the others
 
 
 class _Stopped(Exception):
@@ -33,7 +35,7 @@ class Export:
 
     Args:
         project: the project.
-        parts: some of `PARTS`.
+        parts: some of `PARTS`, in their order; "zip" not alone.
 
     Raises:
         Refused: there is no mask, or a DAVIS folder is wanted while a frame between two masks has no mask.
@@ -54,7 +56,8 @@ class Export:
     def total(self) -> int:
         """The number of frames to write, over all parts."""
         count = len(self._labelled)
-        return sum({"masks": count, "overlay": len(self._video.frames), "davis": count}[part] for part in self._parts)
+        frames = {"masks": count, "davis": count, "cutout": count, "zip": 0}
+        return sum(frames.get(part, len(self._video.frames)) for part in self._parts)
 
     def run(self, job: Job) -> Notice | None:
         """Write the parts. Each part replaces an older one when it is complete.
@@ -65,11 +68,18 @@ class Export:
         Raises:
             InputError: a file cannot be read or written.
         """
-        writers = {"masks": self._write_masks, "overlay": self._write_overlay, "davis": self._write_davis}
-        sentences, paths = [], []
+        writers = {
+            "masks": self._write_masks,
+            "overlay": self._write_overlay,
+            "davis": self._write_davis,
+            "cutout": self._write_cutouts,
+            "matte": self._write_matte,
+        }
+        sentences: list[str] = []
+        paths: list[Path] = []
         try:
             for part in self._parts:
-                sentence, path = writers[part](job)
+                sentence, path = self._write_zip(job, paths) if part == "zip" else writers[part](job)
                 sentences.append(sentence)
                 paths.append(path)
         except _Stopped:
@@ -96,6 +106,35 @@ class Export:
                 append(overlay(self._video.read_frame(number), self._project.read(number).ids, palette))
                 _pass(job, number)
         return f"overlay video of {len(self._video.frames)} frames", path
+
+    def _write_matte(self, job: Job) -> tuple[str, Path]:
+        path = self._folder / "matte.mp4"
+        with video_writer(path, self._video.size, self._project.frames.fps) as append:
+            for number in range(len(self._video.frames)):
+                append(np.repeat(_alpha(self._project.read(number).ids)[:, :, None], 3, axis=2))
+                _pass(job, number)
+        return f"matte of {len(self._video.frames)} frames", path
+
+    def _write_cutouts(self, job: Job) -> tuple[str, Path]:
+        with _complete_folder(self._folder / "cutout") as folder:
+            for number in self._labelled:
+                alpha = _alpha(self._project.read(number).ids)
+                image = self._video.read_frame(number) * (alpha[:, :, None] > 0)
+                with atomic_path(folder / mask_name(self._video, number)) as temporary:
+                    Image.fromarray(np.dstack([image, alpha])).save(temporary)
+                _pass(job, number)
+        return f"cutouts of {len(self._labelled)} frames", self._folder / "cutout"
+
+    def _write_zip(self, job: Job, paths: Sequence[Path]) -> tuple[str, Path]:
+        """Pack what this export has written. The files are compressed already."""
+        path = zip_path(self._project)
+        with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for part in paths:
+                for file in [part] if part.is_file() else sorted(each for each in part.rglob("*") if each.is_file()):
+                    if job.stopped:
+                        raise _Stopped
+                    archive.write(file, file.relative_to(self._folder))
+        return "a zip archive of all this", path
 
     def _write_davis(self, job: Job) -> tuple[str, Path]:
         """Write the frames from the first one that shows an object to the last one with a mask.
@@ -145,7 +184,7 @@ class Export:
 
     def _copy_frame(self, number: int, target: Path) -> None:
         source = self._video.frames[number]
-        if is_jpeg(source):
+        if is_jpeg(source, upright=True):
             shutil.copyfile(source, target)  # no link: whoever edits the exported frame must not change the video
         else:
             Image.fromarray(self._video.read_frame(number)).save(target, quality=UNPACKED_QUALITY)
@@ -163,6 +202,15 @@ class Export:
             raise Refused(
                 400, f"the frames {shown} have no mask; propagate through them, or leave out the DAVIS folder"
             )
+
+
+def zip_path(project: Project) -> Path:
+    """The archive of the last export."""
+    return project.folder / "export" / "export.zip"
+
+
+def _alpha(ids: np.ndarray) -> np.ndarray:
+    return np.where(ids > 0, np.uint8(255), np.uint8(0))
 
 
 def _pass(job: Job, number: int) -> None:

@@ -13,13 +13,13 @@ from dataset.images import read_image
 from dataset.video import Video, in_background, list_frames
 from dataset.video_file import FOLDER_FPS, EndOfVideo, VideoFile, playback_fps
 from util.errors import InputError
-from util.files import atomic_path, claim
+from util.files import atomic_path, check_settings
 
 THUMBNAIL_HEIGHT = 72  # pixels
 CACHED_THUMBNAILS = 512  # of about 3 kB each
 UNPACKED_QUALITY = 95  # of the JPEGs that stand for the frames of a video file
 SHOWN_QUALITY = 90  # of JPEGs that only the page shows
-_ORIENTATION = 0x0112  # the tag of EXIF by which browsers turn a picture; nothing else here turns it
+_ORIENTATION = 0x0112  # the tag of EXIF by which readers turn a picture
 
 
 class Frames:
@@ -67,7 +67,7 @@ class Frames:
 
 
 def is_jpeg(path: Path, *, upright: bool = False) -> bool:
-    """Whether a file is a JPEG; with ``upright``, whether also browsers show it as its pixels are stored."""
+    """Whether a file is a JPEG; with ``upright``, whether its pixels are stored as they are shown."""
     try:
         with Image.open(path) as image:
             return image.format == "JPEG" and not (upright and image.getexif().get(_ORIENTATION, 1) != 1)
@@ -99,7 +99,7 @@ def open_file(video: VideoFile, folder: Path, known: int | None) -> Frames:
         InputError: the folder holds the frames of another video; or a frame cannot be decoded or written.
     """
     source = {"video": str(video.path), "bytes": video.path.stat().st_size}
-    if claim(folder / ".video.json", source):
+    if check_settings(folder / ".video.json", source):
         raise InputError(f"{folder} holds the frames of another video; choose another --output or delete this folder")
     if known is None or sum(1 for _ in folder.glob("[0-9]*.jpg")) != known:
         _unpack(video, folder)

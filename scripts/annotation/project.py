@@ -2,7 +2,6 @@
 
 import array
 import contextlib
-import fcntl
 import itertools
 import math
 import re
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from annotation.errors import Refused
 from annotation.frames import Frames
 from annotation.note import MOST_OBJECTS, Note, check_object
-from dataset.images import davis_palette, write_mask
+from dataset.colours import colour_of, colour_table
+from dataset.images import write_mask
 from dataset.video import object_ids, read_sized_mask
 from util.errors import InputError
 from util.evaluation.stream import mask_name
@@ -44,19 +45,18 @@ def locked(folder: Path) -> Iterator[None]:
         InputError: another process keeps the folder, or the folder cannot be written.
     """
     path = folder / ".lock"
+    lock = FileLock(path, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{folder} is open in another annotate.py; end that one or choose another --output") from None
     except OSError as error:
         raise write_error(path, error.strerror) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{folder} is open in another annotate.py; end that one or choose another --output"
-            ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 class Project:
@@ -125,7 +125,7 @@ class Project:
 
     def palette(self) -> bytes:
         """The colours of the objects as 256 RGB triples by id."""
-        colours = bytearray(davis_palette())
+        colours = bytearray(colour_table())
         for entry in self.objects():
             colours[3 * entry["id"] : 3 * entry["id"] + 3] = bytes.fromhex(entry["colour"][1:])
         return bytes(colours)
@@ -237,12 +237,33 @@ class Project:
             number = next((i for i in range(1, MOST_OBJECTS + 1) if i not in taken), None)
             if number is None:
                 raise Refused(409, f"a video can have {MOST_OBJECTS} objects; delete one first")
-            colour = "#" + davis_palette()[3 * number : 3 * number + 3].hex()
-            added = {"id": number, "name": f"object {number}", "colour": colour, "visible": True, **wish}
+            added = {**_new_object(number), **wish}
             with self._saving() as note:
                 note.objects = dict(sorted({**note.objects, number: added}.items()))
             self._announce_objects()
             return dict(added)
+
+    def take_over(self, masks: dict[int, np.ndarray]) -> None:
+        """Make masks from outside the annotations of their frames, and their ids objects.
+
+        Args:
+            masks: uint8 object ids [H,W] by the number of the frame. Masks that are there are replaced.
+
+        Raises:
+            Refused: an object is being deleted.
+            InputError: a file cannot be written.
+        """
+        ids = {number: object_ids(mask) for number, mask in masks.items()}
+        with self._lock:
+            if self._note.deleting:
+                raise Refused(409, "an object is being deleted; wait for the end, and import again")
+            new = set().union(*ids.values()).difference(self._note.objects)
+            if new:
+                with self._saving() as note:
+                    note.objects = dict(sorted({**note.objects, **{i: _new_object(i) for i in new}}.items()))
+                self._announce_objects()
+            for number, mask in masks.items():
+                self.annotate(number, mask, self._revisions[number])
 
     def change_object(self, number: int, wish: dict[str, Any]) -> dict[str, Any]:
         """Change the name, colour or visibility of an object; see `add_object`."""
@@ -403,6 +424,10 @@ class Project:
                 file.write(_uncertainty_line(number, value))
         except OSError as error:
             raise write_error(self._uncertainty_path, error.strerror) from None
+
+
+def _new_object(number: int) -> dict[str, Any]:
+    return {"id": number, "name": f"object {number}", "colour": colour_of(number), "visible": True}
 
 
 def _uncertainty_line(number: int, value: float) -> str:

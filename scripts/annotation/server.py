@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from annotation import grabcut
+from annotation.cuts import Cutter
 from annotation.errors import Refused
-from annotation.exports import PARTS, Export
+from annotation.exports import PARTS, Export, zip_path
 from annotation.frames import Frames
+from annotation.imports import MOST_BYTES, import_masks
 from annotation.jobs import Job, Jobs
 from annotation.note import Note
 from annotation.project import KINDS, Project
@@ -131,6 +132,7 @@ class Server:
         self._notes = notes
         self._size = project.frames.video.size
         self._most_bytes = self._size[0] * self._size[1] + BODY_MARGIN
+        self._cutter = Cutter(project.frames.video, network, settings.size)
         self._cutting = asyncio.Lock()
         # The names of the files are fixed before the first request, so that no request can name another file.
         self._page = {path.name: path for path in sorted(PAGE.glob("*")) if path.suffix in PAGE_TYPES}
@@ -151,10 +153,14 @@ class Server:
             ("POST", "api/objects", self._add_object),
             ("PATCH", f"api/objects/{number}", self._change_object),
             ("DELETE", f"api/objects/{number}", self._delete_object),
-            ("POST", f"api/grabcut/{number}", self._grabcut),
+            ("POST", f"api/cut/{number}", self._cut),
+            ("POST", f"api/cut/{number}/prepare", self._prepare_cut),
             ("POST", "api/propagation", self._propagate),
             ("DELETE", "api/propagation", self._stop_propagation),
+            ("POST", "api/import", self._import),
+            ("POST", f"api/import/{number}", self._import),
             ("POST", "api/export", self._export),
+            ("GET", "api/export.zip", self._zip),
             ("DELETE", "api/export", self._stop_export),
             ("GET", "api/events", self._events.stream),
         ]
@@ -170,7 +176,8 @@ class Server:
         if not hmac.compare_digest(token.encode(errors="replace"), self.token.encode()):
             return _error(403, "the address lacks the token; use the address that the command has printed")
         try:
-            if request.content_length and request.content_length > self._most_bytes:
+            most = MOST_BYTES if request.match_info.handler == self._import else self._most_bytes
+            if request.content_length and request.content_length > most:
                 raise Refused(413, self._too_large)
             return await handler(request)
         except Refused as error:
@@ -260,18 +267,24 @@ class Server:
             job.passed(number)
         self._project.end_deletion()
 
-    async def _grabcut(self, request: web.Request) -> web.Response:
+    async def _cut(self, request: web.Request) -> web.Response:
         number = self._number(request)
         if request.content_type == "application/json":
             box = (await _read_json(request)).get("box")
             if not (isinstance(box, list) and len(box) == 4 and all(_is_number(edge) for edge in box)):
                 raise Refused(400, "a box has four numbers: left, upper, right and lower edge")
-            cut, marks = grabcut.from_box, box
+            cut = functools.partial(self._cutter.box, number, box)
         else:
-            cut, marks = grabcut.from_scribbles, await self._raw(request)
-        async with self._cutting:  # one at a time, because each takes all cores
-            mask = await asyncio.to_thread(lambda: cut(self._project.frames.video.read_frame(number), marks))
+            cut = functools.partial(self._cutter.strokes, number, await self._raw(request))
+        async with self._cutting:
+            mask = await asyncio.to_thread(cut)
         return web.Response(body=mask.tobytes(), content_type="application/octet-stream")
+
+    async def _prepare_cut(self, request: web.Request) -> web.Response:
+        number = self._number(request)
+        async with self._cutting:
+            await asyncio.to_thread(self._cutter.prepare, number)
+        return _json({})
 
     async def _propagate(self, request: web.Request) -> web.Response:
         wish = await _read_json(request)
@@ -292,10 +305,43 @@ class Server:
         await asyncio.to_thread(self._jobs.stop, "propagation")
         return _json({})
 
+    async def _import(self, request: web.Request) -> web.Response:
+        number = self._number(request) if "number" in request.match_info else None
+        files: dict[str, bytes] = {}
+        total = 0
+        if not request.content_type.startswith("multipart/"):
+            raise Refused(400, "the files are missing; choose a mask, or a folder of masks")
+        async for part in await request.multipart():
+            content = bytearray()
+            while piece := await part.read_chunk(2**16):
+                content += piece
+                total += len(piece)
+                if total > MOST_BYTES:
+                    raise Refused(413, f"the files have more than {MOST_BYTES // 2**20} MiB; import fewer at a time")
+            # A browser gives the files of a folder names with the folder; hidden files are no masks.
+            name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
+            if name and not name.startswith("."):
+                if name in files:
+                    raise Refused(400, f"two files have the name {name}; import one folder of masks")
+                files[name] = bytes(content)
+        if not files:
+            raise Refused(400, "the files are missing; choose a mask, or a folder of masks")
+        return _json(await asyncio.to_thread(import_masks, self._project, files, number))
+
+    async def _zip(self, request: web.Request) -> web.StreamResponse:
+        path = zip_path(self._project)
+        if not path.is_file():
+            raise Refused(404, "there is no archive; export with the box Zip checked")
+        name = "".join(
+            c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in self._project.frames.video.name
+        )
+        headers = {"Content-Disposition": f'attachment; filename="{name}.zip"', "Cache-Control": "no-store"}
+        return web.FileResponse(path, headers=headers)
+
     async def _export(self, request: web.Request) -> web.Response:
         wish = await _read_json(request)
         parts = [part for part in PARTS if wish.get(part) is True]
-        if not parts:
+        if not parts or parts == ["zip"]:
             raise Refused(400, f"nothing is chosen; choose at least one of {', '.join(PARTS)}")
 
         def start() -> dict[str, Any]:
@@ -353,7 +399,11 @@ async def serve(
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[signal.Signals] = loop.create_future()
     for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, lambda each=each: ended.done() or ended.set_result(each))
+        end = functools.partial(lambda each: ended.done() or ended.set_result(each), each)
+        try:
+            loop.add_signal_handler(each, end)
+        except NotImplementedError:  # on Windows
+            signal.signal(each, lambda number, stack, end=end: loop.call_soon_threadsafe(end))
     events = Events()
     jobs = Jobs(events.announce)
     server = Server(Project(folder, note, frames, events.announce), jobs, events, network, settings, notes)

@@ -1,4 +1,4 @@
-"""The parts that all measurements of scripts/benchmark.py share."""
+"""Common code of all measurements of scripts/benchmark.py."""
 
 import argparse
 import gc
@@ -32,7 +32,7 @@ class Memory(NamedTuple):
 
 
 def make_network(arguments: argparse.Namespace, device: torch.device) -> RDE_VOS:
-    """The network that the command line names, or a new network, which has the same weights every time.
+    """The network of the command line, or a network of fixed random weights.
 
     Raises:
         InputError: the checkpoint cannot be used, or has no SAM.
@@ -42,32 +42,34 @@ def make_network(arguments: argparse.Namespace, device: torch.device) -> RDE_VOS
         return RDE_VOS(NetworkConfig(mask_backbone="resnet18")).eval().to(device)
     network = load_network(arguments.model, device)
     if not network.config.aggregation:
-        raise InputError(f"{arguments.model} has no SAM, which this script measures; give weights of RDE-VOS")
+        raise InputError(f"{arguments.model} has no SAM, which this script measures; use weights of RDE-VOS")
     return network
 
 
 def prepare(arguments: argparse.Namespace) -> torch.device:
-    """Set up this process as the command line says; returns the device to compute on."""
+    """Set the number of threads of this process, and return the device."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     return choose_device(arguments.device)
 
 
 def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
-    """Call a function in a new process, so that the peak memory of the process is that of the function.
+    """Call a function in a new process, to measure its own peak memory.
 
     Raises:
-        InputError: as ``work`` does, or the system ended the process.
+        InputError: as ``work`` does, or the system killed the process.
     """
     try:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             return pool.submit(work, *arguments).result()
     except (BrokenProcessPool, torch.OutOfMemoryError):
-        raise InputError("the memory does not suffice; choose a smaller size, fewer objects or fewer times") from None
+        raise InputError(
+            "this machine has too little memory; choose a smaller size, fewer objects or fewer times"
+        ) from None
 
 
 class MemoryMeter:
-    """Measures the peak memory from its construction on."""
+    """Measures the peak memory since its construction."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -75,7 +77,7 @@ class MemoryMeter:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            # Loading has its own peak. Linux can forget this peak; on other systems the growth begins at the peak.
+            # Loading has its own peak. Linux can reset it; on other systems the growth is relative to this peak.
             reset = Path("/proc/self/clear_refs")
             if reset.exists():
                 reset.write_text("5")
@@ -87,7 +89,7 @@ class MemoryMeter:
 
 
 def draw(t: int, size: tuple[int, int], objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """Discs that circle over a noisy gradient, at time t: uint8 RGB [H,W,3] and ids uint8 [H,W]."""
+    """Discs that circle over a noisy gradient, at time t: uint8 RGB [H,W,3] and uint8 ids [H,W]."""
     height, width = size
     y, x = np.mgrid[:height, :width].astype(np.float32)
     image = np.stack([255 * x / width, 255 * y / height, np.full_like(x, 90)], axis=2)
@@ -103,7 +105,7 @@ def draw(t: int, size: tuple[int, int], objects: int) -> tuple[np.ndarray, np.nd
 
 
 def median_ratio(values: Iterable[float], references: Iterable[float]) -> float:
-    """The median of the ratios, taken repetition by repetition."""
+    """The median of the ratios of all repetitions."""
     return statistics.median(value / reference for value, reference in zip(values, references, strict=True))
 
 
@@ -118,7 +120,7 @@ def write_table(arguments: argparse.Namespace, header: Sequence[str], rows: list
 
 
 def machine(device: torch.device) -> str:
-    """What is measured, in words."""
+    """The name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, threads: {torch.get_num_threads()}"

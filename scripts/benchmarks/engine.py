@@ -37,14 +37,14 @@ PARTS = ("key encoder", "reading", "decoder", "mask encoder", "SAM", "rest")
 
 
 class PartTimes:
-    """Times calls of functions. On a GPU events take the times, so that the calls do not wait for the GPU."""
+    """Times function calls. On a GPU it uses events, so that calls are not synchronised."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._calls: list[tuple[str, float | torch.cuda.Event, float | torch.cuda.Event]] = []
 
     def timed(self, part: str, function: Callable[..., Result]) -> Callable[..., Result]:
-        """A function whose calls count as time of a part."""
+        """Wrap a function so that its calls are counted as time of a part."""
 
         def call(*arguments: object) -> Result:
             start = self._now()
@@ -101,7 +101,7 @@ class Player:
         core._memory._aggregate = timed("SAM", core._memory._aggregate)
 
     def step(self, image: np.ndarray) -> Tensor:
-        """Segment a frame, uint8 RGB [H,W,3], up to its ids on the CPU; returns the probabilities [K+1,H,W]."""
+        """Segment a frame, uint8 RGB [H,W,3], including its ids on the CPU; return the probabilities [K+1,H,W]."""
         pixels = to_tensor(image)
         synchronize(self._device)
         started = time.perf_counter()
@@ -121,7 +121,7 @@ class Player:
 
 
 class Clip:
-    """The video of the command line: the frames of a folder, repeated without end, or drawn frames.
+    """The video of the command line: the frames of a folder, repeated endlessly, or synthetic frames.
 
     Args:
         arguments: the command line.
@@ -134,7 +134,7 @@ class Clip:
     def __init__(self, arguments: argparse.Namespace, objects: int) -> None:
         self._size, self._objects, self._video = arguments.size, objects, None
         if (arguments.video is None) != (arguments.mask is None):
-            raise InputError("--video and --mask go together; give both, or none to draw a video")
+            raise InputError("--video and --mask go together; give both, or neither for a synthetic video")
         if arguments.video is None:
             self._first_ids = draw(0, self._size, objects)[1]
         else:
@@ -142,11 +142,11 @@ class Clip:
             self._first_ids = resize_mask(self._video.read_given_mask(0), self._size)
         self._ids = np.unique(self._first_ids[self._first_ids > 0])
         if len(self._ids) < objects:
-            raise InputError(f"{arguments.mask} holds {len(self._ids)} objects; choose --objects up to that")
+            raise InputError(f"{arguments.mask} holds {len(self._ids)} objects; choose at most as many --objects")
 
     @property
     def length(self) -> int | None:
-        """The number of different frames of a folder; None for drawn frames, which never repeat."""
+        """The number of different frames of a folder; None for synthetic frames, which never repeat."""
         return None if self._video is None else len(self._video.frames)
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
@@ -162,7 +162,7 @@ class Clip:
 
 
 def warm_up_length(mem_every: int) -> int:
-    """The number of frames until an engine has done all kinds of work: the annotated frame, and two updates."""
+    """The number of frames that warm an engine up: the annotated frame, and two updates."""
     return 1 + 2 * mem_every
 
 
@@ -182,7 +182,7 @@ class Agreement:
 
     @property
     def same(self) -> float:
-        """The share of pixels with the same id."""
+        """The fraction of pixels with the same id."""
         return self._same / self._pixels
 
 
@@ -230,7 +230,7 @@ def engine_memory(arguments: argparse.Namespace, engine: str, objects: int) -> M
 def measure_engines(arguments: argparse.Namespace) -> None:
     """The command ``engine``."""
     if arguments.frames % arguments.mem_every:
-        raise InputError(f"--frames {arguments.frames} is no multiple of --mem_every {arguments.mem_every}")
+        raise InputError(f"--frames {arguments.frames} is not a multiple of --mem_every {arguments.mem_every}")
     device = prepare(arguments)
     clip = Clip(arguments, max(arguments.objects))
     network = make_network(arguments, device)

@@ -20,11 +20,11 @@ LOADER_WORKERS = (1, 2)
 
 
 def stage_data(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The stages to measure with their data: what is given, or toy data drawn in ``folder``; 2 and 3 share theirs."""
+    """The stages to measure, with the given data or with toy data in ``folder``; stages 2 and 3 share their data."""
     given = vars(arguments)
     if not any(given.get(flag) for stage in range(4) for flag in stage_flags(stage)):
         height, width = arguments.size
-        # 20 images are the fewest that fill every folder of stage 0 and draw a whole class.
+        # 20 images are the minimum that fills every folder of stage 0 and completes a class.
         settings = ToySettings(
             height=height, width=width, frames=10, static=20, bl=2, youtube_train=2, davis_train=2, youtube_valid=0,
             davis_val=0, davis_test=0,
@@ -38,10 +38,10 @@ def stage_data(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[st
 
 
 def time_loader(stage: int, given: dict[str, Any], workers: int, arguments: argparse.Namespace) -> tuple[int, float]:
-    """Load batches of a stage; returns how many samples took how many seconds."""
+    """Load batches of a stage, and return the number of samples and the seconds."""
     counted = math.ceil(arguments.samples / LOADER_BATCH)
-    waiting = 2 * workers  # batches that the loader keeps ahead: they come out of step with the work
-    iterations = waiting + counted + waiting  # the work goes on until the clock has stopped
+    waiting = 2 * workers  # prefetched batches, which would distort the timing
+    iterations = waiting + counted + waiting  # loading continues until the clock has stopped
     data = stage_dataset(stage, given, iterations=iterations, crop_size=arguments.crop_size)
     sampler = GlobalBatchSampler(len(data), batch_size=LOADER_BATCH, iterations=iterations)
     batches = training_batches(data, sampler, workers=workers)

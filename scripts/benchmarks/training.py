@@ -50,7 +50,7 @@ class Trainer:
         self._optimizer = torch.optim.Adam(self._pass.parameters(), lr=1e-5, weight_decay=1e-7, fused=True)
 
     def step(self, batch: tuple[Tensor, ...]) -> tuple[dict[str, float], Losses]:
-        """Train on a batch; returns seconds by part, and the losses."""
+        """Train on a batch, and return seconds by part, and the losses."""
         clock = [self._now()]
         self._optimizer.zero_grad()
         loss, terms, _ = self._pass(*batch, hard_fraction=1.0)
@@ -69,7 +69,7 @@ class Trainer:
 
 
 def draw_batch(arguments: argparse.Namespace, device: torch.device) -> tuple[Tensor, ...]:
-    """Clips of five frames as `ClipTrainer` takes them."""
+    """Synthetic clips of five frames in the format of `ClipTrainer`."""
     frames, masks = [], []
     for t in range(5 * arguments.batch_size):
         image, ids = draw(t, (arguments.crop_size, arguments.crop_size), SLOTS)
@@ -81,7 +81,7 @@ def draw_batch(arguments: argparse.Namespace, device: torch.device) -> tuple[Ten
 
 
 def training_memory(arguments: argparse.Namespace, name: str) -> Memory:
-    """The memory that training steps take, in this process; the optimiser's own is part of it."""
+    """The memory of training steps in this process, including the optimiser's."""
     device = prepare(arguments)
     trainer = Trainer(name, arguments, device)
     batch = draw_batch(arguments, device)
@@ -94,11 +94,11 @@ def training_memory(arguments: argparse.Namespace, name: str) -> Memory:
 def measure_training(arguments: argparse.Namespace) -> None:
     """The command ``training``."""
     if arguments.crop_size % STRIDE:
-        raise InputError(f"--crop_size {arguments.crop_size} is no multiple of {STRIDE}; choose one, such as 192")
+        raise InputError(f"--crop_size {arguments.crop_size} is not a multiple of {STRIDE}; choose one, such as 192")
     device = prepare(arguments)
     trainers = {name: Trainer(name, arguments, device) for name in PASSES}
     batch = draw_batch(arguments, device)
-    # The first step warms up; it is also the one in which both networks have the same weights.
+    # The first step warms up. In this step both networks have the same weights, so their losses are comparable.
     losses = {name: trainer.step(batch)[1] for name, trainer in trainers.items()}
     times: dict[str, list[dict[str, float]]] = {name: [] for name in PASSES}
     for _ in tqdm(range(arguments.repetitions), unit="repetition", disable=None):

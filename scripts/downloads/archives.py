@@ -1,4 +1,4 @@
-"""Archives from outside: unpacked completely and inside one folder, or refused."""
+"""Unpack untrusted archives completely and inside one folder, or refuse them."""
 
 import contextlib
 import lzma
@@ -34,11 +34,11 @@ class _Member(NamedTuple):
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a .zip or .tar archive into a folder.
 
-    Only files and folders are unpacked, and only inside ``folder``. Checksums of the content are checked.
+    Only files and folders are unpacked, and only inside ``folder``. Checksums are verified.
 
     Args:
         archive: the archive.
-        folder: an empty folder on the disk of its parent. After an error it holds a part of the content.
+        folder: an empty folder on the same disk as its parent. After an error it holds a part of the content.
 
     Raises:
         InputError: the archive is damaged; it holds a link, a device, or a path that leaves the folder; or the content
@@ -91,14 +91,14 @@ def _refusal(archive: Path, what: str) -> InputError:
 
 @contextlib.contextmanager
 def _open_archive(path: Path) -> Iterator[tuple[int, Iterator[_Member]]]:
-    """Open an archive for reading. Yields the size of the content in bytes, and the members in order."""
+    """Open an archive for reading. Yield the size of the content in bytes, and the members in order."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             yield sum(info.file_size for info in archive.infolist()), _zip_members(archive)
         return
     with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
         yield path.stat().st_size, _tar_members(archive)
-        # tarfile takes an archive that is cut between two members for a complete one.
+        # tarfile accepts an archive that is truncated between two members.
         file.seek(max(0, path.stat().st_size - _TAR_END))
         if any(file.read()):
             raise tarfile.ReadError("the end is missing")
@@ -115,7 +115,7 @@ def _tar_members(archive: tarfile.TarFile) -> Iterator[_Member]:
     while (info := archive.next()) is not None:
         is_special = not info.isreg() and not info.isdir()
         yield _Member(info.name, info.size, info.isdir(), is_special, lambda info=info: archive.extractfile(info))
-        archive.members.clear()  # otherwise the list of a million files would fill the memory
+        archive.members.clear()  # otherwise the list grows to a million files
 
 
 def _is_web_page(path: Path) -> bool:

@@ -1,7 +1,7 @@
-"""What scripts/download.py knows about weights and data sets: names, addresses, licences, and the place of every file.
+"""The catalogue of scripts/download.py: names, addresses, licences and places of weights and data sets.
 
-This file holds data only. A size or a hash is None where it is not known for certain. Once it is written here, it is
-checked. The names of archives are the ones that this project looks for; a page may offer a file under another name.
+This file holds data only. A size or a hash that is not known for certain is None; a known one is verified. Archives
+have the names that this project expects; a page may offer a file under another name.
 """
 
 from dataclasses import dataclass
@@ -13,21 +13,20 @@ ARCHIVES = "archives"  # the folder of archives, in the root folder
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a data set. An archive becomes a folder; any other file is used as it is.
+    """One file of a data set. An archive is unpacked into a folder; any other file is used unchanged.
 
     Attributes:
-        name: the name of the file: in `ARCHIVES`, in the folder of Google Drive, and on a mirror. Archives end in .zip
+        name: the name of the file in `ARCHIVES`, in the folder of Google Drive, and on a mirror; archives end in .zip
             or .tar.
-        content: what the file holds, for messages.
-        target: the folder of the unpacked content, or the folder of a file that is no archive; relative to the root.
-        holds: the names by which the content of the archive is recognised. They lie in ``target`` later. Upper and
-            lower case make no difference.
+        content: a description of the file, for messages.
+        target: the folder of the unpacked content, or of a file that is not an archive; relative to the root.
+        holds: the names that identify the content of the archive, case-insensitive. They end up in ``target``.
         drive_file: the id of the file in Google Drive, or None.
         drive_folder: the id of a folder in Google Drive that holds the file, or None. A part with neither id must be
             downloaded by hand.
         size: the size of the file in bytes, or None if it is not known.
         sha256: the SHA-256 of the file in hexadecimal, or None if it is not known.
-        required: whether the data set is of no use without the file.
+        required: whether the data set is useless without the file.
     """
 
     name: str
@@ -43,14 +42,14 @@ class Part:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What one name on the command line stands for.
+    """A name on the command line, and its files.
 
     Attributes:
-        title: what it is.
+        title: the full name.
         licence: the licence as far as it is known for certain, or where to read it.
-        homepage: where a user can find the files by hand.
+        homepage: the page for a download by hand.
         parts: the files.
-        drawn: the settings of drawn clips, which need no download.
+        synthetic: the settings of synthetic clips, which need no download.
         next_step: what to do after the download, or an empty text.
     """
 
@@ -58,7 +57,7 @@ class DataSet:
     licence: str
     homepage: str = ""
     parts: tuple[Part, ...] = ()
-    drawn: ToySettings | None = None
+    synthetic: ToySettings | None = None
     next_step: str = ""
 
 
@@ -68,8 +67,8 @@ _WEIGHTS = "1i6GtLPUNZe0h72IfhU2s_WHA7ZuVoudG"
 
 CATALOGUE = {
     "weights": DataSet(
-        title="the weights that the paper's authors published",
-        licence="this project knows of none; ask the paper's authors",
+        title="the weights published by the paper's authors",
+        licence="unknown; ask the paper's authors",
         homepage=f"https://drive.google.com/drive/folders/{_WEIGHTS}",
         parts=(
             Part("model_s012_final.pth", "the weights for DAVIS", "weights", drive_folder=_WEIGHTS),
@@ -132,7 +131,7 @@ CATALOGUE = {
         title="BL30K",
         licence="see https://doi.org/10.13012/B2IDB-1702934_V1",
         homepage="https://doi.org/10.13012/B2IDB-1702934_V1",
-        # Each archive holds other videos of the same kind, so training can start with the first one.
+        # All archives hold the same kind of videos, so training can start with the first one.
         parts=tuple(
             Part(f"BL30K_{letter}.tar", "videos", "BL30K", _VIDEOS, required=letter == "a") for letter in "abcdef"
         ),
@@ -156,10 +155,10 @@ CATALOGUE = {
         ),
     ),
     "demo": DataSet(
-        title="three clips in DAVIS's layout for scripts/demo.sh, drawn here without a download",
+        title="three synthetic clips in DAVIS's layout for scripts/demo.sh, made without a download",
         licence="that of this project",
         # The seed is not that of the training data.
-        drawn=ToySettings(
+        synthetic=ToySettings(
             seed=7,
             height=320,
             width=568,

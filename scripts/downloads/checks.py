@@ -1,4 +1,4 @@
-"""The checks of what is in place: those of scripts/check_data.py, and whether weights can be loaded."""
+"""The checks of downloaded files: those of scripts/check_data.py, and loading weights."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,21 +10,21 @@ from dataset.folders import VideoFolders
 from dataset.static import paper_folders
 from model import load_network
 
-DEMO = "demo"  # the folder of the drawn clips, in the root folder
+DEMO = "demo"  # the folder of the synthetic clips, in the root folder
 
 
 def check_weights(path: Path) -> None:
-    """Load weights and say so.
+    """Load weights, and print that they can be loaded.
 
     Raises:
-        InputError: the file holds no weights that this project knows.
+        InputError: the file is not a known checkpoint.
     """
     load_network(path)
     print(f"{path}: can be loaded")
 
 
 def check_targets(root: Path, targets: list[str]) -> bool:
-    """Decode all files of some targets of a data set in the catalogue. Prints every problem and a table.
+    """Decode all files of some targets in the catalogue, and print every problem and a table.
 
     Returns:
         Whether there is no problem.
@@ -61,7 +61,7 @@ _PLANS: dict[str, Callable[[Path], list[Plan]]] = {
         _named(youtube.training_folders(folder.parent, youtube.TRAIN), "YouTube-VOS train")
     ],
     "YouTube/valid": lambda folder: [_named(youtube.validation_folders(folder.parent), "YouTube-VOS valid")],
-    # These frames have no masks of their own. Reading the list of objects finds what is missing.
+    # These frames have no masks. Reading the list of objects finds missing frames.
     "YouTube/all_frames/valid_all_frames": lambda folder: [],
     "BL30K": lambda folder: [plan_videos(bl30k.training_folders(folder))],
     "static": lambda folder: [plan_images(images) for images in paper_folders(folder)],

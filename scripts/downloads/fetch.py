@@ -1,29 +1,32 @@
 """Downloads, from Google Drive and from mirrors.
 
-gdown does all of them. It continues a partial file only where the server confirms the range and the version of the
-file, it compares the bytes with the announced size, and it tries again after a cut.
+gdown does all of them. It resumes a partial file only if the server confirms the range and the version of the file, it
+checks the size, and it retries after an interruption.
 """
 
 import glob
 from pathlib import Path
 from urllib.parse import quote
 
-import gdown
-import requests
-from gdown.exceptions import DownloadError, FileURLRetrievalError
 from tqdm import tqdm
 
 from downloads.catalogue import Part
 from downloads.space import require_space
 from util.errors import InputError
 from util.files import write_error
+from util.packages import needs
+
+with needs("download"):
+    import gdown
+    import requests
+    from gdown.exceptions import DownloadError, FileURLRetrievalError
 
 _TIMEOUT = 60.0  # seconds without a byte
-_RETRIES = 5  # after cuts, for each call
+_RETRIES = 5  # after interruptions, per call
 
 
 def address(part: Part, mirror: str | None) -> str | None:
-    """Return where a part comes from: a page for a browser or a file of the mirror. None: only by hand."""
+    """Return the source of a part: a page for a browser, or a file of the mirror; None if it has no address."""
     if mirror is not None:
         return f"{mirror.rstrip('/')}/{quote(part.name)}"
     if part.drive_file is not None:
@@ -34,19 +37,19 @@ def address(part: Part, mirror: str | None) -> str | None:
 
 
 def fetch(part: Part, path: Path, mirror: str | None) -> bool:
-    """Download a part to ``path``. A partial file ``<path><8 characters>.part`` of an earlier call is continued.
+    """Download a part to ``path``. A partial file ``<path><8 characters>.part`` of an earlier call is resumed.
 
     Args:
         part: a part with an address.
-        path: the file to write. The file is complete or not there.
-        mirror: the address of a folder that holds a file with the name of the part, or None for the part's own address.
+        path: the file to write. The file is complete or absent.
+        mirror: the address of a folder that holds a file with the part's name, or None for the part's own address.
 
     Returns:
-        False if a mirror does not have a part that is not required; otherwise True.
+        False if a mirror lacks a part that is not required; otherwise True.
 
     Raises:
-        InputError: the server does not answer or sends something else, or the file cannot be written. Only a partial
-            file that the server refuses to continue is deleted; the download then starts again, once.
+        InputError: the server does not answer or sends something else, or the file cannot be written. A partial file
+            is deleted only if the server refuses to resume it; the download then restarts once.
     """
     place = address(part, mirror)
     try:
@@ -56,14 +59,14 @@ def fetch(part: Part, path: Path, mirror: str | None) -> bool:
             _download(source, path)
         except DownloadError as error:
             partial = _partial_files(path)
-            # gdown names the cause of an interruption. An error without a cause is a refusal to continue.
+            # gdown names the cause of an interruption. An error without a cause means that resuming was refused.
             if isinstance(error, FileURLRetrievalError) or error.__cause__ is not None or not partial:
                 raise
-            tqdm.write(f"{place} cannot be continued, so the download starts again")
+            tqdm.write(f"{place} cannot be resumed, so the download restarts")
             partial[0].unlink()
             _download(source, path)
         path.chmod(0o644)  # gdown's files can be read by their owner only
-    # The KeyError and the AssertionError are gdown's for pages of an unknown shape.
+    # gdown raises KeyError and AssertionError for pages of an unknown structure.
     except (FileURLRetrievalError, KeyError, AssertionError):
         raise InputError(
             f"Google Drive does not send {part.name} (too many downloads today, or no longer public); open {place} in "
@@ -73,7 +76,7 @@ def fetch(part: Part, path: Path, mirror: str | None) -> bool:
         if isinstance(error, requests.HTTPError) and error.response.status_code == 404 and not part.required:
             return False
         raise InputError(
-            f"{place} cannot be downloaded ({_reason(error)}); run the same command again to go on, or save the file "
+            f"{place} cannot be downloaded ({_reason(error)}); run the same command again to resume, or save the file "
             f"as {path} by hand"
         ) from None
     except OSError as error:
@@ -90,8 +93,8 @@ def _partial_files(path: Path) -> list[Path]:
     partial = sorted(path.parent.glob(f"{glob.escape(path.name)}????????.part"))
     if len(partial) > 1:
         raise InputError(
-            f"{partial[0]} and {partial[1].name} are parts of one file, which two commands downloaded at once; delete "
-            f"one of them, and run the same command again"
+            f"{partial[0]} and {partial[1].name} are parts of one file, which two commands downloaded at once; "
+            f"delete one of them, and run the same command again"
         )
     return partial
 
@@ -140,12 +143,12 @@ def _drive_id(part: Part) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words why a download ended."""
+    """Describe briefly why a download failed."""
     if isinstance(error, requests.HTTPError):
         return f"the server answers {error.response.status_code} {error.response.reason}"
     cause = error.__cause__ if isinstance(error, DownloadError) else error
     if isinstance(cause, requests.Timeout):
         return f"no answer within {_TIMEOUT:.0f} seconds"
     if isinstance(cause, requests.RequestException):
-        return "the connection failed or broke off"
-    return "the server sends other bytes than it announces"
+        return "the connection failed or was interrupted"
+    return "the size differs from the size that the server announced"

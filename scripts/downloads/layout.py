@@ -1,4 +1,4 @@
-"""The place of each part in the root folder, in the layout that the project's scripts read."""
+"""The place of each part in the root folder, in the layout of the project's scripts."""
 
 import contextlib
 import os
@@ -11,19 +11,19 @@ from downloads.catalogue import ARCHIVES, Part
 from util.errors import InputError
 from util.files import atomic_path, is_plain_name, sha256, write_error
 
-_LIST = ".unpacked"  # a file in a target folder: the names of the archives that were unpacked there completely
-_DEPTH = 2  # how many folders may lie around the content of an archive
-# Where DAVIS 2016 lists its frames. The scripts read lists of videos in ImageSets/2016, as DAVIS 2017 has them.
+_LIST = ".unpacked"  # a file in a target folder: the names of the archives that were completely unpacked there
+_DEPTH = 2  # the maximum number of folders around the content of an archive
+# DAVIS 2016 has lists of frames. The scripts read lists of videos in ImageSets/2016, as in DAVIS 2017.
 _FRAME_LISTS, _VIDEO_LISTS = Path("ImageSets/480p"), Path("ImageSets/2016")
 
 
 def file_path(root: Path, part: Part) -> Path:
-    """Return the path of the file of a part: of the archive, or of a file that is used as it is."""
+    """Return the path of a part's file: of the archive, or of a file that is used unchanged."""
     return root / (ARCHIVES if part.holds else part.target) / part.name
 
 
 def is_in_place(root: Path, part: Part) -> bool:
-    """Whether nothing is left to do for a part. The content of a target that was unpacked by hand counts, too."""
+    """Whether a part is complete in its target, also if it was unpacked by hand."""
     if not part.holds:
         return file_path(root, part).is_file()
     target = root / part.target
@@ -31,7 +31,7 @@ def is_in_place(root: Path, part: Part) -> bool:
 
 
 def verify(part: Part, path: Path) -> None:
-    """Compare a file with the size and the hash of its part, as far as they are known.
+    """Compare a file with the size and the hash of its part, if they are known.
 
     Raises:
         InputError: the file differs.
@@ -48,8 +48,8 @@ def verify(part: Part, path: Path) -> None:
 def put_in_place(root: Path, part: Part) -> None:
     """Unpack the archive of a part into its target.
 
-    The archive is unpacked into a temporary folder first. A target that does not exist yet appears with all of its
-    content at once. If the target exists, files of the archive are added to it and replace others.
+    The archive is first unpacked into a temporary folder. A new target appears at once with all of its content. Files
+    are added to an existing target and overwrite others.
 
     Raises:
         InputError: the archive cannot be unpacked or does not hold the content; the target is then as before. Or the
@@ -62,7 +62,7 @@ def put_in_place(root: Path, part: Part) -> None:
             content = _find_content(archive, folder, part.holds)
             _write_video_lists(archive, content)
             unpacked = _unpacked(target)
-            # The list says that this archive is missing until everything has been moved.
+            # The list lacks this archive until everything has been moved.
             _write_lines(content / _LIST, unpacked)
             _merge(content, target)
             _write_lines(target / _LIST, [*unpacked, part.name])
@@ -72,7 +72,7 @@ def put_in_place(root: Path, part: Part) -> None:
 
 @contextlib.contextmanager
 def _temporary_folder(target: Path) -> Iterator[Path]:
-    """Make an empty folder beside the target, and delete it afterwards. A stopped process may have left an old one."""
+    """Make an empty folder beside the target, and delete it afterwards. A killed process may have left an old one."""
     target = target.resolve()  # a link to another disk: the folder must be on that disk
     folder = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(folder, ignore_errors=True)
@@ -103,7 +103,7 @@ def _holds(folder: Path, names: tuple[str, ...]) -> bool:
 
 
 def _write_video_lists(archive: Path, content: Path) -> None:
-    """Write DAVIS 2016's lists of videos from its lists of frames. Does nothing where there are no lists of frames."""
+    """Write DAVIS 2016's lists of videos from its lists of frames. Do nothing without lists of frames."""
     for split in ("train", "val"):
         frames, videos = (content / folder / f"{split}.txt" for folder in (_FRAME_LISTS, _VIDEO_LISTS))
         if not frames.is_file() or videos.exists():

@@ -1,4 +1,4 @@
-"""Room on the disk, before it is filled."""
+"""The check of free disk space."""
 
 import shutil
 from pathlib import Path
@@ -9,10 +9,10 @@ from util.errors import InputError
 
 
 def require_space(folder: Path, needed: int, file: Path) -> None:
-    """Refuse to go on if the disk of ``folder`` has no room for ``needed`` more bytes of ``file``.
+    """Check that the disk of ``folder`` has space for ``needed`` more bytes of ``file``.
 
     Raises:
-        InputError: there is too little room.
+        InputError: there is too little space.
     """
     free = shutil.disk_usage(folder).free
     if needed > free:

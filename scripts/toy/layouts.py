@@ -15,7 +15,7 @@ from dataset.images import write_mask
 from dataset.video import object_ids
 from toy.scene import LEAST_AREA, LEAST_SPAN, random_scene
 from util.errors import InputError
-from util.files import atomic_path, claim
+from util.files import atomic_path, check_settings
 from util.parallel import in_processes
 
 STATIC_FOLDERS = ("fss", "DUTS-TR", "DUTS-TE", "ECSSD", "BIG", "HRSOD")
@@ -69,7 +69,7 @@ def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, pro
     """
     root = Path(root)
     _check(settings)
-    _claim(root, settings)
+    _check_settings(root, settings)
     jobs = [(kind, index) for kind in _KINDS for index in range(_jobs(settings, kind))]
     waiting = [job for job in jobs if not _finished(root, *job)]
     done = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), unit="video", disable=not progress)
@@ -99,7 +99,7 @@ def _check(settings: ToySettings) -> None:
         )
 
 
-def _claim(root: Path, settings: ToySettings) -> None:
+def _check_settings(root: Path, settings: ToySettings) -> None:
     """Write the settings to a file in ``root``. If the file exists already, compare the settings with it."""
     note = root / "toy_data.json"
     if not note.is_file() and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
@@ -107,7 +107,7 @@ def _claim(root: Path, settings: ToySettings) -> None:
     described = asdict(settings)
     if not described["leave"]:
         del described["leave"]  # the notes of data that was drawn before there was this setting do not have it
-    for name, found, wanted in claim(note, described):
+    for name, found, wanted in check_settings(note, described):
         raise InputError(
             f"{root} holds toy data made with {name}={found}, not {wanted}; "
             "choose a new folder, or the settings in its toy_data.json"

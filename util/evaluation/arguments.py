@@ -11,6 +11,9 @@ from util.device import inference_dtype
 from util.evaluation.stream import EngineSettings, engine_network
 from util.numbers import positive
 
+# What helps where the memory does not suffice.
+MEMORY_REMEDY = "segment smaller frames with --size 480, or use --amp"
+
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose the network and how the network reads its memory."""

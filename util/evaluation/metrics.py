@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -60,12 +60,20 @@ class ScoringPlan:
         ids: the ids of the objects, in order. A prediction must not hold a higher id.
         frames: the ids of the objects that are scored in a frame, by the name of the frame without suffix; in order.
         merge_objects: whether every id except 0 is object 1, in ground truth and predictions, as in DAVIS 2016.
+        masks: the file of the true mask of a frame, by the name of the frame, where it is not ``<frame>.png``.
+        read: reads a true mask; the predictions state their ids.
     """
 
     truth: Path
     ids: Sequence[int]
     frames: Mapping[str, Sequence[int]]
     merge_objects: bool = False
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    read: Callable[[Path], np.ndarray] = read_mask
+
+    def mask(self, frame: str) -> Path:
+        """The file of the true mask of a frame."""
+        return self.masks.get(frame) or self.truth / f"{frame}.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +214,10 @@ def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
     first = read_mask(truth_folder / frames[0])
     objects = int(first.any()) if merge_objects else int(first[first != VOID].max(initial=0))
     if not objects:
-        raise InputError(f"{truth_folder / frames[0]} shows no object; a video's first mask must show all to be scored")
+        remedy = "a video's first mask must show all to be scored"
+        if first.any():
+            remedy = f"{VOID} marks pixels of no object in DAVIS 2017, so for masks of 0 and {VOID} add --merge_objects"
+        raise InputError(f"{truth_folder / frames[0]} shows no object; {remedy}")
     ids = range(1, objects + 1)
     return ScoringPlan(truth_folder, ids, {Path(frame).stem: ids for frame in frames[1:-1]}, merge_objects)
 
@@ -276,15 +287,16 @@ def check_plans(
         InputError: a true mask is missing, cannot be read or has another size than the frames.
     """
     sizes = {video.name: video.size for video in videos}
-    tasks = [(plan.truth, frame) for plan in plans for frame in plan.frames]
+    tasks = [(plan, frame) for plan in plans for frame in plan.frames]
 
-    def check(task: tuple[Path, str]) -> list[int]:
-        folder, frame = task
-        return object_ids(read_sized_mask(folder / f"{frame}.png", sizes[folder.name], folder.name))
+    def check(task: tuple[ScoringPlan, str]) -> list[int]:
+        plan, frame = task
+        name = plan.truth.name
+        return object_ids(read_sized_mask(plan.mask(frame), sizes[name], name, plan.read))
 
     shown: dict[str, set[int]] = {plan.truth.name: set() for plan in plans}
-    for (folder, _), ids in zip(tasks, _in_threads(check, tasks, "checking", "mask", progress), strict=True):
-        shown[folder.name].update(ids)
+    for (plan, _), ids in zip(tasks, _in_threads(check, tasks, "checking", "mask", progress), strict=True):
+        shown[plan.truth.name].update(ids)
     return shown
 
 
@@ -314,14 +326,14 @@ def object_results(scores: Sequence[VideoScore]) -> dict[str, tuple[float, float
 
 
 def format_results(scores: Sequence[VideoScore]) -> str:
-    """The table of objects and the global figures, for a terminal."""
+    """The table of objects and the global figures, for a terminal; in percent, as papers write them."""
     objects = object_results(scores)
     width = max(map(len, [*objects, "Sequence"]))
     lines = [f"{'Sequence':{width}}  J-Mean  F-Mean"]
-    lines += [f"{name:{width}}  {j:6.4f}  {f:6.4f}" for name, (j, f) in objects.items()]
+    lines += [f"{name:{width}}  {100 * j:6.1f}  {100 * f:6.1f}" for name, (j, f) in objects.items()]
     overall = global_results(scores)
     lines += ["", "  ".join(f"{name:>8}" for name in overall)]
-    lines += ["  ".join(f"{figure:8.4f}" for figure in overall.values())]
+    lines += ["  ".join(f"{100 * figure:8.1f}" for figure in overall.values())]
     return "\n".join(lines)
 
 
@@ -381,8 +393,8 @@ def _in_threads(
 
 def _score_frame(plan: ScoringPlan, prediction_folder: Path, frame: str) -> np.ndarray:
     """J and F of every object that is scored in a frame, float64 [2, objects]."""
-    truth_path, prediction_path = (folder / f"{frame}.png" for folder in (plan.truth, prediction_folder))
-    truth, prediction = read_mask(truth_path), read_mask(prediction_path)
+    prediction_path = prediction_folder / f"{frame}.png"
+    truth, prediction = plan.read(plan.mask(frame)), read_mask(prediction_path)
     if prediction.shape != truth.shape:
         (height, width), (true_height, true_width) = prediction.shape, truth.shape
         raise InputError(

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dataset.images import write_mask
 from dataset.video import Video, in_background
 from model.network import RDE_VOS
+from util.device import device_name
 from util.distributed import Processes
 from util.errors import InputError
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, mask_name, segment
-from util.files import atomic_path, claim, read_json, sha256
+from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
+from util.files import atomic_path, check_settings, read_json, sha256
+from util.progress import frames_bar
 
 _REMEDY = "delete it and run the evaluation again"
 
@@ -27,7 +27,7 @@ class OutputFolder:
     The folder of a video appears when all masks of the video are written.
 
     Args:
-        path: the folder; `claim` makes it.
+        path: the folder; `check_settings` makes it.
         masks: the name of the subfolder for the folders of the videos; by default ``path`` itself holds them.
 
     Attributes:
@@ -40,8 +40,9 @@ class OutputFolder:
         self.path = path
         self.masks = path / masks
         self.records = path / ".records"
+        self._weights = ""  # the name of the checkpoint
 
-    def claim(self, model: Path, data: Path, processes: Processes, **settings: object) -> None:
+    def check_settings(self, model: Path, data: Path, processes: Processes, **settings: object) -> None:
         """Make this the folder for the results of one model, on one folder of data, with one set of settings.
 
         Every process has to call this method.
@@ -56,11 +57,12 @@ class OutputFolder:
             InputError: the folder holds results of another model, of other data or settings, or its settings cannot be
                 read.
         """
+        self._weights = model.name
         settings = {"model": sha256(model), "data": str(data.resolve()), **settings}
         if processes.is_main:
-            claim(self._note, settings)  # writes the note where there is none
+            check_settings(self._note, settings)  # writes the note where there is none
         processes.wait()
-        differences = claim(self._note, settings)
+        differences = check_settings(self._note, settings)
         if differences:
             names = " and ".join(difference.name for difference in differences)
             raise InputError(
@@ -68,7 +70,7 @@ class OutputFolder:
             )
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the results were made with, by the names that `claim` wrote.
+        """The settings that the results were made with, by the names that `check_settings` wrote.
 
         Raises:
             InputError: the folder holds no settings, or they cannot be read.
@@ -99,7 +101,7 @@ class OutputFolder:
 
     def mask(self, video: Video, number: int) -> Path:
         """The file with the mask of a frame."""
-        return self.masks / video.name / mask_name(video, number)
+        return self.masks / video.name / video.mask_name(number)
 
     def is_finished(self, video: Video) -> bool:
         """Whether the folder holds all masks of a video and its record, and the given masks have not changed.
@@ -113,13 +115,16 @@ class OutputFolder:
         given = _given(video)
         return self._read(record).get("given", given) == given  # older records do not say
 
-    def store(self, video: Video, results: Iterable[Segmented], written: Callable[[], object]) -> None:
+    def store(
+        self, video: Video, results: Iterable[Segmented], written: Callable[[], object], device: str = ""
+    ) -> None:
         """Write the masks of a video while its results come in, and then its record.
 
         Args:
             video: the video.
             results: the results of all its wanted frames.
             written: called after each mask.
+            device: the name of the device that computes, for readers of the speed.
 
         Raises:
             InputError: as ``results``, or a file cannot be written.
@@ -129,14 +134,14 @@ class OutputFolder:
         unfinished.mkdir(parents=True)
         palette = video.palette
 
-        def write(result: Segmented) -> float:
-            write_mask(unfinished / mask_name(video, result.number), result.ids, palette)
-            return result.seconds
+        def write(result: Segmented) -> Segmented:
+            write_mask(unfinished / video.mask_name(result.number), result.ids, palette)
+            return result
 
-        seconds = 0.0
+        frames, seconds = 0, 0.0
         try:
-            for frame_seconds in in_background(results, write):
-                seconds += frame_seconds
+            for result in in_background(results, write):
+                frames, seconds = frames + result.frames, seconds + result.seconds
                 written()
             folder = self.masks / video.name
             shutil.rmtree(folder, ignore_errors=True)
@@ -145,7 +150,8 @@ class OutputFolder:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk the masks would be in the way
         with atomic_path(self._record(video)) as temporary:
-            record = {"frames": len(video.results), "seconds": seconds, "given": _given(video)}
+            record = {"frames": frames, "seconds": seconds, "given": _given(video)}
+            record |= {"device": device, "weights": self._weights}
             temporary.write_text(json.dumps(record))
 
     def throughput(self, videos: Iterable[Video]) -> Throughput:
@@ -162,6 +168,15 @@ class OutputFolder:
                 raise InputError(f"{path} holds no frames and seconds; {_REMEDY}")
             frames, seconds = frames + taken[0], seconds + taken[1]
         return Throughput(frames, seconds)
+
+    def recorded(self, name: str, videos: Iterable[Video]) -> str:
+        """What the records of finished videos say about "device" or "weights"; several values with commas between.
+
+        Raises:
+            InputError: the record of a video cannot be read.
+        """
+        values = (self._read(self._record(video)).get(name) for video in videos)
+        return ", ".join(sorted({value for value in values if isinstance(value, str) and value}))
 
     @property
     def _note(self) -> Path:
@@ -205,11 +220,10 @@ def evaluate(
     processes.wait()  # until every process has found the same unfinished videos
     # The longest videos come first, and the processes take turns, so that all finish at about the same time.
     mine = sorted(unfinished, key=lambda video: -video.last)[processes.rank :: processes.count]
-    with tqdm(
-        total=sum(len(video.results) for video in mine), unit="frame", disable=None, position=processes.rank
-    ) as progress:
-        for number, video in enumerate(mine, start=1):
-            progress.set_description(f"video {number}/{len(mine)} {video.name}")
-            output.store(video, segment(network, video, settings), progress.update)
+    if mine:
+        with frames_bar(sum(len(video.results) for video in mine)) as bar:
+            for number, video in enumerate(mine, start=1):
+                bar.update(name=f"video {number}/{len(mine)} {video.name}")
+                output.store(video, segment(network, video, settings), bar.increment, device_name(network.device))
     processes.wait()
     return output.throughput(videos)

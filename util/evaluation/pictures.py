@@ -8,27 +8,27 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dataset.images import davis_palette, read_mask
+from dataset.colours import colour_table
+from dataset.images import read_mask
 from dataset.video import Video
 from util.evaluation.metrics import VideoScore
 from util.files import atomic_path
 
 MARGIN = 8  # pixels between the tiles of a contact sheet
-MERGED_COLOUR = (255, 64, 32)  # of an object with the id 255, whose white in DAVIS 2016 is hard to see over frames
 
 
-def overlay(frame: np.ndarray, ids: np.ndarray, palette: bytes | None = None) -> np.ndarray:
-    """Draw a mask over a frame: each object half in its palette colour, with an outline fully in this colour.
+def overlay(frame: np.ndarray, ids: np.ndarray, table: bytes | None = None) -> np.ndarray:
+    """Draw a mask over a frame: each object half in its colour, with an outline fully in this colour.
 
     Args:
         frame: uint8 RGB [H,W,3].
         ids: uint8 object ids [H,W]; pixels of id 0 keep their colour.
-        palette: RGB triples by id; by default the palette of DAVIS.
+        table: 256 RGB triples by id, as `dataset.colours.colour_table` makes them; by default those of ids 1, 2, ...
 
     Returns:
         the picture, uint8 RGB [H,W,3].
     """
-    colours = np.frombuffer(palette or davis_palette(), np.uint8).reshape(-1, 3)[ids]
+    colours = np.frombuffer(table or colour_table(), np.uint8).reshape(-1, 3)[ids]
     inside = ids > 0
     drawn = np.where(inside[:, :, None], cv2.addWeighted(frame, 0.5, colours, 0.5, 0), frame)
     edge = outline(ids)
@@ -104,11 +104,11 @@ def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None
     """
     numbers = [n for n, frame in enumerate(video.frames) if (masks / f"{frame.stem}.png").is_file()]
     pictures = [output / video.name / f"{video.frames[n].stem}.jpg" for n in numbers]
-    palette = bytes(3 * 255) + bytes(MERGED_COLOUR) if video.merge_objects else video.palette
+    table = colour_table(video.entries)
 
     def draw(item: tuple[int, Path]) -> None:
         number, picture = item
-        drawn = overlay(video.read_frame(number), read_mask(masks / f"{picture.stem}.png"), palette)
+        drawn = overlay(video.read_frame(number), read_mask(masks / f"{picture.stem}.png"), table)
         with atomic_path(picture) as temporary:
             Image.fromarray(drawn).save(temporary, quality=90)
 

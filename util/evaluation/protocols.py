@@ -22,7 +22,6 @@ from util.evaluation.metrics import (
     write_results,
 )
 from util.evaluation.output import OutputFolder
-from util.evaluation.stream import mask_name
 from util.files import write_csv
 
 
@@ -82,7 +81,7 @@ class Protocol:
 
     def true_mask(self, video: Video, number: int) -> Path | None:
         """The file with the true mask of a frame; None where there is none."""
-        path = self.truth / video.name / mask_name(video, number) if self.truth else None
+        path = self.truth / video.name / video.mask_name(number) if self.truth else None
         return path if path and path.is_file() else None
 
     def category(self, video: str, object_id: int) -> str:
@@ -109,6 +108,10 @@ class Protocol:
 class DAVISProtocol(Protocol):
     """DAVIS 2016 or 2017, by its own code's rules.
 
+    Args:
+        davis: the split.
+        names: the names of the videos to evaluate; by default all of the split.
+
     Raises:
         InputError: as `dataset.davis.DAVIS.videos`.
     """
@@ -116,11 +119,12 @@ class DAVISProtocol(Protocol):
     script, masks_folder, results_file = "eval_davis.py", "", "global_results-val.csv"
     rule = "The first and the last frame of a video are not scored."
 
-    def __init__(self, davis: DAVIS) -> None:
-        self.videos = davis.videos()
+    def __init__(self, davis: DAVIS, names: Sequence[str] | None = None) -> None:
+        self.videos = davis.videos(names)
         self.title = f"DAVIS {davis.year} {'test-dev' if davis.split == 'testdev' else davis.split}"
         self.data = davis.root
         self.settings = {"year": davis.year, "split": davis.split}
+        self.settings |= {"videos": sorted(names)} if names else {}
         self.truth = davis.annotations if davis.has_ground_truth else None
         self.truth_paths = {}
 
@@ -247,7 +251,12 @@ class FolderProtocol(Protocol):
             if truth:
                 frames = {number: _predicted(video, number) for number in video.results if number in truth}
                 named = {video.frame_name(number): ids for number, ids in frames.items() if ids}
-                plans.append(ScoringPlan(self.truth / video.name, sorted(video.entries), named))
+                masks = {video.frame_name(number): path for number, path in truth.items()}
+                plans.append(
+                    ScoringPlan(
+                        self.truth / video.name, sorted(video.entries), named, masks=masks, read=video.read_mask
+                    )
+                )
         if self.truth and not any(plan.frames for plan in plans):
             raise InputError(
                 f"no mask in {self.truth} can be scored: each is a given mask, comes before its objects or belongs to "
@@ -255,6 +264,10 @@ class FolderProtocol(Protocol):
                 "choose --new_only"
             )
         return plans
+
+    def true_mask(self, video: Video, number: int) -> Path | None:
+        """The file with the true mask of a frame, of any format; None where there is none."""
+        return self._folder.true_masks(video.name, video.frames).get(number)
 
     def check(self, *, progress: bool = False) -> list[str]:
         """As `Protocol.check`. The notes name the objects that only the ground truth shows."""
@@ -317,7 +330,8 @@ def recorded_protocol(output: Path, **paths: Path | None) -> Protocol:
     paths = {**folder.truth(), **paths}
     gt, data = paths.get("gt"), Path(settings["data"])
     if kind is DAVISProtocol:
-        return DAVISProtocol(DAVIS(paths.get("davis_path", data), settings["year"], settings["split"]))
+        davis = DAVIS(paths.get("davis_path", data), settings["year"], settings["split"])
+        return DAVISProtocol(davis, settings.get("videos"))
     if kind is YouTubeProtocol:
         youtube = YouTubeVOS(paths.get("yv_path", data), settings["split"], settings["output_all"])
         return YouTubeProtocol(youtube, gt, paths.get("train_meta"))

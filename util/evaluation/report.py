@@ -11,7 +11,7 @@ import functools
 import io
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
+from dataset.colours import COLOURS, colour_of
 from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError
@@ -32,7 +33,7 @@ from util.evaluation.metrics import ObjectFigures, VideoScore, score_plans, stat
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import evenly_spaced, outline
 from util.evaluation.protocols import Protocol, listed
-from util.evaluation.stream import Throughput, mask_name
+from util.evaluation.stream import Throughput
 from util.files import atomic_path
 
 PICTURE_WIDTH = 480  # pixels
@@ -42,15 +43,13 @@ FRAMES_PER_PAGE = 900  # many videos share these frames, because a phone has lit
 MOMENTS = 8  # the number of worst moments on the page
 MOMENT_DISTANCE = 10  # frames between two worst moments of an object, because neighbouring frames look alike
 
-# The colours of objects 1, 2, ... in masks and plots. Some colours of DAVIS's palette are too dark for a line on a dark
-# page. These colours have a contrast of 3:1 or more to the light and to the dark background of the page.
-COLOURS = ("#3b82f6", "#e8590c", "#1f9d63", "#d6409f", "#a07d00", "#8e6cef", "#0a95a8", "#e5484d")
 TINT, EDGE = 120, 255  # the opacity of the inside and of the outline of an object, in 0..255
 
 # The position of the axes in a plot (left, bottom, width, height), as shares of the plot. The page draws the line of
 # the current frame over the axes.
 AXES = (0.085, 0.15, 0.89, 0.8)
 _TEXT_COLOUR = "#010203"  # takes the place of the page's text colour, which matplotlib does not know
+_PANEL_COLOUR = "#1b1e24"  # behind the lines, on light pages too: the bright colours of objects do not show on white
 
 
 class Moment(NamedTuple):
@@ -99,7 +98,13 @@ class Result:
         """The ids of the objects: those that are scored, or else those of the given masks."""
         if self.score:
             return list(self.score.ids)
-        return [1] if self.video.merge_objects else sorted(self.video.entries)
+        return sorted(self.entries)
+
+    @functools.cached_property
+    def entries(self) -> dict[int, int]:
+        """The number of the frame in which each object enters, by id; merged objects are object 1."""
+        entries = self.video.entries
+        return {1: min(entries.values())} if self.video.merge_objects else entries
 
 
 def write_report(output: Path, protocol: Protocol, page: Path, progress: bool = False) -> list[str]:
@@ -130,7 +135,9 @@ def write_report(output: Path, protocol: Protocol, page: Path, progress: bool = 
     ]
     overall = protocol.figures(scores) if protocol.truth else {}
     notes = [*protocol.notes, *_missing(output, protocol, names, overall)]
-    html = _render(folder.settings(), protocol, results, overall, notes, folder.throughput(finished), progress)
+    made = {name: folder.recorded(name, finished) for name in ("device", "weights")}
+    settings = {**folder.settings(), **made}
+    html = _render(settings, protocol, results, overall, notes, folder.throughput(finished), progress)
     with atomic_path(page) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="replace")
     return notes
@@ -155,15 +162,23 @@ def worst_moments(results: Sequence[Result], count: int = MOMENTS) -> list[Momen
     return chosen
 
 
-def plot(values: np.ndarray, ids: Sequence[int], numbers: Sequence[int], length: int, name: str) -> str:
+def plot(
+    values: np.ndarray,
+    ids: Sequence[int],
+    numbers: Sequence[int],
+    length: int,
+    name: str,
+    objects: Collection[int] = (),
+) -> str:
     """Draw J or F over time as an SVG whose text has the text colour of the page around it.
 
     Args:
         values: J or F [objects, scored frames], in 0..1; NaN where an object is not scored in a frame.
-        ids: the ids of the objects.
+        ids: the ids of the scored objects.
         numbers: the numbers of the scored frames.
         length: the number of frames of the video.
         name: the prefix of the ids in the SVG, which must differ between the plots of a page.
+        objects: the ids of all objects of the video, as for `layer`.
 
     Returns:
         an ``<svg>`` element that refers to nothing outside itself.
@@ -175,8 +190,8 @@ def plot(values: np.ndarray, ids: Sequence[int], numbers: Sequence[int], length:
         axes = figure.add_axes(AXES)
         axes.set(xlim=(0, max(length - 1, 1)), ylim=(-2, 102), yticks=range(0, 101, 25))
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=8)
-        axes.grid(axis="y", linewidth=0.5, alpha=0.18)
-        axes.patch.set_visible(False)
+        axes.grid(axis="y", linewidth=0.5, alpha=0.18, color="white")
+        axes.patch.set_facecolor(_PANEL_COLOUR)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0, pad=4)
         for object_id, row in zip(ids, values, strict=True):
@@ -184,10 +199,13 @@ def plot(values: np.ndarray, ids: Sequence[int], numbers: Sequence[int], length:
             at = np.array(numbers)[scored]
             # Where not every frame is scored, markers show which are; a single frame makes no line.
             marker = "" if len(at) > 1 and len(at) == at[-1] - at[0] + 1 else "o"
-            axes.plot(at, 100 * row[scored], color=colour_of(object_id), linewidth=1.4, marker=marker, markersize=3)
+            axes.plot(
+                at, 100 * row[scored], color=colour_of(object_id, objects), linewidth=1.4, marker=marker, markersize=3
+            )
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        figure.patch.set_visible(False)
+        figure.savefig(file, format="svg", metadata=nothing)
     # Within a page an <svg> needs neither the XML head nor namespaces, and the page chooses its size.
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_TEXT_COLOUR, "currentColor")
@@ -195,17 +213,21 @@ def plot(values: np.ndarray, ids: Sequence[int], numbers: Sequence[int], length:
     return re.sub(r'(\bid="|"#|url\(#)', rf"\g<1>{name}-", svg)
 
 
-def layer(ids: np.ndarray) -> bytes:
+def layer(ids: np.ndarray, objects: Collection[int] = ()) -> bytes:
     """Draw a mask as a PNG picture that lies over its frame.
 
     Args:
         ids: uint8 object ids [H,W]; pixels of id 0 are transparent.
+        objects: the ids of all objects of the video, which decide on the colours, see `dataset.colours.colour_of`.
 
     Returns:
         the content of the PNG file.
     """
     # The inside of colour c is entry c of the palette, its outline is entry len(COLOURS) + c. Entry 0 is transparent.
-    entries = np.where(ids > 0, (ids.astype(int) - 1) % len(COLOURS) + 1, 0)
+    shown = np.unique(ids[ids > 0])
+    table = np.zeros(256, int)
+    table[shown] = [COLOURS.index(colour_of(number, objects)) + 1 for number in shown]
+    entries = table[ids]
     entries[outline(ids)] += len(COLOURS)
     image = Image.fromarray(entries.astype(np.uint8))
     image.putpalette(bytes(3) + bytes.fromhex("".join(COLOURS).replace("#", "")) * 2)
@@ -213,11 +235,6 @@ def layer(ids: np.ndarray) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True, transparency=opacity)
     return file.getvalue()
-
-
-def colour_of(object_id: int) -> str:
-    """The colour of an object in masks, plots and text."""
-    return COLOURS[(object_id - 1) % len(COLOURS)]
 
 
 def _missing(output: Path, protocol: Protocol, finished: Collection[str], overall: dict[str, float]) -> list[str]:
@@ -250,15 +267,15 @@ def _missing(output: Path, protocol: Protocol, finished: Collection[str], overal
 def _picture(protocol: Protocol, result: Result, number: int) -> dict:
     """A frame with its masks and scores, for the page's template and script; pictures are in base64."""
     video = result.video
-    masks = {"prediction": result.predictions / mask_name(video, number), "truth": protocol.true_mask(video, number)}
+    masks = {"prediction": result.predictions / video.mask_name(number), "truth": protocol.true_mask(video, number)}
     size = _picture_size(video)
     file = io.BytesIO()
     Image.fromarray(video.read_frame(number)).resize(size).save(file, "WEBP", quality=PICTURE_QUALITY)
     picture = {"number": number, "name": video.frames[number].stem, "frame": file.getvalue()}
     for kind, path in masks.items():
         if path:
-            ids = _read_ids(protocol, path, video)
-            picture[kind] = layer(cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST))
+            ids = _read_ids(protocol, path, video, read_mask if kind == "prediction" else video.read_mask)
+            picture[kind] = layer(cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST), result.entries)
     picture = {k: base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in picture.items()}
     if number in result.scored:
         at = result.scored.index(number)
@@ -275,9 +292,9 @@ def _picture_size(video: Video) -> tuple[int, int]:
     return round(scale * width), max(1, round(scale * height))
 
 
-def _read_ids(protocol: Protocol, path: Path, video: Video) -> np.ndarray:
+def _read_ids(protocol: Protocol, path: Path, video: Video, read: Callable[[Path], np.ndarray]) -> np.ndarray:
     """The object ids of a mask, uint8 [H,W], with merged objects and void pixels as `score_plans` treats them."""
-    ids = read_mask(path)
+    ids = read(path)
     if ids.shape != video.size:
         raise InputError(
             f"{path} is {ids.shape[1]}×{ids.shape[0]}, but the frames are {video.size[1]}×{video.size[0]}; "
@@ -310,7 +327,14 @@ def _render(
         pictures = pool.map(lambda task: _picture(protocol, *task), tasks)
         hidden = None if progress else True  # None shows the bar only in terminals
         pictures = iter(list(tqdm(pictures, total=len(tasks), desc="drawing", unit="picture", disable=hidden)))
-    moments = [{**moment._asdict(), "picture": next(pictures)} for moment in moments]
+    moments = [
+        {
+            **moment._asdict(),
+            "colour": colour_of(moment.object_id, results[moment.video].entries),
+            "picture": next(pictures),
+        }
+        for moment in moments
+    ]
     videos = [
         _describe(protocol, index, result, [next(pictures) for _ in numbers])
         for index, (result, numbers) in enumerate(zip(results, shown, strict=True))
@@ -324,7 +348,6 @@ def _render(
     )
     environment.filters["percent"] = lambda value: "–" if math.isnan(value) else f"{100 * value:.1f}"
     environment.filters["fps"] = lambda value: "–" if math.isnan(value) else f"{value:.1f}"
-    environment.globals["colour_of"] = colour_of
     return environment.get_template("page.html").render(
         settings=settings,
         protocol=protocol,
@@ -376,7 +399,7 @@ def _describe(protocol: Protocol, index: int, result: Result, pictures: list[dic
     }
     if score:
         for key, title, values in (("j", "J, region similarity", score.j), ("f", "F, contour accuracy", score.f)):
-            svg = plot(values, score.ids, result.scored, len(video.frames), f"{key}{index}")
+            svg = plot(values, score.ids, result.scored, len(video.frames), f"{key}{index}", result.entries)
             description["plots"].append({"title": title, "svg": svg})
     return description
 
@@ -386,10 +409,11 @@ def _describe_objects(protocol: Protocol, result: Result) -> list[dict]:
     video = result.video
     nothing = statistics([])
     figures = {item.id: item for item in result.score.objects} if result.score else {}
-    entries = {1: min(video.entries.values())} if video.merge_objects else video.entries
+    entries = result.entries
     return [
         {
             "id": object_id,
+            "colour": colour_of(object_id, entries),
             "category": protocol.category(video.name, object_id),
             # Nothing is said about objects that are there from the start.
             "entry": video.frame_name(entries[object_id]) if entries.get(object_id) else "",

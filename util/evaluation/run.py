@@ -1,13 +1,16 @@
 """The part that the evaluation scripts have in common: segment the videos of a data set, score them and draw them."""
 
 import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from tqdm import tqdm
 
-from util.device import choose_device, peak_memory
+from dataset.masks import described
+from dataset.video import Video
+from util.device import choose_device, enough_memory, peak_memory
 from util.distributed import Processes
-from util.evaluation.arguments import chosen_network, engine_settings, network_notes
+from util.evaluation.arguments import MEMORY_REMEDY, chosen_network, engine_settings, network_notes
 from util.evaluation.metrics import score_plans
 from util.evaluation.output import OutputFolder, evaluate
 from util.evaluation.pictures import draw_video
@@ -36,15 +39,33 @@ def segment_videos(
     if processes.is_main:
         for note in [*network_notes(arguments, device), *(f"note: {note}" for note in notes)]:
             print(note)
+        for line in given_masks(protocol.videos):
+            print(line)
     network = chosen_network(arguments, device)
     settings.check(network)
     described = {**protocol.settings, **asdict(settings), "amp": arguments.amp}
-    output.claim(arguments.model, protocol.data, processes, **described)
-    speed = evaluate(network, protocol.videos, output, settings, processes)
+    output.check_settings(arguments.model, protocol.data, processes, **described)
+    with enough_memory(MEMORY_REMEDY):
+        speed = evaluate(network, protocol.videos, output, settings, processes)
     memory = peak_memory(device)
     if processes.is_main:
-        print(f"FPS         {speed.fps:.3g} ({speed.frames} masks in {speed.seconds:.1f} s)")
+        print(f"FPS         {speed.text(device)}")
         print(f"peak memory {memory / 2**30:.3f} GiB ({device})")
+
+
+def given_masks(videos: Sequence[Video], most: int = 20) -> Iterator[str]:
+    """Say what the first given masks hold, a line for each, what a user should know about them, and how many there are.
+
+    Raises:
+        InputError: a given mask cannot be used.
+    """
+    masks = [(video, number) for video in videos for number in sorted(video.masks)]
+    for video, number in masks[:most]:
+        yield described(f"{video.name}/{video.masks[number].name}", video.read_given_mask(number))
+    for video in videos:
+        yield from (f"note: {note}" for note in (video.reader.notes if video.reader else ()))
+    if len(masks) > most:
+        yield f"... and {len(masks) - most} more masks; {len(videos)} videos in all"
 
 
 def score_and_draw(protocol: Protocol, output: OutputFolder, *, overlay: bool) -> None:

@@ -21,7 +21,7 @@ from model.checkpoint import load_network
 from model.fast import fast_network
 from model.inference import InferenceCore, UpdateClock
 from model.network import RDE_VOS
-from util.device import inference_dtype, synchronize
+from util.device import device_name, inference_dtype, synchronize
 from util.errors import InputError
 
 CONTOUR_MARGIN = 0.008  # of the diagonal: the tolerance of contour accuracy F
@@ -70,11 +70,12 @@ class Segmented(NamedTuple):
     image: np.ndarray  # the frame, uint8 RGB [H,W,3]
     ids: np.ndarray  # uint8 object ids [H,W]
     seconds: float  # of the network since the previous result
+    frames: int = 1  # that the network has processed since the previous result, with this one
     uncertainty: float = math.nan  # see `contour_entropy`; NaN where nobody asked for it
 
 
 class Throughput(NamedTuple):
-    """The number of segmented frames, and the processing time for them."""
+    """The number of frames that the network has processed, and the time for them."""
 
     frames: int
     seconds: float  # without reading and writing files
@@ -83,6 +84,10 @@ class Throughput(NamedTuple):
     def fps(self) -> float:
         """Frames per second as the paper counts them: all frames over the processing time; NaN without frames."""
         return self.frames / self.seconds if self.seconds else float("nan")
+
+    def text(self, device: torch.device) -> str:
+        """The speed for a terminal."""
+        return f"{self.fps:.3g} ({self.frames} frames in {self.seconds:.1f} s, {device_name(device)})"
 
 
 def engine_network(path: Path, device: torch.device, amp: bool) -> RDE_VOS:
@@ -135,7 +140,7 @@ def segment(
             mask = torch.from_numpy(resize_mask(video.read_given_mask(number), size))
         return number, image, to_tensor(resize_image(image, size)), mask
 
-    passed, seconds = 0, 0.0
+    passed, frames, seconds = 0, 0, 0.0
     with contextlib.suppress(EndOfVideo):
         for number, image, pixels, mask in in_background(planned_frames(video, settings.mem_every), load):
             started = time.perf_counter()
@@ -144,6 +149,7 @@ def segment(
             passed = number + 1
             absent = [i for i in video.absent.get(number, ()) if i in core.object_ids]
             probability = core.step(pixels, mask, absent=absent, last=number == video.last)
+            frames += 1
             wanted = video.wanted is None or number in video.wanted
             if wanted:
                 if size != full_size:
@@ -155,8 +161,8 @@ def segment(
             seconds += time.perf_counter() - started
             if wanted:
                 doubt = contour_entropy(probability, ids) if uncertainty else math.nan
-                yield Segmented(number, image, ids, seconds, doubt)
-                seconds = 0.0
+                yield Segmented(number, image, ids, seconds, frames, doubt)
+                frames, seconds = 0, 0.0
 
 
 def contour_entropy(probability: torch.Tensor, ids: np.ndarray) -> float:
@@ -190,4 +196,4 @@ def planned_frames(video: Video | VideoFile, mem_every: int) -> Iterator[int]:
 
 def mask_name(video: Video | VideoFile, number: int) -> str:
     """The name of the file with the mask of a frame."""
-    return f"{video.frame_name(number)}.png"
+    return video.mask_name(number)

@@ -92,9 +92,10 @@ def plans(asked: Asked, truth_root: Path) -> list[ScoringPlan]:
         for frame in frames:
             path = truth_root / video / f"{frame}.png"
             if not path.is_file():
-                raise InputError(
-                    f"{path} is missing; give the ground truth of all videos, or leave out the ground truth"
-                )
+                remedy = "give the ground truth of all videos, or leave out the ground truth"
+                if (truth_root / "Annotations" / video).is_dir():
+                    remedy = f"give {truth_root / 'Annotations'} as --gt"
+                raise InputError(f"{path} is missing; {remedy}")
         made.append(ScoringPlan(truth_root / video, [item.id for item in objects], frames))
     return made
 

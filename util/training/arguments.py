@@ -1,4 +1,4 @@
-"""The command-line flags of train.py, and what they choose."""
+"""The command-line flags of train.py, and the settings that they select."""
 
 import argparse
 import platform
@@ -24,15 +24,15 @@ PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_agg
 
 
 def clip_length(text: str) -> int:
-    """Read the number of frames of a clip from the command line: an odd number from 5 on."""
+    """Parse the number of frames of a clip: an odd number >= 5."""
     number = positive(text)
     if number < 5 or number % 2 == 0:
-        raise argparse.ArgumentTypeError(f"{text} is no odd number from 5 on")
+        raise argparse.ArgumentTypeError(f"{text} is not an odd number >= 5")
     return number
 
 
 def decay(text: str) -> float:
-    """Read the decay of a moving average from the command line: a number between 0 and 1."""
+    """Parse the decay of a moving average: a number between 0 and 1."""
     number = positive_float(text)
     if number >= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
@@ -40,53 +40,53 @@ def decay(text: str) -> float:
 
 
 def weighted_folder(text: str) -> tuple[Path, int]:
-    """Read ``FOLDER[:REPEATS]`` from the command line: a folder, and how often it counts (once by default)."""
+    """Parse ``FOLDER[:REPEATS]``: a folder, and the number of its repetitions per epoch (default: 1)."""
     folder, colon, repeats = text.rpartition(":")
     return (Path(folder), positive(repeats)) if colon and repeats.isdecimal() else (Path(text), 1)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add the flags that name data sets: one for each of `dataset.stages.DATA_SETS`, and those for any videos."""
+    """Add the flags for data: one for each of `dataset.stages.DATA_SETS`, and one for other videos."""
     for data_set in DATA_SETS:
         stages = " and ".join(map(str, data_set.stages))
         text = f"stage{'s' * (len(data_set.stages) > 1)} {stages}: holds {data_set.layout}"
         parser.add_argument(f"--{data_set.flag}", type=Path, metavar="FOLDER", help=text)
     parser.add_argument(
         "--davis_year", type=int, choices=(2016, 2017), default=2017,
-        help="of --davis_root; in 2016 all objects of a video are one (default: 2017)",
+        help="year of --davis_root; 2016 merges all objects of a video (default: 2017)",
     )  # fmt: skip
     parser.add_argument(
         f"--{VIDEOS}", type=weighted_folder, action="append", default=[], metavar="FOLDER[:REPEATS]",
-        help="stages 1 to 3: holds JPEGImages/VIDEO and Annotations/VIDEO, or is what the annotation page exports; "
-        "may be given several times; each video counts REPEATS times (default: once)",
+        help="stages 1 to 3: holds JPEGImages/VIDEO and Annotations/VIDEO, or an export of the annotation page; may be "
+        "given several times; each epoch repeats every video REPEATS times (default: 1)",
     )  # fmt: skip
 
 
 def parse_arguments(description: str) -> argparse.Namespace:
-    """Read the command line of train.py."""
+    """Parse the command line of train.py."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--stage", type=int, choices=RECIPES, required=True, help="0 static, 1 BL30K, 2 main, 3 main without BL30K")
     add("--id", required=True, help="name of the run; its folder is RUNS/ID")
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
-    add("--resume", action="store_true", help="resume the run from its last checkpoint; start it where there is none")
+    add("--resume", action="store_true", help="resume the run from its last checkpoint; start it if there is none")
 
-    data = parser.add_argument_group("data (each stage takes any of its data sets, one at least)")
+    data = parser.add_argument_group("data (each stage takes any of its data sets, at least one)")
     add_data_arguments(data)
     data.add_argument("--crop_size", type=positive, default=384, help="side of the training crops (default: 384)")
     data.add_argument(
         "--frames", type=clip_length, default=5, metavar="T",
-        help="frames of a clip in stages 1 to 3, an odd number; longer clips show SAM more updates (default: 5)",
+        help="frames of a clip in stages 1 to 3, an odd number; longer clips train SAM on more updates (default: 5)",
     )  # fmt: skip
     data.add_argument(
-        "--workers", type=non_negative, default=8, help="loading processes of each training process (default: 8)"
+        "--workers", type=non_negative, default=8, help="data-loading processes per training process (default: 8)"
     )
 
     start = parser.add_argument_group("start")
-    start.add_argument("--load_network", type=Path, help="weights to start from, of any known form")
+    start.add_argument("--load_network", type=Path, help="initial weights, in any known format")
     start.add_argument(
         "--from_scratch", action="store_true",
-        help="start from random weights instead of ImageNet's, and train batch norms, which are frozen otherwise",
+        help="start from random weights instead of ImageNet's, and train batch norms, which otherwise are frozen",
     )  # fmt: skip
     start.add_argument(
         "--freeze",
@@ -94,7 +94,7 @@ def parse_arguments(description: str) -> argparse.Namespace:
         default=[],
         metavar="PART",
         choices=PARTS,
-        help=f"parts to leave unchanged: {', '.join(PARTS)}",
+        help=f"parts to freeze: {', '.join(PARTS)}",
     )
     network = NetworkConfig()
     default = network.key_backbone
@@ -113,67 +113,66 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help="channels in a new network, at strides 16, 8 and 4 (default: 512 256 256)",
     )  # fmt: skip
 
-    recipe = parser.add_argument_group("recipe (each flag replaces one setting of --recipe)")
+    recipe = parser.add_argument_group("recipe (each flag overrides one setting of --recipe)")
     recipe.add_argument(
         "--recipe", choices=LOSSES, default="paper",
-        help="the paper's recipe, or that of the authors' release, with other losses and another mask encoder "
+        help="the paper's recipe, or that of the authors' release, which has other losses and another mask encoder "
         "(default: paper)",
     )  # fmt: skip
     recipe.add_argument(
-        "--iterations", type=positive, help="length of the training; the schedules are stretched to this length"
+        "--iterations", type=positive, help="length of training; the schedules are scaled to this length"
     )
     recipe.add_argument(
-        "--batch_size", type=positive, help="samples of an iteration, over all processes and accumulation steps"
+        "--batch_size", type=positive, help="samples per iteration, over all processes and accumulation steps"
     )
     recipe.add_argument(
-        "--accumulation", type=positive, default=1, help="passes to split a process's share into (default: 1)"
+        "--accumulation", type=positive, default=1, help="gradient accumulation steps per process (default: 1)"
     )
     recipe.add_argument("--lr", type=positive_float, help="learning rate")
     recipe.add_argument(
-        "--steps", type=non_negative, nargs="+", help="iterations at which the learning rate falls to a tenth"
-    )
+        "--steps", dest="lr_steps", type=non_negative, nargs="+", metavar="STEP",
+        help="iterations at which the learning rate is divided by 10",
+    )  # fmt: skip
     recipe.add_argument(
         "--warm_up", type=non_negative, nargs=2, metavar=("START", "END"),
-        help="iterations between which the share of hard pixels falls",
+        help="iterations between which the fraction of hard pixels falls",
     )  # fmt: skip
     recipe.add_argument(
         "--average", type=decay, metavar="DECAY",
-        help="the result is the moving average of the weights; each iteration keeps this share of the average, such as "
-        "0.99 (default: the result is the last weights)",
+        help="save the exponential moving average of the weights, with this decay per iteration, such as 0.99 "
+        "(default: save the last weights)",
     )  # fmt: skip
     for flag, loss in (("--mu", "L_UG"), ("--gamma", "L_MC")):
         text = f"weight of {loss} (default: 10; 5 in stage 2 of the release)"
         recipe.add_argument(flag, type=non_negative_float, help=text)
     recipe.add_argument(
         "--frame_weights", choices=get_args(FrameWeights),
-        help="weights of the frames in L_Seg; halved: the total of L_Seg is halved after each frame (default: equal; "
+        help="frame weights in L_Seg; halved: the sum of L_Seg is halved after each frame (default: equal; "
         "halved in the release)",
     )  # fmt: skip
     recipe.add_argument(
         "--guidance", choices=get_args(Guidance),
-        help="features that L_UG compares; decoder_input: readout and query value (default: readout; decoder_input in "
+        help="features compared by L_UG; decoder_input: readout and query value (default: readout; decoder_input in "
         "the release)",
     )  # fmt: skip
-    recipe.add_argument("--without_mc", action="store_true", help="leave out L_MC (Table 6)")
-    recipe.add_argument("--without_ug", action="store_true", help="leave out L_UG (Table 6)")
-    recipe.add_argument("--without_stm", action="store_true", help="leave out L_Seg's STM pattern items (Table 6)")
-    recipe.add_argument(
-        "--seed", type=seed, default=0, help="seed of the initialisation and of the samples (default: 0)"
-    )
+    recipe.add_argument("--without_mc", action="store_true", help="switch off L_MC (Table 6)")
+    recipe.add_argument("--without_ug", action="store_true", help="switch off L_UG (Table 6)")
+    recipe.add_argument("--without_stm", action="store_true", help="switch off L_Seg's STM pattern items (Table 6)")
+    recipe.add_argument("--seed", type=seed, default=0, help="seed of initialisation and samples (default: 0)")
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     machine.add_argument(
         "--precision", choices=("auto", "fp32", "fp16", "bf16"), default="auto",
-        help="auto: bf16 on GPUs that have bf16, fp16 with loss scaling on other GPUs, fp32 on CPUs",
+        help="auto: bf16 on GPUs that support it, fp16 with loss scaling on other GPUs, fp32 on CPUs",
     )  # fmt: skip
     machine.add_argument(
         "--recompute",
         action="store_true",
-        help="compute activations again in the backward pass: less memory, more time",
+        help="recompute activations in the backward pass (activation checkpointing): less memory, more time",
     )
     machine.add_argument(
-        "--compile", action="store_true", help="compile the pass with torch.compile; slow at the start, then faster"
+        "--compile", action="store_true", help="compile the forward pass with torch.compile; slow to start, then faster"
     )
     machine.add_argument(
         "--save_every", type=positive, default=5000, help="iterations between checkpoints (default: 5000)"
@@ -198,7 +197,7 @@ def parse_arguments(description: str) -> argparse.Namespace:
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
-    """The recipe of the stage with the changes of the flags.
+    """The recipe of the stage, with the settings that flags override.
 
     Raises:
         InputError: the warm-up or the crop size cannot be used.
@@ -207,17 +206,17 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     if arguments.iterations is not None:
         recipe = recipe.scaled(arguments.iterations)
     changes = {name: getattr(arguments, name) for name in ("batch_size", "lr") if getattr(arguments, name) is not None}
-    changes |= {name: tuple(getattr(arguments, name)) for name in ("steps", "warm_up") if getattr(arguments, name)}
+    changes |= {name: tuple(getattr(arguments, name)) for name in ("lr_steps", "warm_up") if getattr(arguments, name)}
     recipe = replace(recipe, **changes)
     if recipe.warm_up[0] > recipe.warm_up[1]:
         raise InputError(f"--warm_up {recipe.warm_up[0]} {recipe.warm_up[1]} ends before it starts; give START END")
     if arguments.crop_size < 32 or arguments.crop_size % STRIDE:
-        raise InputError(f"--crop_size {arguments.crop_size} is no multiple of {STRIDE} from 32 on; 384 is the paper's")
+        raise InputError(f"--crop_size {arguments.crop_size} is not a multiple of {STRIDE} >= 32; 384 is the paper's")
     return recipe
 
 
 def chosen_losses(arguments: argparse.Namespace) -> LossTerms:
-    """The terms of the loss of the recipe with the changes of the flags."""
+    """The loss terms of the recipe, with the settings that flags override."""
     names = ("mu", "gamma", "frame_weights", "guidance")
     return replace(
         recipe_losses(arguments.recipe, arguments.stage),
@@ -239,7 +238,7 @@ def chosen_network(arguments: argparse.Namespace) -> NetworkConfig:
 
 
 class Due(NamedTuple):
-    """What is due after an iteration."""
+    """The actions that are due after an iteration."""
 
     log: bool
     draw: bool
@@ -249,7 +248,7 @@ class Due(NamedTuple):
 
 @dataclass(frozen=True)
 class Intervals:
-    """How many iterations lie between log entries, panels, checkpoints and validations; ``end`` is the last one."""
+    """Iterations between log entries, panels, checkpoints and validations; ``end`` is the last iteration."""
 
     log: int
     draw: int
@@ -258,7 +257,7 @@ class Intervals:
     end: int
 
     def due(self, iteration: int) -> Due:
-        """What is due after an iteration: after the first one, an entry; after the last one, all but panels."""
+        """The actions after an iteration. The first is always logged; after the last, all but panels are due."""
         last = iteration == self.end
         return Due(
             log=iteration % self.log == 0 or iteration == 1 or last,
@@ -269,18 +268,18 @@ class Intervals:
 
 
 def chosen_intervals(arguments: argparse.Namespace, recipe: Recipe) -> Intervals:
-    """The intervals of the flags; a run has ten log entries at least."""
+    """The intervals of the flags; a run has at least ten log entries."""
     log = min(arguments.log_every, max(1, recipe.iterations // 10))
     return Intervals(log, arguments.draw_every, arguments.save_every, arguments.validate_every, recipe.iterations)
 
 
 def validation_split(arguments: argparse.Namespace) -> DAVIS | None:
-    """The validation split of DAVIS that the flags choose; None for no validation.
+    """The validation split of DAVIS that the flags select; None for no validation.
 
-    A folder of one year is taken as what it is.
+    If the folder has one year only, that year is used.
 
     Raises:
-        InputError: there is no folder to validate on, or it lists no videos for validation.
+        InputError: there is no folder for validation, or it lists no validation videos.
     """
     if not arguments.validate_every:
         return None
@@ -293,18 +292,20 @@ def validation_split(arguments: argparse.Namespace) -> DAVIS | None:
 
 
 def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTerms, network: RDE_VOS) -> dict[str, Any]:
-    """The settings that the trained weights depend on, for the run's folder."""
+    """The settings that the trained weights depend on, for ``config.json``."""
     config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
     config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
     if arguments.average is not None:
         config["average"] = arguments.average
-    # A setting that is None is left out: runs that began before there was this setting can go on.
+    # Runs of older versions can resume: their config.json lacks settings that are None here, and calls lr_steps steps.
     built = {name: value for name, value in asdict(network.config).items() if value is not None}
-    return config | {"recipe": asdict(recipe), "losses": asdict(losses), "network": built}
+    planned = asdict(recipe)
+    planned["steps"] = planned.pop("lr_steps")
+    return config | {"recipe": planned, "losses": asdict(losses), "network": built}
 
 
 def started_with(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything about a start of the run that the configuration leaves open: versions, data and first weights."""
+    """What the configuration lacks about a start of the run: versions, data and initial weights."""
     roots = {flag: getattr(arguments, flag) for flag in stage_flags(arguments.stage) if flag != VIDEOS}
     noted: dict[str, Any] = {flag: str(root.resolve()) for flag, root in roots.items() if root}
     if arguments.videos:

@@ -1,4 +1,4 @@
-"""The log of a training run: scalars and pictures for TensorBoard."""
+"""The log of a training run: scalars and images for TensorBoard."""
 
 import contextlib
 import datetime
@@ -15,28 +15,28 @@ from dataset.images import to_image
 from model.training import ClipResult
 from util.distributed import Processes
 from util.evaluation.pictures import overlay
-from util.progress import bar
+from util.progress import training_bar
 
 
 class TrainingLog:
-    """Writes scalars, averaged over iterations and processes since the previous entry, and pictures of masks.
+    """Writes scalars, averaged over processes and the iterations since the previous entry, and images of masks.
 
     Each entry is also a line on stdout. In terminals a bar shows the progress between the lines.
 
-    Scalars stay on the device until they are written, so that `collect` never waits for a GPU.
+    Scalars stay on the device until they are written, so `collect` never synchronises a GPU.
 
     Args:
         folder: the folder of the log.
         processes: the processes of the run; the main process writes for all.
-        first_iteration: the number of iterations that are finished already.
+        first_iteration: the number of iterations that are already finished.
         iterations: the number of iterations of the whole training.
     """
 
     def __init__(self, folder: Path, processes: Processes, first_iteration: int, iterations: int) -> None:
         self._processes = processes
         self._written, self._iterations = first_iteration, iterations
-        self._bar = bar(iterations, first_iteration) if processes.is_main else None
-        # A resumed run repeats the iterations after its last checkpoint; their first entries are deleted.
+        self._bar = training_bar(iterations, first_iteration) if processes.is_main else None
+        # A resumed run repeats the iterations after its last checkpoint; their earlier entries are deleted.
         self._writer = SummaryWriter(folder, purge_step=first_iteration + 1) if processes.is_main else None
         self._sums: dict[str, Tensor] = {}  # by name: the sum and the number of the values, [2]
         self._samples = 0
@@ -55,16 +55,16 @@ class TrainingLog:
         self.collect({"loss/total": result.loss, **terms, **ious}, samples=len(inputs["selector"]))
 
     def collect_step(self, norm: Tensor, iteration: int) -> None:
-        """Add the norm of the gradients, a scalar, of iteration number ``iteration``, which is finished."""
+        """Add the gradient norm, a scalar, of the finished iteration number ``iteration``."""
         self.collect({"gradient norm": norm})
         if self._bar:
             self._bar.update(iteration)
 
     def collect(self, values: Mapping[str, Tensor], samples: int = 0) -> None:
-        """Add the scalars of a pass; a scalar that is not finite does not count.
+        """Add the scalars of a pass; scalars that are not finite are ignored.
 
-        Scalars are NaN where a pass has no such value. Gradients overflow in fp16 where the loss scaling tries a scale
-        that is too large, and the step is then skipped.
+        A scalar is NaN if a pass has no such value. In fp16 gradients overflow if the loss scale is too large; the step
+        is then skipped.
 
         Args:
             values: scalars by name, on any device.
@@ -94,13 +94,13 @@ class TrainingLog:
                 self._writer.add_scalar(f"validation/{name}", value, iteration)
             points = "  ".join(f"{name} {100 * scores[name]:.1f}" for name in ("J&F", "J", "F"))
             print(f"iteration {iteration}/{self._iterations}  validation: {points}", flush=True)
-        self._since, self._waited = time.perf_counter(), 0.0  # a validation is no part of the training's speed
+        self._since, self._waited = time.perf_counter(), 0.0  # training speed excludes validation
 
     def write(self, iteration: int, rate: float, hard_fraction: float, memory: int) -> None:
         """Write an entry and print a line.
 
-        An entry holds the means of the scalars since the previous entry, the samples per second, the share of the time
-        in which the main process waited for data, and the arguments.
+        An entry consists of the mean scalars since the previous entry, the samples per second, the fraction of time
+        that the main process waited for data, and the arguments.
 
         Args:
             iteration: the number of finished iterations.
@@ -130,12 +130,12 @@ class TrainingLog:
         self._written = iteration
 
     def draw(self, iteration: int, frames: Tensor, true: Tensor, predicted: dict[int, Tensor]) -> None:
-        """Draw the first clip of a batch: its frames with the predicted masks above those with the true ones.
+        """Draw the first clip of a batch: predicted masks above, ground truth below.
 
         Args:
             iteration: the number of finished iterations.
             frames: normalised frames [B,T,3,H,W].
-            true: true masks [B,T,K,H,W], 0 or 1.
+            true: ground-truth masks [B,T,K,H,W], 0 or 1.
             predicted: soft masks [B,K,H,W] by frame; frame 0 has none.
         """
         if not self._writer:
@@ -160,7 +160,7 @@ class TrainingLog:
 
 
 def label_map(masks: Tensor) -> Tensor:
-    """Convert soft masks [K,H,W] to uint8 ids [H,W]: the id of the highest mask, and 0 where no mask is above 0.5."""
+    """Convert soft masks [K,H,W] to uint8 ids [H,W]: the id of the maximum, and 0 where no mask exceeds 0.5."""
     best, ids = masks.float().max(0)
     return torch.where(best > 0.5, ids + 1, 0).to(torch.uint8)
 
@@ -170,14 +170,14 @@ def object_ious(predicted: dict[int, Tensor], true: Tensor, selector: Tensor) ->
 
     Args:
         predicted: soft masks [B,K,H,W] by frame.
-        true: masks [B,T,K,H,W], 0 or 1.
+        true: ground-truth masks [B,T,K,H,W], 0 or 1.
         selector: [B,K], 1 where a clip has that object, otherwise 0.
 
     Returns:
-        scalars by name, ``IoU/object 1`` and so on, in 0..1; NaN where no clip of the batch has that object.
+        scalars by name, ``IoU/object 1`` and so on, in 0..1; NaN if no clip of the batch has that object.
     """
     guess = torch.stack([predicted[t] for t in predicted], dim=1) > 0.5
-    # Indexing by a list would make the CPU wait for the GPU.
+    # Indexing by a list would synchronise a GPU.
     truth = torch.stack([true[:, t] for t in predicted], dim=1) > 0
     intersection = (guess & truth).sum((3, 4), dtype=torch.float32)
     union = (guess | truth).sum((3, 4), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""The check that the losses of a training stay finite."""
+"""The check that the losses of training are finite."""
 
 from collections import deque
 from typing import NamedTuple
@@ -10,20 +10,19 @@ from util.errors import InputError
 
 
 class _Pending(NamedTuple):
-    loss: Tensor  # a copy on the CPU, which may be on its way
-    copied: torch.cuda.Event | None  # when the copy is complete; None on a CPU
+    loss: Tensor  # a copy on the CPU, possibly still in progress
+    copied: torch.cuda.Event | None  # the end of the copy; None on a CPU
     names: list[str]  # of the samples
 
 
 class LossCheck:
-    """Checks every loss one pass later, so that a GPU always has work while this process waits for a loss.
+    """Checks every loss one pass later, so that a GPU never idles while this process waits for a loss.
 
-    A loss is copied to the CPU as soon as the GPU has computed the loss. The check of a loss waits for the copy alone,
-    and not for the work that was given to the GPU later.
+    A loss is copied to the CPU as soon as it is computed. The check waits only for the copy, not for later GPU work.
 
     Args:
-        patience: how many losses in a row may be infinite or no number. In fp16 the loss scaling skips such steps and
-            tries a smaller scale; only a row of them is an error.
+        patience: the number of consecutive losses that may be infinite or NaN. In fp16 the loss scaling skips such
+            steps and reduces the scale; only a longer sequence is an error.
     """
 
     def __init__(self, patience: int = 0) -> None:
@@ -32,10 +31,10 @@ class LossCheck:
         self._pending: deque[_Pending] = deque()
 
     def add(self, loss: Tensor, names: list[str]) -> None:
-        """Take the loss of a pass over the samples of these names, and check the loss before.
+        """Add the loss of a pass over the named samples, and check the previous loss.
 
         Raises:
-            InputError: too many losses in a row are infinite or no number; the message names the samples.
+            InputError: too many consecutive losses are infinite or NaN; the message names the samples.
         """
         copy, copied = loss.detach(), None
         if loss.is_cuda:
@@ -61,6 +60,6 @@ class LossCheck:
         self._in_a_row = 0 if pending.loss.isfinite() else self._in_a_row + 1
         if self._in_a_row > self._patience:
             raise InputError(
-                f"the loss became {pending.loss.item()} on the batch of {'; '.join(pending.names)}; look at these "
-                "samples, or start again from the last checkpoint with a lower learning rate"
+                f"the loss became {pending.loss.item()} on the batch of {'; '.join(pending.names)}; check these "
+                "samples, or restart from the last checkpoint with a lower learning rate"
             )

@@ -1,4 +1,4 @@
-"""The folder of a training run, the state that its checkpoints hold, and requests to stop the run."""
+"""The folder of a training run, the state in its checkpoints, and requests to stop."""
 
 import contextlib
 import datetime
@@ -20,7 +20,7 @@ from model.checkpoint import not_finite, read_checkpoint, save_network
 from model.network import RDE_VOS
 from util.distributed import Processes
 from util.errors import InputError
-from util.files import atomic_path, claim, is_plain_name, read_json
+from util.files import Difference, atomic_path, check_settings, is_plain_name, read_json
 
 CHECKPOINTS_KEPT = 3
 _CHECKPOINT = re.compile(r"checkpoint_([0-9]{1,18})\.pth")
@@ -29,18 +29,18 @@ _STATE = ("iteration", "optimizer", "schedule", "scaler", "random_state")  # see
 
 @dataclass
 class TrainingState:
-    """Everything that an iteration changes; a run that restores this state goes on as if it had never stopped."""
+    """Everything that an iteration changes; a run that restores this state continues as if it had never stopped."""
 
     network: RDE_VOS
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
     iteration: int = 0  # the number of finished iterations
-    average: AveragedModel | None = None  # the moving average of the network over the iterations, see `averaged`
+    average: AveragedModel | None = None  # the moving average of the weights, see `averaged`
 
     @property
     def result(self) -> RDE_VOS:
-        """The network that the run is for: the average where there is one."""
+        """The network to evaluate and save: the average if there is one."""
         return self.average.module if self.average else self.network
 
     @property
@@ -49,10 +49,10 @@ class TrainingState:
         return self.schedule.get_last_lr()[0]
 
     def step(self) -> Tensor:
-        """Finish an iteration whose gradients are computed.
+        """Finish an iteration after its backward pass.
 
         Returns:
-            the norm of the gradients, a scalar on the device of the network.
+            the gradient norm, a scalar on the network's device.
         """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm([each.grad for each in self.parameters() if each.grad is not None])
@@ -81,10 +81,10 @@ class TrainingState:
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take the state, without the network, from the content of a checkpoint.
+        """Restore the state, without the network, from the content of a checkpoint.
 
         Raises:
-            InputError: the content is not that of a checkpoint of this run.
+            InputError: the checkpoint does not belong to this run.
         """
         try:
             self.iteration = content["iteration"]
@@ -104,18 +104,18 @@ class TrainingState:
 
 
 def averaged(network: RDE_VOS, decay: float) -> AveragedModel:
-    """Return a copy of a network that follows the network: the exponential moving average over the iterations.
+    """Return the exponential moving average (EMA) of a network's weights over the iterations.
 
     Args:
         network: the network that is trained.
-        decay: the share of the average that each iteration keeps, between 0 and 1. The average reaches back over about
+        decay: the weight of the previous average in each iteration, between 0 and 1. The average covers about
             1 / (1 - decay) iterations.
     """
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 class SavedState(NamedTuple):
-    """The content of a checkpoint, and sentences about newer checkpoints that cannot be read."""
+    """The content of a checkpoint, and messages about newer checkpoints that cannot be read."""
 
     path: Path
     content: dict[str, Any]
@@ -125,8 +125,8 @@ class SavedState(NamedTuple):
 class RunFolder:
     """The folder ``<root>/<name>`` of a run.
 
-    The folder holds ``config.json``, ``starts.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth``, the
-    log and, with validations, ``best.pth`` and the masks of the last validation.
+    The folder contains ``config.json``, ``starts.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth``,
+    the log and, with validation, ``best.pth`` and the masks of the last validation.
 
     Raises:
         InputError: the name is a path to another folder.
@@ -136,30 +136,30 @@ class RunFolder:
         if not is_plain_name(name):
             raise InputError(f"{name!r} cannot be the id of a run; choose a name without slashes, such as s0")
         self.path = root / name
-        self._best: float | None = None  # the highest J&F of the validations, once known
+        self._best: float | None = None  # the highest J&F of all validations, once known
 
-    def claim(self, config: dict[str, Any], resume: bool) -> None:
-        """Make this the folder of a run with a configuration.
+    def check_settings(self, config: dict[str, Any], resume: bool) -> None:
+        """Write the configuration of a new run, or compare it with that of a run to resume.
 
         Args:
             config: everything that the trained weights depend on, as values that JSON can hold.
-            resume: the folder may hold a run already, with the same configuration.
+            resume: whether the folder may contain a run, with the same configuration.
 
         Raises:
-            InputError: the folder holds a run and ``resume`` is false, the run has another configuration, or the
+            InputError: the folder contains a run and ``resume`` is false, the run has another configuration, or the
                 configuration of the run cannot be read.
         """
         note = self.path / "config.json"
         if note.is_file() and not resume:
             raise InputError(f"{self.path} holds a run already; resume this run, or choose another id")
-        if differences := claim(note, config):
-            names = ", ".join(sorted(difference.name for difference in differences))
+        if differences := check_settings(note, config):
+            names = ", ".join(sorted(map(_described, differences)))
             raise InputError(f"{note} has another {names}; resume with the run's own settings, or choose another id")
 
     def read_latest(self) -> SavedState | None:
         """The content of the newest checkpoint that can be read; None where there is no checkpoint.
 
-        A checkpoint that cannot be read is left where it is. The notes of the result say why an older one is taken.
+        A checkpoint that cannot be read is not deleted. The notes of the result say why an older one is used.
 
         Raises:
             InputError: there are checkpoints, but none can be read.
@@ -176,7 +176,7 @@ class RunFolder:
                 notes.append(f"note: {error}")
                 continue
             if notes:
-                notes.append(f"note: the run goes on from the checkpoint before, {path}")
+                notes.append(f"note: the run resumes from the previous checkpoint, {path}")
             return SavedState(path, content, notes)
         if notes:
             raise InputError(
@@ -189,19 +189,19 @@ class RunFolder:
         """Write the checkpoint of a state, and delete all checkpoints except the last few.
 
         Raises:
-            InputError: a weight is infinite or no number, or the file cannot be written; all older checkpoints stay.
+            InputError: a weight is infinite or NaN, or the file cannot be written; older checkpoints are kept.
         """
         if broken := not_finite(state.network.state_dict()):
             raise InputError(
                 f"{broken[0]} is no longer finite after iteration {state.iteration}; resume from the run's last "
-                "checkpoint, or start again with a lower learning rate"
+                "checkpoint, or restart with a lower learning rate"
             )
         path = self.path / f"checkpoint_{state.iteration}.pth"
         save_network(state.network, path, **state.content())
         for old in self._checkpoints()[:-CHECKPOINTS_KEPT]:
             old.unlink()
 
-    def note_start(self, iteration: int, noted: dict[str, Any]) -> None:
+    def record_start(self, iteration: int, noted: dict[str, Any]) -> None:
         """Add a start of the run to ``starts.json``: the date, the iteration, and ``noted``, values that JSON can hold.
 
         Raises:
@@ -216,12 +216,12 @@ class RunFolder:
             content = {"starts": [*starts, {"date": date, "iteration": iteration, **noted}]}
             temporary.write_text(json.dumps(content, indent=1) + "\n")
 
-    def keep_best(self, network: RDE_VOS, iteration: int, scores: dict[str, float]) -> None:
-        """Write ``best.pth`` where no validation so far had a higher J&F.
+    def save_best(self, network: RDE_VOS, iteration: int, scores: dict[str, float]) -> None:
+        """Write ``best.pth`` unless an earlier validation had a higher J&F.
 
         Args:
             network: the network after ``iteration`` iterations.
-            scores: the scores of the validation, with ``J&F``; the file holds them beside the weights.
+            scores: the scores of the validation, with ``J&F``; the file contains them, too.
 
         Raises:
             InputError: the file of an earlier validation cannot be read.
@@ -232,7 +232,7 @@ class RunFolder:
                 self._best = float(read_checkpoint(path)["validation"]["J&F"])
             except (KeyError, TypeError, ValueError):
                 raise InputError(f"{path} holds no scores of a validation; move the file to another folder") from None
-        if self._best is None or not self._best >= scores["J&F"]:  # also where the scores are no numbers
+        if self._best is None or not self._best >= scores["J&F"]:  # also if the scores are NaN
             self._best = scores["J&F"]
             save_network(network, path, validation={"iteration": iteration, **scores})
 
@@ -242,30 +242,39 @@ class RunFolder:
         return sorted(paths, key=_iteration)
 
 
+def _described(difference: Difference) -> str:
+    """A setting with its value in the run and its value now; of a group of settings those that differ."""
+    name, found, wanted = difference
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        inner = [Difference(each, found.get(each), wanted.get(each)) for each in {**found, **wanted}]
+        return f"{name} ({', '.join(_described(each) for each in inner if each.found != each.wanted)})"
+    return f"{name}: {found} in the run, {wanted} now"
+
+
 def _iteration(path: Path) -> int:
-    """The number of finished iterations that the name of a checkpoint states."""
+    """The number of finished iterations in the name of a checkpoint."""
     return int(_CHECKPOINT.fullmatch(path.name)[1])
 
 
 class StopRequest:
-    """Why a training stops before its end: SIGTERM, Ctrl-C, or data that cannot be read, in any of the processes.
+    """A request to stop training early: SIGTERM, Ctrl-C, or unreadable data, in any of the processes.
 
-    Signals become a request that the training loop reads when it is ready to stop. A second Ctrl-C ends the process at
-    once. A second SIGTERM does not, because a process regularly gets two of them: a scheduler sends SIGTERM to every
-    process, and torchrun sends another one to its processes.
+    A signal becomes a request that the training loop checks when it is ready to stop. A second Ctrl-C ends the process
+    immediately. A second SIGTERM does not, because processes usually get two: one from the scheduler and one from
+    torchrun.
     """
 
-    _UNREADABLE = 1000  # stands for data that cannot be read, above the numbers of signals
+    _UNREADABLE = 1000  # stands for unreadable data; greater than all signal numbers
 
     def __init__(self) -> None:
         self._received = 0  # the signal that this process has received; 0 for no signal
         self._error: InputError | None = None  # of this process
-        self._reason = 0  # what the processes have agreed on: a signal, _UNREADABLE, or 0 to go on
+        self._reason = 0  # agreed by all processes: a signal, _UNREADABLE, or 0 to continue
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether the processes have agreed to stop."""
         return self._reason != 0
 
@@ -278,20 +287,20 @@ class StopRequest:
             self._error = error
 
     def agreed(self, processes: Processes) -> bool:
-        """Whether to stop now, because any process has a reason to. Every process has to call this method."""
-        self._reason = processes.greatest(self._UNREADABLE if self._error else self._received)
-        return self.asked
+        """Whether to stop now, because any process requests it. Every process must call this method."""
+        self._reason = processes.max(self._UNREADABLE if self._error else self._received)
+        return self.requested
 
-    def end(self) -> None:
-        """End the program as the reason to stop asks for; without a reason do nothing.
+    def exit(self) -> None:
+        """End the program in the way that the reason to stop requires; without a reason do nothing.
 
         Raises:
-            InputError: data cannot be read.
+            InputError: data is unreadable.
             SystemExit: a signal was received.
         """
         if self._reason == self._UNREADABLE:
             raise self._error or InputError(
-                "another process cannot read a sample and says which; mend it and use --resume"
+                "another process cannot read a sample; see its message, repair the sample and use --resume"
             )
         if self._reason:
             sys.exit(128 + self._reason)

@@ -1,4 +1,4 @@
-"""Validation while training: the scores of a DAVIS split, and the recurrence of SAM over a long video."""
+"""Validation during training: the scores of a DAVIS split, and SAM's recurrence over a long video."""
 
 import itertools
 from pathlib import Path
@@ -16,17 +16,17 @@ from util.evaluation.metrics import VideoScore, global_results, score_videos
 from util.evaluation.output import OutputFolder
 from util.evaluation.stream import EngineSettings, made_for_engines, mask_name, segment
 
-TIMES = 20  # how often the clip for the recurrence is played forward and backward, as in Figure 3
+TIMES = 20  # repetitions of the clip for the recurrence, forward and backward, as in Figure 3
 
 
 class Validation:
-    """Segments and scores a DAVIS split with the network of a training as it is. The processes share the videos.
+    """Segments and scores a DAVIS split with the current network. The processes share the videos.
 
     Args:
         davis: the split; it has ground truth.
-        output: the folder for the masks. Each validation replaces the masks of the one before.
+        output: the folder for the masks. Each validation overwrites the masks of the previous one.
         processes: the processes of the training.
-        dtype: the type to segment in.
+        dtype: the type of inference.
     """
 
     def __init__(self, davis: DAVIS, output: Path, processes: Processes, dtype: torch.dtype) -> None:
@@ -37,7 +37,7 @@ class Validation:
         self._videos = davis.videos()
 
     def run(self, network: RDE_VOS) -> dict[str, float]:
-        """Validate a network, which stays as it is. Every process has to call this method.
+        """Validate a network without modifying it. Every process must call this method.
 
         Returns:
             ``J&F``, ``J`` and ``F`` in 0..1 and, for a network with SAM, ``RDE norm`` (see `recurrence`); the same in
@@ -61,22 +61,21 @@ class Validation:
             norm = (
                 recurrence(fast, self._davis, self._videos[0], settings.mem_every) if self._processes.is_main else 0.0
             )
-            result["RDE norm"] = self._processes.from_main(norm)
+            result["RDE norm"] = self._processes.broadcast(norm)
         return result
 
 
 @torch.inference_mode()
 def recurrence(network: RDE_VOS, davis: DAVIS, video: Video, mem_every: int) -> float:
-    """How far SAM's recurrence leads: the greatest norm of the RDE's values, relative to those of the first frame.
+    """The growth of SAM's recurrence: the maximum norm of the RDE's values, relative to those of the first frame.
 
-    SAM folds the frames of the video, with their true masks, into the RDE, forward and backward, 20
-    times. Clips of training have three updates only, so the losses do not show an embedding that grows with every
-    update.
+    SAM folds the frames of the video, with their ground truth, into the RDE, forward and backward, 20 times. Training
+    clips have three updates only, so the losses do not show an embedding that grows with every update.
 
     Args:
         network: a network with SAM, for inference.
         davis: the split of the video; it has ground truth.
-        video: the video to play.
+        video: the video to fold in.
         mem_every: θ, the number of frames between updates.
 
     Raises:
@@ -92,8 +91,8 @@ def recurrence(network: RDE_VOS, davis: DAVIS, video: Video, mem_every: int) -> 
         features = network.encode_key(image)
         embeddings.append(Embedding(features.key, network.encode_value(image, features.f16, mask)))
     rde = embeddings[0]
-    first, greatest = rde.value.float().norm(), rde.value.new_zeros((), dtype=torch.float32)
+    first, maximum = rde.value.float().norm(), rde.value.new_zeros((), dtype=torch.float32)
     for embedding in [*embeddings[1:], *reversed(embeddings)] * TIMES:
         rde = network.aggregate(rde, embedding)
-        greatest = torch.maximum(greatest, rde.value.float().norm())  # a norm that is no number stays in the result
-    return float(greatest / first)
+        maximum = torch.maximum(maximum, rde.value.float().norm())  # propagates NaN
+    return float(maximum / first)

@@ -69,13 +69,15 @@ export const deleteObject = (id) => request("DELETE", `objects/${id}`);
 
 const bytes = async (response) => new Uint8Array(await (await response).arrayBuffer());
 
-/** GrabCut with a box (left, top, right, bottom; whole pixels). Returns 1 for each pixel of the object, else 0. */
-export const grabcutBox = (number, box, signal) =>
-  bytes(request("POST", `grabcut/${number}`, { json: { box }, signal }));
+/** Find the object in a box (left, top, right, bottom; whole pixels). Returns 1 for each pixel of the object, else 0. */
+export const cutBox = (number, box, signal) => bytes(request("POST", `cut/${number}`, { json: { box }, signal }));
 
-/** GrabCut with marked pixels (1 surely object, 2 surely not, 0 unknown). Returns as `grabcutBox`. */
-export const grabcutMarks = (number, marks, { width, height }, signal) =>
-  bytes(request("POST", `grabcut/${number}?width=${width}&height=${height}`, { body: marks, signal }));
+/** Let the server prepare a frame for cuts, so that the first one is answered fast. */
+export const prepareCut = (number) => request("POST", `cut/${number}/prepare`);
+
+/** Change the mask of an object as strokes say. `marks`: see cuts.js. Returns as `cutBox`. */
+export const cutMarks = (number, marks, { width, height }, signal) =>
+  bytes(request("POST", `cut/${number}?width=${width}&height=${height}`, { body: marks, signal }));
 
 /** Start to propagate the mask of a frame. `direction`: forward, backward or both; `until`: end or annotation. */
 export const propagate = (frame, direction, until) =>
@@ -84,7 +86,15 @@ export const propagate = (frame, direction, until) =>
 /** Stop the propagation; settles when nothing runs any more. */
 export const stopPropagation = () => request("DELETE", "propagation");
 
-/** Start an export of the chosen kinds (masks, overlay, davis: booleans). */
+/** Make mask files annotations: of `frame`, or (null) of the frames that their names state. Returns what they show. */
+export async function importMasks(frame, files) {
+  const address = frame === null ? "import" : `import/${frame}`;
+  const body = new FormData();
+  for (const file of files) body.append("file", file, file.name);
+  return (await request("POST", address, { body })).json();
+}
+
+/** Start an export of the chosen kinds (masks, overlay, davis, cutout, matte, zip: booleans). */
 export const startExport = (kinds) => request("POST", "export", { json: kinds });
 
 /** Stop the export. */

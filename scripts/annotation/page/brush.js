@@ -5,6 +5,7 @@ import { brushSpans } from "./raster.js";
 /** A tool has `down`, `move`, `up` and `cancel` for strokes, and `draw` for its marks. */
 export class Brush {
   isBrush = true;
+  isPainting = true; // what is drawn so far is in the mask already
   #edit = null;
   #last = null;
   #rule = null;

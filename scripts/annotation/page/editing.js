@@ -68,8 +68,22 @@ export class Editing {
   begin() {
     const { entry, number } = this.shown;
     if (this.edit || !entry || this.store.isLocked || this.store.position !== number) return null;
+    return this.open(entry);
+  }
+
+  /** Start a change of any mask that the page holds; `entry` says that none is under way. */
+  open(entry) {
     this.edit = new Edit(this, entry);
     return this.edit;
+  }
+
+  /** The mask of a frame (see masks.js), as soon as no change is under way. */
+  async entry(number) {
+    for (;;) {
+      const entry = await this.shown.mask(number);
+      if (!this.edit && this.shown.masks.cache.peek(number) === entry) return entry;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
   }
 
   /** The id of the object to draw. Makes object 1 where there is none, and shows an object that is hidden. */
@@ -91,7 +105,12 @@ export class Editing {
 
   /** Add an object and choose it. */
   async addObject() {
-    if (!this.store.objects.length) this.store.choose(1); // a stroke needs the id at once
+    // The next stroke needs the id at once: the smallest free one. The ids of deleted objects are not free yet.
+    if (this.store.job?.kind !== "deletion") {
+      let id = 1;
+      while (this.store.object(id)) id++;
+      this.store.choose(id);
+    }
     const request = addObject();
     this.shown.masks.after(request);
     try {

@@ -21,6 +21,7 @@ const TITLES = {
 export class Jobs {
   #wantsToFollow = true;
   #propagated = 0; // frames since the propagation began
+  #isStarting = false;
 
   /**
    * @param store the project.
@@ -32,6 +33,10 @@ export class Jobs {
     element("stop").addEventListener("click", () => this.stop());
     element("follow").addEventListener("change", (event) => (this.#wantsToFollow = event.target.checked));
     element("export").addEventListener("click", () => this.openExport());
+    element("import").addEventListener("click", () => this.#openImport());
+    for (const id of ["import-file", "import-folder"]) {
+      element(id).addEventListener("change", (event) => this.#import(event.target));
+    }
     element("export-start").addEventListener("click", () => this.#export());
     element("export-stop").addEventListener("click", () => this.stop());
     store.on("job", (before) => this.#show(before));
@@ -47,17 +52,32 @@ export class Jobs {
     }
   }
 
-  /** Let the network carry the mask on the canvas through the video. */
-  async propagate(direction) {
+  /**
+   * Let the network carry the mask on the canvas through the video.
+   * @param direction forward, backward or both.
+   * @param finish finishes what the tools have begun; see `Tools.finish`.
+   */
+  async propagate(direction, finish) {
     if (this.store.job) return this.notices.say(BUSY);
-    const number = this.store.position;
-    if (this.store.kind(number) === "none") {
-      return this.notices.say(`Frame ${number} has no mask. Paint an object first, then propagate.`);
+    if (this.#isStarting) return;
+    this.#isStarting = true;
+    try {
+      await this.#start(direction, this.store.position, finish);
+    } catch (error) {
+      this.store.emit("error", error);
     }
-    await this.#ask(async () => {
-      await this.shown.masks.idle();
-      await api.propagate(number, direction, element("until").value);
-    });
+    this.#isStarting = false;
+  }
+
+  async #start(direction, number, finish) {
+    if (!(await finish())) {
+      return this.notices.say("The polygon has fewer than three corners. Add corners, or drop it with Escape.");
+    }
+    if (this.store.kind(number) === "none") {
+      return this.notices.say(`Frame ${number} has no mask. Mark an object first, then propagate.`);
+    }
+    await this.shown.masks.idle();
+    await api.propagate(number, direction, element("until").value);
   }
 
   /** Stop the work; nothing is lost that is written. */
@@ -103,8 +123,35 @@ export class Jobs {
       element("stop").hidden = job.kind === "deletion";
     } else if (before?.kind === "propagation" && this.#propagated) {
       const frames = this.#propagated === 1 ? "1 frame" : `${this.#propagated} frames`;
-      this.notices.say(`The network has propagated ${frames}.`);
+      const [uncertain] = this.store.uncertainFrames();
+      const next = uncertain === undefined ? "" : ` Press U to check frame ${uncertain}, an uncertain one.`;
+      this.notices.say(`The network has propagated ${frames}.${next}`);
     }
+  }
+
+  #openImport() {
+    element("import-frame").textContent = this.store.position;
+    element("import-result").replaceChildren();
+    element("import-dialog").showModal();
+  }
+
+  async #import(input) {
+    const [number, files] = [this.store.position, [...input.files]];
+    if (!files.length) return;
+    const say = (text, className) => {
+      const sentence = Object.assign(document.createElement("p"), { textContent: asSentence(text), className });
+      element("import-result").append(sentence);
+    };
+    element("import-result").replaceChildren();
+    try {
+      await this.shown.masks.idle(); // what is drawn comes before the import, and can be seen on disk
+      const { frames, sentences } = await api.importMasks(input.multiple ? null : number, files);
+      sentences.forEach((text) => say(text, "info"));
+      if (!frames.includes(number)) this.shown.seek(frames[0]);
+    } catch (error) {
+      say(error.message, "error");
+    }
+    input.value = ""; // so that the same file can be chosen again
   }
 
   openExport() {
@@ -119,7 +166,8 @@ export class Jobs {
     const chosen = (kind) => element(`export-${kind}`).checked;
     try {
       await this.shown.masks.idle();
-      await api.startExport({ masks: chosen("masks"), overlay: chosen("overlay"), davis: chosen("davis") });
+      const kinds = ["masks", "overlay", "davis", "cutout", "matte", "zip"];
+      await api.startExport(Object.fromEntries(kinds.map((kind) => [kind, chosen(kind)])));
     } catch (error) {
       this.notice({ level: "error", text: error.message });
     }
@@ -131,6 +179,8 @@ export class Jobs {
     const list = document.createElement("ul");
     list.append(...paths.map((path) => Object.assign(document.createElement("li"), { textContent: path })));
     const sentence = Object.assign(document.createElement("p"), { textContent: asSentence(text), className: level });
-    element("export-result").replaceChildren(sentence, ...(paths.length ? [list] : []));
+    const link = Object.assign(document.createElement("a"), { href: "api/export.zip", textContent: "Download the zip" });
+    const hasZip = paths.at(-1)?.endsWith(".zip");
+    element("export-result").replaceChildren(sentence, ...(paths.length ? [list] : []), ...(hasZip ? [link] : []));
   }
 }

@@ -1,6 +1,7 @@
 // The page as a whole: makes its parts, and tells each what the others need.
 
 import * as api from "./api.js";
+import { Cuts } from "./cuts.js";
 import { Editing } from "./editing.js";
 import { History } from "./history.js";
 import { Jobs } from "./jobs.js";
@@ -18,7 +19,7 @@ import { handleKeys, shortcuts, showKeys } from "./shortcuts.js";
 const STEP_ZOOM = 1.4;
 const element = (id) => document.getElementById(id);
 const store = new Store();
-const notices = new Notices(element("notices"));
+const notices = new Notices(element("notices"), store);
 
 const KIND_TEXTS = { none: "no mask", propagated: "propagated", annotated: "annotated" };
 
@@ -27,15 +28,22 @@ function guide() {
   if (store.job) return "";
   const hasPropagated = store.hasAny("propagated");
   if (!store.hasAny("annotated") && !hasPropagated) {
-    return "Paint an object in this frame. Then press F: the network carries the mask through the video.";
+    return "Drag a box around an object. Then press F: the network carries the mask through the video.";
+  }
+  const uncertain = store.uncertainFrames();
+  if (uncertain.includes(store.position)) {
+    const others = uncertain.length > 1 ? " Press U for the next uncertain frame." : "";
+    return `Check frame ${store.position}: correct the mask if it is wrong, then press F.${others}`;
   }
   if (store.kind(store.position) === "none") {
     return "This frame has no mask. Press Shift+← to go back to the annotated frame.";
   }
-  if (!hasPropagated) return "Press F to carry the mask through the video. To mark a second object first, press N.";
+  if (!hasPropagated) {
+    return "Click (K) what is missing, and with Shift what is too much. Then press F, or N to mark another object.";
+  }
   const annotated = store.annotatedFrom(-1, 1);
   if (annotated !== null && store.annotatedFrom(annotated, 1) === null) {
-    return "Press U to see an uncertain frame. Correct its mask, then press F again.";
+    return uncertain.length ? `Check frame ${uncertain[0]}; press U to go there.` : "";
   }
   return "";
 }
@@ -69,7 +77,9 @@ function makePage() {
   });
   const editing = new Editing(store, shown, view, history);
   const jobs = new Jobs(store, shown, notices);
-  const tools = new Tools(store, view, editing, (text) => notices.say(text));
+  const cuts = new Cuts(store, editing, (text) => notices.say(text));
+  const tools = new Tools(store, view, editing, cuts);
+  const propagate = (direction) => jobs.propagate(direction, () => tools.finish());
   const player = new Player(store, shown, showPlaying);
   const pointer = new Pointer(view, tools, () => {
     jobs.rest();
@@ -102,16 +112,15 @@ function makePage() {
     changeSize: (direction) => tools.changeSize(direction),
     apply: () => tools.apply(),
     leave() {
-      if (tools.isPending) tools.leave();
-      else if (editing.edit) tools.cancel();
-      else jobs.stop();
+      if (!tools.drop()) jobs.stop();
     },
     chooseObject: (id) => store.object(id) && store.choose(id),
     addObject: () => editing.addObject(),
     undo: () => tools.back() || editing.undo(),
+    back: () => tools.isPending && tools.back(),
     redo: () => editing.redo(),
     clear: () => editing.clear(),
-    propagate: (direction) => jobs.propagate(direction),
+    propagate,
     step: (frames) => go(store.position + frames, true),
     go,
     last: () => go(video.frames - 1),
@@ -146,19 +155,19 @@ function makePage() {
   button("next-uncertain", "Next uncertain frame (U)", actions.nextUncertain);
   button("previous", "Previous frame (←)", () => actions.step(-1));
   button("next", "Next frame (→)", () => actions.step(1));
-  button("play", "Play (K)", actions.playOrPause);
+  button("play", "Play (L)", actions.playOrPause);
   button("zoom-out", "Zoom out (−)", () => actions.zoom(-1));
   button("zoom-in", "Zoom in (+)", () => actions.zoom(1));
   button("zoom-fit", "Show the whole frame (0)", actions.fit);
-  button("forward", "Carry the mask of this frame to later frames (F)", () => actions.propagate("forward"));
-  button("backward", "Carry the mask of this frame to earlier frames (Shift+F)", () => actions.propagate("backward"));
-  button("both", "Carry the mask of this frame to later, then to earlier frames", () => actions.propagate("both"));
+  button("forward", "Carry the mask of this frame to later frames (F)", () => propagate("forward"));
+  button("backward", "Carry the mask of this frame to earlier frames (Shift+F)", () => propagate("backward"));
+  button("both", "Carry the mask of this frame to later, then to earlier frames", () => propagate("both"));
   element("frame-number").addEventListener("change", (event) => go(Math.round(Number(event.target.value)) || 0));
   element("frame-number").addEventListener("keydown", (event) => event.key === "Enter" && event.target.blur());
   element("until").addEventListener("change", (event) => event.target.blur()); // or the next key chooses an entry
 
   function showPlaying() {
-    const title = player.isPlaying ? "Pause (K)" : "Play (K)";
+    const title = player.isPlaying ? "Pause (L)" : "Play (L)";
     Object.assign(element("play"), { title, ariaLabel: title });
     element("play").querySelector("use").setAttribute("href", player.isPlaying ? "#icon-pause" : "#icon-play");
   }
@@ -170,7 +179,7 @@ function makePage() {
     const known = Number.isNaN(uncertainty) ? "" : `, uncertainty ${uncertainty.toFixed(2)} bits`;
     element("frame-kind").textContent = `Frame ${number}: ${KIND_TEXTS[store.kind(number)]}${known}`;
     view.picture.ariaLabel = `Frame ${number} with its mask`;
-    element("undo").disabled = !history.canUndo(number) && !tools.isPending;
+    element("undo").disabled = !history.canUndo(number) && !tools.isPending && !cuts.isBusy;
     element("redo").disabled = !history.canRedo(number);
     element("clear-frame").disabled = store.kind(number) === "none";
     const text = tools.isPending ? "" : guide();
@@ -180,17 +189,20 @@ function makePage() {
   for (const topic of ["position", "shown", "frames", "job", "edit", "tool"]) store.on(topic, showFrame);
 
   store.on("position", () => {
-    if (store.position !== shown.number) tools.leave(); // what the tools have begun belongs to the old frame
+    if (store.position !== shown.number) tools.end(); // the stroke belongs to the frame on the canvas
   });
-  store.on("saving", () => {
-    element("save-state").textContent = shown.masks.isSaving ? (store.isLocked ? "Not saved" : "Saving …") : "Saved";
-  });
+
+  const isUnsaved = () => shown.masks.isSaving || cuts.isBusy;
+  function showSaving() {
+    element("save-state").textContent = !isUnsaved() ? "Saved" : store.isLocked ? "Not saved" : "Saving …";
+  }
+  for (const topic of ["saving", "cuts"]) store.on(topic, showSaving);
 
   addEventListener("beforeunload", (event) => {
-    if (shown.masks.isSaving) event.preventDefault(); // the browser asks whether to leave
+    if (isUnsaved()) event.preventDefault(); // the browser asks whether to leave
   });
 
-  return { shown, jobs, history, view };
+  return { shown, jobs, history, view, cuts };
 }
 
 let page = null;
@@ -256,7 +268,10 @@ window.annotator = {
   },
   kind: (number) => store.kind(number),
   seek: (number) => page.shown.seek(number),
-  idle: () => page.shown.masks.idle(),
+  async idle() {
+    await page.cuts.idle();
+    await page.shown.masks.idle();
+  },
   /** Where a point of the frame is in the window. */
   place(x, y) {
     const [stage, point] = [element("stage").getBoundingClientRect(), page.view.toStage({ x, y })];

@@ -1,6 +1,8 @@
-// Sentences to the user, above the canvas. Errors stay until they are dismissed.
+// Sentences to the user, in the strip above the stage. Errors stay until they are dismissed; other sentences stay as
+// long as they are true: until the next sentence, another frame, a change of a mask or a new job, but no longer than
+// SHOWN.
 
-const SHOWN = 6000; // ms
+const SHOWN = 15000; // ms
 const MOST = 4;
 
 /** A text with a capital letter and a full stop. */
@@ -10,13 +12,24 @@ export function asSentence(text) {
 }
 
 export class Notices {
-  constructor(container) {
-    this.container = container;
+  #position = null; // the frame that the sentence is about
+
+  /**
+   * @param container shows the sentences.
+   * @param store the project.
+   */
+  constructor(container, store) {
+    Object.assign(this, { container, store });
+    store.on("position", () => store.position !== this.#position && this.#outdated());
+    store.on("edit", () => this.#outdated());
+    store.on("job", (before) => store.job && !before && this.#outdated());
   }
 
   /** Show a sentence. `level`: "info" or "error". */
   say(text, level = "info") {
-    for (const other of this.container.children) if (other.dataset.text === text) other.remove();
+    for (const other of [...this.container.children]) if (other.dataset.text === text) other.remove();
+    this.#outdated();
+    this.#position = this.store.position;
     const notice = document.createElement("div");
     notice.className = `notice ${level}`;
     if (level === "error") notice.role = "alert";
@@ -30,8 +43,12 @@ export class Notices {
     close.innerHTML = '<svg><use href="#icon-close"/></svg>';
     close.addEventListener("click", () => notice.remove());
     notice.append(sentence, close);
-    this.container.append(notice);
-    while (this.container.children.length > MOST) this.container.firstChild.remove();
+    this.container.prepend(notice);
+    while (this.container.children.length > MOST) this.container.lastChild.remove();
     if (level !== "error") setTimeout(() => notice.remove(), SHOWN);
+  }
+
+  #outdated() {
+    for (const notice of [...this.container.children]) if (!notice.classList.contains("error")) notice.remove();
   }
 }

@@ -8,7 +8,7 @@ const SAME = 5; // CSS pixels between the clicks of a double click; corners that
 
 export class Polygon {
   hint = "Click the corners. Enter, a double click or a click on the first corner closes the polygon.";
-  #corners = [];
+  #open = new Map(); // frame → the corners of the polygon that is not closed yet
   #pointer = null;
   #clicked = -Infinity; // when
 
@@ -16,12 +16,22 @@ export class Polygon {
     Object.assign(this, { tools, editing });
   }
 
+  get #corners() {
+    return this.#open.get(this.editing.shown.number) ?? [];
+  }
+
+  #set(corners) {
+    if (corners.length) this.#open.set(this.editing.shown.number, corners);
+    else this.#open.delete(this.editing.shown.number);
+    this.tools.changed();
+  }
+
   get isPending() {
     return this.#corners.length > 0;
   }
 
   get text() {
-    return this.#corners.length < 3 ? "Click at least three corners." : `${this.#corners.length} corners`;
+    return this.canApply ? `${this.#corners.length} corners` : "Click at least three corners.";
   }
 
   get canApply() {
@@ -39,9 +49,8 @@ export class Polygon {
     const closes = this.canApply && (isDouble || this.#isWithin(NEAR, point, this.#corners[0]));
     if (closes) return this.apply();
     if (isDouble && this.isPending) return;
-    this.#corners.push(point);
     this.#pointer = point;
-    this.tools.changed();
+    this.#set([...this.#corners, point]);
   }
 
   move(points) {
@@ -62,26 +71,24 @@ export class Polygon {
     const current = this.editing.currentId();
     edit.apply(polygonSpans(this.#corners), () => current);
     edit.commit();
-    this.leave();
+    this.drop();
   }
 
   /** Take the last corner back. */
   back() {
-    this.#corners.pop();
-    this.tools.changed();
+    this.#set(this.#corners.slice(0, -1));
   }
 
   cancel() {}
 
   /** Drop the polygon. */
-  leave() {
-    this.#corners = [];
+  drop() {
     this.#clicked = -Infinity;
-    this.tools.changed();
+    this.#set([]);
   }
 
   draw(context, view) {
-    if (!this.#corners.length) return;
+    if (!this.isPending) return;
     const corners = this.#corners.map((corner) => view.toStage(corner));
     const path = new Path2D();
     for (const { x, y } of corners) path.lineTo(x, y);

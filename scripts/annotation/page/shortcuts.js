@@ -37,15 +37,17 @@ export function shortcuts(actions) {
   const tool = (key, name, text) => ({ keys: [key], label: key.toUpperCase(), text, run: () => actions.choose(name) });
   return {
     Tools: [
+      tool("g", "box", "Box around the object"),
+      tool("k", "click", "Click what is missing; with Shift what is too much"),
+      tool("s", "scribbles", "Scribbles: lines instead of clicks"),
       tool("b", "brush", "Brush"),
       tool("e", "eraser", "Eraser; with Shift all objects"),
       tool("p", "polygon", "Polygon"),
-      tool("g", "box", "Box: GrabCut finds the object"),
-      tool("s", "scribbles", "Scribbles: GrabCut finds the object"),
       { keys: ["["], label: "[", text: "Smaller brush", run: () => actions.changeSize(-1), repeats: true },
       { keys: ["]"], label: "]", text: "Larger brush", run: () => actions.changeSize(1), repeats: true },
-      { keys: ["Enter"], label: "Enter", text: "Close the polygon, apply the scribbles", run: actions.apply },
-      { keys: ["Escape"], label: "Esc", text: "Drop polygon or scribbles, stop the propagation", run: actions.leave },
+      { keys: ["Enter"], label: "Enter", text: "Close the polygon", run: actions.apply },
+      { keys: ["Backspace"], label: "Backspace", text: "Take back the last corner", run: actions.back, repeats: true },
+      { keys: ["Escape"], label: "Esc", text: "Drop what has begun, stop the propagation", run: actions.leave },
     ],
     "Objects and masks": [
       {
@@ -77,7 +79,7 @@ export function shortcuts(actions) {
       { keys: ["Shift+ArrowRight"], label: "Shift+→", text: "Annotated frame after", run: actions.nextAnnotated },
       { keys: ["Home"], label: "Home", text: "First frame", run: () => actions.go(0) },
       { keys: ["End"], label: "End", text: "Last frame", run: actions.last },
-      { keys: ["k"], label: "K", text: "Play, pause", run: actions.playOrPause },
+      { keys: ["l"], label: "L", text: "Play, pause", run: actions.playOrPause },
     ],
     View: [
       { keys: ["+", "="], label: "+ / Wheel", text: "Zoom in", run: () => actions.zoom(1), repeats: true },

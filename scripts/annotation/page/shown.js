@@ -84,6 +84,17 @@ export class Shown {
     }
   }
 
+  /** The mask of a frame, whatever frame is shown. */
+  async mask(number) {
+    for (;;) {
+      try {
+        return await this.masks.cache.get(number);
+      } catch (error) {
+        if (error.name !== "AbortError") throw error; // else a seek has stopped to fetch what it does not need
+      }
+    }
+  }
+
   /** Fetch the mask of the frame on the canvas again, unless another frame is about to take its place. */
   async reload() {
     this.entry = null;

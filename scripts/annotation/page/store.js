@@ -17,7 +17,7 @@ export class Store {
 
   /**
    * Call `listener` at every event of a topic: "state", "objects", "current" (object), "frames" (kinds, uncertainty),
-   * "job", "position", "shown" (a frame is on the canvas), "edit" (of its mask), "saving", "tool" or "error".
+   * "job", "position", "shown" (a frame is on the canvas), "edit" (of its mask), "saving", "cuts", "tool" or "error".
    */
   on(topic, listener) {
     if (!this.#listeners.has(topic)) this.#listeners.set(topic, []);

@@ -1,15 +1,16 @@
-// The tools: which one is chosen, its size, its marks on the stage, and the bar that finishes or drops its work.
+// The tools: which one is chosen, its size, its marks on the stage, and the buttons that finish or drop its work.
 
 import { Brush } from "./brush.js";
-import { Box, Scribbles } from "./grabcut.js";
+import { Box, Strokes, drawCuts } from "./cuts.js";
 import { Polygon } from "./polygon.js";
 
 const SIZE_STEP = 1.25;
+const CLICK_RADIUS = 1 / 60; // of a click, as a part of the frame's short side
 const element = (id) => document.getElementById(id);
 
 export class Tools {
   #tools;
-  #name = "brush";
+  #name = "box";
   #hovered = null;
   #isDown = false;
 
@@ -17,16 +18,17 @@ export class Tools {
    * @param store the project.
    * @param view the stage.
    * @param editing changes the mask.
-   * @param notify shows a sentence to the user.
+   * @param cuts asks the server for objects.
    */
-  constructor(store, view, editing, notify) {
-    Object.assign(this, { store, view, notify });
+  constructor(store, view, editing, cuts) {
+    Object.assign(this, { store, view, editing, cuts });
     this.#tools = {
+      box: new Box(this, cuts, editing.size),
+      click: new Strokes(this, cuts, true),
+      scribbles: new Strokes(this, cuts, false),
       brush: new Brush(this, editing, false),
       eraser: new Brush(this, editing, true),
       polygon: new Polygon(this, editing),
-      box: new Box(this, editing),
-      scribbles: new Scribbles(this, editing),
     };
     for (const name of Object.keys(this.#tools)) {
       element(`tool-${name}`).addEventListener("click", () => this.choose(name));
@@ -35,10 +37,12 @@ export class Tools {
     this.sizeInput.value = Math.round(Math.min(view.size.width, view.size.height) / 20);
     this.sizeInput.addEventListener("input", () => this.#showSize());
     element("apply").addEventListener("click", () => this.apply());
-    element("cancel").addEventListener("click", () => this.leave());
+    element("cancel").addEventListener("click", () => this.drop());
+    store.on("cuts", () => this.changed());
+    store.on("shown", () => this.changed()); // each frame has its own polygon
     view.drawMarks = (context) => this.#draw(context);
     this.#showSize();
-    this.choose("brush");
+    this.choose(this.#name);
   }
 
   get #tool() {
@@ -47,11 +51,11 @@ export class Tools {
 
   /** Choose a tool by its name. */
   choose(name) {
-    this.leave();
+    this.cancel();
     this.#name = name;
     for (const each of Object.keys(this.#tools)) element(`tool-${each}`).ariaPressed = each === name;
     element("brush-row").hidden = !this.#tool.isBrush;
-    element("outside-row").hidden = name !== "scribbles";
+    element("outside-row").hidden = !["click", "scribbles"].includes(name);
     element("tool-hint").textContent = this.#tool.hint;
     this.changed();
   }
@@ -59,6 +63,11 @@ export class Tools {
   /** Half the width of the brush, in pixels of the frame. */
   get radius() {
     return Number(this.sizeInput.value) / 2;
+  }
+
+  /** The radius of a click, in pixels of the frame. */
+  get clickRadius() {
+    return CLICK_RADIUS * Math.min(this.view.size.width, this.view.size.height);
   }
 
   /** Make the brush larger (+1) or smaller (−1). */
@@ -78,7 +87,7 @@ export class Tools {
     return element("outside").checked;
   }
 
-  /** Whether a tool has begun something that `apply` finishes, or `leave` drops. */
+  /** Whether the tool has begun something that `apply` finishes, or `drop` drops. */
   get isPending() {
     return Boolean(this.#tool.isPending);
   }
@@ -104,6 +113,25 @@ export class Tools {
     this.#isDown = false;
   }
 
+  /** End the stroke that is being drawn, because its frame goes away. */
+  end() {
+    if (this.#isDown && this.#tool.isPainting) this.up();
+    else this.cancel();
+  }
+
+  /**
+   * Finish what has been begun in this frame, and wait for the server's part of it. Returns whether all is finished;
+   * a polygon of two corners cannot be.
+   */
+  async finish() {
+    this.end();
+    const polygon = this.#tools.polygon;
+    if (polygon.isPending && !polygon.canApply) return false;
+    polygon.apply();
+    await this.cuts.idle();
+    return true;
+  }
+
   /** The pointer is over a point of the frame, or (null) over none. */
   hover(point) {
     this.#hovered = point;
@@ -115,25 +143,29 @@ export class Tools {
     this.#tool.apply?.();
   }
 
-  /** Drop what the tool has begun. */
-  leave() {
+  /** Drop what has been begun: the stroke, the polygon, or what the server is asked for. Returns whether there was any. */
+  drop() {
+    const isAny = this.#isDown || this.isPending || this.cuts.isBusy;
     this.cancel();
-    this.#tool.leave?.();
+    if (this.isPending) this.#tool.drop();
+    else this.cuts.drop();
+    return isAny;
   }
 
-  /** Take back the last corner or scribble. Returns whether there was one. */
+  /** Take back the last corner of the polygon, or what the server was asked for last. Returns whether there was any. */
   back() {
-    if (!this.isPending || !this.#tool.back) return false;
+    if (!this.isPending) return this.cuts.back();
     this.#tool.back();
     return true;
   }
 
-  /** A tool has begun or ended something: show the bar with its buttons. */
+  /** A tool has begun or ended something: show the buttons for it. */
   changed() {
     const { isPending, text, canApply, apply } = this.#tool;
-    element("actions").hidden = !isPending;
-    if (isPending) element("actions-text").textContent = text;
-    element("apply").hidden = !apply;
+    const isBusy = this.cuts.isBusy;
+    element("actions").hidden = !isPending && !isBusy;
+    element("actions-text").textContent = isPending ? text : isBusy ? "Finding the object …" : "";
+    element("apply").hidden = !isPending || !apply;
     element("apply").disabled = !canApply;
     this.view.redrawMarks();
     this.store.emit("tool");
@@ -150,6 +182,7 @@ export class Tools {
   }
 
   #draw(context) {
+    drawCuts(context, this.view, this.cuts.of(this.editing.shown.number), this);
     this.#tool.draw(context, this.view);
     if (this.#hovered && this.#tool.isBrush && !this.store.isLocked) {
       const { x, y } = this.view.toStage(this.#hovered);

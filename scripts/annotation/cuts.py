@@ -1,0 +1,279 @@
+"""Boxes, clicks and scribbles that become the mask of an object.
+
+The evidence for each pixel is a weighted sum: the geodesic distances to what is known of the object and of its
+surroundings, the distances to the strokes, the network's features, the colours, and the mask that is there. The
+smoothed sum makes the new mask.
+"""
+
+import copy
+import functools
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from annotation.errors import Refused
+from annotation.picture import FAR, Picture
+from dataset.video import Video
+from model.encoders import KeyFeatures
+from model.network import RDE_VOS
+
+# The bits of a pixel in `from_strokes`.
+INSIDE, OUTSIDE, MASK, EARLIER_INSIDE, EARLIER_OUTSIDE, OTHER = (1 << bit for bit in range(6))
+
+KEPT_PICTURES = 4  # of about 20 MB each
+LEAST_SIDE = 3  # of a box, in pixels
+ROUNDS = 2  # of learning colours from the mask and drawing the mask again
+BORDER_START = 30.0  # what a path costs at the border of the picture, where background is likely
+CORE_START = 60.0  # what a path costs in the parts of the mask that are no edge
+CORE = 1 / 10  # of the short side: pixels this far from the edge of the mask are sure, unless a stroke is near
+NEAR = 1 / 10  # of the short side: a stroke says that the mask is wrong this near
+STROKE_COUNTS = 50  # times as much as another pixel, in histograms of colours
+FARTHEST = 0.6  # of the short side: how far strokes matter
+BOX_CORE = 1 / 40  # as CORE, in a box
+REACH = 1 / 3  # of the short side: farther from the new strokes no part of the mask changes
+SMALL_PART = 0.1  # of the largest part of a mask: smaller parts in a box are no object
+
+
+class Weights(NamedTuple):
+    """The weights of the evidence, chosen by simulated clicks on other images than the note's table has."""
+
+    bias: float = -0.1
+    path: float = 2.7
+    distance: float = 0.9
+    coarse: float = 0.6
+    fine: float = 0.5
+    colour: float = 0.5
+    mask: float = 1.0
+
+
+WEIGHTS = Weights()
+
+
+class BoxWeights(NamedTuple):
+    """The weights of the evidence in a box."""
+
+    coarse: float = 0.7
+    fine: float = 0.7
+    colour: float = 0.5
+    middle: float = 1.0
+
+
+BOX_WEIGHTS = BoxWeights()
+
+
+class Cutter:
+    """Boxes and strokes in the frames of a video; one call at a time.
+
+    Args:
+        video: the frames.
+        network: its key encoder tells features. The encoder is copied, because the network may propagate meanwhile.
+        size: the short side, in pixels, at which the network sees frames; None for the frames' own.
+    """
+
+    def __init__(self, video: Video, network: RDE_VOS, size: int | None) -> None:
+        self._video = video
+        self._encoder = copy.deepcopy(network.key_encoder)
+        self._size = size
+        self._device, self._dtype = network.device, network.dtype
+        self._picture = functools.lru_cache(KEPT_PICTURES)(self._make_picture)
+
+    def prepare(self, number: int) -> None:
+        """Prepare a frame, so that its first box or stroke is answered as fast as the next ones.
+
+        Raises:
+            InputError: the frame cannot be decoded.
+        """
+        self._picture(number)
+
+    def _make_picture(self, number: int) -> Picture:
+        def encode(image: Tensor) -> KeyFeatures:
+            return self._encoder(image.to(self._device, self._dtype))
+
+        return Picture(self._video.read_frame(number), encode, self._size)
+
+    def box(self, number: int, box: list[float]) -> np.ndarray:
+        """As `from_box`, in a frame.
+
+        Raises:
+            InputError: the frame cannot be decoded.
+        """
+        return from_box(self._picture(number), box)
+
+    def strokes(self, number: int, marks: np.ndarray) -> np.ndarray:
+        """As `from_strokes`, in a frame.
+
+        Raises:
+            InputError: the frame cannot be decoded.
+        """
+        return from_strokes(self._picture(number), marks)
+
+
+def from_strokes(picture: Picture, marks: np.ndarray, weights: Weights = WEIGHTS) -> np.ndarray:
+    """Change a mask as strokes say, near the strokes.
+
+    Args:
+        picture: the frame.
+        marks: uint8 [H,W], the sum of `INSIDE` and `OUTSIDE` (the new strokes), `MASK` (the mask so far),
+            `EARLIER_INSIDE` and `EARLIER_OUTSIDE` (the strokes that made the mask), and `OTHER` (other objects).
+        weights: of the evidence.
+
+    Returns:
+        the new mask, uint8 [H,W], 1 for the object.
+
+    Raises:
+        Refused: a value is no such sum, or no pixel is marked.
+    """
+    if marks.max() >= 2 * OTHER:
+        raise Refused(400, f"a mark is a sum of bits below {2 * OTHER}; load the page again")
+    if not (marks & (INSIDE | OUTSIDE)).any():
+        raise Refused(400, "no pixel is marked; click or draw inside of the object, or outside of it")
+    new_inside, new_outside = (picture.shrink((marks & bit) > 0) for bit in (INSIDE, OUTSIDE))
+    new = new_inside | new_outside
+    inside = (picture.shrink((marks & (INSIDE | EARLIER_INSIDE)) > 0) & ~new_outside) | new_inside
+    outside = picture.shrink((marks & (OUTSIDE | EARLIER_OUTSIDE | OTHER)) > 0) & ~inside
+    mask = cv2.resize((marks & MASK) // MASK, picture.size[::-1], interpolation=cv2.INTER_AREA) > 0
+    probability = _probability(picture, weights, new, inside, outside, mask)
+    result = (picture.enlarge(probability) | ((marks & INSIDE) > 0)) & ((marks & OUTSIDE) == 0)
+    return _changed_near(result, (marks & MASK) > 0, (marks & (INSIDE | OUTSIDE)) > 0).astype(np.uint8)
+
+
+def _changed_near(result: np.ndarray, mask: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The mask with only those parts of the change that come near the new strokes."""
+    if not mask.any():
+        return result
+    _, parts = cv2.connectedComponents(np.uint8(result != mask))
+    near = _distance_to(new) < REACH * min(mask.shape)
+    return np.where(np.isin(parts, np.unique(parts[near])), result, mask)
+
+
+def _probability(
+    picture: Picture, weights: Weights, new: np.ndarray, inside: np.ndarray, outside: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+    """The probability of the object; 0 in parts that nothing connects to what is known of the object."""
+    short_side = min(picture.size)
+    border = _border(picture.size) & ~inside & ~mask
+    starts_inside = np.where(inside, 0, FAR)
+    starts_outside = np.where(outside, 0, np.where(border, BORDER_START, FAR))
+    core = np.zeros_like(mask)
+    if mask.any():
+        depth, distance = (cv2.distanceTransform(np.uint8(part), cv2.DIST_L2, 3) for part in (mask, ~mask))
+        near = _distance_to(new) < NEAR * short_side
+        core = (depth > min(CORE * short_side, 0.6 * depth.max())) & ~outside
+        surroundings = (distance > CORE * short_side) & ~inside
+        # A stroke inside says that the surroundings near it are wrong, and a stroke outside the same of the mask.
+        if (new & inside).any():
+            surroundings &= ~near
+        else:
+            core &= ~near
+        if not (core | inside).any():
+            core = mask & ~outside
+        starts_inside = np.where(core, np.minimum(starts_inside, CORE_START), starts_inside)
+        starts_outside = np.where(surroundings, np.minimum(starts_outside, CORE_START), starts_outside)
+    core |= inside
+
+    to_inside, to_outside = picture.path_lengths(starts_inside), picture.path_lengths(starts_outside)
+    reach = FARTHEST * short_side
+    ratio = (np.minimum(_distance_to(outside), reach) + 0.05 * short_side) / (
+        np.minimum(_distance_to(inside), reach) + 0.05 * short_side
+    )
+    evidence = (
+        weights.bias
+        + weights.path * (to_outside - to_inside) / (to_outside + to_inside + 1e-6)
+        + weights.distance * np.log(ratio)
+        + weights.coarse * picture.features("coarse", core, outside | border)
+        + weights.fine * picture.features("fine", core, outside | border)
+    )
+    if mask.any():
+        evidence += weights.mask * np.where(mask, 1, -1)
+        current = (mask | inside) & ~outside
+    else:
+        current = evidence > 0
+    probability = np.zeros(picture.size, np.float32)
+    for _ in range(ROUNDS):
+        colours = picture.colours(current + STROKE_COUNTS * inside, ~current + STROKE_COUNTS * outside)
+        probability = _sigmoid(evidence + weights.colour * colours)
+        probability[inside], probability[outside] = 1, 0
+        probability = picture.smooth(probability)
+        current = ((probability > 0.5) | inside) & ~outside
+        _, parts = cv2.connectedComponents(np.uint8(current))
+        current &= np.isin(parts, np.unique(parts[core & current]))
+    return probability * current
+
+
+def from_box(picture: Picture, box: list[float], weights: BoxWeights = BOX_WEIGHTS) -> np.ndarray:
+    """Find the object in a box. Everything outside of the box is background.
+
+    Args:
+        picture: the frame.
+        box: the left, upper, right and lower edge in pixels of the frame.
+        weights: of the evidence.
+
+    Returns:
+        the mask, uint8 [H,W], 1 for the object.
+
+    Raises:
+        Refused: the box is too small, or leaves no background.
+    """
+    height, width = picture.full_size
+    (left, right), (upper, lower) = (
+        np.clip(np.round(np.sort(edges)), 0, most).astype(int)
+        for edges, most in ((box[::2], width), (box[1::2], height))
+    )
+    if right - left < LEAST_SIDE or lower - upper < LEAST_SIDE:
+        raise Refused(400, "the box is too small; draw the box around the object")
+    full = np.zeros((height, width), bool)
+    full[upper:lower, left:right] = True
+    if full.all():
+        raise Refused(400, "the box leaves no background; draw the box closely around the object")
+    inside = cv2.resize(np.uint8(full), picture.size[::-1], interpolation=cv2.INTER_AREA) > 0
+    if inside.all():
+        inside &= ~_border(picture.size)
+    return (picture.enlarge(_probability_in_box(picture, weights, inside)) & full).astype(np.uint8)
+
+
+def _probability_in_box(picture: Picture, weights: BoxWeights, inside: np.ndarray) -> np.ndarray:
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    y, x = np.ogrid[: picture.size[0], : picture.size[1]]
+    radius = np.hypot(
+        (y - rows.mean()) / (len(rows) / 2), (x - columns.mean()) / (len(columns) / 2)
+    )  # 1 on the largest ellipse in the box
+    # The surroundings of the box tell enough about the background.
+    surroundings = ~inside & (_distance_to(inside) < max(8, len(rows) / 2, len(columns) / 2))
+    current = radius < 0.8
+    probability = np.zeros(picture.size, np.float32)
+    for _ in range(ROUNDS + 1):
+        depth = cv2.distanceTransform(np.uint8(current), cv2.DIST_L2, 3)
+        core = depth > min(BOX_CORE * min(picture.size), 0.6 * depth.max())
+        evidence = (
+            weights.middle * (1 - radius)
+            + weights.coarse * picture.features("coarse", core, surroundings)
+            + weights.fine * picture.features("fine", core, surroundings)
+            + weights.colour * picture.colours(np.float32(current), np.float32(surroundings | (inside & ~current)))
+        )
+        probability = picture.smooth(_sigmoid(evidence) * inside) * inside
+        if not (probability > 0.5).any():
+            break
+        _, parts, sizes, _ = cv2.connectedComponentsWithStats(np.uint8(probability > 0.5))
+        areas = sizes[1:, cv2.CC_STAT_AREA]
+        current = np.isin(parts, 1 + np.flatnonzero(areas >= SMALL_PART * areas.max()))
+    return probability * current
+
+
+def _distance_to(marked: np.ndarray) -> np.ndarray:
+    """The distance to the nearest marked pixel; `FAR` where none is marked."""
+    if not marked.any():
+        return np.full(marked.shape, FAR, np.float32)
+    return cv2.distanceTransform(np.uint8(~marked), cv2.DIST_L2, 3)
+
+
+def _border(size: tuple[int, int]) -> np.ndarray:
+    """The two outermost pixels on each side."""
+    border = np.ones(size, bool)
+    border[2:-2, 2:-2] = False
+    return border
+
+
+def _sigmoid(evidence: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-evidence.clip(-15, 15)))

@@ -1,0 +1,62 @@
+"""Masks from other programs, uploaded by the page, that become annotations."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from annotation.errors import Refused
+from annotation.project import Project
+from dataset.images import PaintedMasks
+from dataset.masks import described
+from dataset.video import assign_masks, object_ids, read_sized_mask
+from util.errors import InputError
+from util.files import is_plain_name
+
+MOST_BYTES = 2**30  # of all files of an import
+
+
+def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None) -> dict[str, Any]:
+    """Read masks as all scripts do, and make them the annotations of their frames.
+
+    Args:
+        project: the project.
+        files: the contents of image files by name.
+        frame: the number of the frame that a single file belongs to; None for files that their names assign to frames.
+
+    Returns:
+        ``frames``: the numbers of the frames; ``sentences``: what the masks show, and notes about them.
+
+    Raises:
+        Refused: a file is no mask of the video, or its name is the name of no frame.
+    """
+    video = project.frames.video
+    if frame is not None and len(files) > 1:
+        raise Refused(400, "a frame has one mask; choose one file, or the folder")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for name, content in files.items():
+            if not is_plain_name(name):
+                raise Refused(400, f"{name} is no name of a file; rename it")
+            paths.append(Path(folder) / name)
+            paths[-1].write_bytes(content)
+        try:
+            if frame is not None:
+                assigned = {frame: paths[0]}
+            else:
+                assigned = assign_masks(paths, video.name, [video.frame_name(number) for number in range(len(project))])
+            reader = PaintedMasks(assigned.values())
+            masks = {
+                number: read_sized_mask(path, video.size, video.name, read=reader.read)
+                for number, path in assigned.items()
+            }
+        except InputError as error:
+            raise Refused(400, str(error).replace(f"{folder}/", "")) from None
+        notes = [note.replace(f"{folder}/", "") for note in reader.notes]
+    if empty := [assigned[number].name for number, mask in masks.items() if not object_ids(mask)]:
+        notes.append(f"{', '.join(empty[:5])} shows no object")
+    project.take_over(masks)
+    shown = [described(assigned[number].name, masks[number]) for number in list(masks)[:3]]
+    if len(masks) > len(shown):
+        shown = [f"masks of {len(masks)} frames", *shown, "…"]
+    return {"frames": list(masks), "sentences": [*shown, *notes]}

@@ -1,0 +1,140 @@
+"""The command ``clicks``: how many clicks and boxes the annotation page needs for an object."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from annotation import cuts
+from annotation.picture import Picture
+from benchmarks.common import prepare, write_table
+from dataset.images import read_grey, read_image
+from util.errors import InputError
+from util.evaluation.stream import engine_network
+
+TARGET = 0.85  # IoU
+MOST_CLICKS = 20
+BOX_TARGET = 0.8  # IoU
+NETWORK_SIDE = 480  # pixels, as annotate.py has it
+CLICK_RADIUS = 1 / 60  # of the short side, as the page has it
+COLUMNS = ["evidence", "objects", f"median NoC@{100 * TARGET:.0f}", "mean", "failed", "IoU of a box", "and a click"]
+COLUMNS += [f"box and click >= {BOX_TARGET}", "ms per click"]
+
+
+def measure_clicks(arguments: argparse.Namespace) -> None:
+    """Click at the centre of the largest error, again and again, until the mask is good, on every object.
+
+    Raises:
+        InputError: a folder holds no pairs, or the weights cannot be used.
+    """
+    device = prepare(arguments)
+    network = engine_network(arguments.model, device, amp=False)
+    objects = list(find_objects(arguments.pairs, arguments.most))
+    plain = cuts.WEIGHTS._replace(coarse=0, fine=0)
+    rows = []
+    for name, weights in (("without the network", plain), ("with the network", cuts.WEIGHTS)):
+        counts, seconds, box, box_and_click = [], [], [], []
+        for image_path, mask_path in tqdm(objects, desc=name, disable=None):
+            truth = read_grey(mask_path) > 0
+            picture = Picture(read_image(image_path), lambda x: network.encode_key(x.to(device)), NETWORK_SIDE)
+            person = Person(picture, truth, weights)
+            counts.append(person.clicks_until(TARGET))
+            seconds += person.seconds
+            person = Person(picture, truth, weights)
+            box.append(person.draw_box())
+            box_and_click.append(person.click())
+        good = statistics.fmean(value >= BOX_TARGET for value in box_and_click)
+        failed = sum(count > MOST_CLICKS for count in counts)
+        counts = [min(count, MOST_CLICKS) for count in counts]
+        noc = [statistics.median(counts), statistics.fmean(counts), failed]
+        boxes = [statistics.median(box), statistics.median(box_and_click), good]
+        rows.append([name, len(counts), *noc, *boxes, 1000 * statistics.median(seconds)])
+    write_table(arguments, COLUMNS, rows)
+
+
+def find_objects(folders: list[Path], most: int | None) -> Iterator[tuple[Path, Path]]:
+    """The images (JPEG) of folders and their subfolders with the masks beside them (PNG of the same name).
+
+    Args:
+        folders: with pairs ``<name>.jpg`` and ``<name>.png``.
+        most: how many pairs of a folder are taken, evenly spaced; None for all.
+
+    Raises:
+        InputError: a folder holds no pairs.
+    """
+    for folder in folders:
+        paths = sorted(path for path in folder.rglob("*.jpg") if path.with_suffix(".png").is_file())
+        if not paths:
+            raise InputError(f"{folder} holds no pairs of an image <name>.jpg and its mask <name>.png")
+        for index in np.linspace(0, len(paths) - 1, min(most or len(paths), len(paths))).round().astype(int):
+            yield paths[index], paths[index].with_suffix(".png")
+
+
+class Person:
+    """Somebody who sees the true mask, and marks an object as the page lets them.
+
+    Args:
+        picture: the prepared frame.
+        truth: bool [H,W].
+        weights: of the evidence; see `cuts.Weights`.
+
+    Attributes:
+        mask: bool [H,W], so far.
+        seconds: of each cut.
+    """
+
+    def __init__(self, picture: Picture, truth: np.ndarray, weights: cuts.Weights) -> None:
+        self.mask = np.zeros(truth.shape, bool)
+        self.seconds: list[float] = []
+        self._picture, self._truth, self._weights = picture, truth, weights
+        self._earlier = np.zeros(truth.shape, np.uint8)
+
+    def clicks_until(self, target: float) -> int:
+        """Click until the IoU reaches the target; returns the number of clicks, at most one more than allowed."""
+        for count in range(1, MOST_CLICKS + 1):
+            if self.click() >= target:
+                return count
+        return MOST_CLICKS + 1
+
+    def draw_box(self) -> float:
+        """Draw the object's bounding box; returns the IoU."""
+        rows, columns = np.flatnonzero(self._truth.any(1)), np.flatnonzero(self._truth.any(0))
+        box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        weights = cuts.BOX_WEIGHTS
+        if not self._weights.fine:
+            weights = weights._replace(coarse=0, fine=0)
+        self.mask = cuts.from_box(self._picture, box, weights) > 0
+        return self._iou()
+
+    def click(self) -> float:
+        """Click into the middle of the largest error, inside or outside; returns the IoU."""
+        x, y, is_inside = self._largest_error()
+        new = np.zeros(self.mask.shape, np.uint8)
+        cv2.circle(new, (x, y), max(1, round(CLICK_RADIUS * min(new.shape))), 1, -1)
+        # As in the page, earlier clicks count where the mask still agrees with them.
+        agrees = np.where(self.mask, self._earlier == cuts.EARLIER_INSIDE, self._earlier == cuts.EARLIER_OUTSIDE)
+        marks = self._earlier * agrees + cuts.MASK * self.mask + (cuts.INSIDE if is_inside else cuts.OUTSIDE) * new
+        started = time.perf_counter()
+        self.mask = cuts.from_strokes(self._picture, marks.astype(np.uint8), self._weights) > 0
+        self.seconds.append(time.perf_counter() - started)
+        self._earlier[new > 0] = cuts.EARLIER_INSIDE if is_inside else cuts.EARLIER_OUTSIDE
+        return self._iou()
+
+    def _largest_error(self) -> tuple[int, int, bool]:
+        """The pixel that lies deepest in an error, and whether the object is missing there."""
+        depths = [
+            cv2.distanceTransform(np.pad(np.uint8(error), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+            for error in (self._truth & ~self.mask, self.mask & ~self._truth)
+        ]
+        is_inside = bool(depths[0].max() >= depths[1].max())
+        depth = depths[0] if is_inside else depths[1]
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        return int(x), int(y), is_inside
+
+    def _iou(self) -> float:
+        return float((self.mask & self._truth).sum() / (self.mask | self._truth).sum())

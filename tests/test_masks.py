@@ -1,0 +1,376 @@
+"""What masks mean: of every mode, from every program, hard and soft; and what convert_mask.py makes of soft ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from conftest import assert_refused
+from dataset.colours import COLOURS, colour_of, colour_table, davis_palette
+from dataset.images import PaintedMasks, image_size, read_image, read_mask, read_pixels, write_mask
+from dataset.masks import described
+from util.errors import InputError
+
+RED, GREEN, BLUE, WHITE, BLACK, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3, (255, 255, 0)
+SIZE = (60, 80)
+
+
+def shapes() -> np.ndarray:
+    """A rectangle with the id 1 and a disc with the id 2, apart from each other."""
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    ids = np.zeros(SIZE, np.uint8)
+    ids[8:30, 10:40] = 1
+    ids[(y - 40) ** 2 + (x - 58) ** 2 < 13**2] = 2
+    return ids
+
+
+IDS = shapes()
+ONE = (IDS > 0).astype(np.uint8)
+
+
+def painted(*colours: tuple[int, ...], background: tuple[int, ...] = BLACK) -> Image.Image:
+    return Image.fromarray(np.array([background, *colours], np.uint8)[IDS])
+
+
+def on_transparency(*colours: tuple[int, ...], clear: tuple[int, ...] = WHITE, opacity: int = 255) -> Image.Image:
+    image = painted(*colours, background=clear)
+    image.putalpha(Image.fromarray(ONE * np.uint8(opacity)))
+    return image
+
+
+def indexed(indices: np.ndarray, *palette: tuple[int, ...], clear: int | None = None) -> Image.Image:
+    image = Image.fromarray(indices.astype(np.uint8))
+    image.putpalette([level for colour in palette for level in colour])
+    if clear is not None:
+        image.info["transparency"] = clear
+    return image
+
+
+def davis(ids: np.ndarray) -> Image.Image:
+    image = Image.fromarray(ids)
+    image.putpalette(davis_palette())
+    return image
+
+
+# Name of the file: the image, and the ids that it means.
+HARD = {
+    "0 and 255.png": (Image.fromarray(ONE * np.uint8(255)), ONE),
+    "0 and 1.png": (Image.fromarray(ONE), ONE),
+    "0 and 128.png": (Image.fromarray(ONE * np.uint8(128)), ONE),
+    "ids in grey.png": (Image.fromarray(IDS), IDS),
+    "one small id.png": (Image.fromarray(ONE * np.uint8(7)), ONE * 7),
+    "large ids.png": (Image.fromarray(np.array([0, 100, 200], np.uint8)[IDS]), np.array([0, 100, 200])[IDS]),
+    "grey on white.png": (Image.fromarray(np.array([255, 90, 90], np.uint8)[IDS]), ONE),
+    "one bit.png": (Image.fromarray(ONE > 0), ONE),
+    "16 bits, 0 and 65535.png": (Image.fromarray(ONE.astype(np.uint16) * 65535), ONE),
+    "16 bits, ids.png": (Image.fromarray(IDS.astype(np.uint16)), IDS),
+    "32 bits.tif": (Image.fromarray(IDS.astype(np.int32)), IDS),
+    "floats.tif": (Image.fromarray(IDS.astype(np.float32)), IDS),
+    "floats, 0 and a half.tif": (Image.fromarray(ONE.astype(np.float32) / 2), ONE),
+    "white on black.png": (painted(WHITE, WHITE), ONE),
+    "ids in three channels.png": (Image.fromarray(np.dstack([IDS] * 3)), IDS),
+    "red and green.png": (painted(RED, GREEN), IDS),
+    "green and red.png": (painted(GREEN, RED), np.array([0, 2, 1])[IDS]),  # red comes first
+    "red alone.png": (painted(RED, RED), ONE),
+    "red and blue on white.png": (painted(RED, BLUE, background=WHITE), IDS),
+    "colours of DAVIS.png": (painted((0, 128, 0), (128, 128, 0)), np.array([0, 2, 3])[IDS]),
+    "on transparency.png": (on_transparency(RED, GREEN), IDS),
+    "half opaque.png": (on_transparency(RED, GREEN, opacity=128), IDS),
+    "black on transparency.png": (on_transparency(BLACK, BLACK), ONE),
+    "white on clear white.png": (on_transparency(WHITE, WHITE), ONE),
+    "opaque.png": (painted(RED, GREEN).convert("RGBA"), IDS),
+    "grey and opacity.png": (Image.fromarray(ONE * np.uint8(255)).convert("LA"), ONE),
+    "print.tif": (painted(RED, GREEN).convert("CMYK"), IDS),
+    "DAVIS.png": (davis(np.array([0, 4, 9], np.uint8)[IDS]), np.array([0, 4, 9])[IDS]),
+    "void of DAVIS.png": (davis(np.array([0, 1, 255], np.uint8)[IDS]), np.array([0, 1, 255])[IDS]),
+    "own palette.png": (indexed(np.array([0, 5, 3])[IDS], BLACK, *[RED] * 5), np.array([0, 5, 3])[IDS]),
+    "black is last.png": (indexed(np.array([2, 0, 1])[IDS], RED, GREEN, BLACK), IDS),
+    "black is 1, and 0 unused.png": (indexed(IDS + 1, RED, BLACK, RED, GREEN), IDS),
+    "white is 0.png": (indexed(IDS, WHITE, RED, GREEN), IDS),
+    "clear is 0.png": (indexed(IDS, WHITE, RED, GREEN, clear=0), IDS),
+    "clear is 2.png": (indexed(np.array([2, 0, 1])[IDS], RED, GREEN, BLUE, clear=2), IDS),
+    "grey palette.png": (Image.fromarray(ONE * np.uint8(255)).convert("P"), ONE),
+    "quantized.png": (painted(RED, GREEN).quantize(3), IDS),
+    "quantized on white.png": (painted(RED, GREEN, background=WHITE).quantize(3), IDS),
+    "adaptive.png": (painted(RED, GREEN).convert("P", palette=Image.Palette.ADAPTIVE), IDS),
+    "colours.BMP": (painted(RED, GREEN), IDS),
+    "0 and 255.bmp": (Image.fromarray(ONE * np.uint8(255)), ONE),
+    "0 and 255.gif": (Image.fromarray(ONE * np.uint8(255)), ONE),
+    "0 and 255.TIF": (Image.fromarray(ONE * np.uint8(255)), ONE),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_masks_of_any_program_are_taken(name, tmp_path):
+    image, expected = HARD[name]
+    path = tmp_path / name
+    image.save(path)
+    masks = PaintedMasks([path])
+    np.testing.assert_array_equal(masks.read(path), expected)
+    assert bool(masks.notes) == (("white.png" in name and "clear" not in name) or name == "white is 0.png")
+
+
+def test_a_lossless_webp_is_taken(tmp_path):
+    painted(RED, GREEN).save(tmp_path / "mask.webp", lossless=True)
+    np.testing.assert_array_equal(PaintedMasks([]).read(tmp_path / "mask.webp"), IDS)
+
+
+def smooth(image: Image.Image) -> Image.Image:
+    """The image with the soft edges of a brush."""
+    return image.resize((4 * SIZE[1], 4 * SIZE[0])).resize(SIZE[::-1], Image.Resampling.BILINEAR)
+
+
+def through_jpeg(image: Image.Image, path: Path) -> Image.Image:
+    image.save(path.with_suffix(".jpg"), quality=90)
+    return Image.open(path.with_suffix(".jpg"))
+
+
+def one_soft_row() -> Image.Image:
+    values = np.zeros(SIZE, np.uint8)
+    values[20:40, 20:40], values[19, 20:40] = 255, 128
+    return Image.fromarray(values)
+
+
+# Name of the file: the image, and the ids that convert_mask.py makes of it.
+SOFT = {
+    "soft.png": (lambda path: smooth(Image.fromarray(ONE * np.uint8(255))), ONE),
+    "blurred.png": (lambda path: Image.fromarray(ONE * np.uint8(255)).filter(ImageFilter.GaussianBlur(3)), ONE),
+    "one soft row.png": (lambda path: one_soft_row(), None),
+    "soft colours.png": (lambda path: smooth(painted(RED, GREEN)), IDS),
+    "soft ids.png": (lambda path: smooth(Image.fromarray(IDS * np.uint8(100))), IDS),
+    "soft and quantized.png": (lambda path: smooth(painted(RED, GREEN)).quantize(8), IDS),
+    "soft opacity.png": (lambda path: _soft_opacity(), ONE),
+    "16 bits.png": (lambda path: Image.fromarray(np.asarray(smooth(HARD["0 and 255.png"][0]), np.uint16) * 257), ONE),
+    "mask.jpg": (lambda path: painted(RED, GREEN), IDS),
+    "grey.JPEG": (lambda path: Image.fromarray(ONE * np.uint8(255)), ONE),
+    "lossy.webp": (lambda path: painted(RED, GREEN), IDS),
+    "a JPEG once.png": (lambda path: through_jpeg(painted(RED, GREEN), path), IDS),
+    "a grey JPEG once.png": (lambda path: through_jpeg(Image.fromarray(ONE * np.uint8(255)), path), ONE),
+}
+
+
+def _soft_opacity() -> Image.Image:
+    image = Image.new("RGBA", SIZE[::-1], (*RED, 0))
+    image.putalpha(smooth(Image.fromarray(ONE * np.uint8(255))))
+    return image
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_soft_masks_are_refused_and_converted(name, inline, tmp_path):
+    make, expected = SOFT[name]
+    path = tmp_path / name
+    make(path).save(path)
+    with pytest.raises(InputError) as error:
+        PaintedMasks([path])
+    assert str(path) in str(error.value) and "scripts/convert_mask.py" in str(error.value)
+    result = inline("scripts/convert_mask.py", path, "--output", tmp_path / "out/new.png")
+    assert result.returncode == 0, result.stderr
+    converted = read_mask(tmp_path / "out/new.png")
+    if expected is not None:  # an edge may go to either side
+        assert (converted != expected).mean() < 0.03 and set(np.unique(converted)) == set(np.unique(expected))
+    np.testing.assert_array_equal(PaintedMasks([]).read(tmp_path / "out/new.png"), converted)
+
+
+def test_a_soft_edge_never_becomes_an_object_with_a_colour_between(inline, tmp_path):
+    """The edge from 0 to 200 passes through 100, which is another object's colour."""
+    smooth(Image.fromarray(np.array([0, 100, 200], np.uint8)[IDS])).save(tmp_path / "soft.png")
+    assert inline("scripts/convert_mask.py", tmp_path / "soft.png", "--output", tmp_path / "hard.png").returncode == 0
+    converted = read_mask(tmp_path / "hard.png")
+    numbers = {converted[15, 20]: IDS == 1, converted[40, 58]: IDS == 2}
+    assert len(numbers) == 2
+    for number, region in numbers.items():
+        near = np.asarray(Image.fromarray(region).filter(ImageFilter.MaxFilter(5)))
+        assert not ((converted == number) & ~near).any()
+
+
+def test_pictures_and_masks_without_background_are_refused(inline, tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    painted(RED, GREEN, background=(90, 90, 120)).save(tmp_path / "bare.png")
+    Image.fromarray(np.array([0, 300, 700], np.uint16)[IDS]).save(tmp_path / "high.png")
+    Image.fromarray(IDS).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(IDS)])
+    for name, text in (
+        ("photo.png", "soft edges"),
+        ("bare.png", "no background"),
+        ("high.png", "700"),
+        ("pages.tif", "2 images"),
+        ("absent.png", "missing"),
+    ):
+        with pytest.raises(InputError, match=text) as error:
+            PaintedMasks([tmp_path / name]).read(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
+    for name, text in (("photo.png", "is a picture"), ("bare.png", "background")):
+        assert_refused(inline("scripts/convert_mask.py", tmp_path / name, "--output", tmp_path / "new.png"), name, text)
+    assert not (tmp_path / "new.png").exists()
+
+
+def test_a_colour_is_the_same_object_in_all_masks_of_a_video(tmp_path):
+    """A grey value or colour that comes alone in one mask is not renumbered, if another mask knows it."""
+
+    def read(*images: Image.Image) -> list[list[int]]:
+        paths = [tmp_path / f"{number}.png" for number in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            image.save(path)
+        masks = PaintedMasks(paths)
+        return [np.unique(masks.read(path))[1:].tolist() for path in paths]
+
+    grey = np.array([0, 100, 200], np.uint8)[IDS]
+    assert read(Image.fromarray(grey), Image.fromarray(grey * (IDS == 2))) == [[100, 200], [200]]
+    assert read(Image.fromarray(grey * (IDS == 2)), Image.fromarray(grey)) == [[200], [100, 200]]
+    assert read(Image.fromarray(grey * (IDS == 1)), Image.fromarray(grey * (IDS == 2))) == [[100], [200]]
+    assert read(HARD["0 and 255.png"][0], HARD["0 and 255.png"][0]) == [[1], [1]]
+    assert read(painted(GREEN, BLUE), painted(RED, BLUE), painted(BLUE, BLUE)) == [[1, 2], [2, 3], [2]]
+    assert read(davis(IDS * np.uint8(2)), painted(RED, RED)) == [[2, 4], [1]]
+
+
+def test_data_sets_keep_their_ids(tmp_path):
+    """Whatever their palette, and 255 as well."""
+    for number, image in enumerate(
+        (davis(IDS), davis(ONE * np.uint8(255)), indexed(np.array([2, 0, 1])[IDS], RED, GREEN, BLACK))
+    ):
+        image.save(tmp_path / f"{number}.png")
+        np.testing.assert_array_equal(read_mask(tmp_path / f"{number}.png"), np.array(image))
+    HARD["0 and 255.png"][0].save(tmp_path / "grey.png")
+    assert set(np.unique(read_mask(tmp_path / "grey.png"))) == {0, 255}
+    HARD["colours of DAVIS.png"][0].save(tmp_path / "colours.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "colours.png"), HARD["colours of DAVIS.png"][1])
+    painted(RED, GREEN).save(tmp_path / "others.png")
+    with pytest.raises(InputError, match=r"convert_mask\.py"):
+        read_mask(tmp_path / "others.png")
+
+
+def test_many_hard_objects_are_no_soft_edge(tmp_path):
+    """255 objects side by side, a thin one between two others, and specks."""
+    y, x = np.mgrid[:85, :120]
+    stripes = (x // 8 + 15 * (y // 5)).clip(0, 255).astype(np.uint8)
+    thin = np.where(IDS == 0, np.uint8(3), IDS)
+    thin[:, 50] = 7
+    specks = IDS.copy()
+    specks[2:50:9, 45], specks[55, 5:40:9] = 5, 9
+    for number, ids in enumerate((stripes, thin, specks)):
+        Image.fromarray(ids).save(tmp_path / f"{number}.png")
+        np.testing.assert_array_equal(PaintedMasks([]).read(tmp_path / f"{number}.png"), ids)
+
+
+def test_an_inverted_mask_is_noticed_and_turned_round(inline, tmp_path):
+    path = tmp_path / "my mask.png"
+    Image.fromarray((1 - ONE) * np.uint8(255)).save(path)
+    (note,) = PaintedMasks([path]).notes
+    assert str(path) in note and "--invert" in note
+    assert inline("scripts/convert_mask.py", path, "--invert", "--output", tmp_path / "new.png").returncode == 0
+    np.testing.assert_array_equal(read_mask(tmp_path / "new.png"), ONE)
+    assert_refused(inline("scripts/convert_mask.py", path, "--output", tmp_path / "new.png"), "new.png", "--output")
+
+
+def test_convert_mask_takes_several_images_and_a_threshold(inline, tmp_path):
+    smooth(painted(RED, GREEN)).save(tmp_path / "00000.png")
+    smooth(painted(BLACK, GREEN)).save(tmp_path / "00010.png")
+    result = inline(
+        "scripts/convert_mask.py", tmp_path / "00000.png", tmp_path / "00010.png", "--output", tmp_path / "o"
+    )
+    assert result.returncode == 0 and "2 objects, 1 (" in result.stdout
+    assert [np.unique(read_mask(tmp_path / f"o/{name}.png")).tolist() for name in ("00000", "00010")] == [
+        [0, 1, 2],
+        [0, 2],
+    ]
+    ramp = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (20, 1)))
+    ramp.save(tmp_path / "ramp.png")
+    flags = ("--threshold", 200, "--output", tmp_path / "t.png")
+    assert inline("scripts/convert_mask.py", tmp_path / "ramp.png", *flags).returncode == 0
+    np.testing.assert_array_equal(read_mask(tmp_path / "t.png")[0], np.arange(256) >= 200)
+
+
+def test_a_photograph_on_transparency_is_one_object(inline, tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8))
+    image.putalpha(Image.fromarray(ONE * np.uint8(255)))
+    image.save(tmp_path / "cutout.png")
+    with pytest.raises(InputError, match=r"convert_mask\.py"):
+        PaintedMasks([tmp_path / "cutout.png"])
+    assert inline("scripts/convert_mask.py", tmp_path / "cutout.png", "--output", tmp_path / "m.png").returncode == 0
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), ONE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_and_masks_are_upright(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # What a camera stores so that the picture is upright after it has been turned.
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+
+    def stored(image: Image.Image) -> Image.Image:
+        return image.transpose(turns[orientation]) if orientation in turns else image
+
+    frame = painted(RED, GREEN, background=(90, 90, 200))
+    for name in ("frame.jpg", "frame.png", "frame.tif"):
+        stored(frame).save(tmp_path / name, exif=exif)
+        assert np.abs(read_image(tmp_path / name).astype(int) - np.asarray(frame)).mean() < 8
+        assert image_size(tmp_path / name) == SIZE == read_pixels(tmp_path / name).shape[:2]
+    for image in (davis(IDS), painted(RED, GREEN)):
+        stored(image).save(tmp_path / "mask.png", exif=exif)
+        np.testing.assert_array_equal(PaintedMasks([]).read(tmp_path / "mask.png"), IDS)
+
+
+def test_what_a_mask_holds_is_said():
+    shares = [100 * (number == IDS).mean() for number in (1, 2)]
+    text = "mask 00000.png: 2 objects, 1 ({:.1f}% of the frame), 2 ({:.1f}%)".format(*shares)
+    assert described("00000.png", IDS) == text
+    assert described("a.png", IDS * 0) == "mask a.png: no object"
+    speck = np.zeros((1000, 1000), np.uint8)
+    speck[0, 0] = 9
+    assert described("a.png", speck) == "mask a.png: 1 object, 9 (0.0001% of the frame)"
+    assert described("a.png", np.arange(256, dtype=np.uint8)[None]).endswith("12 (0.4%), 243 more")
+
+
+def contrast(colour: np.ndarray, other: np.ndarray) -> float:
+    """The distance of two RGB colours in OKLab, in which equal distances look equal."""
+
+    def oklab(rgb: np.ndarray) -> np.ndarray:
+        linear = np.where(rgb <= 10, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
+        cones = linear @ np.array([[0.4122, 0.2119, 0.0883], [0.5363, 0.6807, 0.2817], [0.0514, 0.1074, 0.6300]])
+        return np.cbrt(cones) @ np.array(
+            [[0.2105, 1.9780, 0.0259], [0.7936, -2.4286, 0.7828], [-0.0041, 0.4506, -0.8087]]
+        )
+
+    return float(np.linalg.norm(oklab(colour.astype(float)) - oklab(other.astype(float))))
+
+
+def test_colours_stand_out_on_any_picture_and_from_each_other():
+    colours = [np.frombuffer(bytes.fromhex(colour[1:]), np.uint8) for colour in COLOURS]
+    scenes = [
+        (0, 0, 0),
+        (20, 20, 24),
+        (255, 255, 255),
+        (235, 235, 230),
+        (128, 128, 128),
+        (135, 190, 230),
+        (20, 80, 140),
+    ]
+    scenes += [(10, 40, 90), (0, 0, 255), (60, 120, 40), (20, 60, 20), (0, 128, 0), (0, 255, 0), (210, 190, 140)]
+    for number, colour in enumerate(colours[:8]):
+        assert min(contrast(colour, np.array(scene)) for scene in scenes) > 0.12, COLOURS[number]
+        assert all(contrast(colour, other) > 0.17 for other in colours[:number]), COLOURS[number]
+        assert colour[2] < 200 or colour[0] > 90 or colour[1] > 200  # no blue
+    assert len(set(COLOURS)) == len(COLOURS)
+
+
+def test_objects_have_colours_in_the_order_of_their_ids():
+    assert [colour_of(number) for number in (1, 2, 3)] == list(COLOURS[:3])
+    assert [colour_of(number, [255, 7, 100]) for number in (7, 100, 255)] == list(COLOURS[:3])
+    assert colour_of(1, [7]) == COLOURS[1]  # not listed, so after those that are
+    table = np.frombuffer(colour_table([7, 255]), np.uint8).reshape(256, 3)
+    for number in range(1, 256):
+        assert "#" + table[number].tobytes().hex() == colour_of(number, [7, 255])
+
+
+def test_written_masks_keep_the_palette_of_the_data_set(tmp_path):
+    write_mask(tmp_path / "a.png", IDS)
+    assert bytes(Image.open(tmp_path / "a.png").getpalette()) == davis_palette()
