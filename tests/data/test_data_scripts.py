@@ -182,7 +182,7 @@ def test_check_lists_all_problems_of_videos(roots, command):
         (yv / "Annotations/z", "missing", "resize_youtube.py"),
         (masks / "a/00001.png", "missing", "copy it again"),
         (images / "a/00002.jpg", "cannot be decoded", "download it again"),
-        (masks / "b/00000.png", "has colours that are not those of DAVIS's palette", "convert_mask.py"),
+        (masks / "b/00000.png", "has soft edges", "convert_mask.py"),
         (yv / "Annotations/x/00010.png", "81×48, but", "same size"),
         (yv / "JPEGImages/x/00000.jpg", "missing", "resize_youtube.py"),
         (yv / "Annotations/y", "no object in any frame", "remove"),

@@ -30,7 +30,7 @@ def weights_notes(arguments: argparse.Namespace) -> list[str]:
     """The sentence which says that the network is the shipped one; no sentence for any other network."""
     if arguments.model != SHIPPED_WEIGHTS:
         return []
-    return ["using the small network shipped with the project, trained on drawn data; --model chooses another"]
+    return ["using the small network shipped with the project, trained on synthetic and real video; --model selects another"]
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
