@@ -11,8 +11,8 @@ from dataset.davis import DAVIS
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, add_overlay_argument
+from util.evaluation.benchmarks import DAVISBenchmark
 from util.evaluation.output import OutputFolder
-from util.evaluation.protocols import DAVISProtocol
 from util.evaluation.run import score_and_draw, segment_videos
 
 
@@ -35,12 +35,12 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    protocol = DAVISProtocol(DAVIS(arguments.davis_path, arguments.year, arguments.split), arguments.videos)
-    output = OutputFolder(arguments.output, protocol.masks_folder)
+    benchmark = DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year, arguments.split), arguments.videos)
+    output = OutputFolder(arguments.output, benchmark.masks_folder)
     processes = Processes()
-    segment_videos(arguments, protocol, output, processes)
+    segment_videos(arguments, benchmark, output, processes)
     if processes.is_main:
-        score_and_draw(protocol, output, overlay=arguments.overlay)
+        score_and_draw(benchmark, output, overlay=arguments.overlay)
     processes.close()
 
 

@@ -16,8 +16,8 @@ from dataset.youtube import YouTubeVOS
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, add_overlay_argument
+from util.evaluation.benchmarks import YouTubeBenchmark
 from util.evaluation.output import OutputFolder
-from util.evaluation.protocols import YouTubeProtocol
 from util.evaluation.run import score_and_draw, segment_videos
 from util.evaluation.youtube_server import write_submission
 
@@ -45,15 +45,15 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     youtube = YouTubeVOS(arguments.yv_path, arguments.split, arguments.output_all)
-    protocol = YouTubeProtocol(youtube, arguments.gt, arguments.train_meta)
-    output = OutputFolder(arguments.output.absolute(), protocol.masks_folder)
+    benchmark = YouTubeBenchmark(youtube, arguments.gt, arguments.train_meta)
+    output = OutputFolder(arguments.output.absolute(), benchmark.masks_folder)
     processes = Processes()
-    segment_videos(arguments, protocol, output, processes)
+    segment_videos(arguments, benchmark, output, processes)
     if processes.is_main:
         submission = output.path.with_name(f"{output.path.name}.zip")
         write_submission(output.path, youtube.asked, submission)
         print(f"zip         {submission}")
-        score_and_draw(protocol, output, overlay=arguments.overlay)
+        score_and_draw(benchmark, output, overlay=arguments.overlay)
     processes.close()
 
 

@@ -3,9 +3,7 @@
 import functools
 import itertools
 import re
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -353,28 +351,3 @@ def read_names(path: Path, remedy: str) -> list[str]:
 def frame_order(name: str) -> list[str | int]:
     """Return a sort key for names of frames. With it frame9 comes before frame10."""
     return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"([0-9]+)", name))]
-
-
-def in_background(items: Iterable[Item], work: Callable[[Item], Result], ahead: int = 4) -> Iterator[Result]:
-    """Yield ``work(item)`` for each item in order. The work is done in a background thread.
-
-    Frames are decoded this way before the network needs them, and masks are written this way while the network goes
-    on. If ``work`` raises an error, this function raises it.
-
-    Args:
-        items: the input of the work.
-        work: the function that runs in the thread.
-        ahead: how many results may wait until they are used, so that memory is limited.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        pending: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()

@@ -42,6 +42,23 @@ class UpdateClock:
         return update
 
 
+def checked_bank(network: RDE_VOS, bank: str, mem_every: int, top_k: int) -> BankSpec:
+    """The memory bank of an engine.
+
+    Args:
+        network, bank, mem_every, top_k: as for `InferenceCore`.
+
+    Raises:
+        ValueError: the bank is unknown or reads RDE without a SAM, or a number is below 1.
+    """
+    spec = BankSpec.parse(bank)
+    if spec.recurrent and not network.config.aggregation:
+        raise ValueError(f"bank {bank} reads RDE, but these weights have no SAM; use F, L, F+L, 2F+L, F+2L or STM")
+    if mem_every < 1 or top_k < 1:
+        raise ValueError(f"mem_every and top_k are at least 1, not {mem_every} and {top_k}")
+    return spec
+
+
 class InferenceCore:
     """Segments a video frame by frame, with memory that does not grow with the video (Figure 1b).
 
@@ -59,11 +76,7 @@ class InferenceCore:
     """
 
     def __init__(self, network: RDE_VOS, *, bank: str = "2F+L+RDE", mem_every: int = 3, top_k: int = 40) -> None:
-        spec = BankSpec.parse(bank)
-        if spec.recurrent and not network.config.aggregation:
-            raise ValueError(f"bank {bank} reads RDE, but these weights have no SAM; use F, L, F+L, 2F+L, F+2L or STM")
-        if mem_every < 1 or top_k < 1:
-            raise ValueError(f"mem_every and top_k are at least 1, not {mem_every} and {top_k}")
+        spec = checked_bank(network, bank, mem_every, top_k)
         self.network = network
         self.top_k = top_k
         self.object_ids: list[int] = []  # in the order of the probabilities' channels

@@ -21,10 +21,10 @@ from model.memory import BANKS
 from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.evaluation.arguments import add_network_arguments, chosen_network, network_notes
+from util.evaluation.arguments import add_network_arguments, network_notes
 from util.evaluation.metrics import check_scorable, read_results, score_videos, write_results
 from util.evaluation.output import OutputFolder, evaluate
-from util.evaluation.stream import EngineSettings
+from util.evaluation.stream import EngineSettings, engine_network
 from util.files import atomic_path, write_csv
 from util.numbers import positive
 
@@ -142,7 +142,7 @@ def main() -> None:
     if processes.is_main:
         for note in network_notes(arguments, device):
             print(note)
-    network = chosen_network(arguments, device)
+    network = engine_network(arguments.model, device, arguments.amp)
     settings = {
         (bank, theta): EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top) for bank, theta in wanted
     }

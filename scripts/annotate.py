@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.video_file import VideoFile
 from util.device import choose_device
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments, chosen_network, engine_settings, network_notes
+from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes
+from util.evaluation.stream import engine_network
 from util.numbers import non_negative
 from util.packages import needs
 
@@ -61,7 +62,7 @@ def main() -> None:
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
     notes = network_notes(arguments, device)
-    network = chosen_network(arguments, device)
+    network = engine_network(arguments.model, device, arguments.amp)
     settings.check(network)
     for note in notes:
         print(note)

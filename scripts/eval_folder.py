@@ -28,8 +28,8 @@ from dataset.folder_videos import FolderVideos
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, add_overlay_argument
+from util.evaluation.benchmarks import FolderBenchmark
 from util.evaluation.output import OutputFolder
-from util.evaluation.protocols import FolderProtocol
 from util.evaluation.run import score_and_draw, segment_videos
 from util.numbers import positive
 
@@ -66,11 +66,11 @@ def main() -> None:
         every=arguments.every,
         only_truth=arguments.only_gt,
     )
-    protocol = FolderProtocol(folder, progress=processes.is_main)
-    output = OutputFolder(arguments.output, protocol.masks_folder)
-    segment_videos(arguments, protocol, output, processes)
+    benchmark = FolderBenchmark(folder, progress=processes.is_main)
+    output = OutputFolder(arguments.output, benchmark.masks_folder)
+    segment_videos(arguments, benchmark, output, processes)
     if processes.is_main:
-        score_and_draw(protocol, output, overlay=arguments.overlay)
+        score_and_draw(benchmark, output, overlay=arguments.overlay)
     processes.close()
 
 

@@ -32,17 +32,18 @@ from matplotlib.figure import Figure
 
 from dataset.davis import DAVIS
 from dataset.images import read_mask
-from dataset.video import Video, in_background
+from dataset.video import Video
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.evaluation.arguments import add_network_arguments, chosen_network, network_notes
+from util.evaluation.arguments import add_network_arguments, network_notes
 from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import check_scorable, contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
 from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
 from util.files import atomic_path, write_csv
 from util.numbers import positive
+from util.parallel import in_background
 from util.progress import frames_bar
 
 HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "Drift", "J&F present", "J&F absent", "Recovery"]
@@ -230,7 +231,7 @@ def main() -> None:
     if processes.is_main:
         for note in network_notes(arguments, torch.device("cpu")):
             print(note)
-    network = chosen_network(arguments, torch.device("cpu"))
+    network = engine_network(arguments.model, torch.device("cpu"), arguments.amp)
     thetas = {bank: arguments.stm_mem_every if bank == "STM" else arguments.mem_every for bank in arguments.banks}
     settings = [EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top) for bank, theta in thetas.items()]
     for each in settings:

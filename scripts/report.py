@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.errors import command_line
-from util.evaluation.protocols import recorded_protocol
+from util.evaluation.benchmarks import recorded_benchmark
 from util.evaluation.report import write_report
 
 DATA = {
@@ -43,8 +43,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     page = arguments.output or arguments.evaluation / "report.html"
-    protocol = recorded_protocol(arguments.evaluation, **{name: getattr(arguments, name) for name in DATA})
-    notes = write_report(arguments.evaluation, protocol, page, progress=True)
+    benchmark = recorded_benchmark(arguments.evaluation, **{name: getattr(arguments, name) for name in DATA})
+    notes = write_report(arguments.evaluation, benchmark, page, progress=True)
     for note in notes:
         print(f"note: {note}")
     print(f"{page} ({page.stat().st_size / 2**20:.1f} MiB)")

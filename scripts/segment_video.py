@@ -36,7 +36,7 @@ from tqdm import tqdm
 from dataset.colours import colour_table
 from dataset.images import PaintedMasks, read_mask, write_mask
 from dataset.masks import described
-from dataset.video import FRAME_SUFFIXES, Video, assign_masks, in_background, list_frames
+from dataset.video import FRAME_SUFFIXES, Video, assign_masks, list_frames
 from dataset.video_file import VideoFile, playback_fps, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
@@ -44,13 +44,13 @@ from util.errors import InputError, command_line
 from util.evaluation.arguments import (
     MEMORY_REMEDY,
     add_engine_arguments,
-    chosen_network,
     engine_settings,
     network_notes,
 )
 from util.evaluation.pictures import overlay
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
+from util.evaluation.stream import EngineSettings, Segmented, Throughput, engine_network, segment
 from util.files import atomic_path, check_settings, read_json, sha256
+from util.parallel import in_background
 from util.progress import frames_bar
 
 AnyVideo = Video | VideoFile
@@ -296,7 +296,7 @@ def main() -> None:
     device = choose_device(arguments.device)
     for note in [*network_notes(arguments, device), *(f"note: {note}" for note in video.reader.notes)]:
         print(note)
-    network = chosen_network(arguments, device)
+    network = engine_network(arguments.model, device, arguments.amp)
     settings.check(network)
     for number, ids in given.items():
         print(f"frame {video.frame_name(number)} has the mask {video.masks[number]}")

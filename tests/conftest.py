@@ -20,8 +20,8 @@ from selenium import webdriver
 from dataset.images import read_mask, to_tensor, write_mask
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from util.distributed import Processes
+from util.evaluation.benchmarks import Benchmark
 from util.evaluation.output import OutputFolder
-from util.evaluation.protocols import Protocol
 from util.evaluation.stream import Segmented
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -244,15 +244,15 @@ def write_evaluation(davis: Path, output: Path, videos: Iterable[str], **setting
     return output
 
 
-def store_masks(protocol: Protocol, output: Path, model: Path, truth: Path) -> Path:
+def store_masks(benchmark: Benchmark, output: Path, model: Path, truth: Path) -> Path:
     """Write what an evaluation script leaves, but its scores; returns ``output``.
 
     The predictions are the masks in ``truth``, frame t moved t pixels to the right.
     """
-    folder = OutputFolder(output, protocol.masks_folder)
-    settings = {**protocol.settings, "bank": "2F+L+RDE", "mem_every": 3, "top_k": 40, "size": 48, "amp": False}
-    folder.check_settings(model, protocol.data, Processes(), **settings)
-    for video in protocol.videos:
+    folder = OutputFolder(output, benchmark.masks_folder)
+    settings = {**benchmark.settings, "bank": "2F+L+RDE", "mem_every": 3, "top_k": 40, "size": 48, "amp": False}
+    folder.check_settings(model, benchmark.data, Processes(), **settings)
+    for video in benchmark.videos:
         results = []
         for number in video.results:
             ids = np.roll(read_mask(truth / video.name / f"{video.frame_name(number)}.png"), number, axis=1)

@@ -3,8 +3,9 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -14,6 +15,31 @@ from util.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def in_background(items: Iterable[Item], work: Callable[[Item], Result], ahead: int = 4) -> Iterator[Result]:
+    """Yield ``work(item)`` for each item in order. The work is done in a background thread.
+
+    Frames are decoded this way before the network needs them, and masks are written this way while the network goes
+    on. If ``work`` raises an error, this function raises it.
+
+    Args:
+        items: the input of the work.
+        work: the function that runs in the thread.
+        ahead: how many results may wait until they are used, so that memory is limited.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None) -> Iterator[Result]:

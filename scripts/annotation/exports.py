@@ -20,7 +20,6 @@ from dataset.video import object_ids
 from dataset.video_file import video_writer
 from util.errors import InputError
 from util.evaluation.pictures import overlay
-from util.evaluation.stream import mask_name
 from util.files import atomic_path
 
 PARTS = ("masks", "overlay", "davis", "cutout", "matte", "zip")  # the archive comes last: it holds the others
@@ -95,7 +94,7 @@ class Export:
         palette = self._project.palette()
         with _complete_folder(self._folder / "masks") as folder:
             for number in self._labelled:
-                write_mask(folder / mask_name(self._video, number), self._project.read(number).ids, palette)
+                write_mask(folder / self._video.mask_name(number), self._project.read(number).ids, palette)
                 _pass(job, number)
         return f"masks of {len(self._labelled)} frames", self._folder / "masks"
 
@@ -120,7 +119,7 @@ class Export:
             for number in self._labelled:
                 alpha = _alpha(self._project.read(number).ids)
                 image = self._video.read_frame(number) * (alpha[:, :, None] > 0)
-                with atomic_path(folder / mask_name(self._video, number)) as temporary:
+                with atomic_path(folder / self._video.mask_name(number)) as temporary:
                     Image.fromarray(np.dstack([image, alpha])).save(temporary)
                 _pass(job, number)
         return f"cutouts of {len(self._labelled)} frames", self._folder / "cutout"
@@ -166,7 +165,7 @@ class Export:
                     raise InputError(f"DAVIS allows {VOID - 1} objects; delete one, or leave out the DAVIS folder")
                 table = np.zeros(256, np.uint8)
                 table[list(new_ids)] = list(new_ids.values())
-                write_mask(masks / mask_name(self._video, number), table[ids])
+                write_mask(masks / self._video.mask_name(number), table[ids])
                 self._copy_frame(number, images / f"{self._video.frame_name(number)}.jpg")
                 _pass(job, number)
             for year in ("2016", "2017"):

@@ -10,10 +10,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.images import read_image
-from dataset.video import Video, in_background, list_frames
+from dataset.video import Video, list_frames
 from dataset.video_file import FOLDER_FPS, EndOfVideo, VideoFile, playback_fps
 from util.errors import InputError
 from util.files import atomic_path, check_settings
+from util.parallel import in_background
 
 THUMBNAIL_HEIGHT = 72  # pixels
 CACHED_THUMBNAILS = 512  # of about 3 kB each

@@ -20,7 +20,6 @@ from dataset.colours import colour_of, colour_table
 from dataset.images import write_mask
 from dataset.video import object_ids, read_sized_mask
 from util.errors import InputError
-from util.evaluation.stream import mask_name
 from util.files import atomic_path, write_error
 
 NONE, PROPAGATED, ANNOTATED = range(3)
@@ -326,7 +325,7 @@ class Project:
             note.deleting = []
 
     def _path(self, number: int) -> Path:
-        return self._masks / mask_name(self.frames.video, number)
+        return self._masks / self.frames.video.mask_name(number)
 
     def _ids(self, number: int) -> np.ndarray:
         video = self.frames.video
@@ -389,7 +388,7 @@ class Project:
                 path.unlink(missing_ok=True)
         names = {path.name for path in self._masks.glob("*.png")}
         video = self.frames.video
-        kinds = bytearray(PROPAGATED if mask_name(video, n) in names else NONE for n in range(len(self)))
+        kinds = bytearray(PROPAGATED if video.mask_name(n) in names else NONE for n in range(len(self)))
         for number in self._note.annotated:
             if kinds[number] == NONE:
                 raise InputError(

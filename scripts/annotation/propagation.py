@@ -9,10 +9,11 @@ import numpy as np
 from annotation.errors import Refused
 from annotation.jobs import Job
 from annotation.project import ANNOTATED, Project
-from dataset.video import Video, in_background, object_ids
+from dataset.video import Video, object_ids
 from model.network import RDE_VOS
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, Segmented, segment
+from util.parallel import in_background
 
 DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
 LIMITS = ("end", "annotation")

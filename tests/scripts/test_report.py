@@ -19,8 +19,8 @@ from dataset.folder_videos import FolderVideos
 from dataset.images import read_mask, write_mask
 from dataset.youtube import YouTubeVOS
 from util.errors import InputError
+from util.evaluation.benchmarks import FolderBenchmark, YouTubeBenchmark, recorded_benchmark
 from util.evaluation.metrics import global_results, score_plans, score_videos, statistics, write_results
-from util.evaluation.protocols import FolderProtocol, YouTubeProtocol, recorded_protocol
 from util.evaluation.report import EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
 
 ODD = """<!--<script>&"'{{1}}"""  # legal as a folder's name
@@ -79,7 +79,7 @@ def percent(value: float) -> str:
 
 def report(output: Path, davis: Path, page: Path) -> list[str]:
     """Write the page about an output of eval_davis.py; returns the notes."""
-    return write_report(output, recorded_protocol(output, davis_path=davis), page)
+    return write_report(output, recorded_benchmark(output, davis_path=davis), page)
 
 
 @pytest.fixture(scope="module")
@@ -332,9 +332,9 @@ def collection(tmp_path) -> Path:
 def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     """Objects that enter late, frames and videos without truth, and odd ids."""
     folder = FolderVideos(collection / "images", collection / "masks", collection / "truth")
-    protocol = FolderProtocol(folder)
-    output = store_masks(protocol, tmp_path / "output", small_checkpoint, collection / "complete")
-    notes = write_report(output, recorded_protocol(output, gt=collection / "truth"), tmp_path / "report.html")
+    benchmark = FolderBenchmark(folder)
+    output = store_masks(benchmark, tmp_path / "output", small_checkpoint, collection / "complete")
+    notes = write_report(output, recorded_benchmark(output, gt=collection / "truth"), tmp_path / "report.html")
     assert len(notes) == 3 and "unmasked" in notes[0] and "untold" in notes[1]
     assert "global_results.csv is missing: eval_folder.py has not scored" in notes[2]
     page = Page(tmp_path / "report.html")
@@ -342,7 +342,7 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     assert {"48 pixels", "17 frames"} <= set(page.texts("dd"))
     assert not any("NaN" in text for text in page.texts("script", type="application/json"))  # JSON has no NaN
 
-    scores = score_plans(protocol.plans, output / "masks")
+    scores = score_plans(benchmark.plans, output / "masks")
     overall = global_results(scores)
     assert page.texts("dd")[0] == percent(overall["J&F-Mean"])
     assert page.texts("th", scope="row") == ["again", "again", "late", "late", "untold"]
@@ -370,8 +370,8 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
 
 def test_frames_that_were_not_wanted(collection, small_checkpoint, tmp_path):
     folder = FolderVideos(collection / "images", collection / "masks", every=3)
-    output = store_masks(FolderProtocol(folder), tmp_path / "output", small_checkpoint, collection / "complete")
-    write_report(output, recorded_protocol(output), tmp_path / "report.html")
+    output = store_masks(FolderBenchmark(folder), tmp_path / "output", small_checkpoint, collection / "complete")
+    write_report(output, recorded_benchmark(output), tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     assert [[picture["number"] for picture in pictures] for pictures in page.players] == [[0, 3], [0, 3, 6], [0]]
     assert page.texts("td")[:3] == ["2", "6", "2.0"] and "without ground truth" in page.source
@@ -380,12 +380,12 @@ def test_frames_that_were_not_wanted(collection, small_checkpoint, tmp_path):
     # The frames are those with ground truth, wherever the data lie now.
     shutil.rmtree(collection / "masks/untold")
     folder = FolderVideos(collection / "images", collection / "masks", collection / "truth", only_truth=True)
-    output = store_masks(FolderProtocol(folder), tmp_path / "chosen", small_checkpoint, collection / "complete")
+    output = store_masks(FolderBenchmark(folder), tmp_path / "chosen", small_checkpoint, collection / "complete")
     moved = collection.rename(tmp_path / "moved")
     with pytest.raises(InputError, match=re.escape(str(collection / "images"))):
-        recorded_protocol(output)
+        recorded_benchmark(output)
     paths = {"images": moved / "images", "masks": moved / "masks", "gt": moved / "truth"}
-    write_report(output, recorded_protocol(output, **paths), tmp_path / "report.html")
+    write_report(output, recorded_benchmark(output, **paths), tmp_path / "report.html")
     again, late = Page(tmp_path / "report.html").players
     assert [picture["number"] for picture in again] == [2, 3, 5] and len(late) == 8
 
@@ -406,18 +406,18 @@ def test_youtube(small_checkpoint, tmp_path):
     asked["2"] = {"category": "crab", "frames": ["00005", "00010"]}
     (base / "meta.json").write_text(json.dumps({"videos": {"clip": {"objects": asked}}}))
 
-    output = store_masks(YouTubeProtocol(YouTubeVOS(tmp_path)), tmp_path / "output", small_checkpoint, tmp_path / "gt")
-    write_report(output, recorded_protocol(output), tmp_path / "report.html")
+    output = store_masks(YouTubeBenchmark(YouTubeVOS(tmp_path)), tmp_path / "output", small_checkpoint, tmp_path / "gt")
+    write_report(output, recorded_benchmark(output), tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     assert page.texts("title") == ["RDE-VOS on YouTube-VOS valid"] and "without ground truth" in page.source
     assert [picture["name"] for picture in page.players[0]] == ["00000", "00005", "00010"]
     assert page.texts("li")[1:] == ["object 1, dog", "object 2, crab, from frame 00005"]
 
-    protocol = recorded_protocol(output, gt=tmp_path / "gt")
-    write_report(output, protocol, tmp_path / "report.html")
+    benchmark = recorded_benchmark(output, gt=tmp_path / "gt")
+    write_report(output, benchmark, tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
-    scores = score_plans(protocol.plans, output / "Annotations")
-    figures = protocol.figures(scores)
+    scores = score_plans(benchmark.plans, output / "Annotations")
+    figures = benchmark.figures(scores)
     assert page.texts("dd")[:5] == [percent(figure) for figure in figures.values()]
     assert page.texts("dt")[:2] == ["Overall mean of the four", "J seen region similarity"]
     rows = np.array(page.texts("td")).reshape(2, 11)
@@ -429,7 +429,7 @@ def test_youtube(small_checkpoint, tmp_path):
 def test_flags_of_another_script_are_refused(davis, evaluated):
     for name in ("yv_path", "images", "masks", "gt", "train_meta"):
         with pytest.raises(InputError, match=f"written by eval_davis.py, which needs no --{name}"):
-            recorded_protocol(evaluated, **{name: davis})
+            recorded_benchmark(evaluated, **{name: davis})
 
 
 def test_bad_input_ends_with_one_sentence(command, davis, evaluated, tmp_path):

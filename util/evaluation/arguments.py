@@ -5,10 +5,9 @@ from pathlib import Path
 
 import torch
 
-from model import RDE_VOS
 from model.checkpoint import SHIPPED_WEIGHTS
 from util.device import inference_dtype
-from util.evaluation.stream import EngineSettings, engine_network
+from util.evaluation.stream import EngineSettings
 from util.numbers import positive
 
 # What helps where the memory does not suffice.
@@ -30,7 +29,7 @@ def weights_notes(arguments: argparse.Namespace) -> list[str]:
     """The sentence which says that the network is the shipped one; no sentence for any other network."""
     if arguments.model != SHIPPED_WEIGHTS:
         return []
-    return ["using the small network shipped with the project, trained on synthetic and real video; --model selects another"]
+    return ["using the small network shipped with the project, trained on real video; --model selects another"]
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,15 +37,6 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights_arguments(parser)
     parser.add_argument("--amp", action="store_true", help="compute in half precision")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-
-
-def chosen_network(arguments: argparse.Namespace, device: torch.device) -> RDE_VOS:
-    """Load the network that the flags of `add_network_arguments` choose, and make it fast.
-
-    Raises:
-        InputError: as `model.checkpoint.load_network`.
-    """
-    return engine_network(arguments.model, device, arguments.amp)
 
 
 def network_notes(arguments: argparse.Namespace, device: torch.device) -> list[str]:

@@ -2,7 +2,7 @@
 
 J, region similarity, is the intersection over union of two masks. F, contour accuracy, is the F-measure of the masks'
 boundaries, matched within a tolerance. Both, and their mean, recall and decay, are defined in Perazzi et al., "A
-Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016); the several-object protocol in
+Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016); the several-object benchmark in
 Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation" (arXiv:1704.00675).
 
 All figures lie in 0..1 (decay in -1..1).

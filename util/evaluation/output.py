@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from dataset.images import write_mask
-from dataset.video import Video, in_background
+from dataset.video import Video
 from model.network import RDE_VOS
 from util.device import device_name
 from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
 from util.files import atomic_path, check_settings, read_json, sha256
+from util.parallel import in_background
 from util.progress import frames_bar
 
 _REMEDY = "delete it and run the evaluation again"

@@ -29,10 +29,10 @@ from dataset.colours import COLOURS, colour_of
 from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError
+from util.evaluation.benchmarks import Benchmark, listed
 from util.evaluation.metrics import ObjectFigures, VideoScore, score_plans, statistics
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import evenly_spaced, outline
-from util.evaluation.protocols import Protocol, listed
 from util.evaluation.stream import Throughput
 from util.files import atomic_path
 
@@ -107,12 +107,12 @@ class Result:
         return {1: min(entries.values())} if self.video.merge_objects else entries
 
 
-def write_report(output: Path, protocol: Protocol, page: Path, progress: bool = False) -> list[str]:
+def write_report(output: Path, benchmark: Benchmark, page: Path, progress: bool = False) -> list[str]:
     """Write a page about the results that an evaluation script left in a folder.
 
     Args:
         output: the output folder of the script.
-        protocol: the data set, see `util.evaluation.protocols.recorded_protocol`.
+        benchmark: the data set, see `util.evaluation.benchmarks.recorded_benchmark`.
         page: the HTML file to write; the file is complete or absent.
         progress: show progress bars on stderr.
 
@@ -122,22 +122,24 @@ def write_report(output: Path, protocol: Protocol, page: Path, progress: bool = 
     Raises:
         InputError: ``output`` holds no finished video, masks or frames cannot be read, or the page cannot be written.
     """
-    folder = OutputFolder(output, protocol.masks_folder)
-    finished = [video for video in protocol.videos if folder.is_finished(video)]
+    folder = OutputFolder(output, benchmark.masks_folder)
+    finished = [video for video in benchmark.videos if folder.is_finished(video)]
     if not finished:
-        raise InputError(f"{output} holds no finished video of {protocol.data}; run {protocol.script} on it first")
+        raise InputError(f"{output} holds no finished video of {benchmark.data}; run {benchmark.script} on it first")
     names = {video.name for video in finished}
-    scores = score_plans([plan for plan in protocol.plans if plan.truth.name in names], folder.masks, progress=progress)
+    scores = score_plans(
+        [plan for plan in benchmark.plans if plan.truth.name in names], folder.masks, progress=progress
+    )
     by_name = {score.name: score for score in scores}
     results = [
         Result(video, folder.masks / video.name, folder.throughput([video]), by_name.get(video.name))
         for video in finished
     ]
-    overall = protocol.figures(scores) if protocol.truth else {}
-    notes = [*protocol.notes, *_missing(output, protocol, names, overall)]
+    overall = benchmark.figures(scores) if benchmark.truth else {}
+    notes = [*benchmark.notes, *_missing(output, benchmark, names, overall)]
     made = {name: folder.recorded(name, finished) for name in ("device", "weights")}
     settings = {**folder.settings(), **made}
-    html = _render(settings, protocol, results, overall, notes, folder.throughput(finished), progress)
+    html = _render(settings, benchmark, results, overall, notes, folder.throughput(finished), progress)
     with atomic_path(page) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="replace")
     return notes
@@ -237,18 +239,18 @@ def layer(ids: np.ndarray, objects: Collection[int] = ()) -> bytes:
     return file.getvalue()
 
 
-def _missing(output: Path, protocol: Protocol, finished: Collection[str], overall: dict[str, float]) -> list[str]:
+def _missing(output: Path, benchmark: Benchmark, finished: Collection[str], overall: dict[str, float]) -> list[str]:
     """Sentences about missing results that a reader of the figures must know."""
-    notes, script = [], protocol.script
-    unfinished = [video.name for video in protocol.videos if video.name not in finished]
+    notes, script = [], benchmark.script
+    unfinished = [video.name for video in benchmark.videos if video.name not in finished]
     if unfinished:
         notes.append(
-            f"Not finished: {listed(unfinished)} ({len(unfinished)} of {len(protocol.videos)} videos). This page is "
+            f"Not finished: {listed(unfinished)} ({len(unfinished)} of {len(benchmark.videos)} videos). This page is "
             f"about the others only; run {script} again to finish."
         )
     if not overall:
         return notes
-    path = output / protocol.results_file
+    path = output / benchmark.results_file
     try:
         with open(path, newline="") as file:
             row = next(csv.DictReader(file))
@@ -264,17 +266,17 @@ def _missing(output: Path, protocol: Protocol, finished: Collection[str], overal
     return notes
 
 
-def _picture(protocol: Protocol, result: Result, number: int) -> dict:
+def _picture(benchmark: Benchmark, result: Result, number: int) -> dict:
     """A frame with its masks and scores, for the page's template and script; pictures are in base64."""
     video = result.video
-    masks = {"prediction": result.predictions / video.mask_name(number), "truth": protocol.true_mask(video, number)}
+    masks = {"prediction": result.predictions / video.mask_name(number), "truth": benchmark.true_mask(video, number)}
     size = _picture_size(video)
     file = io.BytesIO()
     Image.fromarray(video.read_frame(number)).resize(size).save(file, "WEBP", quality=PICTURE_QUALITY)
     picture = {"number": number, "name": video.frames[number].stem, "frame": file.getvalue()}
     for kind, path in masks.items():
         if path:
-            ids = _read_ids(protocol, path, video, read_mask if kind == "prediction" else video.read_mask)
+            ids = _read_ids(benchmark, path, video, read_mask if kind == "prediction" else video.read_mask)
             picture[kind] = layer(cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST), result.entries)
     picture = {k: base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in picture.items()}
     if number in result.scored:
@@ -292,13 +294,13 @@ def _picture_size(video: Video) -> tuple[int, int]:
     return round(scale * width), max(1, round(scale * height))
 
 
-def _read_ids(protocol: Protocol, path: Path, video: Video, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+def _read_ids(benchmark: Benchmark, path: Path, video: Video, read: Callable[[Path], np.ndarray]) -> np.ndarray:
     """The object ids of a mask, uint8 [H,W], with merged objects and void pixels as `score_plans` treats them."""
     ids = read(path)
     if ids.shape != video.size:
         raise InputError(
             f"{path} is {ids.shape[1]}×{ids.shape[0]}, but the frames are {video.size[1]}×{video.size[0]}; "
-            f"delete the video's folder and run {protocol.script} again"
+            f"delete the video's folder and run {benchmark.script} again"
         )
     if video.merge_objects:
         return (ids > 0).astype(np.uint8)
@@ -307,7 +309,7 @@ def _read_ids(protocol: Protocol, path: Path, video: Video, read: Callable[[Path
 
 def _render(
     settings: dict,
-    protocol: Protocol,
+    benchmark: Benchmark,
     results: Sequence[Result],
     overall: dict[str, float],
     notes: Sequence[str],
@@ -324,7 +326,7 @@ def _render(
     tasks = [(results[moment.video], moment.frame) for moment in moments]
     tasks += [(result, number) for result, numbers in zip(results, shown, strict=True) for number in numbers]
     with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda task: _picture(protocol, *task), tasks)
+        pictures = pool.map(lambda task: _picture(benchmark, *task), tasks)
         hidden = None if progress else True  # None shows the bar only in terminals
         pictures = iter(list(tqdm(pictures, total=len(tasks), desc="drawing", unit="picture", disable=hidden)))
     moments = [
@@ -336,7 +338,7 @@ def _render(
         for moment in moments
     ]
     videos = [
-        _describe(protocol, index, result, [next(pictures) for _ in numbers])
+        _describe(benchmark, index, result, [next(pictures) for _ in numbers])
         for index, (result, numbers) in enumerate(zip(results, shown, strict=True))
     ]
     environment = jinja2.Environment(
@@ -350,7 +352,7 @@ def _render(
     environment.filters["fps"] = lambda value: "–" if math.isnan(value) else f"{value:.1f}"
     return environment.get_template("page.html").render(
         settings=settings,
-        protocol=protocol,
+        benchmark=benchmark,
         headlines=_headlines(overall),
         categories=any(item["category"] for video in videos for item in video["objects"]),
         notes=notes,
@@ -383,7 +385,7 @@ def _headlines(overall: dict[str, float]) -> list[Headline]:
     return [Headline("J&F", "", overall["J&F-Mean"], {}), *measures]
 
 
-def _describe(protocol: Protocol, index: int, result: Result, pictures: list[dict]) -> dict:
+def _describe(benchmark: Benchmark, index: int, result: Result, pictures: list[dict]) -> dict:
     """The description of a video for the page's template."""
     video, score = result.video, result.score
     description = {
@@ -392,7 +394,7 @@ def _describe(protocol: Protocol, index: int, result: Result, pictures: list[dic
         "picture_size": _picture_size(video),
         "fps": result.took.fps,
         "merged": video.merge_objects,
-        "objects": _describe_objects(protocol, result),
+        "objects": _describe_objects(benchmark, result),
         "pictures": pictures,
         "has_truth": any("truth" in picture for picture in pictures),
         "plots": [],
@@ -404,7 +406,7 @@ def _describe(protocol: Protocol, index: int, result: Result, pictures: list[dic
     return description
 
 
-def _describe_objects(protocol: Protocol, result: Result) -> list[dict]:
+def _describe_objects(benchmark: Benchmark, result: Result) -> list[dict]:
     """The description of a video's objects for the page's template."""
     video = result.video
     nothing = statistics([])
@@ -414,7 +416,7 @@ def _describe_objects(protocol: Protocol, result: Result) -> list[dict]:
         {
             "id": object_id,
             "colour": colour_of(object_id, entries),
-            "category": protocol.category(video.name, object_id),
+            "category": benchmark.category(video.name, object_id),
             # Nothing is said about objects that are there from the start.
             "entry": video.frame_name(entries[object_id]) if entries.get(object_id) else "",
             "figures": figures.get(object_id, ObjectFigures(object_id, 0, nothing, nothing)),

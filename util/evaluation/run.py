@@ -10,15 +10,16 @@ from dataset.masks import described
 from dataset.video import Video
 from util.device import choose_device, enough_memory, peak_memory
 from util.distributed import Processes
-from util.evaluation.arguments import MEMORY_REMEDY, chosen_network, engine_settings, network_notes
+from util.evaluation.arguments import MEMORY_REMEDY, engine_settings, network_notes
+from util.evaluation.benchmarks import Benchmark
 from util.evaluation.metrics import score_plans
 from util.evaluation.output import OutputFolder, evaluate
 from util.evaluation.pictures import draw_video
-from util.evaluation.protocols import Protocol
+from util.evaluation.stream import engine_network
 
 
 def segment_videos(
-    arguments: argparse.Namespace, protocol: Protocol, output: OutputFolder, processes: Processes
+    arguments: argparse.Namespace, benchmark: Benchmark, output: OutputFolder, processes: Processes
 ) -> None:
     """Segment the videos of a data set into an output folder, and print speed and peak memory.
 
@@ -26,7 +27,7 @@ def segment_videos(
 
     Args:
         arguments: the flags of `util.evaluation.arguments.add_engine_arguments`.
-        protocol: the data set.
+        benchmark: the data set.
         output: the output folder.
         processes: the processes that share the videos.
 
@@ -34,19 +35,19 @@ def segment_videos(
         InputError: the data, the network or the settings cannot be used, or the folder holds other results.
     """
     settings = engine_settings(arguments)
-    notes = [*protocol.notes, *protocol.check(progress=processes.is_main)]
+    notes = [*benchmark.notes, *benchmark.check(progress=processes.is_main)]
     device = choose_device(arguments.device)
     if processes.is_main:
         for note in [*network_notes(arguments, device), *(f"note: {note}" for note in notes)]:
             print(note)
-        for line in given_masks(protocol.videos):
+        for line in given_masks(benchmark.videos):
             print(line)
-    network = chosen_network(arguments, device)
+    network = engine_network(arguments.model, device, arguments.amp)
     settings.check(network)
-    described = {**protocol.settings, **asdict(settings), "amp": arguments.amp}
-    output.check_settings(arguments.model, protocol.data, processes, **described)
+    described = {**benchmark.settings, **asdict(settings), "amp": arguments.amp}
+    output.check_settings(arguments.model, benchmark.data, processes, **described)
     with enough_memory(MEMORY_REMEDY):
-        speed = evaluate(network, protocol.videos, output, settings, processes)
+        speed = evaluate(network, benchmark.videos, output, settings, processes)
     memory = peak_memory(device)
     if processes.is_main:
         print(f"FPS         {speed.text(device)}")
@@ -68,11 +69,11 @@ def given_masks(videos: Sequence[Video], most: int = 20) -> Iterator[str]:
         yield f"... and {len(masks) - most} more masks; {len(videos)} videos in all"
 
 
-def score_and_draw(protocol: Protocol, output: OutputFolder, *, overlay: bool) -> None:
+def score_and_draw(benchmark: Benchmark, output: OutputFolder, *, overlay: bool) -> None:
     """Score the masks in an output folder if there is ground truth, and draw them over the frames if wanted.
 
     Args:
-        protocol: the data set.
+        benchmark: the data set.
         output: the output folder, with the masks of all videos.
         overlay: whether to draw ``overlay/<video>/<frame>.jpg`` and a contact sheet ``overlay/<video>.jpg``.
 
@@ -80,13 +81,13 @@ def score_and_draw(protocol: Protocol, output: OutputFolder, *, overlay: bool) -
         InputError: a mask or a frame cannot be read, or a file cannot be written.
     """
     scores = {}
-    if protocol.truth:
-        scored = score_plans(protocol.plans, output.masks, progress=True)
-        protocol.write(scored, output.path)
-        if protocol.truth_paths:
-            output.record_truth(**protocol.truth_paths)
-        print(protocol.text(scored))
+    if benchmark.truth:
+        scored = score_plans(benchmark.plans, output.masks, progress=True)
+        benchmark.write(scored, output.path)
+        if benchmark.truth_paths:
+            output.record_truth(**benchmark.truth_paths)
+        print(benchmark.text(scored))
         scores = {score.name: score for score in scored}
     if overlay:
-        for video in tqdm(protocol.videos, desc="drawing", unit="video", disable=None):
+        for video in tqdm(benchmark.videos, desc="drawing", unit="video", disable=None):
             draw_video(video, output.masks / video.name, output.path / "overlay", scores.get(video.name))

@@ -15,14 +15,15 @@ import torch
 from torch.nn import functional as F
 
 from dataset.images import resize_image, resize_mask, short_side_size, to_tensor
-from dataset.video import Video, in_background
+from dataset.video import Video
 from dataset.video_file import EndOfVideo, VideoFile
 from model.checkpoint import load_network
 from model.fast import fast_network
-from model.inference import InferenceCore, UpdateClock
+from model.inference import InferenceCore, UpdateClock, checked_bank
 from model.network import RDE_VOS
 from util.device import device_name, inference_dtype, synchronize
 from util.errors import InputError
+from util.parallel import in_background
 
 CONTOUR_MARGIN = 0.008  # of the diagonal: the tolerance of contour accuracy F
 
@@ -45,22 +46,23 @@ class EngineSettings:
         """Refuse settings that cannot work, before any video is read.
 
         Raises:
-            InputError: as `core`.
+                InputError: ``size`` is no number of pixels, or an engine refuses the other settings.
         """
-        self.core(network)
+        if self.size is not None and self.size < 1:
+            raise InputError(f"size must be at least 1 pixel, not {self.size}; the usual size is 480")
+        try:
+            checked_bank(network, self.bank, self.mem_every, self.top_k)
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     def core(self, network: RDE_VOS) -> InferenceCore:
         """A new engine with these settings.
 
         Raises:
-            InputError: ``size`` is no number of pixels, or `InferenceCore` refuses the other settings.
+            InputError: as `check`.
         """
-        if self.size is not None and self.size < 1:
-            raise InputError(f"size must be at least 1 pixel, not {self.size}; the usual size is 480")
-        try:
-            return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        self.check(network)
+        return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k)
 
 
 class Segmented(NamedTuple):
@@ -101,12 +103,7 @@ def engine_network(path: Path, device: torch.device, amp: bool) -> RDE_VOS:
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
-    return made_for_engines(load_network(path, device), inference_dtype(device, amp))
-
-
-def made_for_engines(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
-    """A network in the form in which engines run it: fast, in a type; the given network stays as it is."""
-    return fast_network(network, dtype)
+    return fast_network(load_network(path, device), inference_dtype(device, amp))
 
 
 def segment(
@@ -192,8 +189,3 @@ def planned_frames(video: Video | VideoFile, mem_every: int) -> Iterator[int]:
         update = clock.tick(annotated=number in video.masks)
         if update or video.wanted is None or number in video.wanted:
             yield number
-
-
-def mask_name(video: Video | VideoFile, number: int) -> str:
-    """The name of the file with the mask of a frame."""
-    return video.mask_name(number)

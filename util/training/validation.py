@@ -8,13 +8,14 @@ import torch
 from dataset.davis import DAVIS
 from dataset.images import read_mask, to_tensor
 from dataset.video import Video
+from model.fast import fast_network
 from model.inference import pad_to_stride
 from model.network import RDE_VOS
 from model.reading import Embedding
 from util.distributed import Processes
 from util.evaluation.metrics import VideoScore, global_results, score_videos
 from util.evaluation.output import OutputFolder
-from util.evaluation.stream import EngineSettings, made_for_engines, mask_name, segment
+from util.evaluation.stream import EngineSettings, segment
 
 TIMES = 20  # repetitions of the clip for the recurrence, forward and backward, as in Figure 3
 
@@ -46,7 +47,7 @@ class Validation:
         Raises:
             InputError: a frame or a mask cannot be read, or a mask cannot be written.
         """
-        fast = made_for_engines(network, self._dtype)
+        fast = fast_network(network, self._dtype)
         settings = EngineSettings() if network.config.aggregation else EngineSettings(bank="2F+L")
         mine = self._videos[self._processes.rank :: self._processes.count]
         for video in mine:
@@ -85,7 +86,7 @@ def recurrence(network: RDE_VOS, davis: DAVIS, video: Video, mem_every: int) -> 
     embeddings = []
     for number in range(0, len(video.frames), mem_every):
         image, _ = pad_to_stride(to_tensor(video.read_frame(number))[None])
-        ids = read_mask(davis.annotations / video.name / mask_name(video, number))
+        ids = read_mask(davis.annotations / video.name / video.mask_name(number))
         mask, _ = pad_to_stride(torch.from_numpy(ids)[None] == objects)
         image, mask = (each.to(network.device, network.dtype) for each in (image, mask[None]))
         features = network.encode_key(image)

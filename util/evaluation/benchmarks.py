@@ -25,7 +25,7 @@ from util.evaluation.output import OutputFolder
 from util.files import write_csv
 
 
-class Protocol:
+class Benchmark:
     """The evaluation of one data set. This class has what the data sets share: J&F as means over all objects.
 
     Attributes:
@@ -105,7 +105,7 @@ class Protocol:
         return format_results(scores)
 
 
-class DAVISProtocol(Protocol):
+class DAVISBenchmark(Benchmark):
     """DAVIS 2016 or 2017, by its own code's rules.
 
     Args:
@@ -140,7 +140,7 @@ class DAVISProtocol(Protocol):
         write_results(scores, output)
 
 
-class YouTubeProtocol(Protocol):
+class YouTubeBenchmark(Benchmark):
     """YouTube-VOS, by the rules of its server.
 
     Args:
@@ -205,7 +205,7 @@ class YouTubeProtocol(Protocol):
         return youtube_server.object_scores(self._youtube.asked, self._seen, scores)
 
 
-class FolderProtocol(Protocol):
+class FolderBenchmark(Benchmark):
     """Any folder of videos, scored by the J and F of DAVIS.
 
     An object is scored in every frame that has ground truth, is in the results and comes after the first given mask
@@ -270,7 +270,7 @@ class FolderProtocol(Protocol):
         return self._folder.true_masks(video.name, video.frames).get(number)
 
     def check(self, *, progress: bool = False) -> list[str]:
-        """As `Protocol.check`. The notes name the objects that only the ground truth shows."""
+        """As `Benchmark.check`. The notes name the objects that only the ground truth shows."""
         check_given_masks(self.videos)
         shown = check_plans(self.videos, self.plans, progress=progress)
         return [
@@ -300,8 +300,8 @@ class FolderProtocol(Protocol):
         return notes
 
 
-def recorded_protocol(output: Path, **paths: Path | None) -> Protocol:
-    """The protocol of results that an evaluation script has written, from the settings in their folder.
+def recorded_benchmark(output: Path, **paths: Path | None) -> Benchmark:
+    """The benchmark of results that an evaluation script has written, from the settings in their folder.
 
     Args:
         output: the output folder of the script.
@@ -314,9 +314,9 @@ def recorded_protocol(output: Path, **paths: Path | None) -> Protocol:
     folder = OutputFolder(output)
     settings = folder.settings()
     kinds = {
-        "year": (DAVISProtocol, {"davis_path"}),
-        "all_frames": (YouTubeProtocol, {"yv_path", "gt", "train_meta"}),
-        "new_only": (FolderProtocol, {"images", "masks", "gt"}),
+        "year": (DAVISBenchmark, {"davis_path"}),
+        "all_frames": (YouTubeBenchmark, {"yv_path", "gt", "train_meta"}),
+        "new_only": (FolderBenchmark, {"images", "masks", "gt"}),
     }
     kind, known = next((kinds[key] for key in kinds if key in settings), (None, set()))
     if kind is None or not {"data", "bank", "mem_every", "top_k", "amp", "model"} <= settings.keys():
@@ -329,12 +329,12 @@ def recorded_protocol(output: Path, **paths: Path | None) -> Protocol:
             raise InputError(f"{output} was written by {kind.script}, which needs no --{name}; leave it out")
     paths = {**folder.truth(), **paths}
     gt, data = paths.get("gt"), Path(settings["data"])
-    if kind is DAVISProtocol:
+    if kind is DAVISBenchmark:
         davis = DAVIS(paths.get("davis_path", data), settings["year"], settings["split"])
-        return DAVISProtocol(davis, settings.get("videos"))
-    if kind is YouTubeProtocol:
+        return DAVISBenchmark(davis, settings.get("videos"))
+    if kind is YouTubeBenchmark:
         youtube = YouTubeVOS(paths.get("yv_path", data), settings["split"], settings["output_all"])
-        return YouTubeProtocol(youtube, gt, paths.get("train_meta"))
+        return YouTubeBenchmark(youtube, gt, paths.get("train_meta"))
     only_gt = settings["only_gt"]
     videos = FolderVideos(
         paths.get("images", data),
@@ -344,7 +344,7 @@ def recorded_protocol(output: Path, **paths: Path | None) -> Protocol:
         every=settings["every"],
         only_truth=bool(only_gt),
     )
-    return FolderProtocol(videos)
+    return FolderBenchmark(videos)
 
 
 def listed(names: Sequence[str]) -> str:
