@@ -22,8 +22,8 @@ from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, network_notes
-from util.evaluation.metrics import check_scorable, read_results, score_videos, write_results
 from util.evaluation.output import OutputFolder, evaluate
+from util.evaluation.scoring import check_scorable, read_results, score_videos, write_results
 from util.evaluation.stream import EngineSettings, engine_network
 from util.files import atomic_path, write_csv
 from util.numbers import positive

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from dataset.davis import DAVIS
 from util.errors import InputError, command_line
-from util.evaluation.metrics import check_scorable, read_results
+from util.evaluation.scoring import check_scorable, read_results
 from util.files import atomic_path, write_csv
 from util.numbers import seed
 

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from dataset.davis import DAVIS
 from dataset.images import write_mask
 from util.errors import InputError, command_line
-from util.evaluation.metrics import check_scorable, format_results, score_videos, write_results
 from util.evaluation.output import OutputFolder
+from util.evaluation.scoring import check_scorable, format_results, score_videos, write_results
 
 
 @command_line

@@ -38,8 +38,9 @@ from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, network_notes
 from util.evaluation.long_run import LongRun
-from util.evaluation.metrics import check_scorable, contour_accuracy, region_similarity
+from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
+from util.evaluation.scoring import check_scorable
 from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
 from util.files import atomic_path, write_csv
 from util.numbers import positive

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset.video import read_names
 from util.errors import InputError, command_line
-from util.evaluation.metrics import format_results, score_videos, write_results
+from util.evaluation.scoring import format_results, score_videos, write_results
 
 
 def parse_arguments() -> argparse.Namespace:

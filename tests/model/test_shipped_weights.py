@@ -13,7 +13,7 @@ from model.inference import InferenceCore
 from model.reading import Embedding
 from toy import ToySettings, make_toy_data
 from util.device import inference_dtype
-from util.evaluation.metrics import read_results
+from util.evaluation.scoring import read_results
 
 SAYS_SO = "using the small network shipped with the project"
 

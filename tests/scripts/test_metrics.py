@@ -12,16 +12,8 @@ import pytest
 from conftest import ROOT
 from dataset.images import read_mask, write_mask
 from util.errors import InputError
-from util.evaluation.metrics import (
-    VideoScore,
-    contour_accuracy,
-    global_results,
-    object_results,
-    region_similarity,
-    score_videos,
-    statistics,
-    write_results,
-)
+from util.evaluation.metrics import contour_accuracy, region_similarity, statistics
+from util.evaluation.scoring import VideoScore, global_results, object_results, score_videos, write_results
 
 GOLDENS = ROOT / "tests" / "goldens" / "metrics"
 TRUTH = GOLDENS / "davis" / "Annotations" / "480p"

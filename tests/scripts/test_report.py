@@ -20,8 +20,9 @@ from dataset.images import read_mask, write_mask
 from dataset.youtube import YouTubeVOS
 from util.errors import InputError
 from util.evaluation.benchmarks import FolderBenchmark, YouTubeBenchmark, recorded_benchmark
-from util.evaluation.metrics import global_results, score_plans, score_videos, statistics, write_results
+from util.evaluation.metrics import statistics
 from util.evaluation.report import EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
+from util.evaluation.scoring import global_results, score_plans, score_videos, write_results
 
 ODD = """<!--<script>&"'{{1}}"""  # legal as a folder's name
 LENGTHS = {"clip": 25, ODD: 6}

@@ -11,7 +11,8 @@ from dataset.video import Video
 from dataset.youtube import YouTubeVOS, meta_path, read_meta
 from util.errors import InputError
 from util.evaluation import youtube_server
-from util.evaluation.metrics import (
+from util.evaluation.output import OutputFolder
+from util.evaluation.scoring import (
     ScoringPlan,
     VideoScore,
     check_given_masks,
@@ -21,7 +22,6 @@ from util.evaluation.metrics import (
     global_results,
     write_results,
 )
-from util.evaluation.output import OutputFolder
 from util.files import write_csv
 
 

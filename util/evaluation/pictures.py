@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dataset.colours import colour_table
 from dataset.images import read_mask
 from dataset.video import Video
-from util.evaluation.metrics import VideoScore
+from util.evaluation.scoring import VideoScore
 from util.files import atomic_path
 
 MARGIN = 8  # pixels between the tiles of a contact sheet

@@ -30,9 +30,10 @@ from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError
 from util.evaluation.benchmarks import Benchmark, listed
-from util.evaluation.metrics import ObjectFigures, VideoScore, score_plans, statistics
+from util.evaluation.metrics import statistics
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import evenly_spaced, outline
+from util.evaluation.scoring import ObjectFigures, VideoScore, score_plans
 from util.evaluation.stream import Throughput
 from util.files import atomic_path
 

@@ -12,9 +12,9 @@ from util.device import choose_device, enough_memory, peak_memory
 from util.distributed import Processes
 from util.evaluation.arguments import MEMORY_REMEDY, engine_settings, network_notes
 from util.evaluation.benchmarks import Benchmark
-from util.evaluation.metrics import score_plans
 from util.evaluation.output import OutputFolder, evaluate
 from util.evaluation.pictures import draw_video
+from util.evaluation.scoring import score_plans
 from util.evaluation.stream import engine_network
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from dataset.video import frame_order
 from dataset.youtube import AskedObject
 from util.errors import InputError
-from util.evaluation.metrics import ScoringPlan, VideoScore
+from util.evaluation.scoring import ScoringPlan, VideoScore
 from util.files import atomic_path, write_csv
 
 Asked = Mapping[str, Sequence[AskedObject]]  # by video

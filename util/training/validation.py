@@ -13,8 +13,8 @@ from model.inference import pad_to_stride
 from model.network import RDE_VOS
 from model.reading import Embedding
 from util.distributed import Processes
-from util.evaluation.metrics import VideoScore, global_results, score_videos
 from util.evaluation.output import OutputFolder
+from util.evaluation.scoring import VideoScore, global_results, score_videos
 from util.evaluation.stream import EngineSettings, segment
 
 TIMES = 20  # repetitions of the clip for the recurrence, forward and backward, as in Figure 3

@@ -1,0 +1,350 @@
+"""What is scored of videos by which ground truth, and the tables of figures, as DAVIS's code writes them.
+
+The figures themselves are those of `util.evaluation.metrics`.
+"""
+
+import csv
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from dataset.davis import VOID
+from dataset.images import read_mask
+from dataset.video import Video, frame_order, object_ids, read_sized_mask
+from util.errors import InputError
+from util.evaluation.metrics import (
+    CONTOUR_TOLERANCE,
+    Statistics,
+    boundary_f_measure,
+    bounding_box,
+    jaccard,
+    nanmean,
+    statistics,
+    tolerance_radius,
+)
+from util.files import write_csv
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class ObjectFigures(NamedTuple):
+    """J and F of an object over the frames in which the object is scored."""
+
+    id: int
+    frames: int  # in which the object is scored
+    j: Statistics
+    f: Statistics
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """What is scored of a video.
+
+    Attributes:
+        truth: the folder of the true masks, ``<frame>.png``; the last part of the path names the video.
+        ids: the ids of the objects, in order. A prediction must not hold a higher id.
+        frames: the ids of the objects that are scored in a frame, by the name of the frame without suffix; in order.
+        merge_objects: whether every id except 0 is object 1, in ground truth and predictions, as in DAVIS 2016.
+        masks: the file of the true mask of a frame, by the name of the frame, where it is not ``<frame>.png``.
+        read: reads a true mask; the predictions state their ids.
+    """
+
+    truth: Path
+    ids: Sequence[int]
+    frames: Mapping[str, Sequence[int]]
+    merge_objects: bool = False
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    read: Callable[[Path], np.ndarray] = read_mask
+
+    def mask(self, frame: str) -> Path:
+        """The file of the true mask of a frame."""
+        return self.masks.get(frame) or self.truth / f"{frame}.png"
+
+
+@dataclass(frozen=True, eq=False)
+class VideoScore:
+    """J and F of every object of a video in every scored frame.
+
+    Attributes:
+        name: the video's folder name.
+        ids: the ids of the objects.
+        frames: names, without suffix, of the scored frames.
+        j: region similarity [objects, frames], float64; NaN where an object is not scored in a frame.
+        f: contour accuracy [objects, frames], float64; NaN where ``j`` is NaN.
+    """
+
+    name: str
+    ids: Sequence[int]
+    frames: list[str]
+    j: np.ndarray
+    f: np.ndarray
+
+    @property
+    def objects(self) -> list[ObjectFigures]:
+        """The figures of the objects, in the order of ``ids``."""
+        figures = []
+        for object_id, j, f in zip(self.ids, self.j, self.f, strict=True):
+            scored = ~np.isnan(j)
+            count = int(scored.sum())
+            figures.append(ObjectFigures(object_id, count, statistics(j[scored]), statistics(f[scored])))
+        return figures
+
+    @property
+    def frame_means(self) -> dict[str, float]:
+        """The mean of J and F over the objects that are scored in a frame, by the name of the frame."""
+        return dict(zip(self.frames, map(nanmean, ((self.j + self.f) / 2).T), strict=True))
+
+    @property
+    def mean(self) -> float:
+        """The mean J&F of the objects; NaN where no object is scored."""
+        return nanmean(np.array([(figures.j.mean + figures.f.mean) / 2 for figures in self.objects]))
+
+
+def score_videos(
+    truth_root: Path | str,
+    prediction_root: Path | str,
+    videos: Iterable[str],
+    *,
+    merge_objects: bool = False,
+    progress: bool = False,
+) -> list[VideoScore]:
+    """Score the predicted masks of videos, <root>/<video>/<frame>.png each, on all cores.
+
+    The objects are 1 to the highest id of the first ground-truth mask (255 is void). Videos of one or two frames have
+    no scored frame: their j and f are [objects, 0]. Frames that are not scored need no prediction. The files of all
+    videos are checked before the first video is scored, so that a missing file is reported at once.
+
+    Args:
+        truth_root, prediction_root: folders of 8-bit id masks with a subfolder for each video.
+        videos: names of the videos, in the order of the result.
+        merge_objects: as in DAVIS 2016, every id except 0 (also 255) is object 1, in ground truth and predictions.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id that the
+            first ground-truth mask does not allow; or the first ground-truth mask holds no object.
+    """
+    plans = [davis_plan(Path(truth_root) / video, merge_objects) for video in videos]
+    return score_plans(plans, Path(prediction_root), progress=progress)
+
+
+def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
+    """What DAVIS scores of a video: every object in every frame but the first and the last; see `score_videos`.
+
+    Raises:
+        InputError: the folder holds no mask, or the first mask cannot be read or holds no object.
+    """
+    names = (path.name for path in truth_folder.glob("*.png") if not path.name.startswith("."))
+    frames = sorted(names, key=frame_order)
+    if not frames:
+        raise InputError(f"{truth_folder} holds no PNG masks; check the ground truth's folder and the video's name")
+    first = read_mask(truth_folder / frames[0])
+    objects = int(first.any()) if merge_objects else int(first[first != VOID].max(initial=0))
+    if not objects:
+        remedy = "a video's first mask must show all to be scored"
+        if first.any():
+            remedy = f"{VOID} marks pixels of no object in DAVIS 2017, so for masks of 0 and {VOID} add --merge_objects"
+        raise InputError(f"{truth_folder / frames[0]} shows no object; {remedy}")
+    ids = range(1, objects + 1)
+    return ScoringPlan(truth_folder, ids, {Path(frame).stem: ids for frame in frames[1:-1]}, merge_objects)
+
+
+def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress: bool = False) -> list[VideoScore]:
+    """Score what the plans name, ``<prediction_root>/<video>/<frame>.png`` each, on all cores.
+
+    The files of all videos are checked before the first video is scored, so that a missing file is reported at once.
+
+    Args:
+        plans: what to score of each video.
+        prediction_root: the folder with a subfolder of predictions for each video.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        the scores, in the order of the plans.
+
+    Raises:
+        InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id above those
+            of the plan.
+    """
+    return _score([(plan, prediction_root / plan.truth.name) for plan in plans], progress)
+
+
+def check_scorable(videos: Sequence[Video], truth_root: Path | None, *, progress: bool = False) -> None:
+    """Check, before any video is segmented, the given masks and everything that `score_videos` will ask of the truth.
+
+    Args:
+        videos: the videos that will be segmented.
+        truth_root: the folder of ground truth, ``<video>/<frame>.png``; None where there is none.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: a given mask cannot be used; or a mask of the ground truth is missing, cannot be read or has another
+            size than the frames; or the first mask of a video shows no object.
+    """
+    check_given_masks(videos)
+    plans = [davis_plan(truth_root / video.name, video.merge_objects) for video in videos] if truth_root else []
+    check_plans(videos, plans, progress=progress)
+
+
+def check_given_masks(videos: Sequence[Video]) -> None:
+    """Check, before any video is segmented, the given masks.
+
+    Raises:
+        InputError: a given mask cannot be used.
+    """
+    for video in videos:
+        for number in video.masks:
+            video.read_given_mask(number)
+
+
+def check_plans(
+    videos: Sequence[Video], plans: Sequence[ScoringPlan], *, progress: bool = False
+) -> dict[str, set[int]]:
+    """Check, before any video is segmented, the true masks that the plans will need.
+
+    Args:
+        videos: the videos that will be segmented.
+        plans: what will be scored of these videos.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        the ids that the true masks show, by the name of the video.
+
+    Raises:
+        InputError: a true mask is missing, cannot be read or has another size than the frames.
+    """
+    sizes = {video.name: video.size for video in videos}
+    tasks = [(plan, frame) for plan in plans for frame in plan.frames]
+
+    def check(task: tuple[ScoringPlan, str]) -> list[int]:
+        plan, frame = task
+        name = plan.truth.name
+        return object_ids(read_sized_mask(plan.mask(frame), sizes[name], name, plan.read))
+
+    shown: dict[str, set[int]] = {plan.truth.name: set() for plan in plans}
+    for (plan, _), ids in zip(tasks, _in_threads(check, tasks, "checking", "mask", progress), strict=True):
+        shown[plan.truth.name].update(ids)
+    return shown
+
+
+def global_results(scores: Sequence[VideoScore]) -> dict[str, float]:
+    """DAVIS's global figures: each is the mean over all objects of all videos.
+
+    Objects of videos without scored frames do not count. Where no object counts, the figures are NaN.
+
+    Returns:
+        "J&F-Mean" (the mean of the two means), then "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay".
+    """
+    results = {"J&F-Mean": math.nan}
+    for measure in ("j", "f"):
+        objects = [getattr(figures, measure) for score in scores for figures in score.objects]
+        for name in Statistics._fields:
+            figures = np.array([getattr(figure, name) for figure in objects])
+            results[f"{measure.upper()}-{name.capitalize()}"] = nanmean(figures)
+    results["J&F-Mean"] = (results["J-Mean"] + results["F-Mean"]) / 2
+    return results
+
+
+def object_results(scores: Sequence[VideoScore]) -> dict[str, tuple[float, float]]:
+    """J-Mean and F-Mean of every object by DAVIS's name, ``<video>_<id>``; NaN without scored frames."""
+    return {
+        f"{score.name}_{figures.id}": (figures.j.mean, figures.f.mean) for score in scores for figures in score.objects
+    }
+
+
+def format_results(scores: Sequence[VideoScore]) -> str:
+    """The table of objects and the global figures, for a terminal; in percent, as papers write them."""
+    objects = object_results(scores)
+    width = max(map(len, [*objects, "Sequence"]))
+    lines = [f"{'Sequence':{width}}  J-Mean  F-Mean"]
+    lines += [f"{name:{width}}  {100 * j:6.1f}  {100 * f:6.1f}" for name, (j, f) in objects.items()]
+    overall = global_results(scores)
+    lines += ["", "  ".join(f"{name:>8}" for name in overall)]
+    lines += ["  ".join(f"{100 * figure:8.1f}" for figure in overall.values())]
+    return "\n".join(lines)
+
+
+def write_results(scores: Sequence[VideoScore], output_folder: Path | str, split: str = "val") -> None:
+    """Write global_results-<split>.csv and per-sequence_results-<split>.csv, in the layout of DAVIS's code.
+
+    Figures have six decimals; DAVIS's code writes three. Each file is complete or absent. Existing files are replaced.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    overall = global_results(scores)
+    rows = [[name, *figures] for name, figures in object_results(scores).items()]
+    write_csv(Path(output_folder) / f"global_results-{split}.csv", [list(overall), list(overall.values())])
+    write_csv(Path(output_folder) / f"per-sequence_results-{split}.csv", [["Sequence", "J-Mean", "F-Mean"], *rows])
+
+
+def read_results(output_folder: Path | str, split: str = "val") -> tuple[float, float, float]:
+    """The means of J&F, J and F in percent, from the global results that `write_results` wrote."""
+    with open(Path(output_folder) / f"global_results-{split}.csv", newline="") as file:
+        (figures,) = csv.DictReader(file)
+    return tuple(100 * float(figures[name]) for name in ("J&F-Mean", "J-Mean", "F-Mean"))
+
+
+def _score(videos: list[tuple[ScoringPlan, Path]], progress: bool) -> list[VideoScore]:
+    """Score the predictions in the folder beside each plan."""
+    for plan, folder in videos:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is missing; predict this video, or leave it out of those to score")
+        for frame in plan.frames:
+            if not (folder / f"{frame}.png").is_file():
+                raise InputError(f"{folder / frame}.png is missing; predict every frame of the video")
+    tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
+    scored = _in_threads(lambda task: _score_frame(*task), tasks, "scoring", "frame", progress)
+    scores = []
+    for plan, _ in videos:
+        j, f = figures = np.full((2, len(plan.ids), len(plan.frames)), np.nan)
+        for number, ids in enumerate(plan.frames.values()):
+            figures[:, [plan.ids.index(object_id) for object_id in ids], number] = next(scored)
+        scores.append(VideoScore(plan.truth.name, plan.ids, list(plan.frames), j, f))
+    return scores
+
+
+def _in_threads(
+    work: Callable[[Task], Result], tasks: Sequence[Task], title: str, unit: str, progress: bool
+) -> Iterator[Result]:
+    """Yield ``work(task)`` for each task in order, on all cores; all work is done before the first result comes.
+
+    Threads are faster than processes here: the import of torch takes a process about as long as all of DAVIS's val
+    takes to score. Decoding and array operations release the interpreter lock. More than eight threads wait for it.
+    """
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        hidden = None if progress else True  # None shows the bar only in terminals
+        results = list(tqdm(pool.map(work, tasks), total=len(tasks), desc=title, unit=unit, disable=hidden))
+    return iter(results)
+
+
+def _score_frame(plan: ScoringPlan, prediction_folder: Path, frame: str) -> np.ndarray:
+    """J and F of every object that is scored in a frame, float64 [2, objects]."""
+    prediction_path = prediction_folder / f"{frame}.png"
+    truth, prediction = plan.read(plan.mask(frame)), read_mask(prediction_path)
+    if prediction.shape != truth.shape:
+        (height, width), (true_height, true_width) = prediction.shape, truth.shape
+        raise InputError(
+            f"{prediction_path} is {width}x{height}, its ground truth {true_width}x{true_height}; "
+            "predict at the ground truth's size"
+        )
+    if plan.merge_objects:
+        truth, prediction = (truth != 0).view(np.uint8), (prediction != 0).view(np.uint8)
+    if prediction.max() > max(plan.ids):
+        raise InputError(
+            f"{prediction_path} holds id {prediction.max()}, but the video has {len(plan.ids)} object(s); "
+            "use the ids of the first ground-truth mask, or merge the objects for DAVIS 2016"
+        )
+    radius = tolerance_radius(truth.shape, CONTOUR_TOLERANCE)
+    box = bounding_box(truth | prediction)
+    truth, prediction = truth[box], prediction[box]
+    masks = [((truth == i).view(np.uint8), (prediction == i).view(np.uint8)) for i in plan.frames[frame]]
+    return np.array([[jaccard(*pair) for pair in masks], [boundary_f_measure(*pair, radius) for pair in masks]])
