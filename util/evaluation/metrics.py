@@ -109,7 +109,7 @@ def jaccard(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def boundary_f_measure(truth: np.ndarray, prediction: np.ndarray, radius: int) -> float:
-    """F of one mask, uint8 0/1 [H,W], with boundaries matched within ``radius`` pixels; 0 where nothing matches."""
+    """F of one mask, uint8 0/1 [H,W], with boundaries matched within ``radius`` pixels; 1 if both are empty."""
     # One map holds both masks, the truth in bit 0 and the prediction in bit 1, so that every operation serves both.
     masks = truth | prediction << 1
     boundaries = _boundaries(masks[bounding_box(masks)])
