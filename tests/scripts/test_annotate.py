@@ -39,10 +39,9 @@ from dataset.images import read_image, read_mask, write_mask
 from dataset.video import Video, list_frames
 from dataset.video_clips import VideoClips
 from dataset.video_file import VideoFile, video_writer
-from model.fast import fast_network
 from util.errors import InputError
 from util.evaluation.pictures import overlay
-from util.evaluation.stream import EngineSettings, segment
+from util.evaluation.stream import EngineSettings, made_for_engines, segment
 
 SIZE = (48, 80)
 LENGTH = 150  # long enough that a test can do something before a propagation is over
@@ -191,7 +190,7 @@ def direct(network, video: Path, numbers: list[int], masks: dict[int, Path], abs
         absent={numbers.index(number): ids for number, ids in absent.items()},
     )
     settings = EngineSettings(size=min(SIZE))
-    results = segment(fast_network(network, network.dtype), passage, settings, uncertainty=True)
+    results = segment(made_for_engines(network, network.dtype), passage, settings, uncertainty=True)
     return {numbers[result.number]: result for result in results}
 
 

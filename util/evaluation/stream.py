@@ -103,7 +103,15 @@ def engine_network(path: Path, device: torch.device, amp: bool) -> RDE_VOS:
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
-    return fast_network(load_network(path, device), inference_dtype(device, amp))
+    return made_for_engines(load_network(path, device), inference_dtype(device, amp))
+
+
+def made_for_engines(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
+    """A network in the form in which engines run it: fast, in a type. The given network does not change.
+
+    Nothing else that evaluates or trains imports `model.fast`, so the folder can be removed.
+    """
+    return fast_network(network, dtype)
 
 
 def segment(
