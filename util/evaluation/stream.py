@@ -46,7 +46,7 @@ class EngineSettings:
         """Refuse settings that cannot work, before any video is read.
 
         Raises:
-                InputError: ``size`` is no number of pixels, or an engine refuses the other settings.
+            InputError: ``size`` is no number of pixels, or an engine refuses the other settings.
         """
         if self.size is not None and self.size < 1:
             raise InputError(f"size must be at least 1 pixel, not {self.size}; the usual size is 480")
