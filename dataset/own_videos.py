@@ -4,10 +4,9 @@ from pathlib import Path
 
 from dataset.folders import VideoFolders, is_junk
 from dataset.static import find_images
-from dataset.video import FRAME_SUFFIXES
+from dataset.video import FRAME_SUFFIXES, VIDEO_SUFFIXES
 from util.errors import InputError
 
-VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"}
 _REMEDY = "copy it again, or remove its other half"
 
 
@@ -60,7 +59,7 @@ def known_layout(root: Path) -> str | None:
         return "a folder of videos; give it with --videos"
     entries = [path for path in root.iterdir() if not is_junk(path.name)] if root.is_dir() else []
     inside = {path.suffix.lower() for path in entries if path.is_file()}
-    if inside & VIDEO_SUFFIXES:
+    if inside & set(VIDEO_SUFFIXES):
         return "a folder of video files; mark objects in each with scripts/annotate.py, and train on what it exports"
     if root.is_dir() and find_images(root)[0]:
         return "a folder of images with masks; give it with --static_root in stage 0"
