@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dataset.batches import GlobalBatchSampler
+from dataset.batches import GlobalBatchSampler, SampleKey
 from dataset.training_data import TrainingData
 from util.errors import InputError
 
@@ -33,14 +33,33 @@ def training_batches(
     """
     atexit.register(_end_workers)
     loader = DataLoader(
-        data, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, worker_init_fn=_start_worker
-    )
-    try:
-        yield from loader
-    except InputError as error:
-        # An error from a loading process contains its traceback. The message is the last line.
-        message = str(error).strip().splitlines()[-1]
-        raise InputError(message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from None
+        _ErrorsAsSamples(data), batch_sampler=sampler, collate_fn=_collate, num_workers=workers, pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+    )  # fmt: skip
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+class _ErrorsAsSamples(Dataset):
+    """Samples, or the errors in their places: torch would put a loading process's traceback into a raised one."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self.data = data
+
+    def __getitem__(self, key: SampleKey) -> dict[str, torch.Tensor | str] | InputError:
+        try:
+            return self.data[key]
+        except InputError as error:
+            return error
+
+
+def _collate(
+    samples: list[dict[str, torch.Tensor | str] | InputError],
+) -> dict[str, torch.Tensor | list[str]] | InputError:
+    errors = (sample for sample in samples if isinstance(sample, InputError))
+    return next(errors, None) or default_collate(samples)
 
 
 def _start_worker(worker: int) -> None:

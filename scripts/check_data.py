@@ -2,7 +2,7 @@
 
     python scripts/check_data.py --stage 2 --davis_root DAVIS --yv_root YV
 
-The script decodes every file. It prints one line for each problem (path: problem: remedy) and a table of all data sets.
+The script decodes every file. It prints one line for each problem and a table of all data sets.
 The exit code is 1 if there are problems, otherwise 0. The flags for data are those of train.py, which itself stops at
 the first problem.
 """
@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -29,24 +28,16 @@ from util.parallel import in_processes
 from util.training.arguments import add_data_arguments
 
 
-class Problem(NamedTuple):
-    """A problem that would stop training."""
-
-    path: Path
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.what}: {self.remedy}"
-
-
 @dataclass
 class Findings:
-    """The content of a data set or a part of it: the numbers of annotated frames and objects, and the problems."""
+    """The content of a data set or a part of it: the numbers of annotated frames and objects.
+
+    A problem is a sentence like that of an `InputError`: it names the file and the remedy.
+    """
 
     frames: int = 0
     objects: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -54,7 +45,7 @@ class Plan:
     """A data set to check: the problems of its folders, and a job for each image or video."""
 
     name: str
-    problems: list[Problem]
+    problems: list[str]
     jobs: list[Callable[[], Findings]]
 
 
@@ -72,7 +63,7 @@ class CheckImage:
         if mask is not None and mask.any():
             findings.objects = 1
         elif mask is not None:
-            findings.problems.append(Problem(self.pair.mask, "no object", "remove it and its image"))
+            findings.problems.append(f"{self.pair.mask} shows no object; remove it and its image")
         return findings
 
 
@@ -91,8 +82,8 @@ class CheckVideo:
             frames, missing = self.folders.frames(self.video)
             shown, annotated = files_by_frame(images), files_by_frame(masks, (".png",))
         except InputError as error:
-            return Findings(problems=[_problem(images, error)])
-        findings = Findings(len(frames), problems=[Problem(path, "missing", self.folders.remedy) for path in missing])
+            return Findings(problems=[str(error)])
+        findings = Findings(len(frames), problems=_missing(missing, self.folders.remedy))
         objects: set[int] = set()
         unread = 0
         # Files without a counterpart are decoded, too, so that one check finds all problems.
@@ -107,15 +98,19 @@ class CheckVideo:
                 unread += 1
         findings.objects = len(objects)
         if not annotated:
-            findings.problems.append(Problem(masks, "no masks (<frame>.png)", self.folders.remedy))
+            findings.problems.append(f"{masks} holds no masks (<frame>.png); {self.folders.remedy}")
         elif not objects and not unread:
-            findings.problems.append(Problem(masks, "no object in any frame", "remove the video from both folders"))
+            findings.problems.append(f"{masks} shows no object in any frame; remove the video from both folders")
         return findings
 
 
-def _closed(*folders: Path) -> list[Problem]:
+def _missing(paths: list[Path], remedy: str) -> list[str]:
+    return [f"{path} is missing; {remedy}" for path in paths]
+
+
+def _closed(*folders: Path) -> list[str]:
     return [
-        Problem(folder, "cannot be read", "get the permission to read it")
+        f"{folder} cannot be read; get the permission to read it"
         for folder in folders
         if not os.access(folder, os.R_OK | os.X_OK)
     ]
@@ -126,50 +121,45 @@ def _read(reader: Callable[[Path], np.ndarray], path: Path, findings: Findings) 
     try:
         return reader(path)
     except InputError as error:
-        findings.problems.append(_problem(path, error))
+        findings.problems.append(str(error))
         return None
-
-
-def _problem(path: Path, error: InputError) -> Problem:
-    """Split the message of an error, "<path> [is] <what>; <remedy>", into its parts."""
-    what, _, remedy = str(error).removeprefix(f"{path} ").rpartition("; ")
-    return Problem(path, what.removeprefix("is "), remedy)
 
 
 def _compare(pair: Pair, image: np.ndarray, mask: np.ndarray, findings: Findings) -> None:
     if image.shape[:2] == mask.shape:
         return
     (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-    what = f"{mask_width}×{mask_height}, but {pair.image} is {width}×{height}"
-    findings.problems.append(Problem(pair.mask, what, "make or copy both again at the same size"))
+    findings.problems.append(
+        f"{pair.mask} is {mask_width}×{mask_height}, but {pair.image} is {width}×{height}; "
+        "make or copy both again at the same size"
+    )
 
 
 def plan_images(folder: ImageFolder) -> Plan:
     """Plan the check of a data set of static images."""
     if not folder.path.is_dir():
-        return Plan(folder.name, [Problem(folder.path, "missing", "copy the data set again")], [])
+        return Plan(folder.name, _missing([folder.path], "copy the data set again"), [])
     pairs, missing = find_images(folder.path)
-    problems = [Problem(path, "missing", "copy the pair again, or remove its other half") for path in missing]
+    problems = _missing(missing, "copy the pair again, or remove its other half")
     if not pairs and not missing:
-        problems = [Problem(folder.path, "no images with masks", "check how the data set was unpacked")]
+        problems = [f"{folder.path} holds no images with masks; check how the data set was unpacked"]
     return Plan(folder.name, problems, [CheckImage(pair) for pair in pairs])
 
 
 def plan_videos(folders: VideoFolders) -> Plan:
     """Plan the check of a data set of videos."""
     roots = (folders.images, folders.masks)
-    problems = [Problem(root, "missing", folders.remedy) for root in roots if not root.is_dir()]
-    problems = problems or _closed(*roots)
+    problems = _missing([root for root in roots if not root.is_dir()], folders.remedy) or _closed(*roots)
     try:
         listed = folders.listed()
     except InputError as error:
-        problems.append(_problem(folders.split, error))
+        problems.append(str(error))
     if problems:
         return Plan(folders.name, problems, [])
     videos, missing = find_videos(folders.images, folders.masks, listed)
     if not videos:
-        problems.append(Problem(folders.split or folders.masks, "no videos", folders.remedy))
-    problems += [Problem(path, "missing", folders.remedy) for path in missing]
+        problems.append(f"{folders.split or folders.masks} holds no videos; {folders.remedy}")
+    problems += _missing(missing, folders.remedy)
     lacking = {path.name for path in missing}
     return Plan(folders.name, problems, [CheckVideo(folders, video) for video in videos if video not in lacking])
 
@@ -195,9 +185,9 @@ def _run(job: Callable[[], Findings]) -> Findings:
     return job()
 
 
-def _report(problems: list[Problem]) -> None:
+def _report(problems: list[str]) -> None:
     for problem in problems:
-        tqdm.write(str(problem))
+        tqdm.write(problem)
 
 
 def format_table(plans: list[Plan], totals: list[Findings], unit: str) -> str:

@@ -5,10 +5,12 @@ import functools
 import json
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 
 class InputError(Exception):
@@ -23,13 +25,15 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a script's ``main``, so that an error from outside ends the script without a traceback.
 
     `InputError` ends the script with one line on stderr and exit code 2. So does an `OSError` of the system, because a
-    script cannot check in advance everything that the system may refuse. Ctrl-C ends the script with exit code 130. If
-    the reader of stdout has gone, as ``head`` does, the script ends without a word, with the exit code of SIGPIPE, 141.
+    script cannot check in advance everything that the system may refuse. Ctrl-C ends the script with exit code 130.
+    SIGTERM ends it with 143, and its worker processes end, too. If the reader of stdout has gone, as ``head`` does, the
+    script ends without a word, with the exit code of SIGPIPE, 141.
     """
 
     @functools.wraps(main)
     def run() -> None:
         try:
+            signal.signal(signal.SIGTERM, _terminate)
             try:
                 main()
             finally:
@@ -57,6 +61,11 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(130)
 
     return run
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    """Unwind the stack: Python's default would end the process at once and leave its worker processes alone."""
+    sys.exit(128 + number)
 
 
 def _tell_torchrun(message: str) -> None:

@@ -134,8 +134,8 @@ def assert_listed(output: str, *expected: tuple[Path, str, str]) -> None:
     found = problems(output)
     assert len(found) == len(expected), output
     for path, what, remedy in expected:
-        (line,) = (line for line in found if line.startswith(f"{path}: {what}"))
-        assert remedy in line.rsplit(": ", 1)[1] and line.count(str(path)) <= 2
+        (line,) = (line for line in found if line.startswith(f"{path} {what}"))
+        assert remedy in line.rsplit("; ", 1)[1] and line.count(str(path)) <= 2
 
 
 @pytest.fixture
@@ -177,15 +177,15 @@ def test_check_lists_all_problems_of_videos(roots, command):
     assert bad.returncode == 1, bad.stderr
     assert_listed(
         bad.stdout,
-        (images / "d", "missing", "davis_root"),
-        (masks / "d", "missing", "davis_root"),
-        (yv / "Annotations/z", "missing", "resize_youtube.py"),
-        (masks / "a/00001.png", "missing", "copy it again"),
+        (images / "d", "is missing", "davis_root"),
+        (masks / "d", "is missing", "davis_root"),
+        (yv / "Annotations/z", "is missing", "resize_youtube.py"),
+        (masks / "a/00001.png", "is missing", "copy it again"),
         (images / "a/00002.jpg", "cannot be decoded", "download it again"),
         (masks / "b/00000.png", "has soft edges", "convert_mask.py"),
-        (yv / "Annotations/x/00010.png", "81×48, but", "same size"),
-        (yv / "JPEGImages/x/00000.jpg", "missing", "resize_youtube.py"),
-        (yv / "Annotations/y", "no object in any frame", "remove"),
+        (yv / "Annotations/x/00010.png", "is 81×48, but", "same size"),
+        (yv / "JPEGImages/x/00000.jpg", "is missing", "resize_youtube.py"),
+        (yv / "Annotations/y", "shows no object in any frame", "remove"),
     )
     assert table(bad.stdout) == {"DAVIS 2017": [2, 5, 4, 5], "YouTube-VOS": [2, 4, 3, 4]}
 
@@ -197,8 +197,8 @@ def test_check_goes_on_where_a_data_set_is_missing(roots, here):
     assert result.returncode == 1, result.stderr
     assert_listed(
         result.stdout,
-        (roots["davis_root"] / "trainval/ImageSets/2017/train.txt", "missing", "davis_root"),
-        (roots["yv_root"] / "train_480p/JPEGImages", "missing", "resize_youtube.py"),
+        (roots["davis_root"] / "trainval/ImageSets/2017/train.txt", "is missing", "davis_root"),
+        (roots["yv_root"] / "train_480p/JPEGImages", "is missing", "resize_youtube.py"),
     )
     assert table(result.stdout) == {"DAVIS 2017": [0, 0, 0, 1], "YouTube-VOS": [0, 0, 0, 1]}
 
@@ -226,10 +226,10 @@ def test_check_lists_all_problems_of_images(tmp_path, command):
     assert_listed(
         result.stdout,
         (first["fss"][0], "cannot be decoded", "again"),
-        (first["DUTS-TR"][0], "missing", "copy the pair again"),
-        (first["DUTS-TE"][0].with_suffix(".png"), "missing", "copy the pair again"),
-        (first["ECSSD"][0].with_suffix(".png"), "no object", "remove"),
-        (first["ECSSD"][1].with_suffix(".png"), "65×48, but", "same size"),
+        (first["DUTS-TR"][0], "is missing", "copy the pair again"),
+        (first["DUTS-TE"][0].with_suffix(".png"), "is missing", "copy the pair again"),
+        (first["ECSSD"][0].with_suffix(".png"), "shows no object", "remove"),
+        (first["ECSSD"][1].with_suffix(".png"), "is 65×48, but", "same size"),
     )
     assert table(result.stdout) == {
         "FSS-1000": [10, 10, 10, 1],

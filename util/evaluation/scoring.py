@@ -5,12 +5,10 @@ The figures themselves are those of `util.evaluation.metrics`.
 
 import csv
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -30,9 +28,7 @@ from util.evaluation.metrics import (
     tolerance_radius,
 )
 from util.files import write_csv
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+from util.parallel import in_threads
 
 
 class ObjectFigures(NamedTuple):
@@ -230,7 +226,9 @@ def check_plans(
         return object_ids(read_sized_mask(plan.mask(frame), sizes[name], name, plan.read))
 
     shown: dict[str, set[int]] = {plan.truth.name: set() for plan in plans}
-    for (plan, _), ids in zip(tasks, _in_threads(check, tasks, "checking", "mask", progress), strict=True):
+    hidden = None if progress else True  # None shows the bar only in terminals
+    checked = tqdm(in_threads(check, tasks), total=len(tasks), desc="checking", unit="mask", disable=hidden)
+    for (plan, _), ids in zip(tasks, checked, strict=True):
         shown[plan.truth.name].update(ids)
     return shown
 
@@ -302,28 +300,16 @@ def _score(videos: list[tuple[ScoringPlan, Path]], progress: bool) -> list[Video
             if not (folder / f"{frame}.png").is_file():
                 raise InputError(f"{folder / frame}.png is missing; predict every frame of the video")
     tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
-    scored = _in_threads(lambda task: _score_frame(*task), tasks, "scoring", "frame", progress)
+    hidden = None if progress else True  # None shows the bar only in terminals
+    scored = in_threads(lambda task: _score_frame(*task), tasks)
+    figures = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=hidden)))
     scores = []
     for plan, _ in videos:
-        j, f = figures = np.full((2, len(plan.ids), len(plan.frames)), np.nan)
+        j, f = table = np.full((2, len(plan.ids), len(plan.frames)), np.nan)
         for number, ids in enumerate(plan.frames.values()):
-            figures[:, [plan.ids.index(object_id) for object_id in ids], number] = next(scored)
+            table[:, [plan.ids.index(object_id) for object_id in ids], number] = next(figures)
         scores.append(VideoScore(plan.truth.name, plan.ids, list(plan.frames), j, f))
     return scores
-
-
-def _in_threads(
-    work: Callable[[Task], Result], tasks: Sequence[Task], title: str, unit: str, progress: bool
-) -> Iterator[Result]:
-    """Yield ``work(task)`` for each task in order, on all cores; all work is done before the first result comes.
-
-    Threads are faster than processes here: the import of torch takes a process about as long as all of DAVIS's val
-    takes to score. Decoding and array operations release the interpreter lock. More than eight threads wait for it.
-    """
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        hidden = None if progress else True  # None shows the bar only in terminals
-        results = list(tqdm(pool.map(work, tasks), total=len(tasks), desc=title, unit=unit, disable=hidden))
-    return iter(results)
 
 
 def _score_frame(plan: ScoringPlan, prediction_folder: Path, frame: str) -> np.ndarray:
