@@ -12,8 +12,6 @@ from dataset.images import PaintedMasks
 from dataset.video import FRAME_SUFFIXES, VIDEO_SUFFIXES, Video, list_frames, object_ids, read_sized_mask
 from util.errors import InputError
 
-_ARCHIVE_OF_MAC = "__MACOSX"  # the folder that macOS puts beside the others in archives
-
 
 @dataclass(frozen=True)
 class FolderVideos:
@@ -52,7 +50,7 @@ class FolderVideos:
         """
         names, missing = find_videos(self.images, self.masks)
         absent = set(missing)
-        names = [name for name in names if self.masks / name not in absent and name != _ARCHIVE_OF_MAC]
+        names = [name for name in names if self.masks / name not in absent]
         if not names:
             raise InputError(f"{self.masks} holds no folders; give each video a folder of masks, <video>/<frame>.png")
         for name in names:
@@ -68,7 +66,7 @@ class FolderVideos:
             InputError: a folder cannot be read.
         """
         _, missing = find_videos(self.images, self.masks)
-        return [folder.name for folder in missing if folder.parent == self.masks and folder.name != _ARCHIVE_OF_MAC]
+        return [folder.name for folder in missing if folder.parent == self.masks]
 
     def true_masks(self, video: str, frames: Sequence[Path]) -> dict[int, Path]:
         """Return the true masks of a video, by frame number, in order. Without ground truth there are none.

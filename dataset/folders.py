@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.images import read_mask
-from dataset.video import FRAME_SUFFIXES, frame_order, read_names
+from dataset.video import FRAME_SUFFIXES, frame_order, is_junk, read_names
 from util.errors import InputError
 
 
@@ -152,11 +152,6 @@ def step_in_names(frames: Sequence[Pair]) -> int:
     numbers = [int(found[0]) for frame in frames if (found := re.search(r"[0-9]+$", frame.image.stem))]
     distances = [later - earlier for earlier, later in pairwise(numbers)]
     return max(1, round(statistics.median(distances))) if distances else 1
-
-
-def is_junk(name: str) -> bool:
-    """Whether a file or folder of this name is not data: hidden, or added to archives by macOS."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _folders(root: Path) -> set[str]:

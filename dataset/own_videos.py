@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dataset.folders import VideoFolders, is_junk
+from dataset.folders import VideoFolders
 from dataset.static import find_images
-from dataset.video import FRAME_SUFFIXES, VIDEO_SUFFIXES
+from dataset.video import FRAME_SUFFIXES, VIDEO_SUFFIXES, is_junk
 from util.errors import InputError
 
 _REMEDY = "copy it again, or remove its other half"

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.folders import Pair, is_junk
+from dataset.folders import Pair
 from dataset.images import read_grey
-from dataset.video import FRAME_SUFFIXES
+from dataset.video import FRAME_SUFFIXES, is_junk
 from util.errors import InputError
 
 OBJECT_THRESHOLD = 128  # in a mask of many grey values, pixels >= this value belong to the object

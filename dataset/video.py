@@ -297,7 +297,7 @@ def list_frames(folder: Path, without: Collection[Path] = ()) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; check the data set's folder")
     left_out = {path.resolve() for path in without}
-    files = [path for path in folder.iterdir() if path.name[0] != "."]
+    files = [path for path in folder.iterdir() if not is_junk(path.name)]
     frames = [path for path in files if path.suffix.lower() in FRAME_SUFFIXES]
     if left_out:
         frames = [path for path in frames if path.resolve() not in left_out]
@@ -310,9 +310,14 @@ def list_frames(folder: Path, without: Collection[Path] = ()) -> list[Path]:
     return frames
 
 
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is not data: hidden, or added to archives by macOS."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def _remedy_without_frames(folder: Path, files: Collection[Path]) -> str:
     """What to do about a folder without frames, by what it holds instead."""
-    inner = sorted(path.name for path in files if path.is_dir() and path.name != "__MACOSX")
+    inner = sorted(path.name for path in files if path.is_dir())
     videos = sorted(path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
     others = sorted({path.suffix.lower() for path in files if path.is_file() and path.suffix})
     if videos:
