@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from conftest import assert_refused, write_davis
+from conftest import assert_refused, draw_clip, write_davis
 from dataset.davis import DAVIS
 from dataset.images import read_image, read_mask, to_tensor, write_mask
 from model.inference import InferenceCore
 from model.memory import BANKS
 from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
+from util.evaluation.pictures import overlay
 
 CLIPS = {"cows": 6, "other": 4}
 
@@ -288,3 +290,23 @@ def test_training_curves(inline, tmp_path):
     assert result.returncode == 0, result.stderr
     assert read_image(tmp_path / "curves.png").std() > 1
     assert_refused(inline("scripts/plot_training.py", tmp_path, "--output", tmp_path / "no.png"), tmp_path, "train.py")
+
+
+def test_the_picture_of_the_idea(inline, tmp_path):
+    frames, ids = draw_clip(6, 48, 80, 1)
+    for name, pictures in (("frames", frames), ("overlays", map(overlay, frames, ids))):
+        (tmp_path / name).mkdir()
+        for number, picture in enumerate(pictures):
+            Image.fromarray(picture).save(tmp_path / name / f"{number:05d}.png")
+    script, folders = "scripts/draw_idea.py", (tmp_path / "frames", tmp_path / "overlays")
+    result = inline(script, *folders, "--output", tmp_path / "idea.png")
+    assert result.returncode == 0, result.stderr
+    drawn = read_image(tmp_path / "idea.png")
+    colour = overlay(frames[0], ids[0])[ids[0] > 0].mean(0)
+    masked = (np.abs(drawn.astype(int) - colour) < 40).all(-1)
+    for x in (30, 240, 450):  # the bank: the first frame twice, the latest
+        assert masked[260:360, x : x + 190].any()
+    (tmp_path / "overlays/00005.png").unlink()
+    result = inline(script, *folders, "--output", tmp_path / "no.png")
+    assert_refused(result, tmp_path / "overlays", "5 pictures for 6 frames")
+    assert not (tmp_path / "no.png").exists()
