@@ -151,7 +151,7 @@ class InferenceCore:
             probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0], absent)
         if update and not last and (mask is not None or self._memory.spec.changes):
             value = self.network.encode_value(image, f16, probability[:, 1:].to(dtype))
-            self._memory.update(Embedding(key, value))
+            self._memory.update(Embedding(key, value))  # every θ frames
         return unpad(probability, padding)[0]
 
     def _annotate(self, probability: Tensor, mask: Tensor, absent: Collection[int]) -> Tensor:

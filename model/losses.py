@@ -11,7 +11,7 @@ Guidance = Literal["readout", "decoder_input"]
 
 
 def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, hard_fraction: float) -> Tensor:
-    """Cross entropy over the hardest pixels of each clip, averaged over the clips.
+    """Cross entropy over the hardest pixels of each clip, averaged over the clips: a term of Eq. 9.
 
     Args:
         logits: aggregated logits [B,C,H,W], background first; −inf where a clip lacks an object.

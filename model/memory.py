@@ -125,4 +125,4 @@ class MemoryBank:
             return
         group.latest = latest
         if self.spec.recurrent:
-            group.recurrent = self._aggregate(group.recurrent, latest)
+            group.recurrent = self._aggregate(group.recurrent, latest)  # SAM

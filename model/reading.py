@@ -17,9 +17,9 @@ class Embedding(NamedTuple):
 
 
 class Similarity:
-    """S = (2·k_mᵀk_q − ‖k_m‖²) / √Ck for every query position q and memory position m.
+    """S(p,q) = (2·k(p)ᵀk(q) − ‖k(p)‖²) / √Ck for every query position q and memory position p.
 
-    This is Eq. 2 without the query's own norm, which cancels in the softmax over m, and with the √Ck of the published
+    This is Eq. 2 without the query's own norm, which cancels in the softmax over p, and with the √Ck of the published
     networks. It is computed in fp32 for keys of any type, because half precision cannot represent small differences of
     large norms. The terms that do not depend on the query are computed once.
 

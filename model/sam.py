@@ -31,9 +31,9 @@ class SpatioTemporalAggregation(nn.Module):
     def forward(self, previous: Tensor, latest: Tensor) -> Tensor:
         """Fold the embedding of the latest frame into the recurrent one: both [N,C,h,w], result [N,C,h,w]."""
         x = torch.stack([previous, latest], dim=1)  # Eq. 4, time before the channels: [N,2,C,h,w]
-        x = self.extract(x)
-        x = self.enhance(x.flatten(0, 1)).view_as(x)
-        return self.squeeze(x.flatten(1, 2))
+        x = self.extract(x)  # Eq. 5: x_agg
+        x = self.enhance(x.flatten(0, 1)).view_as(x)  # Eq. 6: x_agg + ASPP(x_agg)
+        return self.squeeze(x.flatten(1, 2))  # Eq. 6: Squeeze
 
 
 class Extract(nn.Module):
@@ -63,7 +63,8 @@ class Extract(nn.Module):
         omega = self._by_position(self.omega(frames), x)
         phi = self._by_position(F.max_pool2d(self.phi(frames), 2), x)
         g = self._by_position(F.max_pool2d(self.g(frames), 2), x)
-        # The division comes before the sum over positions, because the sum could overflow in fp16.
+        # C(x) is the number of pooled positions of both frames. The division comes before the sum over them, because
+        # the sum could overflow in fp16.
         y = omega @ ((phi / phi.shape[1]).transpose(1, 2) @ g)
         y = y.unflatten(1, (2, *x.shape[3:])).permute(0, 1, 4, 2, 3)
         return x + self.out(y.flatten(0, 1)).view_as(x)

@@ -121,7 +121,11 @@ class _Clip:
         self.segmentation_loss(2, logits_2)
 
     def train_video(self) -> None:
-        """Section 3.3: the STM bank segments the odd frames, and the SAM bank segments the even frames."""
+        """The STM bank segments the odd frames, and the SAM bank the even frames (Section 3.3).
+
+        The paper counts frames from 1. L_UG counts where the SAM bank segments: the indicator of Eq. 10. Both banks get
+        the masks of the STM bank.
+        """
         value, true_value = self.encode_first()
         self.consistency_loss(value, true_value)
         first = self.embedding(0, value)
@@ -211,6 +215,6 @@ class _Clip:
         self.guidance[t] = channel_divergence(teacher=stm_readout, student=readout)
 
     def consistency_loss(self, value: Tensor, true_value: Tensor | None) -> None:
-        """L_MC: pull the value with the perturbed masks to the value with the ground-truth masks (Eq. 8)."""
+        """L_MC: pull ``value``, the paper's v̌ with the perturbed masks, to ``true_value``, its v (Eq. 8)."""
         if self.terms.mask_consistency:
             self.consistency = channel_divergence(teacher=true_value, student=value)
