@@ -25,10 +25,10 @@ SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "small.pth"
 _OLDER_NAME = ".extract.theta.", ".extract.omega."  # older files of this project -> the paper's name in Eq. 5
 
 
-def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VOS:
+def load_network(path: Path | str | None = None, device: torch.device | str = "cpu") -> RDE_VOS:
     """Load a checkpoint of any known format into a network in eval mode. The file determines the architecture.
 
-    Known formats:
+    Without a path it is the small network that comes with the project. Known formats:
     - a state dict of the published RDE-VOS;
     - a state dict of the published STCN; the network then has no SAM;
     - a state dict of the static stage for a single object, with 4 input channels; the fifth is initialised
@@ -41,6 +41,7 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> RDE_VO
         InputError: the file is missing, unreadable or of an unknown format, or holds weights that are infinite or NaN;
             the message lists names that are missing, unexpected or of such weights.
     """
+    path = SHIPPED_WEIGHTS if path is None else path
     return network_from_checkpoint(read_checkpoint(path), path).to(device).eval()
 
 

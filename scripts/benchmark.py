@@ -1,10 +1,11 @@
-"""Measure speed and memory of the engine, of long videos, of a training step, and of the data loaders.
+"""Measure speed and memory of the engine, of long videos, of a training step, of the data loaders, and all of a GPU.
 
     python scripts/benchmark.py engine --output engine.csv --objects 1 2 5 --size 854x480
     python scripts/benchmark.py length --output length.csv --times 1 10 20
     python scripts/benchmark.py training --output training.csv --crop_size 192 --batch_size 2
     python scripts/benchmark.py loaders --output loaders.csv
     python scripts/benchmark.py clicks --pairs FOLDER --output clicks.csv
+    python scripts/benchmark.py gpu --output gpu.csv
 
 "plain" is the engine on the plain network of model/. "fast" is the engine on the network of model/fast/. The variants
 take turns in one process: each repetition runs every variant once. Times are medians over the repetitions, and ratios
@@ -18,6 +19,11 @@ with the same id then means little.
 "clicks" measures the annotation page as interactive segmentation is measured: the number of clicks to an IoU of 85%
 (NoC@85), each into the middle of the largest error, and the IoU of a box and of a click after the box.
 
+"gpu" measures one NVIDIA GPU in about six minutes, with one line per measurement: the engine in fp32, TF32, fp16 and
+bf16, plain, fast and compiled; a clip repeated 1, 10 and 20 times, RDE against STM; a training step of stage 2. It
+writes the table in Markdown, too, after every measurement. Measurements that --minutes leaves no time for, or that
+fail, are lines of the table with a note.
+
 Each command prints a table and writes it as a CSV file.
 """
 
@@ -30,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.clicks import measure_clicks
 from benchmarks.engine import measure_engines, measure_lengths
+from benchmarks.gpu import measure_gpu
 from benchmarks.loaders import measure_loaders
 from benchmarks.training import measure_training
 from model.checkpoint import SHIPPED_WEIGHTS
@@ -81,15 +88,26 @@ def parse_arguments() -> argparse.Namespace:
     )
     command.add_argument("--most", type=positive, metavar="N", help="pairs of each folder; default: all")
 
+    command = commands.add_parser("gpu", help="FPS, memory and training speed of an NVIDIA GPU, in six minutes")
+    command.set_defaults(
+        run=measure_gpu, size=(480, 854), objects=(1, 2, 5), times=(1, 10, 20), crop_size=384, batch_sizes=(4, 16)
+    )
+    _add_model_argument(command)
+    command.add_argument("--minutes", type=positive, default=6, help="no measurement begins after this time; default 6")
+
     for command in commands.choices.values():
         command.add_argument("--output", type=Path, required=True, metavar="FILE.csv", help="the table as CSV")
     return parser.parse_args()
 
 
-def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=Path, metavar="W", help="checkpoint; default: random weights of the published architecture"
     )
+
+
+def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model_argument(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: torch's default")
 

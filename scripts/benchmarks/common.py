@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from model import RDE_VOS, NetworkConfig, load_network
-from util.device import choose_device, peak_memory
+from util.device import choose_device, inference_dtype, peak_memory
 from util.errors import InputError
 from util.files import write_csv
 
@@ -120,7 +120,8 @@ def write_table(arguments: argparse.Namespace, header: Sequence[str], rows: list
 
 
 def machine(device: torch.device) -> str:
-    """The name of the device."""
+    """The name of the device; of a CPU the instructions that decide its speed, and the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, threads: {torch.get_num_threads()}"
+    bf16 = "with" if inference_dtype(device, amp=True) == torch.bfloat16 else "without"
+    return f"cpu, {torch.backends.cpu.get_cpu_capability()} {bf16} bf16, threads: {torch.get_num_threads()}"

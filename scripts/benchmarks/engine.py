@@ -71,20 +71,24 @@ class PartTimes:
         return event
 
 
+def network_of(engine: str, network: RDE_VOS) -> RDE_VOS:
+    """The network that one of `ENGINES` runs on, made of a plain network."""
+    if engine == "plain":
+        return network
+    return fast_network(network, inference_dtype(network.device, amp=engine == "fast --amp"))
+
+
 class Player:
     """An engine that segments a video frame by frame and measures its times.
 
     Args:
-        engine: one of `ENGINES`.
-        network: a plain network.
+        network: a plain or a fast network.
         mask: object ids of the first frame [H,W].
         mem_every, bank: see `model.inference.InferenceCore`.
     """
 
-    def __init__(self, engine: str, network: RDE_VOS, mask: Tensor, *, mem_every: int, bank: str = "2F+L+RDE") -> None:
+    def __init__(self, network: RDE_VOS, mask: Tensor, *, mem_every: int, bank: str = "2F+L+RDE") -> None:
         self._device = network.device
-        if engine != "plain":
-            network = fast_network(network, inference_dtype(network.device, amp=engine == "fast --amp"))
         self._core = core = InferenceCore(network, bank=bank, mem_every=mem_every)
         self._mask: Tensor | None = mask
         self._seconds = 0.0
@@ -195,7 +199,9 @@ def time_engines(
         for each engine the milliseconds per frame by part, in each repetition; for each engine its agreement with the
         plain engine.
     """
-    players = {name: Player(name, network, clip.mask(objects), mem_every=arguments.mem_every) for name in ENGINES}
+    players = {
+        name: Player(network_of(name, network), clip.mask(objects), mem_every=arguments.mem_every) for name in ENGINES
+    }
     agreement = {name: Agreement() for name in ENGINES}
     times: dict[str, list[dict[str, float]]] = {name: [] for name in ENGINES}
     warm_up = warm_up_length(arguments.mem_every)
@@ -219,7 +225,8 @@ def engine_memory(arguments: argparse.Namespace, engine: str, objects: int) -> M
     """The memory that an engine takes in this process."""
     device = prepare(arguments)
     clip = Clip(arguments, max(arguments.objects))
-    player = Player(engine, make_network(arguments, device), clip.mask(objects), mem_every=arguments.mem_every)
+    network = network_of(engine, make_network(arguments, device))
+    player = Player(network, clip.mask(objects), mem_every=arguments.mem_every)
     frames = clip.frames(0, warm_up_length(arguments.mem_every) + arguments.frames)
     meter = MemoryMeter(device)
     for frame in frames:
@@ -260,11 +267,11 @@ def play(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, flo
     """Segment the video ``times`` times, in this process; returns the frames, the seconds and the memory."""
     device = prepare(arguments)
     clip = Clip(arguments, arguments.objects)
-    network, mask = make_network(arguments, device), clip.mask(arguments.objects)
+    network, mask = network_of("fast", make_network(arguments, device)), clip.mask(arguments.objects)
     frames = clip.frames(0, clip.length or arguments.frames)
     settings = {"bank": bank, "mem_every": arguments.mem_every}
-    warm_up = Player("fast", network, mask, **settings)
-    player = Player("fast", network, mask, **settings)
+    warm_up = Player(network, mask, **settings)
+    player = Player(network, mask, **settings)
     # The measurement starts before the warm-up. Otherwise the run could reuse memory that the warm-up has freed.
     meter = MemoryMeter(device)
     for t in range(warm_up_length(arguments.mem_every)):

@@ -41,23 +41,28 @@ class Losses(NamedTuple):
 
 
 class Trainer:
-    """A new network with its optimiser, and a forward pass, one of `PASSES`."""
+    """A new network with its optimiser, and a forward pass, one of `PASSES`, in fp32 or in a 16-bit type."""
 
-    def __init__(self, name: str, arguments: argparse.Namespace, device: torch.device) -> None:
-        self._device = device
-        network = make_network(arguments, device).to(memory_format=training_layout(device, None)).train()
+    def __init__(
+        self, name: str, arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype | None = None
+    ) -> None:
+        self._device, self._dtype = device, dtype
+        network = make_network(arguments, device).to(memory_format=training_layout(device, dtype)).train()
         self._pass = ClipTrainer(network, recompute=name == "--recompute")
         self._optimizer = torch.optim.Adam(self._pass.parameters(), lr=1e-5, weight_decay=1e-7, fused=True)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
     def step(self, batch: tuple[Tensor, ...]) -> tuple[dict[str, float], Losses]:
         """Train on a batch, and return seconds by part, and the losses."""
         clock = [self._now()]
         self._optimizer.zero_grad()
-        loss, terms, _ = self._pass(*batch, hard_fraction=1.0)
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+            loss, terms, _ = self._pass(*batch, hard_fraction=1.0)
         clock.append(self._now())
-        loss.backward()
+        self._scaler.scale(loss).backward()
         clock.append(self._now())
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         clock.append(self._now())
         seconds = clock[1] - clock[0], clock[2] - clock[1], clock[3] - clock[0]
         losses = Losses(float(loss.detach()), {name: float(term.detach()) for name, term in terms.items()})

@@ -305,10 +305,9 @@ def test_segmenting_needs_no_compiler():
 import sys
 import torch
 from model import load_network
-from model.checkpoint import SHIPPED_WEIGHTS
 from model.fast import fast_network
 from model.inference import InferenceCore
-core = InferenceCore(fast_network(load_network(SHIPPED_WEIGHTS)))
+core = InferenceCore(fast_network(load_network()))
 mask = torch.zeros(64, 64, dtype=torch.uint8)
 mask[16:48, 16:48] = 1
 for t in range(4):

@@ -32,7 +32,7 @@ def toy(tmp_path_factory):
 
 def test_they_are_small_and_have_a_description():
     assert SHIPPED_WEIGHTS.stat().st_size < 20e6
-    assert load_network(SHIPPED_WEIGHTS).config.aggregation
+    assert load_network().config.aggregation
     assert (SHIPPED_WEIGHTS.parent / "README.md").is_file()
 
 
@@ -58,7 +58,7 @@ def test_the_other_scripts_take_them_too(inline, toy, tmp_path):
 @torch.inference_mode()
 def test_the_recurrent_embedding_stays_in_range_over_hundreds_of_updates(toy):
     """Training sees three updates, and a network may come out of it whose embedding then grows without bound."""
-    network = load_network(SHIPPED_WEIGHTS).eval()
+    network = load_network().eval()
     video = DAVIS(toy / "DAVIS" / "2017").videos()[0]
     object_id = np.unique(video.read_given_mask(0))[1]
     frames = []
@@ -75,7 +75,7 @@ def test_the_recurrent_embedding_stays_in_range_over_hundreds_of_updates(toy):
 
 
 def test_the_engine_agrees_with_the_plain_one(toy):
-    network = load_network(SHIPPED_WEIGHTS)
+    network = load_network()
     video = DAVIS(toy / "DAVIS" / "2017").videos()[0]
     half = inference_dtype(torch.device("cpu"), amp=True)
     cores = [InferenceCore(each) for each in (network, fast_network(network), fast_network(network, half))]

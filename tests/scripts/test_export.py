@@ -17,7 +17,6 @@ import plain
 from conftest import ROOT, assert_refused
 from dataset.images import IMAGE_MEAN, IMAGE_STD, read_image, read_mask, read_palette, to_tensor, write_mask
 from model import RDE_VOS, load_network
-from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import InferenceCore
 from model.reading import Embedding
 from toy.scene import random_scene
@@ -45,7 +44,7 @@ def exported(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def network() -> RDE_VOS:
-    return load_network(SHIPPED_WEIGHTS)
+    return load_network()
 
 
 def test_settings_say_what_a_runtime_needs(exported):

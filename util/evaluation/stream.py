@@ -92,11 +92,11 @@ class Throughput(NamedTuple):
         return f"{self.fps:.3g} ({self.frames} frames in {self.seconds:.1f} s, {device_name(device)})"
 
 
-def engine_network(path: Path, device: torch.device, amp: bool) -> RDE_VOS:
+def engine_network(path: Path | str | None, device: torch.device, amp: bool) -> RDE_VOS:
     """Load the network of a checkpoint, and make it fast.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint; None is the small network that comes with the project.
         device: the device to compute on.
         amp: whether to compute in half precision, where the device can.
 

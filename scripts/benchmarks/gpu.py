@@ -1,0 +1,277 @@
+"""The command ``gpu``: all figures of one GPU, in one table."""
+
+import argparse
+import contextlib
+import copy
+import gc
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.common import MEMORY_COLUMNS, Memory, MemoryMeter, draw, machine, make_network
+from benchmarks.engine import Player, warm_up_length
+from benchmarks.training import Trainer, draw_batch
+from model import RDE_VOS
+from model.fast import fast_network
+from util.device import choose_device, half_precision
+from util.errors import InputError
+from util.files import atomic_path, write_csv
+
+HEADER = ("part", "what", "precision", "network", "per second", "ms", *MEMORY_COLUMNS, "note")
+DTYPES = {"fp32": torch.float32, "TF32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MEM_EVERY = 3
+TIMED_FRAMES = 30  # a multiple of MEM_EVERY, so that every measurement has the same share of updates
+CLIP_FRAMES = 24  # of the clip that is repeated
+WARM_UP_STEPS, TIMED_STEPS = 3, 5  # of training
+
+
+class Figures(NamedTuple):
+    """What is measured of an engine or a training step."""
+
+    per_second: float  # frames, or samples of training
+    milliseconds: float  # for a frame, or for a step of training
+    memory: Memory
+
+
+class Measurement(NamedTuple):
+    """A line of the table, and the function that measures it."""
+
+    part: str
+    what: str
+    precision: str
+    network: str
+    measure: partial[Figures]
+
+
+@contextlib.contextmanager
+def precision_of_torch(precision: str) -> Iterator[None]:
+    """A context in which fp32 is computed as ``precision`` says: "fp32" without TF32, "TF32" with it everywhere.
+
+    Other precisions keep torch's defaults.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    if precision in ("fp32", "TF32"):
+        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "TF32"
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def chosen_convolutions() -> Iterator[None]:
+    """A context in which cuDNN tries its algorithms and takes the fastest, as in train.py."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def network_on(
+    network: RDE_VOS, device: torch.device, precision: str, *, fast: bool, compiler: str | None = None
+) -> RDE_VOS:
+    """A copy of a network on a device, in a precision.
+
+    Args:
+        network: a plain network on the CPU, which is not modified.
+        device: the device of the copy.
+        precision: one of `DTYPES`.
+        fast: whether `model.fast.fast_network` makes the copy.
+        compiler: the backend of ``torch.compile``, which then compiles every verb of the network; None for none.
+    """
+    network = copy.deepcopy(network).to(device)
+    network = fast_network(network, DTYPES[precision]) if fast else network.to(DTYPES[precision])
+    if compiler:
+        for verb in ("encode_key", "encode_value", "aggregate", "decode"):
+            setattr(network, verb, torch.compile(getattr(network, verb), backend=compiler, dynamic=False))
+    return network
+
+
+def measure_engine(
+    network: RDE_VOS,
+    device: torch.device,
+    precision: str,
+    frames: list[np.ndarray],
+    mask: Tensor,
+    *,
+    fast: bool,
+    compiler: str | None = None,
+) -> Figures:
+    """Segment frames, uint8 RGB [H,W,3]; the first ones warm up. The mask [H,W] is that of the first frame."""
+    with precision_of_torch(precision):
+        network = network_on(network, device, precision, fast=fast, compiler=compiler)
+        player = Player(network, mask, mem_every=MEM_EVERY)
+        meter = MemoryMeter(device)
+        warm_up = warm_up_length(MEM_EVERY)
+        for frame in frames[:warm_up]:
+            player.step(frame)
+        player.take_times()
+        for frame in frames[warm_up:]:
+            player.step(frame)
+        return _figures(player, len(frames) - warm_up, meter)
+
+
+def measure_length(
+    network: RDE_VOS, device: torch.device, bank: str, times: int, frames: list[np.ndarray], mask: Tensor
+) -> Figures:
+    """Segment a clip that is repeated ``times`` times, with the fast network in fp32."""
+    with precision_of_torch("fp32"):
+        network = network_on(network, device, "fp32", fast=True)
+        warm_up = Player(network, mask, mem_every=MEM_EVERY, bank=bank)
+        for t in range(warm_up_length(MEM_EVERY)):
+            warm_up.step(frames[t % len(frames)])
+        del warm_up
+        player = Player(network, mask, mem_every=MEM_EVERY, bank=bank)
+        meter = MemoryMeter(device)
+        for _ in range(times):
+            for frame in frames:
+                player.step(frame)
+        return _figures(player, times * len(frames), meter)
+
+
+def _figures(player: Player, frames: int, meter: MemoryMeter) -> Figures:
+    seconds = player.take_times()["total"]
+    return Figures(frames / seconds, 1000 * seconds / frames, meter.read())
+
+
+def measure_step(arguments: argparse.Namespace, device: torch.device, batch_size: int) -> Figures:
+    """Train on synthetic clips as stage 2 of train.py does, without the loading of data."""
+    arguments = argparse.Namespace(**{**vars(arguments), "batch_size": batch_size})
+    with chosen_convolutions():
+        trainer = Trainer("plain", arguments, device, half_precision(device))
+        batch = draw_batch(arguments, device)
+        meter = MemoryMeter(device)
+        for _ in range(WARM_UP_STEPS):
+            trainer.step(batch)
+        seconds = sum(trainer.step(batch)[0]["step"] for _ in range(TIMED_STEPS)) / TIMED_STEPS
+        return Figures(batch_size / seconds, 1000 * seconds, meter.read())
+
+
+def planned(arguments: argparse.Namespace, device: torch.device, compiler: str = "inductor") -> list[Measurement]:
+    """All measurements, the most important ones first, those that wait for a compiler last.
+
+    Args:
+        arguments: ``model`` (a checkpoint or None), ``size`` (height and width of the frames), ``objects`` and
+            ``times`` (numbers), ``crop_size`` and ``batch_sizes`` of training.
+        device: the device to measure.
+        compiler: the backend of ``torch.compile``.
+    """
+    network = make_network(arguments, torch.device("cpu"))
+    most = max(arguments.objects)
+    frames = [draw(t, arguments.size, most)[0] for t in range(warm_up_length(MEM_EVERY) + TIMED_FRAMES)]
+    ids = torch.from_numpy(draw(0, arguments.size, most)[1])
+    half = ["fp16", "bf16"] if half_precision(device) == torch.bfloat16 else ["fp16"]
+
+    def engine(precision: str, objects: int, fast: bool, compiler: str | None = None) -> Measurement:
+        name = ("fast" if fast else "plain") + (", torch.compile" if compiler else "")
+        work = partial(
+            measure_engine, network, device, precision, frames, ids * (ids <= objects), fast=fast, compiler=compiler
+        )
+        return Measurement("engine", f"{objects} object{'s' * (objects > 1)}", precision, name, work)
+
+    def length(bank: str, times: int) -> Measurement:
+        work = partial(measure_length, network, device, bank, times, frames[:CLIP_FRAMES], ids * (ids == 1))
+        return Measurement("length", f"{bank}, {times} × {CLIP_FRAMES} frames", "fp32", "fast", work)
+
+    def step(batch_size: int) -> Measurement:
+        work = partial(measure_step, arguments, device, batch_size)
+        precision = f"{half[-1]} autocast"
+        return Measurement("training step", f"batch of {batch_size}", precision, "plain", work)
+
+    return [
+        *(
+            engine(precision, objects, fast)
+            for precision in ("fp32", "TF32", *half)
+            for objects in arguments.objects
+            for fast in (False, True)
+        ),
+        *(length(bank, times) for bank in ("2F+L+RDE", "STM") for times in arguments.times),
+        *(step(batch_size) for batch_size in arguments.batch_sizes),
+        *(
+            engine(precision, objects, fast, compiler)
+            for precision in (half[-1], "TF32", "fp32", *half[:-1])
+            for fast in (True, False)
+            for objects in arguments.objects
+        ),
+    ]
+
+
+def run(measurements: list[Measurement], device: torch.device, seconds: float) -> Iterator[list]:
+    """Measure; yields the lines of the table. A measurement that fails, or would begin too late, is a line, too.
+
+    Args:
+        measurements: as `planned` returns them.
+        device: the device that they use.
+        seconds: the time after which no measurement begins.
+    """
+    end = time.monotonic() + seconds
+    for measurement in measurements:
+        figures, note = None, ""
+        if time.monotonic() >= end:
+            note = "not measured, the time was over"
+        else:
+            try:
+                figures = measurement.measure()
+            except torch.OutOfMemoryError:
+                note = "out of memory"
+            except Exception as error:  # torch.compile and its libraries raise almost any exception
+                note = f"failed: {type(error).__name__} {str(error).strip()}".split("\n")[0]
+            _clean_up(device, compiled="compile" in measurement.network)
+        values = [*figures[:2], *figures.memory] if figures else [""] * (len(HEADER) - 5)
+        yield [*measurement[:4], *values, note]
+
+
+def _clean_up(device: torch.device, *, compiled: bool) -> None:
+    """Free what a measurement has left, so that the next one starts from the same state."""
+    if compiled:
+        torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def markdown(title: str, rows: list[list]) -> str:
+    """The table in Markdown, below a line of text."""
+    lines = [HEADER, ["---"] * len(HEADER), *([_shown(cell).replace("|", "/") for cell in row] for row in rows)]
+    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+
+
+def _shown(cell: object) -> str:
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def write_tables(output: Path, title: str, rows: list[list]) -> None:
+    """Write the table as CSV, and in Markdown beside it."""
+    write_csv(output, [HEADER, *rows])
+    with atomic_path(output.with_suffix(".md")) as temporary:
+        temporary.write_text(markdown(title, rows), encoding="utf-8")
+
+
+def measure_gpu(arguments: argparse.Namespace) -> None:
+    """The command ``gpu``."""
+    if not torch.cuda.is_available():
+        raise InputError("gpu needs an NVIDIA GPU, and torch finds none here; engine, length and training use the CPU")
+    device = choose_device("cuda")
+    height, width = arguments.size
+    title = f"{machine(device)}, PyTorch {torch.__version__}; frames of {width}×{height}, θ = {MEM_EVERY}; "
+    title += f"clips of {arguments.crop_size}×{arguments.crop_size} in training"
+    print(title)
+    rows: list[list] = []
+    write_tables(arguments.output, title, rows)  # a file that cannot be written ends the command now, not at the end
+    measurements = planned(arguments, device)
+    for number, row in enumerate(run(measurements, device, 60 * arguments.minutes), start=1):
+        rows.append(row)
+        write_tables(arguments.output, title, rows)
+        per_second, milliseconds, peak = map(_shown, row[4:7])
+        result = row[-1] or f"{per_second} per second, {milliseconds} ms, peak {peak} MiB"
+        print(f"{number}/{len(measurements)} {', '.join(row[:4])}: {result}", flush=True)
+    print(arguments.output, arguments.output.with_suffix(".md"))

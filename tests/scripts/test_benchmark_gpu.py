@@ -1,0 +1,135 @@
+"""scripts/benchmark.py gpu: its measurements on a CPU and in tiny sizes, its table, and what it does without a GPU."""
+
+import argparse
+import csv
+from functools import partial
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.common import Memory
+from benchmarks.gpu import Figures, Measurement
+from conftest import assert_refused
+
+CPU = torch.device("cpu")
+FIGURES = Figures(20.0, 50.0, Memory(900.5, 100.25))
+
+
+def fail(error: Exception) -> Figures:
+    raise error
+
+
+def measured(work: partial) -> Measurement:
+    return Measurement("engine", "1 object", "fp32", "plain", work)
+
+
+@pytest.fixture
+def plan(small_checkpoint, monkeypatch) -> list[Measurement]:
+    """The measurements of the command, with a small network, small frames and few of them."""
+    monkeypatch.setattr(gpu, "TIMED_FRAMES", 3)
+    monkeypatch.setattr(gpu, "CLIP_FRAMES", 4)
+    monkeypatch.setattr(gpu, "WARM_UP_STEPS", 1)
+    monkeypatch.setattr(gpu, "TIMED_STEPS", 1)
+    arguments = argparse.Namespace(
+        model=small_checkpoint, size=(48, 64), objects=(1, 2), times=(1, 2), crop_size=32, batch_sizes=(1, 2)
+    )
+    return gpu.planned(arguments, CPU, compiler="eager")
+
+
+def test_the_plan_has_every_combination_once(plan):
+    lines = [measurement[:4] for measurement in plan]
+    assert len(set(lines)) == len(lines)
+    engines = {line[1:] for line in lines if line[0] == "engine"}
+    networks = ("plain", "fast", "plain, torch.compile", "fast, torch.compile")
+    assert engines == {
+        (objects, precision, network)
+        for objects in ("1 object", "2 objects")
+        for precision in ("fp32", "TF32", "fp16", "bf16")
+        for network in networks
+    }
+    assert [line[1] for line in lines if line[0] == "length"] == [
+        "2F+L+RDE, 1 × 4 frames", "2F+L+RDE, 2 × 4 frames", "STM, 1 × 4 frames", "STM, 2 × 4 frames",
+    ]  # fmt: skip
+    assert [line[1] for line in lines if line[0] == "training step"] == ["batch of 1", "batch of 2"]
+
+
+def test_every_kind_of_measurement_runs(plan):
+    chosen = [
+        ("1 object", "fp32", "plain"),
+        ("2 objects", "TF32", "fast"),
+        ("1 object", "bf16", "plain"),
+        ("2 objects", "fp32", "plain, torch.compile"),
+        ("2F+L+RDE, 2 × 4 frames", "fp32", "fast"),
+        ("STM, 2 × 4 frames", "fp32", "fast"),
+        ("batch of 2", "bf16 autocast", "plain"),
+    ]
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    rows = list(gpu.run([measurement for measurement in plan if measurement[1:4] in chosen], CPU, 600))
+    after = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    assert after == before
+    assert sorted(tuple(row[1:4]) for row in rows) == sorted(chosen)
+    for part, what, _, _, per_second, milliseconds, peak, growth, note in rows:
+        assert note == "" and 0 <= growth < peak
+        per_step = int(what.split()[-1]) if part == "training step" else 1
+        assert per_second == pytest.approx(1000 * per_step / milliseconds) and per_second > 0
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("TF32", True)])
+def test_precisions_set_and_restore_tf32(precision, tf32):
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with pytest.raises(ZeroDivisionError), gpu.precision_of_torch(precision):
+        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)
+        raise ZeroDivisionError
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+def test_the_copy_has_the_precision_and_leaves_the_network_alone(small_network):
+    copy = gpu.network_on(small_network, CPU, "fp16", fast=False)
+    assert copy.dtype == torch.float16 and small_network.dtype == torch.float32
+
+
+def test_failures_are_lines_of_the_table():
+    errors = [torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError("the compiler | failed\nin line 3")]
+    rows = list(gpu.run([measured(partial(fail, error)) for error in errors], CPU, 600))
+    assert [row[4:] for row in rows] == [
+        ["", "", "", "", "out of memory"],
+        ["", "", "", "", "failed: RuntimeError the compiler | failed"],
+    ]
+    table = gpu.markdown("a GPU", rows).splitlines()
+    assert len({line.count("|") for line in table[2:]}) == 1, "no text adds a column"
+
+
+def test_nothing_begins_after_the_time():
+    (row,) = gpu.run([measured(partial(fail, AssertionError("has begun")))], CPU, 0)
+    assert row[4:] == ["", "", "", "", "not measured, the time was over"]
+
+
+def test_without_a_gpu_one_sentence_says_so(inline, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = inline("scripts/benchmark.py", "gpu", "--output", tmp_path / "gpu.csv")
+    assert_refused(result, "NVIDIA GPU")
+    assert result.stdout == "" and list(tmp_path.iterdir()) == []
+
+
+def test_the_command_prints_a_line_for_each_measurement_and_writes_both_tables(inline, monkeypatch, tmp_path):
+    works = [partial(Figures, *FIGURES), partial(fail, torch.OutOfMemoryError("CUDA out of memory"))]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "choose_device", {"cuda": CPU}.get)
+    monkeypatch.setattr(gpu, "planned", lambda arguments, device: list(map(measured, works)))
+    result = inline("scripts/benchmark.py", "gpu", "--output", tmp_path / "gpu.csv")
+    assert result.returncode == 0, result.stderr
+    machine, first, second, paths = result.stdout.splitlines()
+    assert "854×480" in machine and "384×384" in machine
+    assert first == "1/2 engine, 1 object, fp32, plain: 20 per second, 50 ms, peak 900.5 MiB"
+    assert second == "2/2 engine, 1 object, fp32, plain: out of memory"
+    assert paths.split() == [str(tmp_path / "gpu.csv"), str(tmp_path / "gpu.md")]
+    title, _, header, _, *lines = (tmp_path / "gpu.md").read_text().splitlines()
+    assert title == machine and header == f"| {' | '.join(gpu.HEADER)} |"
+    assert lines == [
+        "| engine | 1 object | fp32 | plain | 20 | 50 | 900.5 | 100.2 |  |",
+        "| engine | 1 object | fp32 | plain |  |  |  |  | out of memory |",
+    ]
+    with open(tmp_path / "gpu.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == list(gpu.HEADER) and rows[1][4] == "20.000000" and rows[2][-1] == "out of memory"
