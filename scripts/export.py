@@ -46,7 +46,6 @@ sam: SAM, for every frame that updates the memory, but the first. Weights of STC
 """
 
 import argparse
-import importlib.util
 import inspect
 import json
 import math
@@ -68,8 +67,11 @@ from model.reading import Embedding, Similarity
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_weights_arguments, weights_notes
 from util.files import atomic_path
+from util.packages import needs
 
-PACKAGES = ("onnx", "onnxscript")
+with needs("export"):
+    import onnx
+    import onnxscript  # noqa: F401  (torch.onnx.export needs it)
 
 Shape = tuple[int | str, ...]  # lengths that are fixed, and names or multiples of lengths that are not, such as "16*h"
 
@@ -199,8 +201,6 @@ def export(part: Part, shapes: dict[str, Shape], path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    import onnx
-
     # Lengths of 1 would become fixed.
     example = {"h": 4, "w": 5, "K": 2, "T": 3}
     # torch wants a promise that poolings leave more than one position. The graph is also right where they leave one.
@@ -246,9 +246,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
-    if missing:
-        raise InputError(f"the export needs {' and '.join(missing)}; run pip install {' '.join(missing)}")
     note = arguments.output / "network.json"
     if note.exists():
         raise InputError(f"{note} is there already; choose another --output or delete it")
