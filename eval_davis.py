@@ -1,7 +1,7 @@
 """Segment DAVIS 2016 or 2017 and, where the split has ground truth, score the result.
 
 Writes OUTPUT/<video>/<frame>.png, ready for submission, global_results-val.csv and per-sequence_results-val.csv.
-Finished videos are not segmented again. Under torchrun the processes share the videos.
+The same command resumes an interrupted run. Under torchrun the videos are distributed over the processes.
 """
 
 import argparse
@@ -17,15 +17,13 @@ from util.evaluation.run import score_and_draw, segment_videos
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/ and test-dev/")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks and scores")
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
-    parser.add_argument("--split", choices=("val", "testdev"), default="val", help="which videos; default val")
-    parser.add_argument(
-        "--videos", nargs="+", metavar="NAME", help="evaluate some videos only; default all of the split"
-    )
+    parser.add_argument("--split", choices=("val", "testdev"), default="val", help="default val")
+    parser.add_argument("--videos", nargs="+", metavar="NAME", help="evaluate these videos only; default all")
     add_engine_arguments(parser, mem_every=3)
     add_overlay_argument(parser)
     return parser.parse_args()

@@ -1,10 +1,10 @@
-"""Segment YouTube-VOS 2018 or 2019, zip the masks as the server takes them and, given ground truth, score them.
+"""Segment YouTube-VOS 2018 or 2019, zip the masks for the server and, given ground truth, score them.
 
-Writes OUTPUT/Annotations/<video>/<frame>.png and OUTPUT.zip. Finished videos are not segmented again. Under torchrun
-the processes share the videos.
+Writes OUTPUT/Annotations/<video>/<frame>.png and OUTPUT.zip. The same command resumes an interrupted run. Under
+torchrun the videos are distributed over the processes.
 
 With --gt the command also writes OUTPUT/per-object_results-<split>.csv and OUTPUT/global_results-<split>.csv. The first
-file holds J and F of each object, as means over the frames in which the server asks for the object, without the first
+file holds J and F of each object, as means over the frames in which the server asks for the object, except the first
 of them. The second file holds the figures of Table 4: the means over the objects of seen and of unseen categories, and
 Overall, the mean of these four.
 """
@@ -23,15 +23,15 @@ from util.evaluation.youtube_server import write_submission
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--yv_path", type=Path, required=True, help="holds valid/ or test/, and all_frames/")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks; the zip goes beside it")
-    parser.add_argument("--split", choices=("valid", "test"), default="valid", help="which videos; default valid")
+    parser.add_argument("--split", choices=("valid", "test"), default="valid", help="default valid")
     parser.add_argument(
         "--output_all", action="store_true", help="also write the masks that the server does not ask for (not zipped)"
     )
-    parser.add_argument("--gt", type=Path, help="folder of ground truth, <video>/<frame>.png, to score the masks by")
+    parser.add_argument("--gt", type=Path, help="folder of ground truth, <video>/<frame>.png; scores the masks")
     parser.add_argument(
         "--train_meta", type=Path, help="list whose categories count as seen; default YV_PATH/train/meta.json"
     )

@@ -1,7 +1,7 @@
 """Table 5: segment DAVIS 2017 val, or other videos in its layout, with every bank and with every θ for 2F+L+RDE.
 
 Writes OUTPUT/<bank>-<θ>/ as eval_davis.py writes its output, and OUTPUT/table5.csv and table5.png with the published
-figures beside ours. Run again to go on: finished work is not done again.
+figures beside ours. The same command resumes an interrupted run.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Row:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
@@ -77,7 +77,7 @@ def run(
     network: RDE_VOS, arguments: argparse.Namespace, davis: DAVIS, videos: list[Video], output: OutputFolder,
     settings: EngineSettings, processes: Processes,
 ) -> Row:  # fmt: skip
-    """Segment and score the videos with one bank and θ; finished results of an earlier run are read."""
+    """Segment and score the videos with one bank and θ, or read the results of an earlier run."""
     names = [video.name for video in videos]
     described = {"year": davis.year, "videos": names, **asdict(settings), "amp": arguments.amp}
     output.check_settings(arguments.model, davis.root, processes, **described)
@@ -91,7 +91,7 @@ def run(
 
 
 def write_table(rows: list[Row], path: Path) -> None:
-    """Write the rows, scores in percent, with the published scores beside them where the paper has them."""
+    """Write the rows, scores in percent, with the published scores beside them if the paper has them."""
     header = ["Bank", "θ", "J&F", "J", "F", "Published J&F", "Published J", "Published F", "FPS"]
     lines = [
         [row.bank, row.mem_every]
@@ -104,7 +104,7 @@ def write_table(rows: list[Row], path: Path) -> None:
 
 
 def draw_table(banks: list[Row], thetas: list[Row], path: Path) -> None:
-    """Draw J&F by bank and by θ, with different marks for our figures and the published figures."""
+    """Plot J&F by bank and by θ, ours and published."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True, width_ratios=(max(len(banks), 3), max(len(thetas), 3)))
     titles = (f"bank (θ = {DEFAULT_THETA})", f"θ ({DEFAULT_BANK})")

@@ -5,8 +5,8 @@
 
 Everything after ``--`` goes to train.py, in every run. DAVIS's validation videos are segmented as by eval_davis.py.
 
-Writes OUTPUT/<variant>-<seed>/, runs as train.py leaves them with their masks and scores in them, and OUTPUT/table6.csv
-and table6.png with the published figures beside ours. Run again to go on: what is finished is not done again.
+Writes OUTPUT/<variant>-<seed>/, the runs of train.py with their masks and scores, and OUTPUT/table6.csv and table6.png
+with the published figures beside ours. The same command resumes an interrupted run.
 """
 
 import argparse
@@ -37,7 +37,7 @@ VARIANTS = {
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/, to score on")
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
@@ -51,18 +51,18 @@ def run(script: str, *arguments: object) -> None:
     """Run a script of the project.
 
     Raises:
-        InputError: it failed; it has said why.
+        InputError: the script failed.
     """
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
     if code := subprocess.run(command).returncode:
-        raise InputError(f"{' '.join(command)} ended with {code}; see above, and run again to go on")
+        raise InputError(f"{' '.join(command)} failed (exit code {code}); see its message above, and run again")
 
 
 def train_and_score(arguments: argparse.Namespace, variant: str, seed: int) -> tuple[float, float, float]:
-    """J&F, J and F in percent of a variant's run, which goes on where it stopped."""
+    """J&F, J and F in percent of a variant's run, which is resumed if it was interrupted."""
     name = f"{variant.replace('/', '').replace(' ', '_')}-{seed}"
     folder, flags = arguments.output / name, VARIANTS[variant][0]
-    # Both scripts do nothing again that is done, and refuse results that were made differently.
+    # Both scripts resume, and refuse results of other settings.
     where = ("--runs", arguments.output, "--id", name)
     run("train.py", *arguments.train, *flags, *where, "--seed", seed, "--resume")
     output = folder / "val"
@@ -72,7 +72,7 @@ def train_and_score(arguments: argparse.Namespace, variant: str, seed: int) -> t
 
 
 def draw(scores: dict[str, list[float]], path: Path) -> None:
-    """Draw J&F of each variant: every seed's and their mean, and beside them the published figures."""
+    """Plot J&F of each variant: every seed's and their mean, and the published figures."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     panels = figure.subplots(1, 2)
     names = list(scores)

@@ -1,16 +1,15 @@
-"""Annotate a video in the browser: mark objects, let the network carry them through the video, correct, export.
+"""Annotate a video in the browser: mark objects, propagate the masks with the network, correct, export.
 
     python scripts/annotate.py VIDEO
 
-VIDEO is a video file or a folder of images. The command prints an address and opens the page there; the page can be
-reached from this machine only. Every stroke is written to OUTPUT at once, and the same command goes on where it
-stopped:
+VIDEO is a video file or a folder of images. The command prints the address of the page and opens it; the page can be
+reached from this machine only. Every stroke is saved to OUTPUT at once, and the same command resumes:
 
     OUTPUT/masks/<frame>.png  palette PNGs of the video's size, as segment_video.py writes them
-    OUTPUT/project.json       the objects, and the frames that a person has annotated
-    OUTPUT/uncertainty.csv    how uncertain the network is in the other frames
-    OUTPUT/frames             the frames of a video file, unpacked once
-    OUTPUT/export             what the page exports: masks, an overlay video, and a folder in the layout of DAVIS
+    OUTPUT/project.json       the objects, and the annotated frames
+    OUTPUT/uncertainty.csv    the uncertainty of the network in the other frames
+    OUTPUT/frames             the unpacked frames of a video file
+    OUTPUT/export             exports of the page: masks, an overlay video, a folder in DAVIS's layout, ...
 
 Ctrl-C ends the command.
 """
@@ -42,7 +41,7 @@ with needs("annotate"):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path, metavar="VIDEO", help="video file, or folder of images")
     parser.add_argument("--output", type=Path, help="folder of the project; default annotations/<name of the video>")
@@ -61,10 +60,9 @@ def main() -> None:
     output = arguments.output or Path("annotations") / (source.name if source.is_dir() else source.stem)
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
-    notes = network_notes(arguments, device)
     network = engine_network(arguments.model, device, arguments.amp)
     settings.check(network)
-    for note in notes:
+    for note in (notes := network_notes(arguments, device)):
         print(note)
 
     def listening(address: str) -> None:
@@ -83,7 +81,7 @@ def main() -> None:
         )
     if ended == signal.SIGINT:
         raise KeyboardInterrupt
-    print("ended; run the same command again to go on", file=sys.stderr)
+    print("ended; run the same command again to resume", file=sys.stderr)
     sys.exit(128 + ended)
 
 

@@ -1,14 +1,14 @@
-"""Make masks that every script takes of images with soft edges, of JPEGs and of inverted masks.
+"""Convert images with soft edges, JPEGs and inverted masks to masks for all scripts.
 
     python scripts/convert_mask.py PAINTED.jpg --output MASK.png
     python scripts/convert_mask.py PAINTED_*.png --output FOLDER
 
-Each pixel gets the plain colour of one of the areas beside it: a soft edge between two areas goes to one of them, and
-never to a third object that happens to have a colour between them. Black or transparency is the background, or white if
-it surrounds the objects and nothing is black. Objects are numbered by their colours, the same in all images of one
-command. A photograph with a transparent background gives one object, its opaque part.
+Each pixel gets the plain colour of an adjacent area, so a soft edge between two areas never becomes a third object with
+a colour in between. Black or transparency is the background, or white if it surrounds the objects and nothing is black.
+Objects are numbered by colour, consistently over all images of a command. In a photograph with a transparent
+background, the opaque part is the object.
 
-Writes palette PNGs under the names of the images, and prints what they hold.
+Writes palette PNGs with the names of the images, and prints their objects.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from util.errors import InputError, command_line
 
 FLAT = 16  # levels by which the pixels of a plain area may differ from their neighbours
 ALIKE = 48  # levels by which the colours of one object may differ
-LEAST_AREA = 1e-4  # the share of the image that the plain pixels of a colour cover at least
+LEAST_AREA = 1e-4  # the minimum fraction of the image that the plain pixels of a colour cover
 MOST_COLOURS = 64
 REACHES = (2, 4, 8, 16, 32)  # pixels from a soft pixel to the areas that it may belong to
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="painted masks, in any format")
     parser.add_argument("--output", type=Path, required=True, help="PNG file, or folder for several masks")
@@ -41,9 +41,9 @@ def parse_arguments() -> argparse.Namespace:
         "--threshold",
         type=int,
         metavar="GREY",
-        help="take the pixels of this brightness or more, 1 to 255, as object 1",
+        help="object 1 is the pixels of this brightness or more, 1 to 255",
     )
-    parser.add_argument("--invert", action="store_true", help="exchange the object and the background")
+    parser.add_argument("--invert", action="store_true", help="swap the object and the background")
     arguments = parser.parse_args()
     if arguments.threshold is not None and not 1 <= arguments.threshold <= 255:
         parser.error("--threshold must be from 1 to 255")
@@ -51,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def areas(pixels: np.ndarray, path: Path) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-    """Divide an image into areas of plain colours.
+    """Segment an image into areas of plain colours.
 
     Args:
         pixels: uint8 RGBA [H,W,4].
@@ -61,7 +61,7 @@ def areas(pixels: np.ndarray, path: Path) -> tuple[np.ndarray, list[tuple[int, .
         the index of each pixel's colour [H,W], and the colours (red, green, blue); black stands for transparent pixels.
 
     Raises:
-        InputError: the image is a picture.
+        InputError: the image has no plain colours.
     """
     opacity = pixels[:, :, 3]
     colours = (pixels[:, :, :3].astype(int) * opacity[:, :, None] // 255).astype(np.uint8)
@@ -69,47 +69,47 @@ def areas(pixels: np.ndarray, path: Path) -> tuple[np.ndarray, list[tuple[int, .
     opaque = opacity >= 128
     if not opaque.all() and (not colours.any() or flat[opaque].mean() < 0.5):
         return opaque.astype(int), [(0, 0, 0), (255, 255, 255)]  # black on transparency, or a photograph
-    chosen = _plain_colours(colours[flat], LEAST_AREA * flat.size)
-    if not chosen or len(chosen) > MOST_COLOURS or flat.mean() < 0.5:
+    plain = _plain_colours(colours[flat], LEAST_AREA * flat.size)
+    if not plain or len(plain) > MOST_COLOURS or flat.mean() < 0.5:
         raise InputError(f"{path} is a picture, not a mask in plain colours; paint the objects in one colour each")
-    distance = np.stack([np.abs(colours.astype(int) - colour).max(2) for colour in chosen])
+    distance = np.stack([np.abs(colours.astype(int) - colour).max(2) for colour in plain])
     labels = np.where(flat & (distance.min(0) <= ALIKE), distance.argmin(0), -1)
     for reach in REACHES:
         if (labels >= 0).all():
             break
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-        near = [cv2.dilate((labels == index).astype(np.uint8), disc) > 0 for index in range(len(chosen))]
+        near = [cv2.dilate((labels == index).astype(np.uint8), disc) > 0 for index in range(len(plain))]
         allowed = np.where(np.stack(near), distance, 1 << 16)
         labels = np.where((labels < 0) & (allowed.min(0) < 1 << 16), allowed.argmin(0), labels)
-    return np.where(labels < 0, distance.argmin(0), labels), chosen
+    return np.where(labels < 0, distance.argmin(0), labels), plain
 
 
 def _plain(colours: np.ndarray) -> np.ndarray:
-    """Mark the pixels that differ little from those beside them, bool [H,W]."""
+    """The pixels that differ little from their neighbours, bool [H,W]."""
     square = np.ones((3, 3), np.uint8)
     return (cv2.dilate(colours, square).astype(int) - cv2.erode(colours, square)).max(2) <= FLAT
 
 
 def _plain_colours(colours: np.ndarray, least: float) -> list[tuple[int, ...]]:
-    """The colours [N,3] of plain areas, the most frequent first; those that are much alike or rare are left out."""
+    """The distinct colours of pixels [N,3] that cover ``least`` pixels, the most frequent first."""
     found, counts = np.unique(colours, axis=0, return_counts=True)
-    chosen: list[np.ndarray] = []
-    covered: list[int] = []
+    distinct: list[np.ndarray] = []
+    areas: list[int] = []
     for at in counts.argsort(kind="stable")[::-1][:4096]:
-        alike = [n for n, other in enumerate(chosen) if np.abs(found[at].astype(int) - other).max() <= ALIKE]
+        alike = [n for n, other in enumerate(distinct) if np.abs(found[at].astype(int) - other).max() <= ALIKE]
         if alike:
-            covered[alike[0]] += counts[at]
-        elif len(chosen) <= MOST_COLOURS:
-            chosen.append(found[at].astype(int))
-            covered.append(counts[at])
-    return [tuple(colour.tolist()) for colour, area in zip(chosen, covered, strict=True) if area >= max(9, least)]
+            areas[alike[0]] += counts[at]
+        elif len(distinct) <= MOST_COLOURS:
+            distinct.append(found[at].astype(int))
+            areas.append(counts[at])
+    return [tuple(colour.tolist()) for colour, area in zip(distinct, areas, strict=True) if area >= max(9, least)]
 
 
 def background(labels: np.ndarray, colours: list[tuple[int, ...]], path: Path) -> int | None:
-    """The index of the colour of the background: black, or white that covers most of the border; None without one.
+    """The index of the background's colour: black, or white that covers most of the border; None without one.
 
     Raises:
-        InputError: there are several colours, and none is a background.
+        InputError: none of several colours is a background.
     """
     for index, colour in enumerate(colours):
         if max(colour) <= ALIKE:
@@ -124,7 +124,7 @@ def background(labels: np.ndarray, colours: list[tuple[int, ...]], path: Path) -
 
 
 def numbered(colours: list[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
-    """The ids of the objects by colour: DAVIS's, where all colours are DAVIS's; otherwise red, green, blue, ...
+    """The ids of the objects by colour: DAVIS's if all colours are DAVIS's; otherwise red, green, blue, ...
 
     Greys are numbered from dark to bright.
     """
@@ -149,7 +149,7 @@ def main() -> None:
     targets = [output if is_file else output / f"{path.stem}.png" for path in arguments.images]
     for target in targets:
         if target.exists() or targets.count(target) > 1:
-            raise InputError(f"{target} is there already; choose another --output or delete it")
+            raise InputError(f"{target} already exists; choose another --output or delete it")
     masks, known = [], []
     for path in arguments.images:
         pixels = read_pixels(path)
@@ -159,7 +159,7 @@ def main() -> None:
         else:
             labels, colours = areas(pixels, path)
             empty = background(labels, colours, path)
-            # A colour of an earlier image counts as the same one.
+            # A similar colour of an earlier image counts as the same colour.
             same = [next((k for k in known if max(map(abs, np.subtract(k, c))) <= ALIKE), c) for c in colours]
             masks.append((labels, {index: colour for index, colour in enumerate(same) if index != empty}))
         known += [colour for colour in masks[-1][1].values() if colour not in known]

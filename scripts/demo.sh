@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up, draw a small data set in DAVIS's layout, and segment it with the network in model/weights. Results: demo/output.
+# Set up, make synthetic clips in DAVIS's layout, and segment them with the network in model/weights. Results: demo/output.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh

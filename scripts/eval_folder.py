@@ -1,21 +1,21 @@
-"""Segment every video in a folder, such as MOSE, LVOS or your own collection, and score the masks by ground truth.
+"""Segment every video in a folder, such as MOSE, LVOS or your own data set, and score the masks by ground truth.
 
     python scripts/eval_folder.py --images IMAGES --masks MASKS --model WEIGHTS --output OUTPUT
 
 IMAGES holds <video>/<frame>.jpg (or .png, ...). MASKS holds <video>/<frame>.png, palette or 8-bit grey PNGs of the
-frame's size: 0 is the background, every other value an object. Each folder in MASKS is a video, and each mask counts as
-true for the frame with its name. A mask may bring new objects at any time, and it corrects known ones: objects in the
-mask take exactly their pixels there, and objects that the mask does not show are segmented in the other pixels. Where
-MASKS is the ground truth of many frames, --new_only takes from each mask only the objects that no earlier mask shows.
+frame's size: 0 is the background, every other value an object. Each folder in MASKS is a video, and each mask is given
+for the frame with its name. A mask may add objects at any frame. It overrides the prediction of the objects that it
+holds; the other objects are segmented in the remaining pixels. If MASKS is the ground truth of many frames, --new_only
+uses only the objects of a mask that are in no earlier mask.
 
 Writes OUTPUT/masks/<video>/<frame>.png for all frames, for every N-th (--every N), or for those with ground truth
-(--only_gt). Finished videos are not segmented again, except if their given masks have changed. Under torchrun the
-processes share the videos.
+(--only_gt). The same command resumes an interrupted run; videos whose given masks have changed are segmented again.
+Under torchrun the videos are distributed over the processes.
 
 With --gt the command also writes OUTPUT/global_results.csv and OUTPUT/per-object_results.csv, J and F as DAVIS defines
 them and their means over all objects of all videos. An object is scored in the frames that have a mask in GT and come
-after its first given mask, including the last frame, but not where its mask is given. Frames that are not written are
-not scored. The server of a benchmark may leave out other frames.
+after its first given mask, including the last frame, except where its mask is given. Only written frames are scored.
+The server of a benchmark may leave out other frames.
 """
 
 import argparse
@@ -35,13 +35,13 @@ from util.numbers import positive
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of frames, <video>/<frame>.jpg")
     parser.add_argument("--masks", type=Path, required=True, help="folder of given masks, <video>/<frame>.png")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks and scores")
-    parser.add_argument("--new_only", action="store_true", help="take only new objects from each given mask")
-    parser.add_argument("--gt", type=Path, help="folder of ground truth, <video>/<frame>.png, to score the masks by")
+    parser.add_argument("--new_only", action="store_true", help="use only the new objects of each given mask")
+    parser.add_argument("--gt", type=Path, help="folder of ground truth, <video>/<frame>.png; scores the masks")
     frames = parser.add_mutually_exclusive_group()
     frames.add_argument("--every", type=positive, default=1, metavar="N", help="write every N-th frame; default 1")
     frames.add_argument("--only_gt", action="store_true", help="write only the frames that have a mask in --gt")

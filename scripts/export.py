@@ -5,10 +5,10 @@
 Writes PARTS/<part>.onnx, and PARTS/network.json with the numbers that a runtime needs. `scripts/onnx_example.py` runs a
 video with these files.
 
-All tensors are fp32, but for ``multiplicity``, which is int64. A name stands for the same tensor in all parts.
+All tensors are fp32, except ``multiplicity``, which is int64. A name denotes the same tensor in all parts.
 A frame has H×W pixels. H and W are multiples of ``stride`` = 16, and at least ``least_side`` = 32; other frames are
 padded with zeros, centred. h=H/16 and w=W/16. K is the number of objects, T the number of embeddings in the memory.
-H, W, K and T may differ from call to call. The numbers in brackets are the channels of the published network.
+H, W, K and T are dynamic. The numbers in brackets are the channels of the published network.
 
 key_encoder: ImageE, once for every frame.
     in   image              [1,3,H,W]     RGB from 0 to 1, minus ``mean``, divided by ``std``, padded after that
@@ -19,8 +19,8 @@ key_encoder: ImageE, once for every frame.
          f4                 [1,C4,4h,4w]  (256), for the decoder
 
 reading_decoder: similarity, affinity and readout (Eq. 2 and 3, over the ``top_k`` most similar positions), then the
-decoder; for every frame after the first mask. All objects share one affinity. Objects that entered at different frames
-have different memories, so this part runs once for all objects that entered at the same frame.
+decoder; for every frame after the first mask. All objects share one affinity. Objects that enter at different frames
+have different memories, so this part runs once for all objects that enter at the same frame.
     in   key, query_value, f8, f4         of the frame
          memory_key         [T,Ck,h,w]    the keys of the embeddings in the memory
          memory_value       [T,K,Cv,h,w]  the values of the embeddings in the memory
@@ -46,7 +46,6 @@ sam: SAM, for every frame that updates the memory, but the first. Weights of STC
 """
 
 import argparse
-import importlib.util
 import inspect
 import json
 import math
@@ -68,10 +67,13 @@ from model.reading import Embedding, Similarity
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_weights_arguments, weights_notes
 from util.files import atomic_path
+from util.packages import needs
 
-PACKAGES = ("onnx", "onnxscript")
+with needs("export"):
+    import onnx
+    import onnxscript  # noqa: F401  (torch.onnx.export needs it)
 
-Shape = tuple[int | str, ...]  # lengths that are fixed, and names or multiples of lengths that are not, such as "16*h"
+Shape = tuple[int | str, ...]  # fixed lengths, and names or multiples of dynamic lengths, such as "16*h"
 
 
 class Part(nn.Module):
@@ -96,12 +98,12 @@ class KeyEncoder(Part):
 class ReadingDecoder(Part):
     """The part ``reading_decoder``.
 
-    It reads as `model.reading.MemoryTable` does. The table's loop over positions and its choices by numbers have no
-    place in a graph, so this module does without them.
+    It reads as `model.reading.MemoryTable` does, without the table's data-dependent control flow, which a graph cannot
+    hold.
     """
 
     outputs = ("probability",)
-    PLACES = 8  # places of the top k that are read at a time; bounds the memory that their values take
+    CHUNK = 8  # of the top k, read at a time; bounds the memory of their values
 
     def __init__(self, network: RDE_VOS, top_k: int) -> None:
         super().__init__(network)
@@ -119,28 +121,28 @@ class ReadingDecoder(Part):
     ) -> Tensor:
         position, weight = self._affinity(key, memory_key, multiplicity)
         objects = memory_value.shape[1]
-        rows = self._with_spare(memory_value.permute(0, 3, 4, 1, 2).flatten(0, 2).flatten(1))  # [M+k,K·Cv]
-        places = zip(position.split(self.PLACES, dim=1), weight.split(self.PLACES, dim=1), strict=True)
-        readout = sum((w.unsqueeze(1) @ rows[p]).squeeze(1) for p, w in places)  # [Q,K·Cv]
+        rows = self._padded(memory_value.permute(0, 3, 4, 1, 2).flatten(0, 2).flatten(1))  # [M+k,K·Cv]
+        chunks = zip(position.split(self.CHUNK, dim=1), weight.split(self.CHUNK, dim=1), strict=True)
+        readout = sum((w.unsqueeze(1) @ rows[p]).squeeze(1) for p, w in chunks)  # [Q,K·Cv]
         readout = readout.T.unflatten(0, (objects, -1)).unflatten(2, key.shape[2:])[None]
-        features = KeyFeatures(key, query_value, f16=key, f8=f8, f4=f4)  # the decoder does not look at f16
+        features = KeyFeatures(key, query_value, f16=key, f8=f8, f4=f4)  # the decoder ignores f16
         return self.network.decode(readout, features).sigmoid()
 
     def _affinity(self, key: Tensor, memory_key: Tensor, multiplicity: Tensor) -> tuple[Tensor, Tensor]:
-        """The top k memory positions of each query position [Q,k], and their shares of the softmax [Q,k]."""
+        """The top-k memory positions of each query position [Q,k], and their softmax weights [Q,k]."""
         query = key[0].flatten(1).T
         memory = memory_key.permute(0, 2, 3, 1).flatten(0, 2)  # [M,Ck]
         similarity = Similarity(memory[None])(query[None])[0]
         score, position = F.pad(similarity, (0, self.top_k), value=-math.inf).topk(self.top_k, dim=1)
         count = multiplicity[:, None].expand(-1, key.shape[2] * key.shape[3]).flatten()
-        count = self._with_spare(count)[position]
-        # The most similar positions take their places first, until all k places are taken.
-        taken_before = count.cumsum(1) - count
-        score = score + torch.minimum(count, self.top_k - taken_before).clamp(min=0).float().log()
+        count = self._padded(count)[position]
+        # A position of multiplicity 2 fills two of the k slots, the most similar positions first.
+        filled = count.cumsum(1) - count
+        score = score + torch.minimum(count, self.top_k - filled).clamp(min=0).float().log()
         return position, score.softmax(dim=1)
 
-    def _with_spare(self, rows: Tensor) -> Tensor:
-        """Append k positions that count nothing, so that there are always k positions to choose from."""
+    def _padded(self, rows: Tensor) -> Tensor:
+        """Append k positions of multiplicity 0, so that the memory always has k positions."""
         return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, self.top_k))
 
 
@@ -199,11 +201,9 @@ def export(part: Part, shapes: dict[str, Shape], path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    import onnx
-
     # Lengths of 1 would become fixed.
     example = {"h": 4, "w": 5, "K": 2, "T": 3}
-    # torch wants a promise that poolings leave more than one position. The graph is also right where they leave one.
+    # torch requires that poolings leave more than one position. The graph is also correct if they leave one.
     dims = {name: torch.export.Dim(name, min=4 if name in "hw" else None) for name in example}
     inputs = list(inspect.signature(part.forward).parameters)
     tensors, dynamic = [], []
@@ -211,7 +211,7 @@ def export(part: Part, shapes: dict[str, Shape], path: Path) -> None:
         size = [length if isinstance(length, int) else _length(length, example) for length in shapes[name]]
         tensors.append(torch.ones(size, dtype=torch.int64 if name == "multiplicity" else torch.float32))
         dynamic.append({i: _length(text, dims) for i, text in enumerate(shapes[name]) if isinstance(text, str)})
-    # Where a length cannot stay open, torch.export.export fails, and torch.onnx.export alone would fix the length.
+    # torch.export.export fails if a length cannot be dynamic; torch.onnx.export alone would fix the length silently.
     program = torch.export.export(part, tuple(tensors), dynamic_shapes=tuple(dynamic))
     written = torch.onnx.export(program, input_names=inputs, output_names=part.outputs, verbose=False)
     values = [*written.model.graph.inputs, *written.model.graph.outputs]
@@ -229,13 +229,13 @@ def export(part: Part, shapes: dict[str, Shape], path: Path) -> None:
 
 
 def _length(text: str, lengths: dict) -> object:
-    """The length that a text such as "h" or "16*h" stands for."""
+    """The length that a text such as "h" or "16*h" denotes."""
     factor, _, name = text.rpartition("*")
     return int(factor) * lengths[name] if factor else lengths[name]
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_weights_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for the files")
@@ -246,12 +246,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
-    if missing:
-        raise InputError(f"the export needs {' and '.join(missing)}; run pip install {' '.join(missing)}")
-    note = arguments.output / "network.json"
-    if note.exists():
-        raise InputError(f"{note} is there already; choose another --output or delete it")
+    settings_path = arguments.output / "network.json"
+    if settings_path.exists():
+        raise InputError(f"{settings_path} already exists; choose another --output or delete it")
     for line in weights_notes(arguments):
         print(line)
     network = load_network(arguments.model).requires_grad_(False)
@@ -276,9 +273,9 @@ def main() -> None:
         "mean": IMAGE_MEAN,
         "std": IMAGE_STD,
     }
-    with atomic_path(note) as temporary:
+    with atomic_path(settings_path) as temporary:
         temporary.write_text(json.dumps(settings, indent=1) + "\n")
-    for path in (*paths.values(), note):
+    for path in (*paths.values(), settings_path):
         print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 

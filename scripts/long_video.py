@@ -1,26 +1,23 @@
-"""Long videos (Figure 3): whether a bank's accuracy, speed and memory last, and whether it finds objects that return.
+"""Long videos (Figure 3): a bank's accuracy, speed and memory over time, and its recovery of objects that return.
 
 A clip in DAVIS's layout is played forward and backward 1, 10, 15 and 20 times, or, with --forward, once as it is. Every
-run has a process of its own, because peak memory is measured for a process. As in the paper, STM's bank takes only
-every 60th frame.
+run has a process of its own, because peak memory is measured per process. As in the paper, STM's bank adds only every
+60th frame.
 
-Writes OUTPUT/figure3.csv and figure3.png, or with --forward OUTPUT/long.csv and long.png. Run again to go on, or to add
-banks: finished runs are not done again.
+Writes OUTPUT/figure3.csv and figure3.png, or with --forward OUTPUT/long.csv and long.png. The same command resumes, and
+can add banks.
 
 Columns of the table: J&F over all scored frames; drift, the J&F of the last tenth of the frames minus that of the first
-tenth; J&F of objects in the picture; J&F of objects out of the picture, which is the share of these frames without a
-false pixel; recovery, the J&F in the first 50 frames after an object was out of the picture for 25 frames or longer.
+tenth; J&F of objects while present; J&F of objects while absent, which is the fraction of these frames without a false
+pixel; recovery, the J&F in the first 50 frames after an absence of 25 frames or more.
 """
 
 import argparse
 import itertools
 import math
-import multiprocessing
 import sys
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +30,7 @@ from matplotlib.figure import Figure
 from dataset.davis import DAVIS
 from dataset.images import read_mask
 from dataset.video import Video
-from util.device import choose_device, peak_memory
+from util.device import choose_device, in_own_process, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, network_notes
@@ -57,7 +54,7 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class Plan:
-    """One run: a video, and the settings that it is segmented with.
+    """One run: a video and the settings.
 
     Attributes:
         davis, video: the data set, and the name of the clip.
@@ -76,7 +73,7 @@ class Plan:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
@@ -88,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     length.add_argument("--forward", action="store_true", help="play a clip that is long already once, as it is")
     parser.add_argument(
-        "--banks", nargs="+", default=["2F+L+RDE", "STM"], help="as Table 5 writes them; default 2F+L+RDE STM"
+        "--banks", nargs="+", default=["2F+L+RDE", "STM"], help="in Table 5's notation; default 2F+L+RDE STM"
     )
     parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="for banks but STM; default 3")
     parser.add_argument("--stm_mem_every", type=positive, default=60, metavar="θ", help="for STM; default 60")
@@ -97,15 +94,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def forward_and_backward(clip: Video, times: int) -> Video:
-    """A video that plays a clip forward and backward ``times`` times; its frames are the files of the clip."""
+    """A video that plays a clip forward and backward ``times`` times."""
     return replace(clip, name=f"{clip.name} ×{times}", frames=[*clip.frames, *reversed(clip.frames)] * times)
 
 
 def measure(plan: Plan) -> LongRun:
-    """Segment the long video and score each frame at once; of a frame only a few numbers are kept.
+    """Segment the long video and score each frame; frames and masks are not kept.
 
     Raises:
-        InputError: the clip cannot be read, or the memory does not suffice.
+        InputError: the clip or the checkpoint cannot be read.
     """
     device = choose_device(plan.device)
     network = engine_network(plan.model, device, plan.amp)
@@ -123,19 +120,16 @@ def measure(plan: Plan) -> LongRun:
         figures = region_similarity(truth, predicted), contour_accuracy(truth, predicted), truth.any(axis=(1, 2))
         return [np.stack(figures)], result.seconds
 
-    try:
-        # Work of a device at its first frames only, such as the choice of algorithms, is not part of the speed.
-        deque(itertools.islice(segment(network, clip, plan.settings), 2 * plan.settings.mem_every), maxlen=0)
-        scored = in_background(segment(network, video, plan.settings), score)
-        with frames_bar(len(video.frames)) as bar:
-            bar.update(name=plan.settings.bank)
-            for figures, frame_seconds in scored:
-                scores += figures
-                seconds.append(frame_seconds)
-                memory.append(peak_memory(device))
-                bar.increment()
-    except torch.OutOfMemoryError:
-        raise _too_long(plan) from None
+    # Warm-up: a device selects algorithms in its first frames.
+    deque(itertools.islice(segment(network, clip, plan.settings), 2 * plan.settings.mem_every), maxlen=0)
+    scored = in_background(segment(network, video, plan.settings), score)
+    with frames_bar(len(video.frames)) as bar:
+        bar.update(name=plan.settings.bank)
+        for figures, frame_seconds in scored:
+            scores += figures
+            seconds.append(frame_seconds)
+            memory.append(peak_memory(device))
+            bar.increment()
     j, f, present = np.stack(scores, axis=1)
     return LongRun(j, f, present.astype(bool), np.array(seconds), np.array(memory))
 
@@ -143,24 +137,13 @@ def measure(plan: Plan) -> LongRun:
 def run(path: Path, plan: Plan) -> LongRun:
     """Call `measure` in a process of its own, or read the results of an earlier run from ``path``."""
     if not path.is_file():
-        try:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                pool.submit(measure, plan).result().write(path)
-        except BrokenProcessPool:  # the system ends a process where memory is short
-            raise _too_long(plan) from None
+        remedy = f"for bank {plan.settings.bank}, raise --stm_mem_every or use a shorter video"
+        in_own_process(measure, plan, remedy=remedy).write(path)
     return LongRun.read(path)
 
 
-def _too_long(plan: Plan) -> InputError:
-    length = f"{plan.times} times the clip" if plan.times else plan.video
-    return InputError(
-        f"the memory does not suffice for {length} with bank {plan.settings.bank} and θ = {plan.settings.mem_every}; "
-        "raise --stm_mem_every, or choose a shorter video"
-    )
-
-
 def table_row(plan: Plan, measured: LongRun) -> list:
-    """The row of a run, see `HEADER`; accuracies in percent, and empty cells where there is nothing to measure."""
+    """The row of a run, see `HEADER`; accuracies in percent, and empty cells for NaN."""
     accuracies = [measured.accuracy.mean(), measured.j.mean(), measured.f.mean(), measured.drift]
     accuracies += [measured.while_present, measured.while_absent, measured.recovery]
     seconds = measured.seconds.mean()
@@ -205,12 +188,12 @@ def draw(runs: Sequence[tuple[Plan, LongRun]], note: str, path: Path) -> None:
 
 
 def _window(measured: LongRun) -> int:
-    """The number of frames in a moving mean."""
+    """The number of frames in a moving average."""
     return max(1, len(measured.j) // 50)
 
 
 def _smooth(values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The curve of moving means over ``window`` values: places, each the middle of its values, and means."""
+    """The moving average over ``window`` values: the centres of the windows, and the means."""
     means = np.convolve(values, np.full(window, 1 / window), mode="valid")
     return np.arange(len(means)) + window / 2, means
 
@@ -224,7 +207,7 @@ def main() -> None:
     if len(clip.frames) < 3:
         raise InputError(
             f"{clip.name} has {len(clip.frames)} frame(s), and the first and the last one are not scored; "
-            "choose a clip of at least 3"
+            "use a clip of at least 3"
         )
     device = choose_device(arguments.device)
     processes = Processes()
@@ -256,9 +239,9 @@ def main() -> None:
     table, picture = (output.path / f"{name}.{suffix}" for suffix in ("csv", "png"))
     write_csv(table, [HEADER, *(table_row(plan, measured) for plan, measured in runs)])
     if arguments.forward:
-        note = f"Moving means over {_window(runs[0][1])} frames. Grey: an object is in the picture."
+        note = f"Moving averages over {_window(runs[0][1])} frames. Grey: an object is present."
     else:
-        note = f"Lines: moving means in the longest run. Dots: means of whole runs. {PUBLISHED}"
+        note = f"Lines: moving averages in the longest run. Dots: means of whole runs. {PUBLISHED}"
     draw(runs, note, picture)
     if not arguments.forward:
         print(PUBLISHED)

@@ -15,12 +15,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from onnxruntime import InferenceSession
 
 from dataset.images import PaintedMasks, write_mask
 from dataset.masks import described
 from dataset.video import Video, assign_masks, list_frames
 from util.errors import InputError, command_line
+from util.packages import needs
+
+with needs("export"):
+    from onnxruntime import InferenceSession
 
 MEM_EVERY = 3
 

@@ -2,10 +2,10 @@
 
     python scripts/report.py OUTPUT
 
-OUTPUT is the --output of eval_davis.py, eval_youtube.py or eval_folder.py. It says where its data lie. Give the flags
-of the evaluation script for data that have moved since then, or --gt for ground truth that the script did not have.
+OUTPUT is the --output of eval_davis.py, eval_youtube.py or eval_folder.py, which records the paths of the data. Give
+the flags of the evaluation script if the data have moved, or --gt to add ground truth.
 
-The page opens in a browser from disk, without a network, and can be passed on as a single file.
+The page is one self-contained file, which opens in a browser without a network.
 """
 
 import argparse
@@ -29,6 +29,7 @@ DATA = {
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -41,11 +42,11 @@ def parse_arguments() -> argparse.Namespace:
 
 @command_line
 def main() -> None:
+    """Run the command line."""
     arguments = parse_arguments()
     page = arguments.output or arguments.evaluation / "report.html"
     benchmark = recorded_benchmark(arguments.evaluation, **{name: getattr(arguments, name) for name in DATA})
-    notes = write_report(arguments.evaluation, benchmark, page, progress=True)
-    for note in notes:
+    for note in write_report(arguments.evaluation, benchmark, page, progress=True):
         print(f"note: {note}")
     print(f"{page} ({page.stat().st_size / 2**20:.1f} MiB)")
 

@@ -18,6 +18,7 @@ from util.evaluation.scoring import format_results, score_videos, write_results
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -25,14 +26,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pred", type=Path, required=True, help="folder of predictions, <video>/<frame>.png")
     parser.add_argument("--output", type=Path, required=True, help="folder for the two CSV files")
     parser.add_argument("--videos", type=Path, help="text file of video names, one a line (default: all in --gt)")
-    parser.add_argument(
-        "--merge_objects", action="store_true", help="take all objects as one, on both sides, as DAVIS 2016 does"
-    )
+    parser.add_argument("--merge_objects", action="store_true", help="merge all objects into one, as DAVIS 2016 does")
     return parser.parse_args()
 
 
 def list_videos(truth_root: Path, list_file: Path | None) -> list[str]:
-    """The names in ``list_file``, or of all subfolders of ``truth_root``."""
+    """The names in ``list_file``, or of all subfolders of ``truth_root``.
+
+    Raises:
+        InputError: the file or folder cannot be read, or names no video.
+    """
     if list_file is not None:
         videos = read_names(list_file, "check the path")
     else:
@@ -47,6 +50,7 @@ def list_videos(truth_root: Path, list_file: Path | None) -> list[str]:
 
 @command_line
 def main() -> None:
+    """Run the command line."""
     arguments = parse_arguments()
     videos = list_videos(arguments.gt, arguments.videos)
     scores = score_videos(arguments.gt, arguments.pred, videos, merge_objects=arguments.merge_objects, progress=True)

@@ -4,7 +4,7 @@
 
 VIDEO is a video file or a folder of images. A mask is an image of the frame's size from any program: objects in plain
 colours on black or transparency, 0 and 255, a palette or 8-bit grey PNG whose values are ids, ... The command prints
-what it takes. scripts/convert_mask.py makes masks of images with soft edges and of JPEGs.
+the objects of each mask. scripts/convert_mask.py converts images with soft edges and JPEGs.
 
 A mask has the name of its frame, such as 00003.png or frame_0003.png. The frames of a video file are numbered from 0.
 A single mask whose name states no number belongs to the first frame. The masks of frames before the first given mask
@@ -12,8 +12,8 @@ are empty; with --both_ways they are segmented backward from this mask.
 
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
 frames (VP9, without sound; a folder's at 24 frames a second). --cutout also writes OUTPUT/cutout/<frame>.png, the
-objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black. A run that was stopped keeps
-its masks, and the same command goes on from there.
+objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black. The same command resumes an
+interrupted run.
 """
 
 import argparse
@@ -41,12 +41,7 @@ from dataset.video_file import VideoFile, playback_fps, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
-from util.evaluation.arguments import (
-    MEMORY_REMEDY,
-    add_engine_arguments,
-    engine_settings,
-    network_notes,
-)
+from util.evaluation.arguments import MEMORY_REMEDY, add_engine_arguments, engine_settings, network_notes
 from util.evaluation.pictures import overlay
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, engine_network, segment
 from util.files import atomic_path, check_settings, read_json, sha256
@@ -58,7 +53,7 @@ Write = Callable[[int, np.ndarray, np.ndarray], None]  # takes a frame's number,
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path, metavar="VIDEO", help="video file, or folder of images")
     parser.add_argument(
@@ -107,29 +102,29 @@ def _images(folder: Path) -> list[Path]:
 
 
 class Run:
-    """A run that can be stopped: its masks stay in the output folder, with a note of what they depend on.
+    """A run that can be resumed: the output folder keeps its masks and settings.
 
     Args:
         output: the folder for the results.
         masks: the folder of the masks.
-        settings: everything that the masks depend on, as values that JSON can hold.
+        settings: everything that the masks depend on, as JSON values.
 
     Raises:
-        InputError: the folder holds the masks of a stopped run that depend on something else.
+        InputError: the folder holds the masks of an interrupted run with other settings.
     """
 
     def __init__(self, output: Path, masks: Path, settings: dict[str, object]) -> None:
-        self._note, self._segmented = note_of(output), output / ".segmented.json"
+        self._settings, self._segmented = settings_file(output), output / ".segmented.json"
         self.masks = masks
-        names = " and ".join(difference.name for difference in check_settings(self._note, settings))
+        names = " and ".join(difference.name for difference in check_settings(self._settings, settings))
         if names:
             raise InputError(
-                f"{output} holds the masks of a stopped run with another {names}; choose another --output or delete it"
+                f"{output} holds an interrupted run with another {names}; choose another --output or delete it"
             )
 
     @property
     def length(self) -> int | None:
-        """The number of frames of the video if all of them have masks, otherwise None."""
+        """The number of frames of the video if all have masks, otherwise None."""
         return read_json(self._segmented, "delete it")["frames"] if self._segmented.is_file() else None
 
     @length.setter
@@ -145,36 +140,32 @@ class Run:
         return number
 
     def finish(self) -> None:
-        """Say that all results are written."""
-        self._note.unlink()
+        """Delete the records of a complete run."""
+        self._settings.unlink()
         self._segmented.unlink()
 
-    def give_up(self, *, keep: bool) -> None:
-        """Say which masks are kept; where none are, delete what this run has written."""
+    def abort(self, *, keep: bool) -> None:
+        """Report the masks that are kept; without masks, or with ``keep`` False, delete the files of the run."""
         kept = sum(1 for _ in self.masks.glob("[!.]*.png"))
         if kept and keep:
-            print(f"note: {kept} masks are kept in {self.masks}; the same command goes on from there")
+            print(f"note: {kept} masks are kept in {self.masks}; the same command resumes")
             return
         shutil.rmtree(self.masks, ignore_errors=True)
-        self._note.unlink(missing_ok=True)
+        self._settings.unlink(missing_ok=True)
         self._segmented.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            self._note.parent.rmdir()  # if nothing else is there
+            self._settings.parent.rmdir()  # fails if the folder holds other files
 
 
-def note_of(output: Path) -> Path:
-    """The note of a run that is not finished."""
+def settings_file(output: Path) -> Path:
+    """The settings of an unfinished run."""
     return output / ".unfinished.json"
 
 
 def segment_into(
     run: Run, network: RDE_VOS, video: AnyVideo, settings: EngineSettings, start: int = 0, title: str = ""
 ) -> Throughput:
-    """Segment the frames of a video from ``start`` on, or the rest of them, and write their masks.
-
-    Returns:
-        the frames that the network has processed, and the time for them.
-    """
+    """Segment a video from frame ``start`` on, or from the first missing mask, and write the masks."""
     start = run.first_missing(video, start)
     if isinstance(video, VideoFile):
         video = VideoFile(video.path, video.masks, video.reader, start)
@@ -200,9 +191,9 @@ def segment_into(
 
 @contextlib.contextmanager
 def reversed_video(video: AnyVideo, first: int, folder: Path) -> Iterator[Video]:
-    """Yield the frames from the first given mask back to the start of the video, in this order.
+    """Yield the video from the first given mask backward to its start.
 
-    A video file cannot be read backward, so these frames are unpacked into a folder, without losses, and deleted after.
+    A video file cannot be read backward, so these frames are unpacked into a temporary folder, without losses.
     """
     masks = {0: video.masks[first]}
     if isinstance(video, Video):
@@ -233,7 +224,7 @@ def writing_video(
 
 @contextlib.contextmanager
 def writing_cutout(folder: Path, video: AnyVideo) -> Iterator[Write]:
-    """Yield a function that writes the objects of a frame on transparency; the folder appears when it is complete."""
+    """Yield a function that writes the cutout of a frame; the folder appears when it is complete."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -250,7 +241,7 @@ def writing_cutout(folder: Path, video: AnyVideo) -> Iterator[Write]:
 
 
 def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) -> None:
-    """Write everything that shows frames: the overlay, the cutout and the matte, as far as they are in ``targets``."""
+    """Write the overlay, the cutout and the matte, those in ``targets``."""
     table = colour_table(video.entries)
     if isinstance(video, VideoFile):
         video = VideoFile(video.path, video.masks, video.reader)  # from its start
@@ -281,7 +272,7 @@ def main() -> None:
     arguments = parse_arguments()
     output = arguments.output
     video = open_video(arguments.video, arguments.mask)
-    given = {number: video.read_given_mask(number) for number in video.masks}  # refuses a bad mask now
+    given = {number: video.read_given_mask(number) for number in video.masks}  # checks the masks
     if isinstance(video, Video):
         video.check_frames()
     targets = {"masks": output / "masks", "overlay": output / "overlay.mp4"}
@@ -290,8 +281,8 @@ def main() -> None:
     targets |= {"cutout": output / "cutout"} if arguments.cutout else {}
     targets |= {"matte": output / "matte.mp4"} if arguments.matte else {}
     for target in targets.values():
-        if target.exists() and not note_of(output).is_file():
-            raise InputError(f"{target} is there already; choose another --output or delete it")
+        if target.exists() and not settings_file(output).is_file():
+            raise InputError(f"{target} already exists; choose another --output or delete it")
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
     for note in [*network_notes(arguments, device), *(f"note: {note}" for note in video.reader.notes)]:
@@ -304,8 +295,8 @@ def main() -> None:
     first = min(video.masks)
     if first and not arguments.both_ways:
         print(
-            f"note: the masks of the {first} frames before {video.frame_name(first)} are empty, because its mask is "
-            f"the first; --both_ways segments these frames backward"
+            f"note: the first mask is given for frame {video.frame_name(first)}, so the masks of the {first} frames "
+            f"before it are empty; --both_ways segments these frames backward"
         )
 
     run = Run(
@@ -331,7 +322,7 @@ def main() -> None:
             speeds.append(segment_into(run, network, video, settings, start))
             length, last = run.first_missing(video), max(video.masks)
             if length <= last:
-                run.give_up(keep=False)
+                run.abort(keep=False)
                 raise InputError(
                     f"{video.masks[last]} is for frame {last}, but {arguments.video} has only {length} frames; name "
                     f"the mask after its frame"
@@ -339,14 +330,14 @@ def main() -> None:
             run.length = length
         draw(video, run.masks, run.length, {kind: path for kind, path in targets.items() if kind != "masks"})
     except (InputError, KeyboardInterrupt):
-        run.give_up(keep=True)
+        run.abort(keep=True)
         raise
     if "masks" not in targets:
         shutil.rmtree(run.masks)
     length = run.length
     run.finish()
     if isinstance(video, VideoFile) and length < video.announced:
-        print(f"note: {arguments.video} announces {video.announced} frames, but only {length} could be decoded")
+        print(f"note: {arguments.video} states {video.announced} frames, but only {length} could be decoded")
     speed = Throughput(sum(each.frames for each in speeds), sum(each.seconds for each in speeds))
     print(f"FPS         {speed.text(device)}")
     print(f"peak memory {peak_memory(device) / 2**30:.3f} GiB ({device})")

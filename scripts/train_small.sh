@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Train the small network in model/weights on real video: DAVIS 2016 train, objects pasted into it, and any other videos.
-# Everything goes to FOLDER (default runs/small); run again to go on. PROCESSES (default 2) share the work, a core each.
+# Writes to FOLDER (default runs/small); the same command resumes. Training runs on PROCESSES cores (default 2).
 #
 #   [DAVIS=...] [STATIC=...] [VIDEOS="FOLDER ..."] [START=...] [PROCESSES=2] bash scripts/train_small.sh [FOLDER]
 #
 # DAVIS   DAVIS 2016 (default data/DAVIS/2016, which is downloaded if it is missing); only its training split is used
 # STATIC  images to cut objects from (default data/static, from `python scripts/download.py static`), left out if missing
 # VIDEOS  folders of videos as train.py's --videos takes them; model/weights/README.md lists those of the shipped network
-# START   weights to start from (default: the network that was trained on drawn data alone, from the git history)
+# START   initial weights (default: the network that was trained on synthetic data alone, from the git history)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
@@ -22,7 +22,7 @@ static=${STATIC:-data/static}
 if [ -d "$static" ]; then
   images=(--images "$static")
 else
-  echo "note: $static is missing, so all pasted objects come from videos; python scripts/download.py static fetches it"
+  echo "note: $static is missing, so all pasted objects come from videos; to get it, run python scripts/download.py static"
 fi
 pasted_from=() own=()
 for videos in ${VIDEOS:-}; do
@@ -30,11 +30,11 @@ for videos in ${VIDEOS:-}; do
   own+=(--videos "$videos:2")
 done
 [ "${#own[@]}" -gt 0 ] || echo "note: VIDEOS names no folder, so DAVIS 2016 is the only real video"
-start=${START:-$folder/drawn.pth}
+start=${START:-$folder/synthetic.pth}
 if [ -z "${START:-}" ] && [ ! -s "$start" ]; then
   git show 945e031:model/weights/toy.pth >"$start" || {
     rm -f "$start"
-    echo "error: the git history lacks commit 945e031 (fetch all of it), or give weights to start from: START=FILE" >&2
+    echo "error: the git history lacks commit 945e031; fetch the full history, or give initial weights: START=FILE" >&2
     exit 2
   }
 fi
@@ -42,13 +42,13 @@ fi
 python scripts/paste_objects.py --davis_root "$davis" "${pasted_from[@]}" "${images[@]}" \
   --output "$folder/pasted" --count 216 --frames 20
 
-# SAM stays as it is: its embedding grows without bound when it is trained at such a rate on clips of five frames.
+# SAM is frozen: at this learning rate on clips of five frames, training would let its embedding grow without bound.
 [ -f "$folder/s2/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" train.py \
   --stage 2 --id s2 --runs "$folder" --resume --precision bf16 --workers 1 --load_network "$start" \
   --davis_root "$davis" --davis_year 2016 "${own[@]}" --videos "$folder/pasted:2" \
   --freeze key_aggregation value_aggregation --batch_size 8 --crop_size 224 --average 0.98 \
   --iterations 650 --lr 1.5e-4 --steps 550 --warm_up 5000 9000 --save_every 50 --log_every 10
-# The mean with the weights at the start keeps what drawn video taught, and scores as well on real video.
+# Averaging with the initial weights keeps the accuracy on synthetic video, and scores as well on real video.
 python - "$start" "$folder/s2/network.pth" "$folder/small.pth" <<'PYTHON'
 import sys
 

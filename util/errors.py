@@ -57,7 +57,7 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
             print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
+            print("interrupted; run the same command again to resume", file=sys.stderr)
             sys.exit(130)
 
     return run

@@ -27,7 +27,7 @@ COLUMNS += [f"box and click >= {BOX_TARGET}", "ms per click"]
 
 
 def measure_clicks(arguments: argparse.Namespace) -> None:
-    """Click at the centre of the largest error, again and again, until the mask is good, on every object.
+    """Simulate clicks at the centre of the largest error, until the IoU of every object reaches `TARGET`.
 
     Raises:
         InputError: a folder holds no pairs, or the weights cannot be used.
@@ -42,12 +42,12 @@ def measure_clicks(arguments: argparse.Namespace) -> None:
         for image_path, mask_path in tqdm(objects, desc=name, disable=None):
             truth = read_grey(mask_path) > 0
             picture = Picture(read_image(image_path), lambda x: network.encode_key(x.to(device)), NETWORK_SIDE)
-            person = Person(picture, truth, weights)
-            counts.append(person.clicks_until(TARGET))
-            seconds += person.seconds
-            person = Person(picture, truth, weights)
-            box.append(person.draw_box())
-            box_and_click.append(person.click())
+            user = SimulatedUser(picture, truth, weights)
+            counts.append(user.clicks_until(TARGET))
+            seconds += user.seconds
+            user = SimulatedUser(picture, truth, weights)
+            box.append(user.draw_box())
+            box_and_click.append(user.click())
         good = statistics.fmean(value >= BOX_TARGET for value in box_and_click)
         failed = sum(count > MOST_CLICKS for count in counts)
         counts = [min(count, MOST_CLICKS) for count in counts]
@@ -62,7 +62,7 @@ def find_objects(folders: list[Path], most: int | None) -> Iterator[tuple[Path, 
 
     Args:
         folders: with pairs ``<name>.jpg`` and ``<name>.png``.
-        most: how many pairs of a folder are taken, evenly spaced; None for all.
+        most: the maximum number of pairs of a folder, evenly spaced; None for all.
 
     Raises:
         InputError: a folder holds no pairs.
@@ -75,17 +75,17 @@ def find_objects(folders: list[Path], most: int | None) -> Iterator[tuple[Path, 
             yield paths[index], paths[index].with_suffix(".png")
 
 
-class Person:
-    """Somebody who sees the true mask, and marks an object as the page lets them.
+class SimulatedUser:
+    """A user of the annotation page who knows the ground truth.
 
     Args:
         picture: the prepared frame.
-        truth: bool [H,W].
+        truth: the ground truth, bool [H,W].
         weights: of the evidence; see `cuts.Weights`.
 
     Attributes:
-        mask: bool [H,W], so far.
-        seconds: of each cut.
+        mask: the current mask, bool [H,W].
+        seconds: the time of each cut.
     """
 
     def __init__(self, picture: Picture, truth: np.ndarray, weights: cuts.Weights) -> None:
@@ -95,14 +95,14 @@ class Person:
         self._earlier = np.zeros(truth.shape, np.uint8)
 
     def clicks_until(self, target: float) -> int:
-        """Click until the IoU reaches the target; returns the number of clicks, at most one more than allowed."""
+        """Click until the IoU reaches the target; return the number of clicks, at most `MOST_CLICKS` + 1."""
         for count in range(1, MOST_CLICKS + 1):
             if self.click() >= target:
                 return count
         return MOST_CLICKS + 1
 
     def draw_box(self) -> float:
-        """Draw the object's bounding box; returns the IoU."""
+        """Draw the object's bounding box; return the IoU."""
         rows, columns = np.flatnonzero(self._truth.any(1)), np.flatnonzero(self._truth.any(0))
         box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
         weights = cuts.BOX_WEIGHTS
@@ -112,11 +112,11 @@ class Person:
         return self._iou()
 
     def click(self) -> float:
-        """Click into the middle of the largest error, inside or outside; returns the IoU."""
+        """Click on the centre of the largest error, inside or outside; return the IoU."""
         x, y, is_inside = self._largest_error()
         new = np.zeros(self.mask.shape, np.uint8)
         cv2.circle(new, (x, y), max(1, round(CLICK_RADIUS * min(new.shape))), 1, -1)
-        # As in the page, earlier clicks count where the mask still agrees with them.
+        # As on the page, earlier clicks count where the mask still agrees with them.
         agrees = np.where(self.mask, self._earlier == cuts.EARLIER_INSIDE, self._earlier == cuts.EARLIER_OUTSIDE)
         marks = self._earlier * agrees + cuts.MASK * self.mask + (cuts.INSIDE if is_inside else cuts.OUTSIDE) * new
         started = time.perf_counter()
@@ -126,7 +126,7 @@ class Person:
         return self._iou()
 
     def _largest_error(self) -> tuple[int, int, bool]:
-        """The pixel that lies deepest in an error, and whether the object is missing there."""
+        """The centre (x, y) of the largest error, and whether it is a false negative."""
         depths = [
             cv2.distanceTransform(np.pad(np.uint8(error), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
             for error in (self._truth & ~self.mask, self.mask & ~self._truth)

@@ -3,13 +3,10 @@
 import argparse
 import gc
 import math
-import multiprocessing
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +16,8 @@ from util.device import choose_device, inference_dtype, peak_memory
 from util.errors import InputError
 from util.files import write_csv
 
-Result = TypeVar("Result")
-
 MEMORY_COLUMNS = ("peak (MiB)", "growth (MiB)")
+MEMORY_REMEDY = "use a smaller size, fewer objects or fewer times"
 
 
 class Memory(NamedTuple):
@@ -51,21 +47,6 @@ def prepare(arguments: argparse.Namespace) -> torch.device:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     return choose_device(arguments.device)
-
-
-def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
-    """Call a function in a new process, to measure its own peak memory.
-
-    Raises:
-        InputError: as ``work`` does, or the system killed the process.
-    """
-    try:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(work, *arguments).result()
-    except (BrokenProcessPool, torch.OutOfMemoryError):
-        raise InputError(
-            "this machine has too little memory; choose a smaller size, fewer objects or fewer times"
-        ) from None
 
 
 class MemoryMeter:

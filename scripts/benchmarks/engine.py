@@ -13,11 +13,10 @@ from tqdm import tqdm
 
 from benchmarks.common import (
     MEMORY_COLUMNS,
+    MEMORY_REMEDY,
     Memory,
     MemoryMeter,
-    Result,
     draw,
-    in_own_process,
     machine,
     make_network,
     median_ratio,
@@ -29,7 +28,7 @@ from dataset.video import Video, list_frames
 from model import RDE_VOS
 from model.fast import fast_network
 from model.inference import InferenceCore
-from util.device import inference_dtype, synchronize
+from util.device import in_own_process, inference_dtype, synchronize
 from util.errors import InputError
 
 ENGINES = ("plain", "fast", "fast --amp")
@@ -43,10 +42,10 @@ class PartTimes:
         self._device = device
         self._calls: list[tuple[str, float | torch.cuda.Event, float | torch.cuda.Event]] = []
 
-    def timed(self, part: str, function: Callable[..., Result]) -> Callable[..., Result]:
+    def timed(self, part: str, function: Callable) -> Callable:
         """Wrap a function so that its calls are counted as time of a part."""
 
-        def call(*arguments: object) -> Result:
+        def call(*arguments: object) -> object:
             start = self._now()
             result = function(*arguments)
             self._calls.append((part, start, self._now()))
@@ -246,7 +245,9 @@ def measure_engines(arguments: argparse.Namespace) -> None:
     rows = []
     for objects in arguments.objects:
         times, agreement = time_engines(network, clip, objects, arguments)
-        memories = {name: in_own_process(engine_memory, arguments, name, objects) for name in ENGINES}
+        memories = {
+            name: in_own_process(engine_memory, arguments, name, objects, remedy=MEMORY_REMEDY) for name in ENGINES
+        }
         totals = {name: [repetition["total"] for repetition in times[name]] for name in ENGINES}
         for name in ENGINES:
             parts = [statistics.median(repetition[part] for repetition in times[name]) for part in PARTS]
@@ -290,7 +291,7 @@ def measure_lengths(arguments: argparse.Namespace) -> None:
     rows = []
     for bank in ("2F+L+RDE", "STM"):
         for times in arguments.times:
-            frames, seconds, memory = in_own_process(play, arguments, bank, times)
+            frames, seconds, memory = in_own_process(play, arguments, bank, times, remedy=MEMORY_REMEDY)
             rows.append([bank, times, frames, 1000 * seconds / frames, frames / seconds, *memory])
     height, width = arguments.size
     print(f"{machine(device)}; {width}×{height}, θ = {arguments.mem_every}, objects: {arguments.objects}")

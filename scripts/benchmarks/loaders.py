@@ -20,11 +20,11 @@ LOADER_WORKERS = (1, 2)
 
 
 def stage_data(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The stages to measure, with the given data or with toy data in ``folder``; stages 2 and 3 share their data."""
+    """The stages to measure, with the given data or synthetic data in ``folder``; stages 2 and 3 have the same data."""
     given = vars(arguments)
     if not any(given.get(flag) for stage in range(4) for flag in stage_flags(stage)):
         height, width = arguments.size
-        # 20 images are the minimum that fills every folder of stage 0 and completes a class.
+        # 20 images are the minimum for all folders of stage 0 and a complete class.
         settings = ToySettings(
             height=height, width=width, frames=10, static=20, bl=2, youtube_train=2, davis_train=2, youtube_valid=0,
             davis_val=0, davis_test=0,

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from benchmarks.common import (
     MEMORY_COLUMNS,
+    MEMORY_REMEDY,
     Memory,
     MemoryMeter,
     draw,
-    in_own_process,
     machine,
     make_network,
     median_ratio,
@@ -25,7 +25,7 @@ from benchmarks.common import (
 from dataset.images import to_tensor
 from model.inference import STRIDE
 from model.training import ClipTrainer
-from util.device import synchronize, training_layout
+from util.device import in_own_process, synchronize, training_layout
 from util.errors import InputError
 
 PASSES = ("plain", "--recompute")
@@ -110,7 +110,7 @@ def measure_training(arguments: argparse.Namespace) -> None:
         for name, trainer in trainers.items():
             times[name].append(trainer.step(batch)[0])
     trainers.clear()
-    memories = {name: in_own_process(training_memory, arguments, name) for name in PASSES}
+    memories = {name: in_own_process(training_memory, arguments, name, remedy=MEMORY_REMEDY) for name in PASSES}
 
     rows = []
     for name in PASSES:

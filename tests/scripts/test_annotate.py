@@ -41,7 +41,7 @@ from dataset.video_clips import VideoClips
 from dataset.video_file import VideoFile, video_writer
 from util.errors import InputError
 from util.evaluation.pictures import overlay
-from util.evaluation.stream import EngineSettings, made_for_engines, segment
+from util.evaluation.stream import EngineSettings, optimised, segment
 
 SIZE = (48, 80)
 LENGTH = 150  # long enough that a test can do something before a propagation is over
@@ -190,7 +190,7 @@ def direct(network, video: Path, numbers: list[int], masks: dict[int, Path], abs
         absent={numbers.index(number): ids for number, ids in absent.items()},
     )
     settings = EngineSettings(size=min(SIZE))
-    results = segment(made_for_engines(network, network.dtype), passage, settings, uncertainty=True)
+    results = segment(optimised(network, network.dtype), passage, settings, uncertainty=True)
     return {numbers[result.number]: result for result in results}
 
 

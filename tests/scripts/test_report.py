@@ -276,7 +276,7 @@ def test_an_unfinished_output_says_what_is_missing(davis, copy, scores, tmp_path
 def test_scores_of_other_masks_are_pointed_out(davis, copy, tmp_path):
     shutil.copy(copy / "clip" / "00001.png", copy / "clip" / "00012.png")
     (note,) = report(copy, davis, tmp_path / "report.html")
-    assert "global_results-val.csv has other figures" in note
+    assert "global_results-val.csv does not match" in note
     for text in ("", "J&F-Mean\n0.5\n", "J&F-Mean\n\xff\n"):
         (copy / "global_results-val.csv").write_text(text, encoding="latin-1")
         (note,) = report(copy, davis, tmp_path / "report.html")
@@ -296,7 +296,7 @@ def test_videos_too_short_to_be_scored(tmp_path):
     [
         (
             lambda output: shutil.rmtree(output),
-            "settings.json is missing; point at the folder that",
+            "settings.json is missing; give the folder that",
         ),
         (lambda output: (output / ".records/settings.json").write_text("{"), "settings.json cannot be read"),
         (lambda output: (output / ".records/settings.json").write_text("{}"), "was not written by eval_davis.py"),
@@ -337,7 +337,7 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     output = store_masks(benchmark, tmp_path / "output", small_checkpoint, collection / "complete")
     notes = write_report(output, recorded_benchmark(output, gt=collection / "truth"), tmp_path / "report.html")
     assert len(notes) == 3 and "unmasked" in notes[0] and "untold" in notes[1]
-    assert "global_results.csv is missing: eval_folder.py has not scored" in notes[2]
+    assert "global_results.csv is missing; the figures here" in notes[2]
     page = Page(tmp_path / "report.html")
     assert page.texts("title") == [f"RDE-VOS on {'/'.join((collection / 'images').parts[-3:])}"]
     assert {"48 pixels", "17 frames"} <= set(page.texts("dd"))

@@ -1,1 +1,1 @@
-"""Everything around segmenting videos: arguments, the stream of results, the output folder, metrics and pictures."""
+"""Inference on videos: arguments, the stream of results, output folders, metrics and pictures."""

@@ -32,14 +32,14 @@ class Benchmark:
         script: the script that evaluates the data set.
         masks_folder: the subfolder of the output for the masks.
         results_file: the name of the file of global figures, in the output.
-        rule: which frames are written and scored, in a sentence for readers of the figures.
+        rule: which frames are written and scored, in a sentence for the report.
         title: the name of the data set.
         data: the folder of the data set.
         settings: everything about the data, apart from ``data``, that the masks depend on.
         videos: the videos.
         truth: the folder of ground truth, ``<video>/<frame>.png``, or None.
         truth_paths: the flags of the script that the scores depend on, by name.
-        notes: sentences about the data that a user should read.
+        notes: notes on the data for the user.
     """
 
     script: str
@@ -70,7 +70,7 @@ class Benchmark:
             progress: show a progress bar on stderr.
 
         Returns:
-            sentences about the ground truth that a user should read.
+            notes on the ground truth for the user.
 
         Raises:
             InputError: a mask is missing, cannot be read, or has another size than the frames.
@@ -85,7 +85,7 @@ class Benchmark:
         return path if path and path.is_file() else None
 
     def category(self, video: str, object_id: int) -> str:
-        """The category of an object, for readers of the figures; empty where the data set has none."""
+        """The category of an object, for the report; empty if the data set has none."""
         return ""
 
     def figures(self, scores: Sequence[VideoScore]) -> dict[str, float]:
@@ -184,7 +184,7 @@ class YouTubeBenchmark(Benchmark):
         return youtube_server.plans(self._youtube.asked, self.truth) if self.truth else []
 
     def category(self, video: str, object_id: int) -> str:
-        """The category, and whether training videos show it; without ground truth the category alone."""
+        """The category, with ground truth also "seen" or "unseen"."""
         (category,) = (item.category for item in self._youtube.asked[video] if item.id == object_id)
         kind = f", {'seen' if category in self._seen else 'unseen'}" if self.truth else ""
         return f"{category}{kind}" if category else ""
@@ -208,9 +208,9 @@ class YouTubeBenchmark(Benchmark):
 class FolderBenchmark(Benchmark):
     """Any folder of videos, scored by the J and F of DAVIS.
 
-    An object is scored in every frame that has ground truth, is in the results and comes after the first given mask
-    that shows the object. A frame whose given mask shows the object does not count for the object, because the mask is
-    no prediction. The last frame counts, which DAVIS leaves out: the ground truth may end anywhere in the video.
+    An object is scored in every frame that has ground truth, is in the results and comes after the object's first given
+    mask. Frames whose given mask holds the object are not scored for it. Unlike on DAVIS the last frame is scored,
+    because the ground truth may end anywhere in the video.
 
     Args:
         folder: the videos, and their ground truth.
@@ -301,12 +301,12 @@ class FolderBenchmark(Benchmark):
 
 
 def recorded_benchmark(output: Path, **paths: Path | None) -> Benchmark:
-    """The benchmark of results that an evaluation script has written, from the settings in their folder.
+    """The benchmark of the results in an output folder, from the settings of the evaluation script.
 
     Args:
         output: the output folder of the script.
         paths: flags of the evaluation script by name, each with a path or None: ``davis_path``; ``yv_path``,
-            ``train_meta``; ``images``, ``masks``; ``gt``. By default the data lie where the script has found them.
+            ``train_meta``; ``images``, ``masks``; ``gt``. The defaults are the paths that the script used.
 
     Raises:
         InputError: no evaluation script wrote the folder, the script has no such flag, or the data cannot be read.
@@ -321,7 +321,7 @@ def recorded_benchmark(output: Path, **paths: Path | None) -> Benchmark:
     kind, known = next((kinds[key] for key in kinds if key in settings), (None, set()))
     if kind is None or not {"data", "bank", "mem_every", "top_k", "amp", "model"} <= settings.keys():
         raise InputError(
-            f"{output} was not written by eval_davis.py, eval_youtube.py or eval_folder.py; point at the output of one"
+            f"{output} was not written by eval_davis.py, eval_youtube.py or eval_folder.py; give the output of one"
         )
     paths = {name: path for name, path in paths.items() if path}
     for name in paths:
@@ -348,7 +348,7 @@ def recorded_benchmark(output: Path, **paths: Path | None) -> Benchmark:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names for a sentence: at most five of them."""
+    """At most five names, for a sentence."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
@@ -361,12 +361,12 @@ def _predicted(video: Video, number: int) -> list[int]:
 def _youtube_notes(youtube: YouTubeVOS, videos: Sequence[Video]) -> list[str]:
     notes = []
     if not youtube.has_all_frames:
-        notes.append(f"all frames are not at hand, so those of {youtube.images} are taken for the whole videos")
+        notes.append(f"all_frames/ is missing, so only the frames of {youtube.images} are used")
     for video in videos:
         shown = set(chain(*video.new_objects.values()))
         notes += [
-            f"{youtube.annotations / video.name / item.frames[0]}.png shows nothing of object {item.id}, which starts "
-            "there; it will be in no mask"
+            f"{youtube.annotations / video.name / item.frames[0]}.png lacks object {item.id}, which starts there; "
+            "no mask will hold it"
             for item in youtube.asked[video.name]
             if item.id not in shown
         ]

@@ -1,4 +1,4 @@
-"""The segmentation of a long video, frame by frame: whether its accuracy, speed and memory last."""
+"""Accuracy, speed and memory in every frame of a long video."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,24 +9,23 @@ import numpy as np
 from util.errors import InputError
 from util.files import atomic_path, read_json
 
-# An object that the ground truth does not show for fewer frames was hidden for a moment, and did not return.
-LEAST_ABSENCE = 25
-RECOVERY = 50  # the number of frames after a return that count as recovery
+LEAST_ABSENCE = 25  # frames; after a shorter absence an object was occluded, and does not count as returned
+RECOVERY = 50  # frames after a return that count as recovery
 
 _REMEDY = "delete it and run this again"
 
 
 @dataclass(frozen=True, eq=False)
 class LongRun:
-    """What was measured in every frame of a video. The first and the last frame are not scored, as on DAVIS.
+    """The measurements in every frame of a video. The first and the last frame are not scored, as on DAVIS.
 
-    All accuracies lie in 0..1. Where the ground truth does not show an object, J and F are 1 if the prediction does not
-    show the object either, and 0 if the prediction shows a single pixel of it.
+    All accuracies lie in 0..1. Where an object is absent from the ground truth, J and F are 1 for an empty prediction,
+    and 0 for a single false pixel.
 
     Attributes:
         j, f: region similarity and contour accuracy [frames - 2, objects].
-        present: whether the ground truth shows the object, bool [frames - 2, objects].
-        seconds: the time of the network [frames].
+        present: whether the object is in the ground truth, bool [frames - 2, objects].
+        seconds: the inference time [frames].
         memory: the peak memory so far, in bytes [frames].
 
     Raises:
@@ -64,24 +63,24 @@ class LongRun:
 
     @property
     def while_present(self) -> float:
-        """The mean J&F of objects in the frames that show them; NaN without such frames."""
+        """The mean J&F of objects while they are present; NaN without such frames."""
         return self._mean(self.present)
 
     @property
     def while_absent(self) -> float:
-        """The mean J&F of objects in the frames that do not show them; NaN without such frames.
+        """The mean J&F of objects while they are absent: the fraction of frames without a false pixel.
 
-        This is the share of these frames in which the prediction does not show the object either.
+        NaN without such frames.
         """
         return self._mean(~self.present)
 
     @property
     def recovery(self) -> float:
-        """The mean J&F of objects in the first `RECOVERY` frames that show them after each return; NaN without returns.
+        """The mean J&F of objects in the first `RECOVERY` frames after each return; NaN without returns.
 
-        An object returns if the ground truth shows it again after at least `LEAST_ABSENCE` frames without it.
+        An object returns if it is present after at least `LEAST_ABSENCE` frames of absence.
         """
-        return self._mean(np.stack([_after_returns(shown) for shown in self.present.T], axis=1))
+        return self._mean(np.stack([_after_returns(present) for present in self.present.T], axis=1))
 
     def write(self, path: Path) -> None:
         """Write everything to a JSON file.
@@ -94,7 +93,7 @@ class LongRun:
 
     @staticmethod
     def read(path: Path) -> "LongRun":
-        """Read what `write` wrote.
+        """Read a file of `write`.
 
         Raises:
             InputError: the file cannot be read, or holds something else.
@@ -106,20 +105,20 @@ class LongRun:
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{path} is no record of a run; {_REMEDY}") from None
 
-    def _mean(self, chosen: np.ndarray) -> float:
-        return float(self.accuracy[chosen].mean()) if chosen.any() else float("nan")
+    def _mean(self, selected: np.ndarray) -> float:
+        return float(self.accuracy[selected].mean()) if selected.any() else float("nan")
 
 
-def _after_returns(shown: np.ndarray) -> np.ndarray:
-    """The frames in which an object recovers from an absence, bool [frames], from the frames that show the object."""
-    recovering = np.zeros(len(shown), bool)
-    away = remaining = 0
-    for number in range(len(shown)):
-        if not shown[number]:
-            away += 1
+def _after_returns(present: np.ndarray) -> np.ndarray:
+    """The frames of recovery after a return, bool [frames], from the frames in which the object is present."""
+    recovering = np.zeros(len(present), bool)
+    absent = remaining = 0
+    for number in range(len(present)):
+        if not present[number]:
+            absent += 1
             continue
-        if away >= LEAST_ABSENCE:
+        if absent >= LEAST_ABSENCE:
             remaining = RECOVERY
         recovering[number] = remaining > 0
-        away, remaining = 0, remaining - 1
+        absent, remaining = 0, remaining - 1
     return recovering

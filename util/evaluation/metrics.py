@@ -23,7 +23,7 @@ class Statistics(NamedTuple):
     """The three figures that DAVIS reports for J or F of an object."""
 
     mean: float
-    recall: float  # the share of frames above 0.5
+    recall: float  # the fraction of frames above 0.5
     decay: float  # the mean of the first quarter of the frames minus the mean of the last quarter
 
 
@@ -48,13 +48,13 @@ def contour_accuracy(
     """Contour accuracy F, the F-measure 2PR/(P+R) of the boundaries.
 
     A pixel lies on a mask's boundary if it differs from its right, lower or lower-right neighbour. Precision P is the
-    share of predicted boundary pixels within ceil(tolerance · diagonal) pixels of a true boundary pixel. Recall R is
-    the share of true boundary pixels within this distance of a predicted boundary pixel. The share is 1 where a mask
-    has no boundary pixel, so two masks without boundary score 1.
+    fraction of predicted boundary pixels within ceil(tolerance · diagonal) pixels of a true boundary pixel. Recall R is
+    the fraction of true boundary pixels within this distance of a predicted boundary pixel. The fraction is 1 where a
+    mask has no boundary pixel, so two masks without boundary score 1.
 
     Args:
         truth, prediction: boolean masks [H,W] or [N,H,W].
-        tolerance: largest distance of matching pixels, as a share of the image diagonal.
+        tolerance: largest distance of matching pixels, as a fraction of the image diagonal.
 
     Returns:
         A float for [H,W], float64 [N] for [N,H,W], in 0..1.
@@ -115,8 +115,8 @@ def boundary_f_measure(truth: np.ndarray, prediction: np.ndarray, radius: int) -
     boundaries = _boundaries(masks[bounding_box(masks)])
     near = _dilate(boundaries, radius)
     true, predicted = boundaries & 1, boundaries >> 1
-    precision = _share(predicted & near, predicted)
-    recall = _share(true & near >> 1, true)
+    precision = _fraction(predicted & near, predicted)
+    recall = _fraction(true & near >> 1, true)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
@@ -137,12 +137,12 @@ def _boundaries(masks: np.ndarray) -> np.ndarray:
 def _dilate(bits: np.ndarray, radius: int) -> np.ndarray:
     """Dilate every bit of a uint8 map [H,W] with the disk dx² + dy² <= radius².
 
-    The disk consists of one horizontal run in each row. The map is widened step by step to the length of each run,
-    moved to the row of the run, and added to the result. This takes O(radius) passes over the map; a plain dilation
+    The disk consists of one horizontal run in each row. The map is dilated step by step to the length of each run,
+    shifted to the row of the run, and added to the result. This takes O(radius) passes over the map; a plain dilation
     takes O(radius²).
     """
     height, width = bits.shape
-    # With a margin on the right all rows are widened as one line: pixels that leave a row end in a margin.
+    # A margin on the right lets one line hold all rows: pixels that leave a row end in a margin.
     rows = cv2.copyMakeBorder(bits, radius, radius, 0, radius, cv2.BORDER_CONSTANT)
     line = rows.reshape(-1)
     dilated = np.zeros_like(rows[:height])
@@ -156,13 +156,13 @@ def _dilate(bits: np.ndarray, radius: int) -> np.ndarray:
     return dilated[:, :width]
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> float:
+def _fraction(part: np.ndarray, whole: np.ndarray) -> float:
     count = cv2.countNonZero(whole)
     return cv2.countNonZero(part) / count if count else 1.0
 
 
 def tolerance_radius(shape: tuple[int, ...], tolerance: float) -> int:
-    """The radius in pixels within which boundaries match: a share of the diagonal of a mask [...,H,W]."""
+    """The radius in pixels within which boundaries match, from a fraction of the diagonal of a mask [...,H,W]."""
     return math.ceil(tolerance * np.linalg.norm(shape[-2:]))
 
 

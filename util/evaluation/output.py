@@ -1,4 +1,4 @@
-"""The folder of an evaluation's results, and the loop over the videos that fills it."""
+"""The output folder of an evaluation, and the loop over the videos."""
 
 import json
 import math
@@ -23,7 +23,7 @@ _REMEDY = "delete it and run the evaluation again"
 
 
 class OutputFolder:
-    """The folder of an evaluation's results: masks, the settings that made them, and a record of each finished video.
+    """The output folder of an evaluation: masks, the settings, and a record of each finished video.
 
     The folder of a video appears when all masks of the video are written.
 
@@ -44,26 +44,26 @@ class OutputFolder:
         self._weights = ""  # the name of the checkpoint
 
     def check_settings(self, model: Path, data: Path, processes: Processes, **settings: object) -> None:
-        """Make this the folder for the results of one model, on one folder of data, with one set of settings.
+        """Write the settings, or compare them with those of the results in the folder.
 
         Every process has to call this method.
 
         Args:
             model: the checkpoint; its content counts, not its path.
             data: the folder of the data set.
-            processes: the processes that share the work.
-            settings: everything else that the results depend on, as values that JSON can hold.
+            processes: the processes of the evaluation.
+            settings: everything else that the results depend on, as JSON values.
 
         Raises:
-            InputError: the folder holds results of another model, of other data or settings, or its settings cannot be
+            InputError: the folder holds results of another model, data set or settings, or the settings cannot be
                 read.
         """
         self._weights = model.name
         settings = {"model": sha256(model), "data": str(data.resolve()), **settings}
         if processes.is_main:
-            check_settings(self._note, settings)  # writes the note where there is none
+            check_settings(self._settings, settings)  # writes the file if it is missing
         processes.wait()
-        differences = check_settings(self._note, settings)
+        differences = check_settings(self._settings, settings)
         if differences:
             names = " and ".join(difference.name for difference in differences)
             raise InputError(
@@ -71,20 +71,20 @@ class OutputFolder:
             )
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the results were made with, by the names that `check_settings` wrote.
+        """The settings that `check_settings` wrote, by name.
 
         Raises:
             InputError: the folder holds no settings, or they cannot be read.
         """
-        if not self._note.is_file():
-            raise InputError(f"{self._note} is missing; point at the folder that the evaluation wrote")
-        return self._read(self._note)
+        if not self._settings.is_file():
+            raise InputError(f"{self._settings} is missing; give the folder that the evaluation wrote")
+        return self._read(self._settings)
 
     def record_truth(self, **paths: Path) -> None:
-        """Write down by which ground truth the results were scored, so that a report finds the ground truth again.
+        """Record the paths of the ground truth that scored the results, for reports.
 
         Args:
-            paths: the files and folders that the scores depend on, by names for `truth`.
+            paths: the files and folders that the scores depend on, by name.
 
         Raises:
             InputError: the file cannot be written.
@@ -93,7 +93,7 @@ class OutputFolder:
             temporary.write_text(json.dumps({name: str(path.resolve()) for name, path in paths.items()}))
 
     def truth(self) -> dict[str, Path]:
-        """The paths that `record_truth` wrote, by their names; none if the results were not scored.
+        """The paths that `record_truth` wrote, by name; empty if the results were not scored.
 
         Raises:
             InputError: the file cannot be read.
@@ -114,18 +114,18 @@ class OutputFolder:
         if not (record.is_file() and all(self.mask(video, number).is_file() for number in video.results)):
             return False
         given = _given(video)
-        return self._read(record).get("given", given) == given  # older records do not say
+        return self._read(record).get("given", given) == given  # older records lack it
 
     def store(
         self, video: Video, results: Iterable[Segmented], written: Callable[[], object], device: str = ""
     ) -> None:
-        """Write the masks of a video while its results come in, and then its record.
+        """Write the masks of a video as they are computed, then its record.
 
         Args:
             video: the video.
             results: the results of all its wanted frames.
             written: called after each mask.
-            device: the name of the device that computes, for readers of the speed.
+            device: the name of the device, for the record.
 
         Raises:
             InputError: as ``results``, or a file cannot be written.
@@ -149,14 +149,14 @@ class OutputFolder:
             self.masks.mkdir(exist_ok=True)
             os.replace(unfinished, folder)
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk the masks would be in the way
+            shutil.rmtree(unfinished, ignore_errors=True)  # frees space if the disk is full
         with atomic_path(self._record(video)) as temporary:
             record = {"frames": frames, "seconds": seconds, "given": _given(video)}
             record |= {"device": device, "weights": self._weights}
             temporary.write_text(json.dumps(record))
 
     def throughput(self, videos: Iterable[Video]) -> Throughput:
-        """The throughput of finished videos together.
+        """The throughput over finished videos.
 
         Raises:
             InputError: the record of a video cannot be read.
@@ -164,14 +164,14 @@ class OutputFolder:
         frames, seconds = 0, 0.0
         for path in map(self._record, videos):
             record = self._read(path)
-            taken = record.get("frames"), record.get("seconds")
-            if not all(isinstance(number, int | float) and math.isfinite(number) for number in taken):
+            measured = record.get("frames"), record.get("seconds")
+            if not all(isinstance(number, int | float) and math.isfinite(number) for number in measured):
                 raise InputError(f"{path} holds no frames and seconds; {_REMEDY}")
-            frames, seconds = frames + taken[0], seconds + taken[1]
+            frames, seconds = frames + measured[0], seconds + measured[1]
         return Throughput(frames, seconds)
 
     def recorded(self, name: str, videos: Iterable[Video]) -> str:
-        """What the records of finished videos say about "device" or "weights"; several values with commas between.
+        """The "device" or "weights" in the records of finished videos; several values separated by commas.
 
         Raises:
             InputError: the record of a video cannot be read.
@@ -180,7 +180,7 @@ class OutputFolder:
         return ", ".join(sorted({value for value in values if isinstance(value, str) and value}))
 
     @property
-    def _note(self) -> Path:
+    def _settings(self) -> Path:
         return self.records / "settings.json"
 
     @property
@@ -189,7 +189,7 @@ class OutputFolder:
 
     def _record(self, video: Video) -> Path:
         path = self.records / f"{video.name}.json"
-        if path == self._note:
+        if path == self._settings:
             raise InputError(f"{path} is the file of the settings, so no video can have this name; rename its folders")
         return path
 
@@ -198,28 +198,27 @@ class OutputFolder:
 
 
 def _given(video: Video) -> dict[str, str]:
-    """The contents of the given masks, as SHA-256 by the name of the frame: a changed mask asks for another result."""
+    """The SHA-256 of each given mask, by frame name; a changed mask invalidates the results of a video."""
     return {video.frame_name(number): sha256(path) for number, path in sorted(video.masks.items())}
 
 
 def evaluate(
     network: RDE_VOS, videos: Sequence[Video], output: OutputFolder, settings: EngineSettings, processes: Processes
 ) -> Throughput:
-    """Segment videos into an output folder, shared out over the processes.
+    """Segment videos into an output folder, distributed over the processes.
 
-    Finished videos are left as they are, so an interrupted run goes on where it stopped. A video is segmented again if
-    its given masks have changed.
+    Finished videos are skipped, so an interrupted run resumes. A video is segmented again if its given masks have
+    changed.
 
     Returns:
-        the throughput of all videos together, in whichever run and process they were segmented; the same in every
-        process.
+        the throughput over all videos, including those of earlier runs and other processes.
 
     Raises:
-        InputError: a video cannot be read, or the settings cannot work.
+        InputError: as `segment`.
     """
     unfinished = [video for video in videos if not output.is_finished(video)]
     processes.wait()  # until every process has found the same unfinished videos
-    # The longest videos come first, and the processes take turns, so that all finish at about the same time.
+    # Longest videos first, in turns, so that all processes finish at about the same time.
     mine = sorted(unfinished, key=lambda video: -video.last)[processes.rank :: processes.count]
     if mine:
         with frames_bar(sum(len(video.results) for video in mine)) as bar:

@@ -1,4 +1,4 @@
-"""Pictures of results: masks drawn over frames, and contact sheets of whole videos."""
+"""Pictures of results: overlays of masks on frames, and contact sheets of videos."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ MARGIN = 8  # pixels between the tiles of a contact sheet
 
 
 def overlay(frame: np.ndarray, ids: np.ndarray, table: bytes | None = None) -> np.ndarray:
-    """Draw a mask over a frame: each object half in its colour, with an outline fully in this colour.
+    """Overlay a mask on a frame: objects at half opacity, with opaque contours.
 
     Args:
         frame: uint8 RGB [H,W,3].
@@ -26,26 +26,19 @@ def overlay(frame: np.ndarray, ids: np.ndarray, table: bytes | None = None) -> n
         table: 256 RGB triples by id, as `dataset.colours.colour_table` makes them; by default those of ids 1, 2, ...
 
     Returns:
-        the picture, uint8 RGB [H,W,3].
+        the overlay, uint8 RGB [H,W,3].
     """
     colours = np.frombuffer(table or colour_table(), np.uint8).reshape(-1, 3)[ids]
-    inside = ids > 0
-    drawn = np.where(inside[:, :, None], cv2.addWeighted(frame, 0.5, colours, 0.5, 0), frame)
-    edge = outline(ids)
-    drawn[edge] = colours[edge]
-    return drawn
+    blended = np.where(ids[:, :, None] > 0, cv2.addWeighted(frame, 0.5, colours, 0.5, 0), frame)
+    edge = contours(ids)
+    blended[edge] = colours[edge]
+    return blended
 
 
-def outline(ids: np.ndarray) -> np.ndarray:
-    """Mark the pixels of objects that have another id close to them.
+def contours(ids: np.ndarray) -> np.ndarray:
+    """The contours of objects, bool [H,W], from uint8 object ids [H,W].
 
-    Close is half of 1/240 of the height of the picture, but at least one pixel.
-
-    Args:
-        ids: uint8 object ids [H,W].
-
-    Returns:
-        the outline, bool [H,W].
+    A contour is half of 1/240 of the picture's height wide, but at least one pixel.
     """
     width = max(3, ids.shape[0] // 240 | 1)
     neighbourhood = np.ones((width, width), np.uint8)
@@ -53,7 +46,7 @@ def outline(ids: np.ndarray) -> np.ndarray:
 
 
 def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str, output: Path) -> None:
-    """Write a sheet of captioned pictures, four in a row, as a JPEG of about 1300 pixels width.
+    """Write a contact sheet, four pictures in a row, as a JPEG of about 1300 pixels width.
 
     Args:
         pictures: image files of one size.
@@ -66,7 +59,7 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str,
     tiles = []
     for path in pictures:
         with Image.open(path) as picture:
-            # A JPEG has at most 65,500 rows, so tall pictures become narrower.
+            # JPEG limits a sheet to 65,500 rows, so tall pictures become narrower.
             scale = min(width / picture.width, 2 * width / picture.height)
             size = (max(1, round(scale * side)) for side in picture.size)
             tiles.append(picture.convert("RGB").resize(tuple(size)))
@@ -84,20 +77,20 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str,
 
 
 def evenly_spaced(count: int, most: int = 8) -> list[int]:
-    """Up to ``most`` evenly spaced numbers from 0 to ``count``−1, with the first and the last number."""
+    """Up to ``most`` evenly spaced numbers from 0 to ``count``−1, both included."""
     return sorted({round(number) for number in np.linspace(0, count - 1, min(most, count))})
 
 
 def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None = None) -> None:
-    """Draw the masks of a video over its frames, and a contact sheet of evenly spaced frames.
+    """Write the overlays of a video, and a contact sheet of evenly spaced frames.
 
     Writes ``output/<video>/<frame>.jpg`` and ``output/<video>.jpg``.
 
     Args:
         video: the frames.
-        masks: the folder of the masks; a frame without a mask is not drawn.
+        masks: the folder of the masks; frames without a mask are skipped.
         output: the folder for the pictures.
-        score: J and F of the video for the captions; None where the video is not scored.
+        score: J and F of the video for the captions; None if the video is not scored.
 
     Raises:
         InputError: a frame or a mask cannot be read.
@@ -108,18 +101,18 @@ def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None
 
     def draw(item: tuple[int, Path]) -> None:
         number, picture = item
-        drawn = overlay(video.read_frame(number), read_mask(masks / f"{picture.stem}.png"), table)
+        blended = overlay(video.read_frame(number), read_mask(masks / f"{picture.stem}.png"), table)
         with atomic_path(picture) as temporary:
-            Image.fromarray(drawn).save(temporary, quality=90)
+            Image.fromarray(blended).save(temporary, quality=90)
 
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(draw, zip(numbers, pictures, strict=True)):
             pass
     known = score.frame_means if score else {}
-    chosen = [pictures[n] for n in evenly_spaced(len(pictures))]
+    sampled = [pictures[n] for n in evenly_spaced(len(pictures))]
     captions = [
         f"{picture.stem}   J&F {100 * known[picture.stem]:.1f}" if picture.stem in known else picture.stem
-        for picture in chosen
+        for picture in sampled
     ]
     title = video.name if not known else f"{video.name}   J&F {100 * score.mean:.1f}"
-    contact_sheet(chosen, captions, title, output / f"{video.name}.jpg")
+    contact_sheet(sampled, captions, title, output / f"{video.name}.jpg")

@@ -1,8 +1,7 @@
 """One HTML page about the results of an evaluation: figures, table, plots, pictures and a player.
 
-The page needs no other file and no network. Its pictures are layers: the page holds each frame once, as WebP, and each
-mask as a PNG of about 1 kB that is transparent outside the objects. A reader can switch between prediction and truth,
-and the page needs no further picture for this.
+The page is self-contained. It holds each frame once, as WebP, and each mask as a PNG layer of about 1 kB that is
+transparent outside the objects.
 """
 
 import base64
@@ -32,7 +31,7 @@ from util.errors import InputError
 from util.evaluation.benchmarks import Benchmark, listed
 from util.evaluation.metrics import statistics
 from util.evaluation.output import OutputFolder
-from util.evaluation.pictures import evenly_spaced, outline
+from util.evaluation.pictures import contours, evenly_spaced
 from util.evaluation.scoring import ObjectFigures, VideoScore, score_plans
 from util.evaluation.stream import Throughput
 from util.files import atomic_path
@@ -40,17 +39,17 @@ from util.files import atomic_path
 PICTURE_WIDTH = 480  # pixels
 PICTURE_QUALITY = 55  # of WebP: a DAVIS frame of this width takes about 12 kB
 FRAMES_PER_VIDEO = 60  # in the player, at most
-FRAMES_PER_PAGE = 900  # many videos share these frames, because a phone has little memory for a page
-MOMENTS = 8  # the number of worst moments on the page
+FRAMES_PER_PAGE = 900  # in all players: a phone has little memory for a page
+MOMENTS = 8  # worst moments on the page
 MOMENT_DISTANCE = 10  # frames between two worst moments of an object, because neighbouring frames look alike
 
-TINT, EDGE = 120, 255  # the opacity of the inside and of the outline of an object, in 0..255
+TINT, EDGE = 120, 255  # the opacity of the inside and of the contour of an object, in 0..255
 
-# The position of the axes in a plot (left, bottom, width, height), as shares of the plot. The page draws the line of
-# the current frame over the axes.
+# The axes of a plot (left, bottom, width, height), as fractions of the plot. The page draws the line of the current
+# frame over them.
 AXES = (0.085, 0.15, 0.89, 0.8)
-_TEXT_COLOUR = "#010203"  # takes the place of the page's text colour, which matplotlib does not know
-_PANEL_COLOUR = "#1b1e24"  # behind the lines, on light pages too: the bright colours of objects do not show on white
+_TEXT_COLOUR = "#010203"  # a placeholder for the page's text colour, which matplotlib does not know
+_PANEL_COLOUR = "#1b1e24"  # dark on light pages too, because the bright colours of objects do not show on white
 
 
 class Moment(NamedTuple):
@@ -79,13 +78,13 @@ class Result:
     Attributes:
         video: the video.
         predictions: the folder of the predicted masks.
-        took: the number of masks, and the time for them.
-        score: J and F; None where the video has no ground truth.
+        throughput: the number of frames, and the inference time.
+        score: J and F; None without ground truth.
     """
 
     video: Video
     predictions: Path
-    took: Throughput
+    throughput: Throughput
     score: VideoScore | None
 
     @functools.cached_property
@@ -96,7 +95,7 @@ class Result:
 
     @property
     def objects(self) -> list[int]:
-        """The ids of the objects: those that are scored, or else those of the given masks."""
+        """The ids of the scored objects; without ground truth, of all objects."""
         if self.score:
             return list(self.score.ids)
         return sorted(self.entries)
@@ -109,7 +108,7 @@ class Result:
 
 
 def write_report(output: Path, benchmark: Benchmark, page: Path, progress: bool = False) -> list[str]:
-    """Write a page about the results that an evaluation script left in a folder.
+    """Write a page about the results of an evaluation script.
 
     Args:
         output: the output folder of the script.
@@ -118,7 +117,7 @@ def write_report(output: Path, benchmark: Benchmark, page: Path, progress: bool 
         progress: show progress bars on stderr.
 
     Returns:
-        sentences about what is missing in the results; the page shows them too.
+        notes on what is missing in the results, which the page shows too.
 
     Raises:
         InputError: ``output`` holds no finished video, masks or frames cannot be read, or the page cannot be written.
@@ -156,13 +155,13 @@ def worst_moments(results: Sequence[Result], count: int = MOMENTS) -> list[Momen
         for frame, j, f in zip(result.scored, *rows, strict=True)
         if not math.isnan(j)
     ]
-    chosen: list[Moment] = []
+    worst: list[Moment] = []
     for moment in sorted(moments, key=lambda moment: moment.j + moment.f):
-        if len(chosen) == count:
+        if len(worst) == count:
             break
-        if all(other[:2] != moment[:2] or abs(other.frame - moment.frame) >= MOMENT_DISTANCE for other in chosen):
-            chosen.append(moment)
-    return chosen
+        if all(other[:2] != moment[:2] or abs(other.frame - moment.frame) >= MOMENT_DISTANCE for other in worst):
+            worst.append(moment)
+    return worst
 
 
 def plot(
@@ -173,7 +172,7 @@ def plot(
     name: str,
     objects: Collection[int] = (),
 ) -> str:
-    """Draw J or F over time as an SVG whose text has the text colour of the page around it.
+    """Plot J or F over time as an SVG in the text colour of the page.
 
     Args:
         values: J or F [objects, scored frames], in 0..1; NaN where an object is not scored in a frame.
@@ -184,7 +183,7 @@ def plot(
         objects: the ids of all objects of the video, as for `layer`.
 
     Returns:
-        an ``<svg>`` element that refers to nothing outside itself.
+        a self-contained ``<svg>`` element.
     """
     style = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9, "axes.linewidth": 0.6}
     style |= dict.fromkeys(("text.color", "xtick.color", "ytick.color", "axes.edgecolor", "grid.color"), _TEXT_COLOUR)
@@ -200,7 +199,7 @@ def plot(
         for object_id, row in zip(ids, values, strict=True):
             scored = ~np.isnan(row)
             at = np.array(numbers)[scored]
-            # Where not every frame is scored, markers show which are; a single frame makes no line.
+            # Markers show which frames are scored, if not all are; a single frame makes no line.
             marker = "" if len(at) > 1 and len(at) == at[-1] - at[0] + 1 else "o"
             axes.plot(
                 at, 100 * row[scored], color=colour_of(object_id, objects), linewidth=1.4, marker=marker, markersize=3
@@ -209,7 +208,7 @@ def plot(
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.patch.set_visible(False)
         figure.savefig(file, format="svg", metadata=nothing)
-    # Within a page an <svg> needs neither the XML head nor namespaces, and the page chooses its size.
+    # An <svg> in a page needs neither the XML head nor namespaces, and the page sets its size.
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_TEXT_COLOUR, "currentColor")
     svg = re.sub(r' (?:xmlns(?::xlink)?|width|height|version)="[^"]*"', "", svg, count=5)
@@ -217,21 +216,21 @@ def plot(
 
 
 def layer(ids: np.ndarray, objects: Collection[int] = ()) -> bytes:
-    """Draw a mask as a PNG picture that lies over its frame.
+    """Draw a mask as a PNG layer over its frame.
 
     Args:
         ids: uint8 object ids [H,W]; pixels of id 0 are transparent.
-        objects: the ids of all objects of the video, which decide on the colours, see `dataset.colours.colour_of`.
+        objects: the ids of all objects of the video, which select the colours, see `dataset.colours.colour_of`.
 
     Returns:
         the content of the PNG file.
     """
-    # The inside of colour c is entry c of the palette, its outline is entry len(COLOURS) + c. Entry 0 is transparent.
+    # The inside of colour c is entry c of the palette, its contour is entry len(COLOURS) + c. Entry 0 is transparent.
     shown = np.unique(ids[ids > 0])
     table = np.zeros(256, int)
     table[shown] = [COLOURS.index(colour_of(number, objects)) + 1 for number in shown]
     entries = table[ids]
-    entries[outline(ids)] += len(COLOURS)
+    entries[contours(ids)] += len(COLOURS)
     image = Image.fromarray(entries.astype(np.uint8))
     image.putpalette(bytes(3) + bytes.fromhex("".join(COLOURS).replace("#", "")) * 2)
     opacity = bytes([0] + [TINT] * len(COLOURS) + [EDGE] * len(COLOURS))
@@ -241,13 +240,13 @@ def layer(ids: np.ndarray, objects: Collection[int] = ()) -> bytes:
 
 
 def _missing(output: Path, benchmark: Benchmark, finished: Collection[str], overall: dict[str, float]) -> list[str]:
-    """Sentences about missing results that a reader of the figures must know."""
+    """Notes on missing results."""
     notes, script = [], benchmark.script
     unfinished = [video.name for video in benchmark.videos if video.name not in finished]
     if unfinished:
         notes.append(
-            f"Not finished: {listed(unfinished)} ({len(unfinished)} of {len(benchmark.videos)} videos). This page is "
-            f"about the others only; run {script} again to finish."
+            f"Not finished: {listed(unfinished)} ({len(unfinished)} of {len(benchmark.videos)} videos). This page "
+            f"covers the others only; run {script} again to resume."
         )
     if not overall:
         return notes
@@ -257,18 +256,18 @@ def _missing(output: Path, benchmark: Benchmark, finished: Collection[str], over
             row = next(csv.DictReader(file))
         written = [float(row[name]) for name in overall]
     except FileNotFoundError:
-        notes.append(f"{path.name} is missing: {script} has not scored these results; this page has.")
+        notes.append(f"{path.name} is missing; the figures here are computed from the masks.")
     except (OSError, StopIteration, KeyError, TypeError, ValueError):
         notes.append(f"{path.name} cannot be read; the figures here are computed from the masks.")
     else:
         # A file of DAVIS's code has three decimals.
         if not unfinished and not np.allclose(written, list(overall.values()), atol=6e-4, equal_nan=True):
-            notes.append(f"{path.name} has other figures than the masks give; those here are the masks'.")
+            notes.append(f"{path.name} does not match the masks; the figures here are computed from the masks.")
     return notes
 
 
 def _picture(benchmark: Benchmark, result: Result, number: int) -> dict:
-    """A frame with its masks and scores, for the page's template and script; pictures are in base64."""
+    """A frame with its masks and scores, for the page's template and script; pictures in base64."""
     video = result.video
     masks = {"prediction": result.predictions / video.mask_name(number), "truth": benchmark.true_mask(video, number)}
     size = _picture_size(video)
@@ -296,7 +295,7 @@ def _picture_size(video: Video) -> tuple[int, int]:
 
 
 def _read_ids(benchmark: Benchmark, path: Path, video: Video, read: Callable[[Path], np.ndarray]) -> np.ndarray:
-    """The object ids of a mask, uint8 [H,W], with merged objects and void pixels as `score_plans` treats them."""
+    """The object ids of a mask, uint8 [H,W], with merged objects and void pixels as in `score_plans`."""
     ids = read(path)
     if ids.shape != video.size:
         raise InputError(
@@ -314,7 +313,7 @@ def _render(
     results: Sequence[Result],
     overall: dict[str, float],
     notes: Sequence[str],
-    took: Throughput,
+    throughput: Throughput,
     progress: bool,
 ) -> str:
     """The page as HTML text."""
@@ -357,7 +356,7 @@ def _render(
         headlines=_headlines(overall),
         categories=any(item["category"] for video in videos for item in video["objects"]),
         notes=notes,
-        took=took,
+        throughput=throughput,
         moments=moments,
         videos=videos,
         most=most,
@@ -393,7 +392,7 @@ def _describe(benchmark: Benchmark, index: int, result: Result, pictures: list[d
         "name": video.name,
         "length": len(video.frames),
         "picture_size": _picture_size(video),
-        "fps": result.took.fps,
+        "fps": result.throughput.fps,
         "merged": video.merge_objects,
         "objects": _describe_objects(benchmark, result),
         "pictures": pictures,
@@ -418,7 +417,7 @@ def _describe_objects(benchmark: Benchmark, result: Result) -> list[dict]:
             "id": object_id,
             "colour": colour_of(object_id, entries),
             "category": benchmark.category(video.name, object_id),
-            # Nothing is said about objects that are there from the start.
+            # Empty for objects that are there from the start.
             "entry": video.frame_name(entries[object_id]) if entries.get(object_id) else "",
             "figures": figures.get(object_id, ObjectFigures(object_id, 0, nothing, nothing)),
         }

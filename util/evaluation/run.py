@@ -1,4 +1,4 @@
-"""The part that the evaluation scripts have in common: segment the videos of a data set, score them and draw them."""
+"""What the evaluation scripts share: segmenting, scoring and drawing the videos of a data set."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -23,16 +23,16 @@ def segment_videos(
 ) -> None:
     """Segment the videos of a data set into an output folder, and print speed and peak memory.
 
-    Everything is checked before the first video is segmented. Every process has to call this function.
+    All input is checked before the first video is segmented. Every process has to call this function.
 
     Args:
         arguments: the flags of `util.evaluation.arguments.add_engine_arguments`.
         benchmark: the data set.
         output: the output folder.
-        processes: the processes that share the videos.
+        processes: the videos are distributed over these processes.
 
     Raises:
-        InputError: the data, the network or the settings cannot be used, or the folder holds other results.
+        InputError: the data, the network or the settings are invalid, or the folder holds other results.
     """
     settings = engine_settings(arguments)
     notes = [*benchmark.notes, *benchmark.check(progress=processes.is_main)]
@@ -55,10 +55,10 @@ def segment_videos(
 
 
 def given_masks(videos: Sequence[Video], most: int = 20) -> Iterator[str]:
-    """Say what the first given masks hold, a line for each, what a user should know about them, and how many there are.
+    """Describe the first ``most`` given masks, a line for each, with notes for the user and the number of masks.
 
     Raises:
-        InputError: a given mask cannot be used.
+        InputError: a given mask is invalid.
     """
     masks = [(video, number) for video in videos for number in sorted(video.masks)]
     for video, number in masks[:most]:
@@ -70,7 +70,7 @@ def given_masks(videos: Sequence[Video], most: int = 20) -> Iterator[str]:
 
 
 def score_and_draw(benchmark: Benchmark, output: OutputFolder, *, overlay: bool) -> None:
-    """Score the masks in an output folder if there is ground truth, and draw them over the frames if wanted.
+    """Score the masks in an output folder if there is ground truth, and draw overlays on request.
 
     Args:
         benchmark: the data set.

@@ -1,7 +1,4 @@
-"""What is scored of videos by which ground truth, and the tables of figures, as DAVIS's code writes them.
-
-The figures themselves are those of `util.evaluation.metrics`.
-"""
+"""Scoring of videos by ground truth with `util.evaluation.metrics`, and the tables of figures as DAVIS's code does."""
 
 import csv
 import math
@@ -285,7 +282,7 @@ def write_results(scores: Sequence[VideoScore], output_folder: Path | str, split
 
 
 def read_results(output_folder: Path | str, split: str = "val") -> tuple[float, float, float]:
-    """The means of J&F, J and F in percent, from the global results that `write_results` wrote."""
+    """The means of J&F, J and F in percent, from a file of `write_results`."""
     with open(Path(output_folder) / f"global_results-{split}.csv", newline="") as file:
         (figures,) = csv.DictReader(file)
     return tuple(100 * float(figures[name]) for name in ("J&F-Mean", "J-Mean", "F-Mean"))
@@ -295,7 +292,7 @@ def _score(videos: list[tuple[ScoringPlan, Path]], progress: bool) -> list[Video
     """Score the predictions in the folder beside each plan."""
     for plan, folder in videos:
         if not folder.is_dir():
-            raise InputError(f"{folder} is missing; predict this video, or leave it out of those to score")
+            raise InputError(f"{folder} is missing; predict this video, or do not score it")
         for frame in plan.frames:
             if not (folder / f"{frame}.png").is_file():
                 raise InputError(f"{folder / frame}.png is missing; predict every frame of the video")

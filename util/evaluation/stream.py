@@ -1,4 +1,4 @@
-"""The engine over a video, as a stream of results."""
+"""Inference on a video, as a stream of results."""
 
 import contextlib
 import itertools
@@ -30,11 +30,11 @@ CONTOUR_MARGIN = 0.008  # of the diagonal: the tolerance of contour accuracy F
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """The settings that a video is segmented with.
+    """The settings of the inference engine.
 
     Attributes:
         bank, mem_every, top_k: see `model.inference.InferenceCore`.
-        size: the short side, in pixels, at which frames are segmented; None keeps the size of the frames.
+        size: the short side of the network's input, in pixels; None for the size of the frames.
     """
 
     bank: str = "2F+L+RDE"
@@ -43,10 +43,10 @@ class EngineSettings:
     size: int | None = None
 
     def check(self, network: RDE_VOS) -> None:
-        """Refuse settings that cannot work, before any video is read.
+        """Check the settings before any video is read.
 
         Raises:
-            InputError: ``size`` is no number of pixels, or an engine refuses the other settings.
+            InputError: ``size`` is not positive, or as `model.inference.checked_bank`.
         """
         if self.size is not None and self.size < 1:
             raise InputError(f"size must be at least 1 pixel, not {self.size}; the usual size is 480")
@@ -71,13 +71,13 @@ class Segmented(NamedTuple):
     number: int  # of the frame in the video
     image: np.ndarray  # the frame, uint8 RGB [H,W,3]
     ids: np.ndarray  # uint8 object ids [H,W]
-    seconds: float  # of the network since the previous result
-    frames: int = 1  # that the network has processed since the previous result, with this one
-    uncertainty: float = math.nan  # see `contour_entropy`; NaN where nobody asked for it
+    seconds: float  # inference time since the previous result
+    frames: int = 1  # processed since the previous result, including this one
+    uncertainty: float = math.nan  # see `contour_entropy`; NaN if it was not requested
 
 
 class Throughput(NamedTuple):
-    """The number of frames that the network has processed, and the time for them."""
+    """The number of processed frames, and the inference time."""
 
     frames: int
     seconds: float  # without reading and writing files
@@ -93,23 +93,23 @@ class Throughput(NamedTuple):
 
 
 def engine_network(path: Path | str | None, device: torch.device, amp: bool) -> RDE_VOS:
-    """Load the network of a checkpoint, and make it fast.
+    """Load a checkpoint and optimise the network for inference.
 
     Args:
         path: the checkpoint; None is the small network that comes with the project.
         device: the device to compute on.
-        amp: whether to compute in half precision, where the device can.
+        amp: half precision, if the device supports it.
 
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
-    return made_for_engines(load_network(path, device), inference_dtype(device, amp))
+    return optimised(load_network(path, device), inference_dtype(device, amp))
 
 
-def made_for_engines(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
-    """A network in the form in which engines run it: fast, in a type. The given network does not change.
+def optimised(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
+    """A copy of a network, optimised for inference in a dtype.
 
-    Nothing else that evaluates or trains imports `model.fast`, so the folder can be removed.
+    Nothing else in evaluation or training imports `model.fast`, so the folder can be removed.
     """
     return fast_network(network, dtype)
 
@@ -119,21 +119,20 @@ def segment(
 ) -> Iterator[Segmented]:
     """Segment a video as a stream: a few frames are decoded in advance, and no frame and no result is kept.
 
-    Frames that are neither wanted nor update the memory are not decoded, and neither are frames after the last wanted
-    frame. With a ``size`` the probabilities are resized to the size of the frame before each pixel gets its most
-    probable id.
+    Only wanted frames and frames that update the memory are decoded, and none after the last wanted frame. With a
+    ``size`` the probabilities are resized to the size of the frame before the argmax.
 
     Args:
         network: as `engine_network` returns it.
         video: the video and its given masks.
-        settings: the bank, and the size at which frames are segmented.
-        uncertainty: whether the results tell how uncertain the network is.
+        settings: the settings of the engine.
+        uncertainty: whether to compute `Segmented.uncertainty`.
 
     Yields:
         the results of the wanted frames, in order.
 
     Raises:
-        InputError: a frame or mask is missing, corrupt or of the wrong size, or the settings cannot work.
+        InputError: a frame or mask is missing, corrupt or of the wrong size, or as `EngineSettings.check`.
     """
     core = settings.core(network)
     full_size = video.size
@@ -165,33 +164,33 @@ def segment(
             synchronize(network.device)
             seconds += time.perf_counter() - started
             if wanted:
-                doubt = contour_entropy(probability, ids) if uncertainty else math.nan
-                yield Segmented(number, image, ids, seconds, frames, doubt)
+                entropy = contour_entropy(probability, ids) if uncertainty else math.nan
+                yield Segmented(number, image, ids, seconds, frames, entropy)
                 frames, seconds = 0, 0.0
 
 
 def contour_entropy(probability: torch.Tensor, ids: np.ndarray) -> float:
-    """Return how uncertain the network is: the mean entropy of the probabilities near the contours, in bits.
+    """The uncertainty of a prediction: the mean entropy of the probabilities near the contours, in bits.
 
-    A pixel is near a contour if a pixel of another id lies within `CONTOUR_MARGIN` of the diagonal, in both directions.
-    Near a sharp contour most pixels are certain, and the mean is low. Without any contour the mean is over all pixels.
+    A pixel is near a contour if a pixel of another id lies within `CONTOUR_MARGIN` of the diagonal, along both axes.
+    Without any contour the mean is over all pixels.
 
     Args:
         probability: probabilities [K+1,H,W] that add up to 1.
         ids: the ids of the most probable objects, uint8 [H,W].
 
     Returns:
-        0 where all pixels near contours are certain, up to log2(K+1).
+        the mean entropy, 0 to log2(K+1).
     """
     side = 2 * math.ceil(CONTOUR_MARGIN * math.hypot(*ids.shape)) + 1
     square = np.ones((side, side), np.uint8)
     near = cv2.dilate(ids, square) != cv2.erode(ids, square)
-    chosen = probability[:, torch.from_numpy(near).to(probability.device)] if near.any() else probability
-    return float(torch.special.entr(chosen.float()).sum(0).mean()) / math.log(2)
+    selected = probability[:, torch.from_numpy(near).to(probability.device)] if near.any() else probability
+    return float(torch.special.entr(selected.float()).sum(0).mean()) / math.log(2)
 
 
 def planned_frames(video: Video | VideoFile, mem_every: int) -> Iterator[int]:
-    """The numbers of the frames that the engine needs: the wanted frames, and the frames that update the memory."""
+    """The numbers of the frames to decode: the wanted frames, and the frames that update the memory."""
     clock = UpdateClock(mem_every)
     for number in itertools.count() if video.last is None else range(video.last + 1):
         update = clock.tick(annotated=number in video.masks)

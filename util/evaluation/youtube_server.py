@@ -1,4 +1,4 @@
-"""The format of the YouTube-VOS server: a zip file of masks goes in, and J and F by kind of category come out."""
+"""The YouTube-VOS server's formats: the zip file of masks, and J and F of seen and unseen categories."""
 
 import math
 import zipfile
@@ -40,7 +40,7 @@ class ObjectScore:
 
 
 def write_submission(output: Path, asked: Asked, path: Path) -> None:
-    """Write the zip file for the server: the masks of all frames that the server asks for, and no other file.
+    """Write the zip file for the server: the masks of all frames that the server asks for, and nothing else.
 
     Args:
         output: the folder that holds ``Annotations/<video>/<frame>.png``.
@@ -48,7 +48,7 @@ def write_submission(output: Path, asked: Asked, path: Path) -> None:
         path: the zip file.
 
     Raises:
-        InputError: a mask is missing, or the zip file differs from the written data when it is read again.
+        InputError: a mask is missing, or the written zip file is damaged.
     """
     names = [f"Annotations/{video}/{frame}.png" for video in asked for frame in _frames(asked[video])]
     with atomic_path(path) as temporary:
@@ -58,10 +58,10 @@ def write_submission(output: Path, asked: Asked, path: Path) -> None:
                 try:
                     archive.write(output / name, name)
                 except FileNotFoundError:
-                    raise InputError(f"{output / name} is missing; run the same command again to make it") from None
+                    raise InputError(f"{output / name} is missing; run the same command again") from None
         with zipfile.ZipFile(temporary) as archive:
             if archive.namelist() != names or archive.testzip():
-                raise InputError(f"{path} does not read back as it was written; check the disk and run again")
+                raise InputError(f"{path} was damaged while it was written; check the disk and run again")
 
 
 def plans(asked: Asked, truth_root: Path) -> list[ScoringPlan]:
@@ -84,8 +84,8 @@ def plans(asked: Asked, truth_root: Path) -> list[ScoringPlan]:
         for item in objects:
             if item.category is None:
                 raise InputError(
-                    f"meta.json gives no category for object {item.id} of {video}, so seen and unseen objects "
-                    "cannot be told apart; use a meta.json that has categories, or leave out the ground truth"
+                    f"meta.json has no category for object {item.id} of {video}, so it is unknown whether the object "
+                    "is seen or unseen; use a meta.json with categories, or leave out the ground truth"
                 )
         frames = {frame: [item.id for item in objects if frame in item.frames[1:]] for frame in _frames(objects)}
         frames = {frame: ids for frame, ids in frames.items() if ids}
@@ -128,7 +128,7 @@ def summary(scores: Sequence[ObjectScore]) -> dict[str, float]:
 
     Returns:
         "Overall", "J_seen", "F_seen", "J_unseen", "F_unseen": the means of J and F over the objects of seen and of
-        unseen categories, and Overall, the mean of these four. A kind without objects is NaN and does not count in
+        unseen categories, and Overall, the mean of these four. Figures without objects are NaN, and left out of
         Overall.
     """
     figures = {}

@@ -14,7 +14,7 @@ from model.reading import Embedding
 from util.distributed import Processes
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import VideoScore, global_results, score_videos
-from util.evaluation.stream import EngineSettings, made_for_engines, segment
+from util.evaluation.stream import EngineSettings, optimised, segment
 
 TIMES = 20  # repetitions of the clip for the recurrence, forward and backward, as in Figure 3
 
@@ -46,7 +46,7 @@ class Validation:
         Raises:
             InputError: a frame or a mask cannot be read, or a mask cannot be written.
         """
-        fast = made_for_engines(network, self._dtype)
+        fast = optimised(network, self._dtype)
         settings = EngineSettings() if network.config.aggregation else EngineSettings(bank="2F+L")
         mine = self._videos[self._processes.rank :: self._processes.count]
         for video in mine:

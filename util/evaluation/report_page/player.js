@@ -1,6 +1,6 @@
 "use strict";
 
-// The table: a heading sorts by its column, and the other way round when it is chosen again.
+// The table: a click on a heading sorts by its column, a second click reverses the order.
 for (const button of document.querySelectorAll("thead button")) {
   button.addEventListener("click", () => {
     const heading = button.parentElement;
@@ -14,7 +14,7 @@ for (const button of document.querySelectorAll("thead button")) {
       const isText = a.cells[column].dataset.value === undefined;
       if (isText) return sign * value(a).localeCompare(value(b), undefined, { numeric: true });
       const [x, y] = [Number(value(a)), Number(value(b))];
-      if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y); // what is not known comes last
+      if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y); // NaN comes last
       return sign * (x - y);
     };
     body.append(...[...body.rows].sort(compare));
@@ -28,7 +28,7 @@ async function decode(type, base64) {
   return image;
 }
 
-// A player, made when its video comes near the window: until then its pictures are no more than text.
+// A player, made when its video comes near the window; until then its pictures stay undecoded.
 function makePlayer(video) {
   const pictures = JSON.parse(video.querySelector("script").textContent);
   const canvas = video.querySelector("canvas");
@@ -59,7 +59,7 @@ function makePlayer(video) {
     const layers = [decode("webp", picture.frame)];
     if (picture[kind]) layers.push(decode("png", picture[kind]));
     const images = await Promise.all(layers);
-    if (ticket !== asked) return; // another frame was asked for meanwhile
+    if (ticket !== asked) return; // another frame was requested meanwhile
     const context = canvas.getContext("2d");
     for (const image of images) context.drawImage(image, 0, 0, canvas.width, canvas.height);
   }
@@ -126,7 +126,7 @@ const near = new IntersectionObserver(
 );
 for (const video of document.querySelectorAll(".video")) near.observe(video);
 
-// A worst moment's link. The browser's own jump would take the focus off the slider again.
+// The link of a worst moment. The browser's own jump would take the focus off the slider.
 for (const link of document.querySelectorAll("[data-frame]")) {
   link.addEventListener("click", (event) => {
     event.preventDefault();
