@@ -1,8 +1,7 @@
-"""Boxes, clicks and scribbles that become the mask of an object.
+"""Interactive segmentation of an object by boxes, clicks and scribbles.
 
-The evidence for each pixel is a weighted sum: the geodesic distances to what is known of the object and of its
-surroundings, the distances to the strokes, the network's features, the colours, and the mask that is there. The
-smoothed sum makes the new mask.
+The evidence for each pixel is a weighted sum: the geodesic distances to known foreground and background, the distances
+to the strokes, the network's features, the colours, and the current mask. The smoothed sum gives the new mask.
 """
 
 import copy
@@ -24,20 +23,20 @@ INSIDE, OUTSIDE, MASK, EARLIER_INSIDE, EARLIER_OUTSIDE, OTHER = (1 << bit for bi
 
 KEPT_PICTURES = 4  # of about 20 MB each
 LEAST_SIDE = 3  # of a box, in pixels
-ROUNDS = 2  # of learning colours from the mask and drawing the mask again
-BORDER_START = 30.0  # what a path costs at the border of the picture, where background is likely
-CORE_START = 60.0  # what a path costs in the parts of the mask that are no edge
-CORE = 1 / 10  # of the short side: pixels this far from the edge of the mask are sure, unless a stroke is near
-NEAR = 1 / 10  # of the short side: a stroke says that the mask is wrong this near
-STROKE_COUNTS = 50  # times as much as another pixel, in histograms of colours
-FARTHEST = 0.6  # of the short side: how far strokes matter
+ITERATIONS = 2  # of fitting colours to the mask and segmenting again
+BORDER_START = 30.0  # the initial cost of a path at the border of the picture, where background is likely
+CORE_START = 60.0  # the initial cost of a path in the mask away from its edge
+CORE = 1 / 10  # of the short side: pixels this far from the edge of the mask are certain, unless a stroke is near
+NEAR = 1 / 10  # of the short side: the mask is uncertain this near to a stroke
+STROKE_WEIGHT = 50  # of a stroke's pixels in histograms of colours; other pixels have 1
+FARTHEST = 0.6  # of the short side: the range of strokes
 BOX_CORE = 1 / 40  # as CORE, in a box
-REACH = 1 / 3  # of the short side: farther from the new strokes no part of the mask changes
-SMALL_PART = 0.1  # of the largest part of a mask: smaller parts in a box are no object
+REACH = 1 / 3  # of the short side: parts of the mask farther from the new strokes do not change
+SMALL_PART = 0.1  # of the largest part of a mask: smaller parts in a box are dropped
 
 
 class Weights(NamedTuple):
-    """The weights of the evidence, chosen by simulated clicks on other images than the note's table has."""
+    """The weights of the evidence, tuned with simulated clicks on images outside the README's table."""
 
     bias: float = -0.1
     path: float = 2.7
@@ -64,12 +63,12 @@ BOX_WEIGHTS = BoxWeights()
 
 
 class Cutter:
-    """Boxes and strokes in the frames of a video; one call at a time.
+    """Boxes and strokes in the frames of a video; not thread-safe.
 
     Args:
         video: the frames.
-        network: its key encoder tells features. The encoder is copied, because the network may propagate meanwhile.
-        size: the short side, in pixels, at which the network sees frames; None for the frames' own.
+        network: its key encoder, which is copied because the network may propagate meanwhile, computes features.
+        size: the short side of the network's input, in pixels; None for the size of the frames.
     """
 
     def __init__(self, video: Video, network: RDE_VOS, size: int | None) -> None:
@@ -80,7 +79,7 @@ class Cutter:
         self._picture = functools.lru_cache(KEPT_PICTURES)(self._make_picture)
 
     def prepare(self, number: int) -> None:
-        """Prepare a frame, so that its first box or stroke is answered as fast as the next ones.
+        """Prepare a frame, so that its first box or stroke is as fast as the next ones.
 
         Raises:
             InputError: the frame cannot be decoded.
@@ -94,7 +93,7 @@ class Cutter:
         return Picture(self._video.read_frame(number), encode, self._size)
 
     def box(self, number: int, box: list[float]) -> np.ndarray:
-        """As `from_box`, in a frame.
+        """`from_box` in a frame.
 
         Raises:
             InputError: the frame cannot be decoded.
@@ -102,7 +101,7 @@ class Cutter:
         return from_box(self._picture(number), box)
 
     def strokes(self, number: int, marks: np.ndarray) -> np.ndarray:
-        """As `from_strokes`, in a frame.
+        """`from_strokes` in a frame.
 
         Raises:
             InputError: the frame cannot be decoded.
@@ -111,12 +110,12 @@ class Cutter:
 
 
 def from_strokes(picture: Picture, marks: np.ndarray, weights: Weights = WEIGHTS) -> np.ndarray:
-    """Change a mask as strokes say, near the strokes.
+    """Correct a mask near new strokes.
 
     Args:
         picture: the frame.
-        marks: uint8 [H,W], the sum of `INSIDE` and `OUTSIDE` (the new strokes), `MASK` (the mask so far),
-            `EARLIER_INSIDE` and `EARLIER_OUTSIDE` (the strokes that made the mask), and `OTHER` (other objects).
+        marks: uint8 [H,W], the sum of `INSIDE` and `OUTSIDE` (the new strokes), `MASK` (the current mask),
+            `EARLIER_INSIDE` and `EARLIER_OUTSIDE` (the strokes of the current mask), and `OTHER` (other objects).
         weights: of the evidence.
 
     Returns:
@@ -128,7 +127,7 @@ def from_strokes(picture: Picture, marks: np.ndarray, weights: Weights = WEIGHTS
     if marks.max() >= 2 * OTHER:
         raise Refused(400, f"a mark is a sum of bits below {2 * OTHER}; load the page again")
     if not (marks & (INSIDE | OUTSIDE)).any():
-        raise Refused(400, "no pixel is marked; click or draw inside of the object, or outside of it")
+        raise Refused(400, "no pixel is marked; click or draw inside or outside the object")
     new_inside, new_outside = (picture.shrink((marks & bit) > 0) for bit in (INSIDE, OUTSIDE))
     new = new_inside | new_outside
     inside = (picture.shrink((marks & (INSIDE | EARLIER_INSIDE)) > 0) & ~new_outside) | new_inside
@@ -140,7 +139,7 @@ def from_strokes(picture: Picture, marks: np.ndarray, weights: Weights = WEIGHTS
 
 
 def _changed_near(result: np.ndarray, mask: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The mask with only those parts of the change that come near the new strokes."""
+    """The mask with only those parts of the change that are near the new strokes."""
     if not mask.any():
         return result
     _, parts = cv2.connectedComponents(np.uint8(result != mask))
@@ -151,7 +150,7 @@ def _changed_near(result: np.ndarray, mask: np.ndarray, new: np.ndarray) -> np.n
 def _probability(
     picture: Picture, weights: Weights, new: np.ndarray, inside: np.ndarray, outside: np.ndarray, mask: np.ndarray
 ) -> np.ndarray:
-    """The probability of the object; 0 in parts that nothing connects to what is known of the object."""
+    """The probability of the object; 0 in parts that are not connected to known foreground."""
     short_side = min(picture.size)
     border = _border(picture.size) & ~inside & ~mask
     starts_inside = np.where(inside, 0, FAR)
@@ -162,7 +161,7 @@ def _probability(
         near = _distance_to(new) < NEAR * short_side
         core = (depth > min(CORE * short_side, 0.6 * depth.max())) & ~outside
         surroundings = (distance > CORE * short_side) & ~inside
-        # A stroke inside says that the surroundings near it are wrong, and a stroke outside the same of the mask.
+        # A stroke inside makes the surroundings near it uncertain, a stroke outside the mask.
         if (new & inside).any():
             surroundings &= ~near
         else:
@@ -191,8 +190,8 @@ def _probability(
     else:
         current = evidence > 0
     probability = np.zeros(picture.size, np.float32)
-    for _ in range(ROUNDS):
-        colours = picture.colours(current + STROKE_COUNTS * inside, ~current + STROKE_COUNTS * outside)
+    for _ in range(ITERATIONS):
+        colours = picture.colours(current + STROKE_WEIGHT * inside, ~current + STROKE_WEIGHT * outside)
         probability = _sigmoid(evidence + weights.colour * colours)
         probability[inside], probability[outside] = 1, 0
         probability = picture.smooth(probability)
@@ -203,7 +202,7 @@ def _probability(
 
 
 def from_box(picture: Picture, box: list[float], weights: BoxWeights = BOX_WEIGHTS) -> np.ndarray:
-    """Find the object in a box. Everything outside of the box is background.
+    """Segment the object in a box. Everything outside the box is background.
 
     Args:
         picture: the frame.
@@ -239,11 +238,10 @@ def _probability_in_box(picture: Picture, weights: BoxWeights, inside: np.ndarra
     radius = np.hypot(
         (y - rows.mean()) / (len(rows) / 2), (x - columns.mean()) / (len(columns) / 2)
     )  # 1 on the largest ellipse in the box
-    # The surroundings of the box tell enough about the background.
     surroundings = ~inside & (_distance_to(inside) < max(8, len(rows) / 2, len(columns) / 2))
     current = radius < 0.8
     probability = np.zeros(picture.size, np.float32)
-    for _ in range(ROUNDS + 1):
+    for _ in range(ITERATIONS + 1):
         depth = cv2.distanceTransform(np.uint8(current), cv2.DIST_L2, 3)
         core = depth > min(BOX_CORE * min(picture.size), 0.6 * depth.max())
         evidence = (
@@ -262,7 +260,7 @@ def _probability_in_box(picture: Picture, weights: BoxWeights, inside: np.ndarra
 
 
 def _distance_to(marked: np.ndarray) -> np.ndarray:
-    """The distance to the nearest marked pixel; `FAR` where none is marked."""
+    """The distance to the nearest marked pixel; `FAR` if none is marked."""
     if not marked.any():
         return np.full(marked.shape, FAR, np.float32)
     return cv2.distanceTransform(np.uint8(~marked), cv2.DIST_L2, 3)

@@ -1,11 +1,11 @@
-"""The error of a request that cannot be met."""
+"""The error of an invalid request."""
 
 
 class Refused(Exception):
-    """A request of the page cannot be met. The message is one sentence for the person at the page.
+    """A request of the page is invalid. The message is one sentence for the user.
 
     Args:
-        status: the status code of HTTP for the answer.
+        status: the HTTP status code of the response.
         message: the sentence.
     """
 

@@ -1,4 +1,4 @@
-"""The results of a project: masks, videos, cutouts, a folder in the layout of DAVIS, and a zip archive of all."""
+"""Exports of a project: masks, videos, cutouts, a folder in the layout of DAVIS, and a zip archive of all."""
 
 import contextlib
 import os
@@ -26,18 +26,18 @@ PARTS = ("masks", "overlay", "davis", "cutout", "matte", "zip")  # the archive c
 
 
 class _Stopped(Exception):
-    """The export has been stopped."""
+    """The export was stopped."""
 
 
 class Export:
-    """The wish to export a project.
+    """An export of a project.
 
     Args:
         project: the project.
         parts: some of `PARTS`, in their order; "zip" not alone.
 
     Raises:
-        Refused: there is no mask, or a DAVIS folder is wanted while a frame between two masks has no mask.
+        Refused: there is no mask, or a DAVIS folder is requested while a frame between two masks has no mask.
     """
 
     def __init__(self, project: Project, parts: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ class Export:
         return sum(frames.get(part, len(self._video.frames)) for part in self._parts)
 
     def run(self, job: Job) -> Notice | None:
-        """Write the parts. Each part replaces an older one when it is complete.
+        """Write the parts. A complete part replaces an older one.
 
         Returns:
             a notice with the paths of the parts; None if the job was stopped.
@@ -125,7 +125,7 @@ class Export:
         return f"cutouts of {len(self._labelled)} frames", self._folder / "cutout"
 
     def _write_zip(self, job: Job, paths: Sequence[Path]) -> tuple[str, Path]:
-        """Pack what this export has written. The files are compressed already."""
+        """Archive the other parts, without compression, because their files are compressed already."""
         path = zip_path(self._project)
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for part in paths:
@@ -138,8 +138,8 @@ class Export:
     def _write_davis(self, job: Job) -> tuple[str, Path]:
         """Write the frames from the first one that shows an object to the last one with a mask.
 
-        The ids become 1, 2, ... without gaps, in the order in which the objects enter, because DAVIS scores the ids up
-        to the highest one in the first mask.
+        The ids become 1, 2, ... in the order in which the objects enter, because DAVIS scores the ids up to the highest
+        one in the first mask.
         """
         numbers = iter(self._labelled)
         for number in numbers:
@@ -184,12 +184,12 @@ class Export:
     def _copy_frame(self, number: int, target: Path) -> None:
         source = self._video.frames[number]
         if is_jpeg(source, upright=True):
-            shutil.copyfile(source, target)  # no link: whoever edits the exported frame must not change the video
+            shutil.copyfile(source, target)  # no link: edits of the exported frame must not change the video
         else:
             Image.fromarray(self._video.read_frame(number)).save(target, quality=UNPACKED_QUALITY)
 
     def _refuse_gaps(self) -> None:
-        """Refuse frames without a mask between frames with one: DAVIS wants a mask for every frame."""
+        """Refuse frames without a mask between frames with one: DAVIS needs a mask for every frame."""
         gaps = []
         for before, after in zip(self._labelled, self._labelled[1:], strict=False):
             if after - before == 2:
@@ -220,7 +220,7 @@ def _pass(job: Job, number: int) -> None:
 
 @contextlib.contextmanager
 def _complete_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder with a temporary name; without an error the folder replaces ``path`` in the end."""
+    """Yield an empty temporary folder, which replaces ``path`` at the end unless an error occurs."""
     unfinished, old = (path.with_name(f".{path.name}.{kind}") for kind in ("unfinished", "old"))
     for folder in (unfinished, old):
         shutil.rmtree(folder, ignore_errors=True)

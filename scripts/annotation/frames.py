@@ -1,4 +1,4 @@
-"""The frames of the video as image files, and as JPEGs for the page. No decoded frame is kept."""
+"""The frames of the video as image files, and as JPEGs for the page. Decoded frames are not cached."""
 
 import functools
 import io
@@ -18,9 +18,9 @@ from util.parallel import in_background
 
 THUMBNAIL_HEIGHT = 72  # pixels
 CACHED_THUMBNAILS = 512  # of about 3 kB each
-UNPACKED_QUALITY = 95  # of the JPEGs that stand for the frames of a video file
-SHOWN_QUALITY = 90  # of JPEGs that only the page shows
-_ORIENTATION = 0x0112  # the tag of EXIF by which readers turn a picture
+UNPACKED_QUALITY = 95  # of the JPEGs of a video file's frames
+SHOWN_QUALITY = 90  # of JPEGs for the page only
+_ORIENTATION = 0x0112  # EXIF tag
 
 
 class Frames:
@@ -32,7 +32,7 @@ class Frames:
         fps: the number of frames per second.
 
     Attributes:
-        video: the frames as the engine takes them, without any mask.
+        video: the frames for the engine, without masks.
         fps: the number of frames per second.
     """
 
@@ -45,7 +45,7 @@ class Frames:
         return len(self.video.frames)
 
     def jpeg(self, number: int) -> bytes:
-        """Return a frame as a JPEG. The bytes of a JPEG file are returned as they are.
+        """Return a frame as a JPEG; the content of a JPEG file is returned unchanged.
 
         Raises:
             InputError: the frame cannot be decoded, or has another size than the first frame.
@@ -73,7 +73,7 @@ def is_jpeg(path: Path, *, upright: bool = False) -> bool:
         with Image.open(path) as image:
             return image.format == "JPEG" and not (upright and image.getexif().get(_ORIENTATION, 1) != 1)
     except OSError:
-        return False  # whoever decodes the file will say why it is none
+        return False  # decoding the file will raise an error
 
 
 def open_folder(path: Path) -> Frames:
@@ -86,10 +86,9 @@ def open_folder(path: Path) -> Frames:
 
 
 def open_file(video: VideoFile, folder: Path, known: int | None) -> Frames:
-    """Return the frames of a video file, after unpacking them into a folder where they are not there already.
+    """Return the frames of a video file, unpacked into a folder, because video files have no random access.
 
-    A video file cannot be read backwards, nor from its middle without decoding all frames before. Unpacking that was
-    interrupted goes on where it stopped.
+    Unpacking resumes after an interruption.
 
     Args:
         video: the video file, newly opened.

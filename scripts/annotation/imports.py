@@ -1,4 +1,4 @@
-"""Masks from other programs, uploaded by the page, that become annotations."""
+"""Imports of masks from other programs, as annotations."""
 
 import tempfile
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ MOST_BYTES = 2**30  # of all files of an import
 
 
 def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None) -> dict[str, Any]:
-    """Read masks as all scripts do, and make them the annotations of their frames.
+    """Read masks of any format, and make them the annotations of their frames.
 
     Args:
         project: the project.
         files: the contents of image files by name.
-        frame: the number of the frame that a single file belongs to; None for files that their names assign to frames.
+        frame: the number of the frame of a single file; None for files that are named after their frames.
 
     Returns:
-        ``frames``: the numbers of the frames; ``sentences``: what the masks show, and notes about them.
+        ``frames``: the numbers of the frames; ``sentences``: descriptions of the masks, and notes.
 
     Raises:
-        Refused: a file is no mask of the video, or its name is the name of no frame.
+        Refused: a file is no mask of the video, or not named after a frame.
     """
     video = project.frames.video
     if frame is not None and len(files) > 1:
@@ -55,7 +55,7 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
         notes = [note.replace(f"{folder}/", "") for note in reader.notes]
     if empty := [assigned[number].name for number, mask in masks.items() if not object_ids(mask)]:
         notes.append(f"{', '.join(empty[:5])} shows no object")
-    project.take_over(masks)
+    project.import_masks(masks)
     shown = [described(assigned[number].name, masks[number]) for number in list(masks)[:3]]
     if len(masks) > len(shown):
         shown = [f"masks of {len(masks)} frames", *shown, "…"]

@@ -1,4 +1,4 @@
-"""Long work in a thread: one job at a time, with progress for the page, and stopped at once."""
+"""Background jobs: one at a time in a thread, with progress for the page."""
 
 import sys
 import threading
@@ -12,11 +12,11 @@ from annotation.errors import Refused
 from annotation.project import Announce
 from util.errors import InputError
 
-ANNOUNCED_EVERY = 0.1  # seconds between two events about the progress
+ANNOUNCED_EVERY = 0.1  # seconds between two progress events
 
 
 class Notice(NamedTuple):
-    """A sentence for the person at the page."""
+    """A sentence for the user."""
 
     text: str
     paths: tuple[Path, ...] = ()
@@ -28,11 +28,11 @@ class Notice(NamedTuple):
 
 
 class Job:
-    """The progress of some work, and the wish to stop it.
+    """The progress of a job, and a flag to stop it.
 
     Args:
         kind: "propagation", "export" or "deletion".
-        total: the number of frames to pass.
+        total: the number of frames to process.
 
     Attributes:
         kind: as above.
@@ -51,16 +51,16 @@ class Job:
         self.announce: Announce = lambda event: None
 
     def stop(self) -> None:
-        """Ask the work to stop."""
+        """Stop the job before its next frame."""
         self._stopped.set()
 
     @property
     def stopped(self) -> bool:
-        """Whether the work has to stop. The work looks here before every frame."""
+        """Whether the job has to stop. The job checks this before every frame."""
         return self._stopped.is_set()
 
     def passed(self, frame: int) -> None:
-        """Take down that a frame is done."""
+        """Record a processed frame."""
         self._frame = frame
         self._done += 1
         now = time.monotonic()
@@ -69,7 +69,7 @@ class Job:
             self.announce({"type": "job", "job": self.state()})
 
     def state(self) -> dict[str, Any]:
-        """The progress as the page shows it."""
+        """The progress, for the page."""
         fps = self._done / max(time.monotonic() - self._started, 1e-6)
         return {
             "kind": self.kind,
@@ -83,7 +83,7 @@ class Job:
 
 
 class Jobs:
-    """The job that runs, if any.
+    """The running job, if any.
 
     Args:
         announce: called with every event for the page.
@@ -104,7 +104,7 @@ class Jobs:
         Args:
             job: its progress.
             work: runs in a thread. It returns a notice for the page, or None. Its errors become notices.
-            prepare: runs before this method returns, if no other job is running.
+            prepare: runs before the thread starts, if no other job is running.
 
         Returns:
             the state of the job.
@@ -114,9 +114,9 @@ class Jobs:
         """
         with self._lock:
             if self._closed:
-                raise Refused(409, "the server is ending; start the same command again")
+                raise Refused(409, "the server is shutting down; start the same command again")
             if self._job:
-                raise Refused(409, f"another job ({self._job.kind}) is running; wait for its end, or stop it")
+                raise Refused(409, f"another job ({self._job.kind}) is running; wait until it ends, or stop it")
             prepare()
             job.announce = self._announce
             state = job.state()
@@ -131,7 +131,7 @@ class Jobs:
             return self._job.state() if self._job else None
 
     def stop(self, kind: str | None = None) -> None:
-        """Stop the running job if it has this kind, or any kind without one; return when it has stopped."""
+        """Stop the running job if it is of this kind (None: any), and wait until it has stopped."""
         with self._lock:
             job, thread = self._job, self._thread
         if job and kind in (None, job.kind):
@@ -139,7 +139,7 @@ class Jobs:
             thread.join()
 
     def close(self) -> None:
-        """Stop the running job, and start no other one."""
+        """Stop the running job, and refuse new ones."""
         with self._lock:
             self._closed = True
         self.stop()
@@ -149,10 +149,10 @@ class Jobs:
             notice = work(job)
         except (InputError, Refused) as error:
             notice = Notice(str(error), level="error")
-        except Exception as error:  # the page must hear of any end
+        except Exception as error:  # the page must be notified of every end
             traceback.print_exc(file=sys.stderr)
             reason = str(error).split("\n")[0] or type(error).__name__
-            notice = Notice(f"the {job.kind} has failed ({reason})", level="error")
+            notice = Notice(f"the {job.kind} failed ({reason})", level="error")
         with self._lock:
             self._job = None
             self._announce({"type": "job", "job": None})

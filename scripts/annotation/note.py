@@ -1,4 +1,4 @@
-"""The note of a project, ``project.json``: the video, its objects, and the annotated frames."""
+"""The file of a project, ``project.json``: the video, its objects, and the annotated frames."""
 
 import json
 import re
@@ -24,8 +24,7 @@ class Note:
     Attributes:
         frames: the number of frames of the video; None in a new project.
         objects: the objects by their ids, in order. Each has an id, a name, a colour and a visibility.
-        annotated: the ids of the objects that an annotation speaks for, by frame number. These are the objects in the
-            annotated mask, and those that were erased from the mask.
+        annotated: by frame number, the ids of the objects that the annotated mask holds, or that were erased from it.
         deleting: the ids of deleted objects that may still have pixels in some masks.
 
     Raises:
@@ -70,7 +69,7 @@ class Note:
             ) from None
 
     def check(self, frames: Frames) -> None:
-        """Refuse a video that has changed since the project began; in a new project, take down its length and size.
+        """Refuse a video that has changed since the project was created; a new project records its length and size.
 
         Raises:
             InputError: the video has another number of frames, or another size.
@@ -79,12 +78,12 @@ class Note:
         if (self.frames or found, self.size or size) != (found, size):
             raise InputError(
                 f"{self._source} has {found} frames of {size[1]}×{size[0]}, but had {self.frames} of "
-                f"{self.size[1]}×{self.size[0]} when {self.path.parent} began; choose another --output"
+                f"{self.size[1]}×{self.size[0]} when {self.path.parent} was created; choose another --output"
             )
         self.frames, self.size = found, size
 
     def save(self, fps: float) -> None:
-        """Write the file; the disk holds it when this method returns.
+        """Write the file, durably.
 
         Raises:
             InputError: the file cannot be written.
@@ -104,25 +103,25 @@ class Note:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def check_object(wish: dict[str, Any]) -> dict[str, Any]:
-    """Return the name, colour and visibility in ``wish``, those of them that it holds, in their proper form.
+def check_object(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the name, colour and visibility among ``fields``, normalised.
 
     Raises:
         Refused: a value has the wrong type or form.
     """
     checked: dict[str, Any] = {}
-    if "name" in wish:
-        name = " ".join(wish["name"].split()) if isinstance(wish["name"], str) else ""
+    if "name" in fields:
+        name = " ".join(fields["name"].split()) if isinstance(fields["name"], str) else ""
         if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
             raise Refused(400, f"the name of an object has 1 to {LONGEST_NAME} characters; choose another name")
         checked["name"] = name
-    if "colour" in wish:
-        colour = wish["colour"].lower() if isinstance(wish["colour"], str) else ""
+    if "colour" in fields:
+        colour = fields["colour"].lower() if isinstance(fields["colour"], str) else ""
         if not re.fullmatch(r"#[0-9a-f]{6}", colour):
             raise Refused(400, "a colour has the form #rrggbb; choose another colour")
         checked["colour"] = colour
-    if "visible" in wish:
-        if not isinstance(wish["visible"], bool):
+    if "visible" in fields:
+        if not isinstance(fields["visible"], bool):
             raise Refused(400, "visible is true or false")
-        checked["visible"] = wish["visible"]
+        checked["visible"] = fields["visible"]
     return checked

@@ -1,4 +1,4 @@
-"""What tells an object from its surroundings in one frame: edges, colours, and the features of the network."""
+"""The evidence for an object in one frame: edges, colours, and the features of the network."""
 
 from collections.abc import Callable
 
@@ -11,31 +11,31 @@ from dataset.images import resize_image, short_side_size, to_tensor
 from model.encoders import KeyFeatures
 from model.inference import pad_to_stride
 
-MOST_PIXELS = 110_000  # larger frames are cut at a smaller size, so that a person need not wait
-FAR = 1e6  # a distance that no path has
-STEP = 1.0  # what a path costs for each pixel beside the change of colour, so that short paths are cheap
+MOST_PIXELS = 110_000  # larger frames are segmented at a smaller size, for speed
+FAR = 1e6  # longer than any path
+STEP = 1.0  # the cost of a path for each pixel, in addition to the change of colour
 COLOUR_STEPS = (12, 6, 6)  # of the bins of a histogram, in levels of L, a and b
 COLOUR_BINS = (22, 32, 32)
 MOST_COLOUR = 4.0  # a bound of the colours' evidence
 MOST_FEATURES = 2.0  # a bound of the features' evidence
 FEATURE_SCALE = 24  # of squared distances between features
-NEIGHBOURS = 3  # marked positions that the features of a position are compared with
-MOST_MARKED = 64  # marked positions; more of them say little more
-COVERED = 0.1  # the part of a position's area from which on it counts as marked
-WINDOW = 1 / 40  # of the short side: the reach of the smoothing
-EDGE = 1e-3  # the variance of colours, 0 to 1, from which on smoothing stops
+NEIGHBOURS = 3  # nearest marked positions that the features of a position are compared with
+MOST_MARKED = 64  # marked positions are subsampled to this number
+COVERED = 0.1  # the minimum fraction of a marked position that the mask covers
+WINDOW = 1 / 40  # of the short side: the radius of the smoothing
+EDGE = 1e-3  # the variance of colours, 0 to 1, that smoothing treats as an edge
 
 
 class Picture:
     """A frame that is prepared for cuts.
 
-    Masks and maps have the size of the prepared frame, which is smaller than that of a large frame. Evidence is a map
-    that is positive where the object is more probable than its surroundings.
+    Masks and maps have the size of the prepared frame; large frames are downscaled. Evidence is a map that is positive
+    where the object is more probable than its surroundings.
 
     Args:
         image: uint8 RGB [H,W,3].
         encode: the key encoder of a network, for normalised frames [1,3,H,W].
-        network_side: the short side, in pixels, at which the network sees the frame; None for the frame's own.
+        network_side: the short side of the network's input, in pixels; None for the size of the frame.
 
     Attributes:
         full_size: the height and width of the frame.
@@ -60,29 +60,29 @@ class Picture:
             features = encode(padded)
         fine = features.f8[0].float().cpu().numpy()
         fine = fine - fine.mean((1, 2), keepdims=True)
-        # Keys have the scale of Eq. 2. The features at stride 8 have none of their own.
+        # Keys have the scale of Eq. 2. The features at stride 8 get a similar one.
         fine *= 4 / (np.linalg.norm(fine, axis=0) + 1e-6)
         self._features = {"coarse": features.key[0].float().cpu().numpy(), "fine": fine}
 
     def shrink(self, mask: np.ndarray) -> np.ndarray:
-        """A mask of the frame, bool [H,W], at the prepared size; every pixel of it leaves a trace."""
+        """A mask of the frame, bool [H,W], at the prepared size; no pixel gets lost."""
         if mask.shape == self.size:
             return mask
         return cv2.resize(mask.astype(np.float32), self.size[::-1], interpolation=cv2.INTER_AREA) > 0
 
     def enlarge(self, probability: np.ndarray) -> np.ndarray:
-        """The mask, bool [H,W] of the frame, that a probability at the prepared size makes, with smooth edges."""
+        """The mask of the frame, bool [H,W], from the probability at the prepared size."""
         return cv2.resize(probability.astype(np.float32), self.full_size[::-1]) > 0.5
 
     def path_lengths(self, starts: np.ndarray, rounds: int = 2) -> np.ndarray:
-        """Geodesic distances: the length of the shortest path to each pixel. A path is long where colours change.
+        """Geodesic distances: the cost of the cheapest path to each pixel. Changes of colour are expensive.
 
         Args:
-            starts: what a path costs at its start, by pixel; `FAR` where no path starts.
-            rounds: how often the picture is swept down and up; each round lets paths turn once more.
+            starts: the cost of starting at each pixel; `FAR` for no start.
+            rounds: the number of sweeps down and up; each round allows paths one more turn.
         """
         length = starts.astype(np.float32)
-        # Along a row the costs add up: the shortest way from the left is a running minimum.
+        # Costs add up along a row, so the cheapest path from the left is a running minimum.
         along = np.pad(self._right.cumsum(1, dtype=np.float32), ((0, 0), (1, 0)))
 
         def pass_along(y: int) -> None:
@@ -101,7 +101,7 @@ class Picture:
         return length
 
     def colours(self, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-        """The evidence of colours: how much more frequent each pixel's colour is inside than outside, as a logarithm.
+        """The evidence of colours: the log ratio of each colour's frequency inside and outside.
 
         Args:
             inside, outside: the weights of the pixels in the two histograms.
@@ -116,14 +116,14 @@ class Picture:
         return counts.ravel() / max(counts.sum(), 1e-6)
 
     def features(self, name: str, inside: np.ndarray, outside: np.ndarray) -> np.ndarray | float:
-        """The evidence of features: how much nearer they are to those inside than to those outside.
+        """The evidence of features: their distance to those outside minus their distance to those inside.
 
         Args:
             name: "coarse", the network's keys at stride 16, or "fine", its features at stride 8.
-            inside, outside: marked pixels, bool. Where a position of the features has both, inside counts.
+            inside, outside: marked pixels, bool. Inside has priority where a position of the features has both.
 
         Returns:
-            the map; 0 where either is empty.
+            the map; 0 if either is empty.
         """
         features = self._features[name]
         inside = self._positions(inside, features.shape[1:])
@@ -139,14 +139,14 @@ class Picture:
         return cv2.resize(difference, self.size[::-1], interpolation=cv2.INTER_AREA)
 
     def _positions(self, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """The positions of features [h,w] that a mask covers by a part; the best covered ones where it covers less."""
+        """The positions of features [h,w] that a mask covers by `COVERED`, or those that it covers best."""
         left, right, top, bottom = self._padding
-        share = cv2.resize(mask.astype(np.float32), self._network_size[::-1], interpolation=cv2.INTER_AREA)
-        share = cv2.resize(np.pad(share, ((top, bottom), (left, right))), size[::-1], interpolation=cv2.INTER_AREA)
-        return (share > 0) & (share >= min(COVERED, share.max()))
+        covered = cv2.resize(mask.astype(np.float32), self._network_size[::-1], interpolation=cv2.INTER_AREA)
+        covered = cv2.resize(np.pad(covered, ((top, bottom), (left, right))), size[::-1], interpolation=cv2.INTER_AREA)
+        return (covered > 0) & (covered >= min(COVERED, covered.max()))
 
     def smooth(self, probability: np.ndarray) -> np.ndarray:
-        """Smooth a map of probabilities, but not over edges of the picture."""
+        """Smooth a map of probabilities, preserving edges of the picture."""
         return self._smoothing(probability.astype(np.float32))
 
 
@@ -166,13 +166,13 @@ class _GuidedFilter:
 
     Args:
         guide: the picture, float32 [H,W,3] in 0..1.
-        reach: half the width of the window, in pixels.
-        edge: the variance of colours in a window from which on the result follows the colours.
+        radius: half the width of the window, in pixels.
+        edge: the regularisation ε: windows with more variance of colours are edges.
     """
 
-    def __init__(self, guide: np.ndarray, reach: int, edge: float) -> None:
+    def __init__(self, guide: np.ndarray, radius: int, edge: float) -> None:
         self._guide = guide
-        self._window = (2 * reach + 1, 2 * reach + 1)
+        self._window = (2 * radius + 1, 2 * radius + 1)
         self._mean = self._blur(guide)
         red, green, blue = np.moveaxis(guide, 2, 0)
         products = np.stack([red * red, red * green, red * blue, green * green, green * blue, blue * blue], axis=2)

@@ -1,4 +1,4 @@
-"""The store of a project: masks, objects and annotated frames on disk, where nothing that was written gets lost."""
+"""The durable store of a project: masks, objects and annotated frames."""
 
 import array
 import contextlib
@@ -31,17 +31,17 @@ Announce = Callable[[dict[str, Any]], None]
 class FrameMask(NamedTuple):
     """The mask of a frame."""
 
-    ids: np.ndarray  # uint8 object ids [H,W]; zeros where there is no mask
+    ids: np.ndarray  # uint8 object ids [H,W]; zeros if there is no mask
     kind: int  # NONE, PROPAGATED or ANNOTATED
-    revision: int  # another one after every change
+    revision: int  # increases with every change
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder to this process, and make the folder if there is none.
+    """Lock a folder, which is created if it is missing.
 
     Raises:
-        InputError: another process keeps the folder, or the folder cannot be written.
+        InputError: another process has locked the folder, or the folder cannot be written.
     """
     path = folder / ".lock"
     lock = FileLock(path, timeout=0)
@@ -49,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise InputError(f"{folder} is open in another annotate.py; end that one or choose another --output") from None
+        raise InputError(f"{folder} is open in another annotate.py; stop that one or choose another --output") from None
     except OSError as error:
         raise write_error(path, error.strerror) from None
     try:
@@ -59,10 +59,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class Project:
-    """The masks and objects of a video, for several threads. Every change is on disk before anybody hears of it.
+    """The masks and objects of a video; thread-safe. Every change is on disk before it is announced.
 
     Args:
-        folder: the folder of the project, kept by `locked`.
+        folder: the folder of the project, locked by `locked`.
         note: the project's ``project.json``.
         frames: the frames of the video.
         announce: called with every change, as an event for the page.
@@ -95,7 +95,7 @@ class Project:
         return len(self.frames)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the page has to know at first, without the masks."""
+        """The initial state for the page, without the masks."""
         height, width = self.frames.video.size
         with self._lock:
             return {
@@ -151,7 +151,7 @@ class Project:
         """Read the annotation of a frame.
 
         Returns:
-            the ids [H,W], and the objects that the annotation shows to be absent; None if the frame has no annotation.
+            the ids [H,W], and the objects that the annotation states to be absent; None without an annotation.
 
         Raises:
             InputError: the file cannot be read.
@@ -168,7 +168,7 @@ class Project:
         Args:
             number: the frame.
             ids: uint8 object ids [H,W].
-            revision: the revision of the mask that the person has changed.
+            revision: the revision of the mask that the user has changed.
 
         Returns:
             the new revision.
@@ -184,12 +184,12 @@ class Project:
                 raise Refused(400, f"there is no object {min(unknown)}; load the page again")
             before = self._note.annotated.get(number)
             erasable = {*object_ids(self._ids(number)), *(before or ())}
-            # The mask comes first: if the power fails between the two files, the stroke is there all the same.
+            # The mask comes first: if the power fails between the two files, the stroke is not lost.
             write_mask(self._path(number), ids, durable=True)
-            spoken_for = sorted(shown | erasable & set(self._note.objects))
-            if spoken_for != before:
+            annotated = sorted(shown | erasable & set(self._note.objects))
+            if annotated != before:
                 with self._saving() as note:
-                    note.annotated[number] = spoken_for
+                    note.annotated[number] = annotated
             return self._changed(number, ANNOTATED)
 
     def clear(self, number: int, revision: int) -> int:
@@ -199,7 +199,7 @@ class Project:
             return self._remove(number)
 
     def propagate(self, number: int, ids: np.ndarray, uncertainty: float) -> bool:
-        """Write a mask of the network, unless the frame is annotated.
+        """Write a predicted mask, unless the frame is annotated.
 
         Args:
             number: the frame.
@@ -220,33 +220,33 @@ class Project:
             self._changed(number, PROPAGATED, uncertainty)
             return True
 
-    def add_object(self, wish: dict[str, Any]) -> dict[str, Any]:
+    def add_object(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Add an object with the smallest free id.
 
         Args:
-            wish: the name, colour and visibility, where the defaults are not wanted.
+            fields: the name, colour and visibility; missing ones have defaults.
 
         Raises:
-            Refused: no id is free, or a wish cannot be met.
+            Refused: no id is free, or a field is invalid.
             InputError: a file cannot be written.
         """
-        wish = check_object(wish)
+        fields = check_object(fields)
         with self._lock:
-            taken = {*self._note.objects, *self._note.deleting}
-            number = next((i for i in range(1, MOST_OBJECTS + 1) if i not in taken), None)
+            used = {*self._note.objects, *self._note.deleting}
+            number = next((i for i in range(1, MOST_OBJECTS + 1) if i not in used), None)
             if number is None:
                 raise Refused(409, f"a video can have {MOST_OBJECTS} objects; delete one first")
-            added = {**_new_object(number), **wish}
+            added = {**_new_object(number), **fields}
             with self._saving() as note:
                 note.objects = dict(sorted({**note.objects, number: added}.items()))
             self._announce_objects()
             return dict(added)
 
-    def take_over(self, masks: dict[int, np.ndarray]) -> None:
-        """Make masks from outside the annotations of their frames, and their ids objects.
+    def import_masks(self, masks: dict[int, np.ndarray]) -> None:
+        """Make masks the annotations of their frames, and add their objects.
 
         Args:
-            masks: uint8 object ids [H,W] by the number of the frame. Masks that are there are replaced.
+            masks: uint8 object ids [H,W] by frame number; they override existing masks.
 
         Raises:
             Refused: an object is being deleted.
@@ -255,7 +255,7 @@ class Project:
         ids = {number: object_ids(mask) for number, mask in masks.items()}
         with self._lock:
             if self._note.deleting:
-                raise Refused(409, "an object is being deleted; wait for the end, and import again")
+                raise Refused(409, "an object is being deleted; wait until this ends, and import again")
             new = set().union(*ids.values()).difference(self._note.objects)
             if new:
                 with self._saving() as note:
@@ -264,18 +264,18 @@ class Project:
             for number, mask in masks.items():
                 self.annotate(number, mask, self._revisions[number])
 
-    def change_object(self, number: int, wish: dict[str, Any]) -> dict[str, Any]:
+    def change_object(self, number: int, fields: dict[str, Any]) -> dict[str, Any]:
         """Change the name, colour or visibility of an object; see `add_object`."""
-        wish = check_object(wish)
+        fields = check_object(fields)
         with self._lock:
-            changed = {**self._object(number), **wish}
+            changed = {**self._object(number), **fields}
             with self._saving() as note:
                 note.objects[number] = changed
             self._announce_objects()
             return dict(changed)
 
     def begin_deletion(self, number: int) -> None:
-        """Remove an object from the list. Its pixels count as background from now on; `erase_deleted` removes them.
+        """Remove an object from the list. Its pixels are background from now on; `erase_deleted` removes them.
 
         Raises:
             Refused: there is no such object.
@@ -292,7 +292,7 @@ class Project:
     def erase_deleted(self, number: int) -> None:
         """Remove the pixels of deleted objects from the mask of a frame.
 
-        The mask goes away if nothing is left of an annotation, or if the project has no object any more.
+        The mask is deleted if its annotation holds no other object, or if the project has no object any more.
 
         Raises:
             InputError: a file cannot be read or written.
@@ -316,7 +316,7 @@ class Project:
         return bool(self._note.deleting)
 
     def end_deletion(self) -> None:
-        """Make the ids of deleted objects free; `erase_deleted` must have seen all frames.
+        """Free the ids of deleted objects, after `erase_deleted` on all frames.
 
         Raises:
             InputError: the file cannot be written.
@@ -341,10 +341,10 @@ class Project:
 
     def _check_revision(self, number: int, revision: int) -> None:
         if self._revisions[number] != revision:
-            raise Refused(412, "this frame has changed in the meantime; look at it again before you change it")
+            raise Refused(412, "this frame has changed in the meantime; review it before you change it")
 
     def _remove(self, number: int) -> int:
-        # The annotation goes first: if the power fails between the two files, a mask without an annotation is left.
+        # The annotation comes first: if the power fails between the two files, a mask without an annotation is left.
         if number in self._note.annotated:
             with self._saving() as note:
                 del note.annotated[number]
@@ -353,7 +353,7 @@ class Project:
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[Note]:
-        """Yield the note for a change and save it; a change that cannot be saved is taken back."""
+        """Yield the note for a change and save it; a change that cannot be saved is undone."""
         note = self._note
         before = dict(note.objects), dict(note.annotated), list(note.deleting)
         try:
@@ -367,7 +367,7 @@ class Project:
         self._announce({"type": "objects", "objects": self.objects()})
 
     def _changed(self, number: int, kind: int, uncertainty: float = math.nan) -> int:
-        """Take down that a mask has changed, and tell the page."""
+        """Record a changed mask, and announce it."""
         self._kinds[number] = kind
         self._uncertainty[number] = uncertainty
         self._revisions[number] = next(self._changes)
@@ -382,7 +382,7 @@ class Project:
         return self._revisions[number]
 
     def _find_masks(self) -> bytearray:
-        """Find out which frames have masks, after removing what a killed server left half written."""
+        """Find the kinds of all masks, after deleting the temporary files of a killed server."""
         for folder in (self.folder, self._masks, self.folder / "export"):
             for path in folder.glob(".*.tmp*"):
                 path.unlink(missing_ok=True)
@@ -392,17 +392,14 @@ class Project:
         for number in self._note.annotated:
             if kinds[number] == NONE:
                 raise InputError(
-                    f"{self._path(number)} is missing, but {self._note.path} says that it is an annotation; restore "
-                    f"the mask from a copy, or take frame {number} out of that file"
+                    f"{self._path(number)} is missing, but {self._note.path} lists it as an annotation; restore "
+                    f"the mask from a copy, or remove frame {number} from that file"
                 )
             kinds[number] = ANNOTATED
         return kinds
 
     def _read_uncertainty(self) -> None:
-        """Read the uncertainties, and write one line for each.
-
-        A line that is no pair of numbers was being written when the server or the power failed, or the disk was full.
-        """
+        """Read the uncertainties, and write one line for each, without incomplete lines of a killed server."""
         path = self._uncertainty_path
         if path.is_file():
             with open(path, encoding="utf-8", errors="replace") as file:
@@ -417,7 +414,7 @@ class Project:
                     file.write(_uncertainty_line(number, value))
 
     def _append_uncertainty(self, number: int, value: float) -> None:
-        # Nobody waits for the disk here: a power cut may lose lines, but no mask.
+        # Not durable, for speed: a power cut may lose lines, but no mask.
         try:
             with open(self._uncertainty_path, "a", encoding="utf-8") as file:
                 file.write(_uncertainty_line(number, value))

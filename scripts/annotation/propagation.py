@@ -1,4 +1,4 @@
-"""Masks carried through the video by the engine, from one frame on."""
+"""Propagation of masks through the video, from one frame on."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -20,51 +20,51 @@ LIMITS = ("end", "annotation")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passage(Video):
-    """The frames on the way of a propagation, with the masks that the project has when the engine comes by.
+class LiveVideo(Video):
+    """The frames of a propagation, with the current masks of the project.
 
-    `segment` decodes a frame before it looks for the mask of the frame. The mask is looked up at this moment, and not
-    before, because a person may change masks while the engine is on its way.
+    The mask of a frame is looked up when `segment` decodes the frame, and not earlier, because the user may change
+    masks during the propagation.
 
     Attributes:
         given: returns the given mask of a frame and the objects that are absent from it, or None.
-        known: the ids of the objects that the masks so far have shown.
-        taken: the given masks of the few decoded frames that the engine has not yet come to.
+        known: the ids of the objects in the masks so far.
+        pending: the given masks of decoded frames that the engine has not reached.
     """
 
     given: Callable[[int], tuple[np.ndarray, set[int]] | None]
     known: set[int] = field(default_factory=set)
-    taken: dict[int, np.ndarray] = field(default_factory=dict)
+    pending: dict[int, np.ndarray] = field(default_factory=dict)
 
     def read_frame(self, number: int) -> np.ndarray:
         """Decode a frame as `Video.read_frame` does, and look up its given mask."""
         if found := self.given(number):
             ids, absent = found
             shown = object_ids(ids)
-            # A mask that says nothing about the known objects is no mask for the engine.
+            # The engine ignores an empty mask that states no known object to be absent.
             if shown or absent & self.known:
                 self.known.update(shown)
-                self.taken[number] = ids
+                self.pending[number] = ids
                 self.absent[number] = absent
-                self.masks[number] = self.frames[number]  # says that there is a mask; nobody reads it from there
+                self.masks[number] = self.frames[number]  # a placeholder: `read_given_mask` reads no file
         return super().read_frame(number)
 
     def read_given_mask(self, number: int) -> np.ndarray:
-        """The mask that `read_frame` has found; it is asked for once."""
-        return self.taken.pop(number)
+        """The mask that `read_frame` has found; it can be read once."""
+        return self.pending.pop(number)
 
 
 class Propagation:
-    """The wish to carry the mask of a frame through the video.
+    """A propagation of the mask of a frame.
 
     Args:
         project: the masks.
-        frame: the number of the frame whose mask is carried.
+        frame: the number of the frame.
         direction: "forward", "backward" or "both".
         until: "end", or "annotation" to stop before the next annotated frame.
 
     Raises:
-        Refused: the frame has no mask, or no frame lies on the way.
+        Refused: the frame has no mask, or there is no frame to propagate to.
     """
 
     def __init__(self, project: Project, frame: int, direction: str, until: str) -> None:
@@ -73,53 +73,52 @@ class Propagation:
         self._stops = until == "annotation"
         if not project.read(frame).ids.any():
             raise Refused(400, f"frame {frame} shows no object; mark an object in it first")
-        ways = {each: self._way(each) for each in DIRECTIONS[direction]}
-        self._ways = {each: way for each, way in ways.items() if way}
-        if not self._ways:
-            raise Refused(400, f"no frame lies on the way {direction} from frame {frame}; choose another frame")
+        targets = {each: self._targets(each) for each in DIRECTIONS[direction]}
+        self._numbers = {each: numbers for each, numbers in targets.items() if numbers}
+        if not self._numbers:
+            raise Refused(400, f"there is no frame to propagate to from frame {frame}; choose another frame")
 
     @property
     def total(self) -> int:
-        """The number of frames on the way."""
-        return sum(map(len, self._ways.values()))
+        """The number of frames to segment."""
+        return sum(map(len, self._numbers.values()))
 
     def run(self, network: RDE_VOS, settings: EngineSettings, job: Job) -> None:
-        """Carry the masks, until the end or until the job is stopped.
+        """Propagate until the end, or until the job is stopped.
 
         Raises:
             InputError: a frame or a mask cannot be read, or a mask cannot be written.
         """
-        for direction, way in self._ways.items():
+        for direction, numbers in self._numbers.items():
             if not job.stopped:
                 job.direction = direction
-                self._pass(way, network, settings, job)
+                self._propagate([self._frame, *numbers], network, settings, job)
 
-    def _way(self, direction: str) -> range:
-        """The numbers of the frames on the way."""
+    def _targets(self, direction: str) -> range:
+        """The numbers of the frames to segment, in order."""
         count = len(self._project)
-        way = range(self._frame + 1, count) if direction == "forward" else range(self._frame - 1, -1, -1)
+        numbers = range(self._frame + 1, count) if direction == "forward" else range(self._frame - 1, -1, -1)
         if self._stops:
-            steps = (step for step, number in enumerate(way) if self._project.kind(number) == ANNOTATED)
-            way = way[: next(steps, len(way))]
-        return way
+            annotated = (step for step, number in enumerate(numbers) if self._is_annotated(number))
+            numbers = numbers[: next(annotated, len(numbers))]
+        return numbers
 
-    def _pass(self, way: range, network: RDE_VOS, settings: EngineSettings, job: Job) -> None:
+    def _propagate(self, numbers: list[int], network: RDE_VOS, settings: EngineSettings, job: Job) -> None:
         frames = self._project.frames.video
-        numbers = [self._frame, *way]
 
         def given(step: int) -> tuple[np.ndarray, set[int]] | None:
-            if step or self._project.kind(self._frame) == ANNOTATED:
+            if step or self._is_annotated(self._frame):
                 return self._project.annotation(numbers[step])
             return self._project.read(self._frame).ids, set()
 
-        passage = Passage(frames.name, [frames.frames[number] for number in numbers], given=given)
+        video = LiveVideo(frames.name, [frames.frames[number] for number in numbers], given=given)
 
         def results() -> Iterator[Segmented]:
-            with contextlib.closing(segment(network, passage, settings, uncertainty=True)) as stream:
+            with contextlib.closing(segment(network, video, settings, uncertainty=True)) as stream:
                 for result in stream:
-                    if not passage.known:
+                    if not video.known:
                         raise InputError(f"frame {self._frame} shows no object any more; mark an object in it first")
-                    # A new annotation ends the way, if the propagation goes up to the next one.
+                    # A new annotation stops a propagation until the next annotation, too.
                     if job.stopped or (self._stops and result.number and self._is_annotated(numbers[result.number])):
                         return
                     yield result
@@ -129,7 +128,7 @@ class Propagation:
                 self._project.propagate(numbers[result.number], result.ids, result.uncertainty)
                 job.passed(numbers[result.number])
 
-        # A thread writes, so that the engine need not wait for the disk.
+        # A thread writes, so that the engine does not wait for the disk.
         for _ in in_background(results(), write):
             pass
 

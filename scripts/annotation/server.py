@@ -30,9 +30,9 @@ from util.evaluation.stream import EngineSettings
 ADDRESS = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-WAITING_EVENTS = 1024  # a client that leaves more of them unread is dropped
+WAITING_EVENTS = 1024  # a client with more unread events is disconnected
 HEARTBEAT = 15.0  # seconds
-BODY_MARGIN = 4096  # bytes that a body may be larger than a mask
+BODY_MARGIN = 4096  # bytes that a body may exceed a mask by
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -46,7 +46,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Events:
-    """The clients that listen to events, and the way of events from any thread to them."""
+    """The clients that listen to events."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ class Events:
         self._closed = False
 
     def announce(self, event: dict[str, Any]) -> None:
-        """Send an event to all clients; from any thread."""
+        """Send an event to all clients; thread-safe."""
         with contextlib.suppress(RuntimeError):  # the server has ended
             self._loop.call_soon_threadsafe(self._send, json.dumps(event, ensure_ascii=False))
 
@@ -77,7 +77,7 @@ class Events:
             client.put_nowait(None)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Answer with a stream of events that ends with the server."""
+        """Respond with a stream of events that ends with the server."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         waiting: asyncio.Queue[str | None] = asyncio.Queue(WAITING_EVENTS)
         if self._closed:
@@ -96,22 +96,22 @@ class Events:
                     break
                 await response.write(f"data: {event}\n\n".encode())
         except ConnectionError:
-            pass  # the client has gone
+            pass  # the client has disconnected
         finally:
             self._clients.pop(waiting, None)
         return response
 
 
 class Server:
-    """The application: requests in, answers out. Disk and arithmetic are left to threads.
+    """The request handlers. Disk access and computation run in threads.
 
     Args:
         project: the store.
-        jobs: the long work.
+        jobs: the background jobs.
         events: the listeners.
         network: the network that propagates masks.
-        settings: how the network does so.
-        notes: sentences that a person should read about the network.
+        settings: the settings of the engine.
+        notes: notes on the network for the user.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Server:
         self._most_bytes = self._size[0] * self._size[1] + BODY_MARGIN
         self._cutter = Cutter(project.frames.video, network, settings.size)
         self._cutting = asyncio.Lock()
-        # The names of the files are fixed before the first request, so that no request can name another file.
+        # The list of files is fixed before the first request, so that no request can read another file.
         self._page = {path.name: path for path in sorted(PAGE.glob("*")) if path.suffix in PAGE_TYPES}
 
     def application(self) -> web.Application:
@@ -171,7 +171,7 @@ class Server:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let no request pass without the token, and turn errors into JSON."""
+        """Refuse requests without the token, and turn errors into JSON."""
         token = request.path.partition("/")[2].partition("/")[0]
         if not hmac.compare_digest(token.encode(errors="replace"), self.token.encode()):
             return _error(403, "the address lacks the token; use the address that the command has printed")
@@ -187,7 +187,7 @@ class Server:
         except web.HTTPRequestEntityTooLarge:
             return _error(413, self._too_large)
         except web.HTTPException as error:
-            return _error(error.status, f"this address knows no {request.method} ({error.reason})")
+            return _error(error.status, f"this address does not support {request.method} ({error.reason})")
 
     @property
     def _too_large(self) -> str:
@@ -195,7 +195,7 @@ class Server:
         return f"the body is too large; a mask of this video has {width}×{height} bytes"
 
     def start_deletion(self) -> None:
-        """Erase the pixels of objects whose deletion a killed server has not finished."""
+        """Resume the deletion of objects after a killed server."""
         if self._project.deleting:
             self._jobs.start(Job("deletion", len(self._project)), self._erase)
 
@@ -244,12 +244,12 @@ class Server:
         return _json({"revision": await asyncio.to_thread(self._project.clear, number, revision)})
 
     async def _add_object(self, request: web.Request) -> web.Response:
-        wish = await _read_json(request)
-        return _json(await asyncio.to_thread(self._project.add_object, wish), status=201)
+        fields = await _read_json(request)
+        return _json(await asyncio.to_thread(self._project.add_object, fields), status=201)
 
     async def _change_object(self, request: web.Request) -> web.Response:
-        number, wish = int(request.match_info["number"]), await _read_json(request)
-        return _json(await asyncio.to_thread(self._project.change_object, number, wish))
+        number, fields = int(request.match_info["number"]), await _read_json(request)
+        return _json(await asyncio.to_thread(self._project.change_object, number, fields))
 
     async def _delete_object(self, request: web.Request) -> web.Response:
         number = int(request.match_info["number"])
@@ -287,8 +287,8 @@ class Server:
         return _json({})
 
     async def _propagate(self, request: web.Request) -> web.Response:
-        wish = await _read_json(request)
-        frame, direction, until = wish.get("frame"), wish.get("direction"), wish.get("until", "end")
+        body = await _read_json(request)
+        frame, direction, until = body.get("frame"), body.get("direction"), body.get("until", "end")
         if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < len(self._project):
             raise Refused(400, f"frame is a number from 0 to {len(self._project) - 1}")
         if direction not in tuple(DIRECTIONS) or until not in LIMITS:
@@ -318,7 +318,7 @@ class Server:
                 total += len(piece)
                 if total > MOST_BYTES:
                     raise Refused(413, f"the files have more than {MOST_BYTES // 2**20} MiB; import fewer at a time")
-            # A browser gives the files of a folder names with the folder; hidden files are no masks.
+            # A browser adds the folder to the names of its files; hidden files are no masks.
             name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
             if name and not name.startswith("."):
                 if name in files:
@@ -331,7 +331,7 @@ class Server:
     async def _zip(self, request: web.Request) -> web.StreamResponse:
         path = zip_path(self._project)
         if not path.is_file():
-            raise Refused(404, "there is no archive; export with the box Zip checked")
+            raise Refused(404, "there is no archive; export with Zip checked")
         name = "".join(
             c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in self._project.frames.video.name
         )
@@ -339,10 +339,10 @@ class Server:
         return web.FileResponse(path, headers=headers)
 
     async def _export(self, request: web.Request) -> web.Response:
-        wish = await _read_json(request)
-        parts = [part for part in PARTS if wish.get(part) is True]
+        body = await _read_json(request)
+        parts = [part for part in PARTS if body.get(part) is True]
         if not parts or parts == ["zip"]:
-            raise Refused(400, f"nothing is chosen; choose at least one of {', '.join(PARTS)}")
+            raise Refused(400, f"nothing is selected; select at least one of {', '.join(PARTS)}")
 
         def start() -> dict[str, Any]:
             export = Export(self._project, parts)
@@ -364,9 +364,9 @@ class Server:
     async def _raw(self, request: web.Request) -> np.ndarray:
         """A body of one byte for each pixel, uint8 [H,W]."""
         height, width = self._size
-        said = request.query.get("width"), request.query.get("height")
+        stated = request.query.get("width"), request.query.get("height")
         body = await request.read()
-        if said != (str(width), str(height)) or len(body) != height * width:
+        if stated != (str(width), str(height)) or len(body) != height * width:
             raise Refused(400, f"a mask of this video has {width}×{height} pixels of one byte; load the page again")
         return np.frombuffer(body, np.uint8).reshape(height, width)
 
@@ -385,16 +385,16 @@ async def serve(
     """Serve a project until a signal ends the server.
 
     Args:
-        folder, note, frames: as `Project` takes them.
-        network, settings, notes: as `Server` takes them.
+        folder, note, frames: see `Project`.
+        network, settings, notes: see `Server`.
         port: the port to listen to; 0 for any free one.
-        listening: called with the address of the page when the server answers.
+        listening: called with the address of the page when the server is ready.
 
     Returns:
         the signal: SIGINT or SIGTERM.
 
     Raises:
-        InputError: the port cannot be had, or as `Project`.
+        InputError: the port cannot be used, or as `Project`.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[signal.Signals] = loop.create_future()
@@ -407,8 +407,8 @@ async def serve(
     events = Events()
     jobs = Jobs(events.announce)
     server = Server(Project(folder, note, frames, events.announce), jobs, events, network, settings, notes)
-    # A compressed body could be much larger than its limit, so no body is decompressed. The address in a log would
-    # give the token away.
+    # A compressed body could be much larger than its limit, so no body is decompressed. No log, because the address
+    # holds the token.
     runner = web.AppRunner(server.application(), access_log=None, auto_decompress=False, shutdown_timeout=2)
     await runner.setup()
     try:
@@ -444,7 +444,7 @@ def _picture(jpeg: bytes) -> web.Response:
 
 
 def _revision(request: web.Request) -> int:
-    """The revision of the mask that a change starts from."""
+    """The revision of the mask before the change."""
     given = request.headers.get("If-Match")
     if given is None:
         raise Refused(428, "If-Match is missing; give the ETag of the mask")

@@ -531,7 +531,7 @@ def test_propagated_masks_are_those_of_the_engine(serve, clip, small_network, tm
         assert number not in (9, 10) or np.array_equal(served, expected[number].ids)
     for frame, direction in ((15, "forward"), (9, "backward")):
         wish = {"frame": frame, "direction": direction, "until": "annotation"}
-        assert "on the way" in server.refused(400, "POST", "api/propagation", wish)
+        assert "no frame to propagate to" in server.refused(400, "POST", "api/propagation", wish)
 
     # An annotation without any object is given to the engine only where the engine knows what is absent.
     server.put(11, corrected)
@@ -604,7 +604,7 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
     server.put(9, known[9])
     everything = {part: True for part in PARTS}
     assert "2, 4 to 8 have no mask" in server.refused(400, "POST", "api/export", everything)
-    assert "nothing is chosen" in server.refused(400, "POST", "api/export", {"masks": False})
+    assert "nothing is selected" in server.refused(400, "POST", "api/export", {"masks": False})
     server.run(lambda: server.propagate(3, "forward", "annotation"))
     server.run(lambda: server.propagate(3, "backward", "annotation"))
     expected = {number: server.mask(number)[0] for number in range(12)}
@@ -649,7 +649,7 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
         assert archive.read("masks/00003.png") == (export / "masks/00003.png").read_bytes()
         files = {str(path.relative_to(export)) for path in export.rglob("*") if path.is_file()}
         assert set(archive.namelist()) == files - {"export.zip", "masks/of an older export"}
-    assert "nothing is chosen" in server.refused(400, "POST", "api/export", {"zip": True})
+    assert "nothing is selected" in server.refused(400, "POST", "api/export", {"zip": True})
 
     # DAVIS: evaluation and training take the folder.
     davis = export / "DAVIS"

@@ -1,6 +1,6 @@
-// Requests to the server, and its stream of events. All addresses are relative: the page's own holds the token.
+// Requests to the server, and its stream of events. All addresses are relative, because the page's own holds the token.
 
-/** An answer that is no success, or no answer at all (status 0). The message is a sentence for the user. */
+/** An error response, or no response (status 0). The message is a sentence for the user. */
 export class ServerError extends Error {
   constructor(status, message) {
     super(message);
@@ -69,13 +69,13 @@ export const deleteObject = (id) => request("DELETE", `objects/${id}`);
 
 const bytes = async (response) => new Uint8Array(await (await response).arrayBuffer());
 
-/** Find the object in a box (left, top, right, bottom; whole pixels). Returns 1 for each pixel of the object, else 0. */
+/** Segment the object in a box (left, top, right, bottom; whole pixels). Returns 1 for pixels of the object, else 0. */
 export const cutBox = (number, box, signal) => bytes(request("POST", `cut/${number}`, { json: { box }, signal }));
 
-/** Let the server prepare a frame for cuts, so that the first one is answered fast. */
+/** Prepare a frame for cuts, so that the first one is fast. */
 export const prepareCut = (number) => request("POST", `cut/${number}/prepare`);
 
-/** Change the mask of an object as strokes say. `marks`: see cuts.js. Returns as `cutBox`. */
+/** Correct the mask of an object by strokes. `marks`: see cuts.js. Returns as `cutBox`. */
 export const cutMarks = (number, marks, { width, height }, signal) =>
   bytes(request("POST", `cut/${number}?width=${width}&height=${height}`, { body: marks, signal }));
 
@@ -86,7 +86,7 @@ export const propagate = (frame, direction, until) =>
 /** Stop the propagation; settles when nothing runs any more. */
 export const stopPropagation = () => request("DELETE", "propagation");
 
-/** Make mask files annotations: of `frame`, or (null) of the frames that their names state. Returns what they show. */
+/** Import mask files: for `frame`, or (null) for the frames in their names. Returns descriptions of the masks. */
 export async function importMasks(frame, files) {
   const address = frame === null ? "import" : `import/${frame}`;
   const body = new FormData();
@@ -94,19 +94,19 @@ export async function importMasks(frame, files) {
   return (await request("POST", address, { body })).json();
 }
 
-/** Start an export of the chosen kinds (masks, overlay, davis, cutout, matte, zip: booleans). */
+/** Start an export of the selected kinds (masks, overlay, davis, cutout, matte, zip: booleans). */
 export const startExport = (kinds) => request("POST", "export", { json: kinds });
 
 /** Stop the export. */
 export const stopExport = () => request("DELETE", "export");
 
-const PATIENCE = 3000; // ms that a broken stream may take to come back before the page says so
+const TIMEOUT = 3000; // ms for a lost connection to return
 
 /**
  * Listen to the server's events.
  * @param onEvent is called with each event.
- * @param onOpen is called when the stream is there; after a break events may have been missed.
- * @param onLost is called when the stream is gone and has not come back in time.
+ * @param onOpen is called when the stream opens; after an interruption, events may have been missed.
+ * @param onLost is called after `TIMEOUT` without a connection.
  */
 export function listen(onEvent, onOpen, onLost) {
   const stream = new EventSource("api/events");
@@ -119,6 +119,6 @@ export function listen(onEvent, onOpen, onLost) {
   };
   stream.onerror = () => {
     if (stream.readyState === EventSource.CLOSED) onLost();
-    else timer ||= setTimeout(onLost, PATIENCE);
+    else timer ||= setTimeout(onLost, TIMEOUT);
   };
 }

@@ -5,7 +5,7 @@ import { brushSpans } from "./raster.js";
 /** A tool has `down`, `move`, `up` and `cancel` for strokes, and `draw` for its marks. */
 export class Brush {
   isBrush = true;
-  isPainting = true; // what is drawn so far is in the mask already
+  isPainting = true; // the mask changes during the stroke
   #edit = null;
   #last = null;
   #rule = null;
@@ -18,7 +18,7 @@ export class Brush {
   constructor(tools, editing, erases) {
     Object.assign(this, { tools, editing, erases });
     this.hint = erases
-      ? "Drag over wrong pixels of the chosen object. With Shift you erase every object."
+      ? "Drag over wrong pixels of the selected object. Shift erases all objects."
       : "Drag over the object. [ and ] change the size.";
   }
 

@@ -1,20 +1,20 @@
-// A bounded number of things that are fetched by number, such as decoded frames.
+// A bounded cache of items that are fetched by number, such as decoded frames.
 
 export class Cache {
-  #items = new Map(); // the item that was used last comes last
+  #items = new Map(); // the most recently used item comes last
   #loading = new Map();
 
   /**
    * @param load fetches an item: (number, signal, priority) → promise.
    * @param capacity how many items are kept.
-   * @param isNeeded whether an item must stay although it is old: (item) → boolean.
+   * @param isNeeded whether an old item must be kept: (item) → boolean.
    * @param release frees what an item holds: (item) → nothing.
    */
   constructor({ load, capacity, isNeeded = () => false, release = () => {} }) {
     Object.assign(this, { load, capacity, isNeeded, release });
   }
 
-  /** The promise of an item. It fails with an AbortError where `cancelOthers` finds that nobody wants it any more. */
+  /** The promise of an item. `cancelOthers` may reject it with an AbortError. */
   get(number, priority = "auto") {
     const item = this.#items.get(number);
     if (item) {
@@ -53,24 +53,24 @@ export class Cache {
     }
   }
 
-  /** The item, if it is here. */
+  /** The item, if it is cached. */
   peek(number) {
     return this.#items.get(number);
   }
 
-  /** Forget an item. */
+  /** Drop an item. */
   drop(number) {
     const item = this.#items.get(number);
     if (item) this.release(item);
     this.#items.delete(number);
   }
 
-  /** Forget everything that is not needed. */
+  /** Drop everything that is not needed. */
   clear() {
     for (const [number, item] of this.#items) if (!this.isNeeded(item)) this.drop(number);
   }
 
-  /** Stop to fetch all but the given numbers. */
+  /** Cancel all fetches except those of the given numbers. */
   cancelOthers(...numbers) {
     for (const [number, { controller }] of this.#loading) {
       if (numbers.includes(number)) continue;

@@ -1,18 +1,18 @@
-// Boxes, clicks and scribbles. The server finds the object that they mark; each answer becomes a change of the mask.
+// Boxes, clicks and scribbles. The server segments the marked object; each response changes the mask.
 
 import * as api from "./api.js";
 import { brushSpans, clipped } from "./raster.js";
 
-const LEAST = 3; // pixels: a smaller box is a slip
+const LEAST = 3; // pixels: a smaller box is ignored
 const REST = 300; // ms on a frame until the server prepares it
-const MOST_STROKES = 200; // of a frame that the server hears of again; the oldest are forgotten first
+const MOST_STROKES = 200; // of a frame that are sent again; the oldest are dropped first
 // The bits of a pixel, as the server takes them.
 const [INSIDE, OUTSIDE, MASK, EARLIER_INSIDE, EARLIER_OUTSIDE, OTHER] = [1, 2, 4, 8, 16, 32];
 
 /**
  * The cuts that wait for the server, in order. A cut has `frame`, `object` (id), and either `box` (left, top, right,
- * bottom) or strokes: `points`, `radius` and `isInside`. A cut changes the mask of its frame, whatever frame is shown,
- * and only those pixels that the server has changed. So nothing that is drawn meanwhile gets lost.
+ * bottom) or strokes: `points`, `radius` and `isInside`. A cut changes the mask of its frame, even if another frame is
+ * shown, and only those pixels that the server has changed, so no stroke that is drawn meanwhile gets lost.
  */
 export class Cuts {
   #waiting = []; // the first ones may be under way
@@ -39,7 +39,7 @@ export class Cuts {
     try {
       await api.prepareCut(this.editing.shown.number);
     } catch {
-      // The first cut will say what is wrong.
+      // The first cut will report the error.
     }
   }
 
@@ -86,7 +86,7 @@ export class Cuts {
   async #run() {
     while (this.isBusy) {
       const [first] = this.#waiting;
-      // Strokes that came while the server was at work go together.
+      // Strokes that were made while the server was busy go together.
       const other = this.#waiting.findIndex(
         (cut) => cut.box || cut.frame !== first.frame || cut.object !== first.object,
       );
@@ -127,7 +127,7 @@ export class Cuts {
     if (!box) this.#strokes.set(frame, [...(this.#strokes.get(frame) ?? []), ...cuts].slice(-MOST_STROKES));
   }
 
-  /** The strokes, the mask, and the earlier strokes that the mask has not left: a byte of bits for each pixel. */
+  /** The strokes, the mask, and the earlier strokes that agree with the mask: a byte of bits for each pixel. */
   #marks(cuts, ids) {
     const [{ frame, object }] = cuts;
     const marks = ids.map((id) => (id === object ? MASK : id ? OTHER : 0));
@@ -143,7 +143,7 @@ export class Cuts {
         }
       });
     };
-    // What undo, the eraser or the brush has changed since then speaks louder than the stroke.
+    // Later changes by undo, the eraser or the brush override the stroke.
     for (const stroke of this.#strokes.get(frame) ?? []) {
       if (stroke.object !== object) continue;
       const bit = stroke.isInside ? EARLIER_INSIDE : EARLIER_OUTSIDE;
@@ -157,7 +157,7 @@ export class Cuts {
   }
 }
 
-/** A box: the object found inside replaces the part of the chosen object there. */
+/** A box: the object found inside replaces the part of the selected object there. */
 export class Box {
   hint = "Drag a box around the object.";
   #from = null;
@@ -209,8 +209,8 @@ export class Strokes {
   constructor(tools, cuts, isClick) {
     Object.assign(this, { tools, cuts, isClick, isBrush: !isClick });
     this.hint = isClick
-      ? "Click what is missing of the object, and with Shift what does not belong to it."
-      : "Draw lines over what is missing of the object, and with Shift over what does not belong to it.";
+      ? "Click missing parts of the object, and with Shift wrong parts."
+      : "Draw lines over missing parts of the object, and with Shift over wrong parts.";
   }
 
   down(point, { shift, erases }) {
@@ -266,7 +266,7 @@ function drawStroke(context, view, { points, radius, isInside }) {
   context.lineWidth = Math.max(2, 2 * radius * view.scale);
   context.strokeStyle = isInside ? "#56b4e9" : "#d55e00";
   context.stroke(path);
-  // Strokes outside have a dashed line in their middle, for those who do not see the colours apart.
+  // Strokes outside have a dashed line in their middle, for colour-blind users.
   context.globalAlpha = 1;
   context.lineWidth = 1.5;
   context.strokeStyle = "#fff";

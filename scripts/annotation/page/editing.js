@@ -3,7 +3,7 @@
 import { clipped, cut, emptyRect, paste, union } from "./raster.js";
 import { ServerError, addObject, changeObject } from "./api.js";
 
-/** A change that is under way. It ends with `commit` or `cancel`. */
+/** A change in progress. It ends with `commit` or `cancel`. */
 class Edit {
   #rect = emptyRect();
 
@@ -27,7 +27,7 @@ class Edit {
     if (changed.left < changed.right) view.refresh(changed);
   }
 
-  /** Finish the change: remember it for undo, and save it. `kind`: what the mask becomes. */
+  /** Finish the change: record it for undo, and save it. `kind`: the new kind of the mask. */
   commit(kind = "annotated") {
     const { editing, entry } = this;
     const rect = this.#rect;
@@ -39,7 +39,7 @@ class Edit {
     editing.save(entry, kind);
   }
 
-  /** Take the change back. */
+  /** Revert the change. */
   cancel() {
     this.entry.ids.set(this.before);
     this.editing.view.refresh(this.editing.size.all);
@@ -49,7 +49,7 @@ class Edit {
   #end() {
     const { editing, entry } = this;
     editing.edit = null;
-    // Somebody else may have changed the mask during the stroke.
+    // Another tab or the network may have changed the mask during the stroke.
     const isOutdated = editing.shown.masks.cache.peek(entry.number) !== entry;
     if (isOutdated && editing.shown.entry === entry) editing.shown.reload();
   }
@@ -64,20 +64,20 @@ export class Editing {
     this.size = { width, height, all: { left: 0, top: 0, right: width, bottom: height } };
   }
 
-  /** Start a change of the mask on the canvas. Returns null where none is possible at the moment. */
+  /** Start a change of the mask on the canvas. Returns null if none is possible at the moment. */
   begin() {
     const { entry, number } = this.shown;
     if (this.edit || !entry || this.store.isLocked || this.store.position !== number) return null;
     return this.open(entry);
   }
 
-  /** Start a change of any mask that the page holds; `entry` says that none is under way. */
+  /** Start a change of any mask that the page holds, if no other change is in progress. */
   open(entry) {
     this.edit = new Edit(this, entry);
     return this.edit;
   }
 
-  /** The mask of a frame (see masks.js), as soon as no change is under way. */
+  /** The mask of a frame (see masks.js), as soon as no change is in progress. */
   async entry(number) {
     for (;;) {
       const entry = await this.shown.mask(number);
@@ -86,7 +86,7 @@ export class Editing {
     }
   }
 
-  /** The id of the object to draw. Makes object 1 where there is none, and shows an object that is hidden. */
+  /** The id of the object to draw. Adds object 1 if there is none, and shows a hidden object. */
   currentId() {
     if (!this.store.current) this.addObject();
     if (this.store.object(this.store.current)?.visible === false) this.change(this.store.current, { visible: true });
@@ -103,22 +103,22 @@ export class Editing {
     }
   }
 
-  /** Add an object and choose it. */
+  /** Add an object and select it. */
   async addObject() {
     // The next stroke needs the id at once: the smallest free one. The ids of deleted objects are not free yet.
     if (this.store.job?.kind !== "deletion") {
       let id = 1;
       while (this.store.object(id)) id++;
-      this.store.choose(id);
+      this.store.select(id);
     }
     const request = addObject();
     this.shown.masks.after(request);
     try {
       const object = await request;
       if (!this.store.object(object.id)) this.store.setObjects([...this.store.objects, object]);
-      this.store.choose(object.id);
+      this.store.select(object.id);
     } catch (error) {
-      this.store.setObjects(this.store.objects); // chooses an object that is there
+      this.store.setObjects(this.store.objects); // selects an existing object
       this.store.emit("error", error);
     }
   }
@@ -136,7 +136,7 @@ export class Editing {
     this.#replay((number) => this.history.undo(number), "before", "kindBefore");
   }
 
-  /** Do the change again that was undone last. */
+  /** Redo the last undone change. */
   redo() {
     this.#replay((number) => this.history.redo(number), "after", "kindAfter");
   }
@@ -148,7 +148,7 @@ export class Editing {
     if (!step) return;
     paste(entry.ids, this.size, step.rect, step[ids]);
     this.view.refresh(step.rect);
-    // The server knows the network's masks from annotations by who wrote them last: this page, now.
+    // A mask that the page writes is an annotation for the server.
     this.save(entry, step[kind] === "none" ? "none" : "annotated");
   }
 
@@ -164,7 +164,7 @@ export class Editing {
     edit.commit("none");
   }
 
-  /** Take back whatever could not be saved. Returns a sentence about the reason. */
+  /** Revert a change that could not be saved. Returns a sentence about the reason. */
   refused(entry, error) {
     this.history.forget(entry.number);
     if (this.edit?.entry === entry) this.edit.cancel();

@@ -1,6 +1,6 @@
 // Undo and redo, for each frame on its own.
 
-const MOST_BYTES = 64 * 2 ** 20; // of all steps of all frames; the oldest are forgotten first
+const MOST_BYTES = 64 * 2 ** 20; // of all steps of all frames; the oldest are dropped first
 const MOST_STEPS = 100; // of a frame
 
 /**
@@ -8,7 +8,7 @@ const MOST_STEPS = 100; // of a frame
  * kinds of the mask, `kindBefore` and `kindAfter`.
  */
 export class History {
-  #frames = new Map(); // number → done and undone steps; the frame that was changed last comes last
+  #frames = new Map(); // number → done and undone steps; the most recently changed frame comes last
 
   #of(number) {
     const steps = this.#frames.get(number) ?? { done: [], undone: [] };
@@ -17,7 +17,7 @@ export class History {
     return steps;
   }
 
-  /** Remember a step that has been done. */
+  /** Record a step. */
   add(number, step) {
     const steps = this.#of(number);
     steps.undone = [];
@@ -56,12 +56,12 @@ export class History {
     return Boolean(this.#frames.get(number)?.undone.length);
   }
 
-  /** Forget the steps of a frame whose mask has changed otherwise. */
+  /** Drop the steps of a frame whose mask was changed elsewhere. */
   forget(number) {
     this.#frames.delete(number);
   }
 
-  /** Forget all steps. */
+  /** Drop all steps. */
   clear() {
     this.#frames.clear();
   }

@@ -1,4 +1,4 @@
-// Long work on the server: propagation and export, with progress, and the frames that the canvas follows.
+// Jobs of the server: propagation and export, with progress, and the frames that the canvas follows.
 
 import * as api from "./api.js";
 import { asSentence } from "./notices.js";
@@ -11,7 +11,7 @@ function inWords(seconds) {
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
-const BUSY = "The server is busy. Wait until the work is done, or stop the work with Escape.";
+const BUSY = "The server is busy. Wait until the job ends, or stop the job with Escape.";
 const TITLES = {
   propagation: ({ direction }) => `Propagating ${direction ?? ""}`.trim(),
   export: () => "Exporting",
@@ -53,9 +53,9 @@ export class Jobs {
   }
 
   /**
-   * Let the network carry the mask on the canvas through the video.
+   * Propagate the mask on the canvas through the video.
    * @param direction forward, backward or both.
-   * @param finish finishes what the tools have begun; see `Tools.finish`.
+   * @param finish finishes pending edits; see `Tools.finish`.
    */
   async propagate(direction, finish) {
     if (this.store.job) return this.notices.say(BUSY);
@@ -71,7 +71,7 @@ export class Jobs {
 
   async #start(direction, number, finish) {
     if (!(await finish())) {
-      return this.notices.say("The polygon has fewer than three corners. Add corners, or drop it with Escape.");
+      return this.notices.say("The polygon has fewer than three corners. Add corners, or discard it with Escape.");
     }
     if (this.store.kind(number) === "none") {
       return this.notices.say(`Frame ${number} has no mask. Mark an object first, then propagate.`);
@@ -80,14 +80,14 @@ export class Jobs {
     await api.propagate(number, direction, element("until").value);
   }
 
-  /** Stop the work; nothing is lost that is written. */
+  /** Stop the job; finished frames are kept. */
   async stop() {
     const kind = this.store.job?.kind;
     if (kind === "propagation") await this.#ask(api.stopPropagation);
     if (kind === "export") await this.#ask(api.stopExport);
   }
 
-  /** Stop to follow until the next propagation, because the user looks at another frame. */
+  /** Stop following until the next propagation, because the user views another frame. */
   rest() {
     if (this.store.job?.kind === "propagation") element("follow").checked = false;
   }
@@ -144,14 +144,14 @@ export class Jobs {
     };
     element("import-result").replaceChildren();
     try {
-      await this.shown.masks.idle(); // what is drawn comes before the import, and can be seen on disk
+      await this.shown.masks.idle(); // strokes are saved before the import
       const { frames, sentences } = await api.importMasks(input.multiple ? null : number, files);
       sentences.forEach((text) => say(text, "info"));
       if (!frames.includes(number)) this.shown.seek(frames[0]);
     } catch (error) {
       say(error.message, "error");
     }
-    input.value = ""; // so that the same file can be chosen again
+    input.value = ""; // so that the same file can be selected again
   }
 
   openExport() {
@@ -163,11 +163,11 @@ export class Jobs {
 
   async #export() {
     element("export-result").replaceChildren();
-    const chosen = (kind) => element(`export-${kind}`).checked;
+    const isSelected = (kind) => element(`export-${kind}`).checked;
     try {
       await this.shown.masks.idle();
       const kinds = ["masks", "overlay", "davis", "cutout", "matte", "zip"];
-      await api.startExport(Object.fromEntries(kinds.map((kind) => [kind, chosen(kind)])));
+      await api.startExport(Object.fromEntries(kinds.map((kind) => [kind, isSelected(kind)])));
     } catch (error) {
       this.notice({ level: "error", text: error.message });
     }

@@ -1,4 +1,4 @@
-// The page as a whole: makes its parts, and tells each what the others need.
+// The page: creates and connects its parts.
 
 import * as api from "./api.js";
 import { Cuts } from "./cuts.js";
@@ -23,12 +23,12 @@ const notices = new Notices(element("notices"), store);
 
 const KIND_TEXTS = { none: "no mask", propagated: "propagated", annotated: "annotated" };
 
-/** What to do next, for somebody who sees the page for the first time. */
+/** What to do next, for new users. */
 function guide() {
   if (store.job) return "";
   const hasPropagated = store.hasAny("propagated");
   if (!store.hasAny("annotated") && !hasPropagated) {
-    return "Drag a box around an object. Then press F: the network carries the mask through the video.";
+    return "Drag a box around an object. Then press F: the network propagates the mask through the video.";
   }
   const uncertain = store.uncertainFrames();
   if (uncertain.includes(store.position)) {
@@ -39,7 +39,7 @@ function guide() {
     return "This frame has no mask. Press Shift+← to go back to the annotated frame.";
   }
   if (!hasPropagated) {
-    return "Click (K) what is missing, and with Shift what is too much. Then press F, or N to mark another object.";
+    return "Click (K) missing parts, and with Shift wrong ones. Then press F, or N to add another object.";
   }
   const annotated = store.annotatedFrom(-1, 1);
   if (annotated !== null && store.annotatedFrom(annotated, 1) === null) {
@@ -95,7 +95,7 @@ function makePage() {
   new Objects(store, editing, look);
   for (const id of ["opacity", "contours"]) element(id).addEventListener("input", () => look());
 
-  /** Go to a frame because the user wants it. `isSwift`: more frames may be asked for before this one is here. */
+  /** Go to a frame on the user's request. `isSwift`: more requests may follow before the frame is here. */
   function go(number, isSwift = false) {
     jobs.rest();
     player.stop();
@@ -108,13 +108,13 @@ function makePage() {
     else go(number);
   }
   const actions = {
-    choose: (tool) => tools.choose(tool),
+    select: (tool) => tools.select(tool),
     changeSize: (direction) => tools.changeSize(direction),
     apply: () => tools.apply(),
     leave() {
       if (!tools.drop()) jobs.stop();
     },
-    chooseObject: (id) => store.object(id) && store.choose(id),
+    selectObject: (id) => store.object(id) && store.select(id),
     addObject: () => editing.addObject(),
     undo: () => tools.back() || editing.undo(),
     back: () => tools.isPending && tools.back(),
@@ -129,7 +129,7 @@ function makePage() {
     nextUncertain() {
       const frames = store.uncertainFrames();
       const next = frames.find((number) => number > store.position) ?? frames[0];
-      goTo(next, "Nothing is known about uncertain frames. Propagate a mask first.");
+      goTo(next, "There are no uncertain frames yet. Propagate a mask first.");
     },
     playOrPause() {
       jobs.rest();
@@ -159,12 +159,12 @@ function makePage() {
   button("zoom-out", "Zoom out (−)", () => actions.zoom(-1));
   button("zoom-in", "Zoom in (+)", () => actions.zoom(1));
   button("zoom-fit", "Show the whole frame (0)", actions.fit);
-  button("forward", "Carry the mask of this frame to later frames (F)", () => propagate("forward"));
-  button("backward", "Carry the mask of this frame to earlier frames (Shift+F)", () => propagate("backward"));
-  button("both", "Carry the mask of this frame to later, then to earlier frames", () => propagate("both"));
+  button("forward", "Propagate the mask of this frame to later frames (F)", () => propagate("forward"));
+  button("backward", "Propagate the mask of this frame to earlier frames (Shift+F)", () => propagate("backward"));
+  button("both", "Propagate the mask of this frame to later, then to earlier frames", () => propagate("both"));
   element("frame-number").addEventListener("change", (event) => go(Math.round(Number(event.target.value)) || 0));
   element("frame-number").addEventListener("keydown", (event) => event.key === "Enter" && event.target.blur());
-  element("until").addEventListener("change", (event) => event.target.blur()); // or the next key chooses an entry
+  element("until").addEventListener("change", (event) => event.target.blur()); // or the next key selects an entry
 
   function showPlaying() {
     const title = player.isPlaying ? "Pause (L)" : "Play (L)";
@@ -208,11 +208,11 @@ function makePage() {
 let page = null;
 let ids = new Set();
 
-/** Take in an event of the server. */
-function take(event) {
+/** Process an event of the server. */
+function process(event) {
   if (event.type === "objects") {
     const gone = [...ids].some((id) => !event.objects.some((object) => object.id === id));
-    if (gone) page.history.clear(); // a step could bring the deleted object back
+    if (gone) page.history.clear(); // a step could restore the deleted object
     ids = new Set(event.objects.map((object) => object.id));
     store.setObjects(event.objects);
   } else if (event.type === "frame") {
@@ -223,7 +223,7 @@ function take(event) {
   else if (event.type === "notice") page.jobs.notice(event);
 }
 
-// Events that come before the state is here wait for it.
+// Events that arrive before the state.
 let waiting = [];
 
 async function connect() {
@@ -243,7 +243,7 @@ async function connect() {
     }
     const events = waiting;
     waiting = null;
-    events.forEach(take);
+    events.forEach(process);
   } catch (error) {
     store.emit("error", error);
   }
@@ -253,7 +253,7 @@ function lose() {
   store.isLocked = true;
   element("lost-text").textContent =
     "The server has stopped. Your masks are saved. " +
-    "To go on, start the same command again and use the page that it opens.";
+    "To resume, start the same command again and use the page that it opens.";
   element("lost").hidden = false;
   store.emit("saving");
 }
@@ -272,11 +272,11 @@ window.annotator = {
     await page.cuts.idle();
     await page.shown.masks.idle();
   },
-  /** Where a point of the frame is in the window. */
+  /** The position of a point of the frame in the window. */
   place(x, y) {
     const [stage, point] = [element("stage").getBoundingClientRect(), page.view.toStage({ x, y })];
     return [stage.left + point.x, stage.top + point.y];
   },
 };
 
-api.listen((event) => (waiting ? waiting.push(event) : take(event)), connect, lose);
+api.listen((event) => (waiting ? waiting.push(event) : process(event)), connect, lose);

@@ -1,4 +1,4 @@
-// The masks that the page holds, what the server says about newer ones, and the saving of strokes.
+// The cached masks, their revisions on the server, and the saving of strokes.
 
 import { Cache } from "./cache.js";
 import * as api from "./api.js";
@@ -6,13 +6,13 @@ import * as api from "./api.js";
 const RETRY = 1000; // ms until a request that found no server is sent again
 
 /**
- * An entry is a mask as the page holds it: number, ids, kind and revision as `api.getMask` gives them, and `isUnsaved`:
- * whether it has strokes that the server does not have yet. The ids of an unsaved entry are never dropped.
+ * An entry is a cached mask: number, ids, kind and revision as `api.getMask` returns them, and `isUnsaved`: whether it
+ * has strokes that the server lacks. Unsaved entries are never dropped.
  */
 export class Masks {
-  #revisions = new Map(); // the newest that the page knows of, by frame
+  #revisions = new Map(); // the newest known revision, by frame
   #queue = new Set(); // entries to be saved
-  #saving = null; // the entry whose request is under way
+  #saving = null; // the entry that is being saved
   #isRunning = false;
   #ready = Promise.resolve();
 
@@ -20,7 +20,7 @@ export class Masks {
    * @param store the project.
    * @param capacity how many masks are kept.
    * @param isShown whether an entry is on the canvas.
-   * @param onChanged is called with the number of a frame whose mask somebody else has changed.
+   * @param onChanged is called with the number of a frame whose mask another tab or the network has changed.
    * @param onRefused is called with an entry whose last strokes the server refused, and the error.
    */
   constructor(store, capacity, { isShown, onChanged, onRefused }) {
@@ -39,7 +39,7 @@ export class Masks {
       if (entry.revision < known) continue; // an event has told of a newer one meanwhile
       if (entry.revision > known && known >= 0) this.onChanged(number);
       this.#revisions.set(number, entry.revision);
-      // After a refused stroke the page thinks otherwise.
+      // A refused stroke has changed the kind on the page.
       if (this.store.kind(number) !== entry.kind) this.store.setFrame(number, entry.kind, null);
       return Object.assign(entry, { isUnsaved: false });
     }
@@ -49,7 +49,7 @@ export class Masks {
   announce(number, revision) {
     if (revision <= (this.#revisions.get(number) ?? -1)) return; // the page's own stroke, or seen already
     const entry = this.cache.peek(number);
-    // The answer to the stroke tells whether this is the stroke itself or somebody else's.
+    // The response to the stroke tells whether this is the stroke itself or another change.
     if (entry?.isUnsaved) entry.announced = revision;
     else {
       this.#revisions.set(number, revision);
@@ -74,7 +74,7 @@ export class Masks {
     this.#run();
   }
 
-  /** Let saving wait for a promise, such as that of a new object. */
+  /** Delay saving until a promise settles, such as that of a new object. */
   after(promise) {
     this.#ready = promise.catch(() => {});
   }
@@ -89,7 +89,7 @@ export class Masks {
     while (this.isSaving) await new Promise((resolve) => setTimeout(resolve, 10));
   }
 
-  // One request is under way at a time; the latest state of each mask follows.
+  // One request at a time, with the latest state of a mask.
   async #run() {
     if (this.#isRunning) return;
     this.#isRunning = true;

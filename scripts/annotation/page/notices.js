@@ -1,6 +1,5 @@
-// Sentences to the user, in the strip above the stage. Errors stay until they are dismissed; other sentences stay as
-// long as they are true: until the next sentence, another frame, a change of a mask or a new job, but no longer than
-// SHOWN.
+// Sentences to the user, in the strip above the stage. Errors stay until they are dismissed. Other sentences stay until
+// the next sentence, another frame, a change of a mask or a new job, but no longer than SHOWN.
 
 const SHOWN = 15000; // ms
 const MOST = 4;

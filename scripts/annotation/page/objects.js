@@ -1,4 +1,4 @@
-// The list of objects: choosing, names, colours, visibility, deletion.
+// The list of objects: selection, names, colours, visibility, deletion.
 
 import { deleteObject } from "./api.js";
 
@@ -55,7 +55,7 @@ export class Objects {
     const row = made("li", {});
     row.dataset.id = id;
     const radio = made("input", { type: "radio", name: "object", value: id, ariaLabel: `Draw object ${id}` });
-    radio.addEventListener("change", () => this.store.choose(id));
+    radio.addEventListener("change", () => this.store.select(id));
     const key = id < 10 ? ` (${id})` : "";
     const number = made("label", { className: "number", title: `Draw object ${id}${key}` });
     number.append(radio, String(id));
@@ -67,14 +67,14 @@ export class Objects {
     const name = made("input", { type: "text", maxLength: 60, ariaLabel: `Name of object ${id}`, spellcheck: false });
     name.addEventListener("change", () => this.editing.change(id, { name: name.value.trim() || `object ${id}` }));
     name.addEventListener("keydown", (event) => event.key === "Enter" && name.blur());
-    name.addEventListener("focus", () => this.store.choose(id));
+    name.addEventListener("focus", () => this.store.select(id));
     const eye = iconButton("eye", () => this.editing.change(id, { visible: !this.store.object(id).visible }));
     const bin = iconButton("bin", () => this.#confirmDeletion(id));
     bin.querySelector("use").setAttribute("href", "#icon-bin");
     bin.title = `Delete object ${id}`;
     bin.ariaLabel = `Delete object ${id}`;
     row.append(number, colour, name, eye, bin);
-    row.addEventListener("click", (event) => event.target === row && this.store.choose(id));
+    row.addEventListener("click", (event) => event.target === row && this.store.select(id));
     return row;
   }
 

@@ -1,8 +1,8 @@
-// A mask as a picture with transparency: objects in their colours, with contours.
+// The overlay of a mask: objects in their colours, with contours.
 
 import { clipped } from "./raster.js";
 
-const EDGE_LIGHT = 0.5; // how far the colour of a contour goes to white, so that dark colours show on dark pictures
+const EDGE_LIGHT = 0.5; // the fraction of white in a contour's colour, so that dark colours show on dark pictures
 
 const channels = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
 
@@ -27,7 +27,7 @@ export class Overlay {
   }
 
   /**
-   * Choose how masks look.
+   * Set the look of masks.
    * @param objects the objects, as the server describes them.
    * @param opacity of the inside, 0 to 1.
    * @param contours whether the pixels at the edge of an object are opaque.

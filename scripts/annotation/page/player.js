@@ -1,4 +1,4 @@
-// Playing: frames follow the clock, and frames that do not come in time are left out.
+// Playback: frames follow the clock, and late frames are skipped.
 
 import { AHEAD } from "./shown.js";
 

@@ -15,7 +15,7 @@ export class Pointer {
   /**
    * @param view the stage.
    * @param tools get `down`, `move`, `up`, `cancel` and `hover`, with points in pixels of the frame.
-   * @param onTouch is called when anybody starts to work on the canvas.
+   * @param onTouch is called when the user starts to work on the canvas.
    */
   constructor(view, tools, onTouch) {
     Object.assign(this, { view, tools, onTouch });
@@ -49,8 +49,8 @@ export class Pointer {
         return;
       }
     }
-    if (this.#gesture) return; // another pointer is at work
-    // Who draws with a pen lays the hand on the screen: fingers move the frame only.
+    if (this.#gesture) return; // another pointer is active
+    // The hand of a pen user touches the screen, so fingers only move the frame.
     const isPan = event.button === 1 || this.isSpaceDown || (event.pointerType === "touch" && this.#hasPen);
     const erases = Boolean(event.buttons & PEN_ERASER);
     if (!isPan && event.button !== 0 && !erases) return;

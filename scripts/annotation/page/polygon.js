@@ -74,14 +74,14 @@ export class Polygon {
     this.drop();
   }
 
-  /** Take the last corner back. */
+  /** Remove the last corner. */
   back() {
     this.#set(this.#corners.slice(0, -1));
   }
 
   cancel() {}
 
-  /** Drop the polygon. */
+  /** Discard the polygon. */
   drop() {
     this.#clicked = -Infinity;
     this.#set([]);

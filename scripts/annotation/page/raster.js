@@ -19,10 +19,10 @@ export const clipped = (rect, { width, height }, margin = 0) => ({
   bottom: Math.min(height, rect.bottom + margin),
 });
 
-/** The pixels that a round brush covers on its way, as spans {y, left, right}; spans may leave the picture. */
+/** The pixels that a round brush covers, as spans {y, left, right}; spans may leave the picture. */
 export function* brushSpans(from, to, radius) {
   if (radius < 0.75) {
-    // So small a brush may miss all centres; it marks the pixels that it touches.
+    // A small brush may miss all centres; it marks the pixels that it touches.
     from = { x: Math.floor(from.x) + 0.5, y: Math.floor(from.y) + 0.5 };
     to = { x: Math.floor(to.x) + 0.5, y: Math.floor(to.y) + 0.5 };
     radius = 0.5;

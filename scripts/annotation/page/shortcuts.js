@@ -1,4 +1,4 @@
-// Keys. One table says what each key does; the page handles keys by this table, and shows the table as help.
+// Keyboard shortcuts. One table defines all keys, and is shown as help.
 
 const NATIVE = {
   text: () => true, // keys write
@@ -9,7 +9,7 @@ const NATIVE = {
 
 /** The name of a pressed key, as the table writes it: "b", "Shift+f", "Ctrl+z", "ArrowLeft", "?". */
 function nameOf(event) {
-  // Keyboards of other scripts name keys by their place.
+  // On keyboards of other scripts, the position names the key.
   const isLatin = event.key.length > 1 || event.key.charCodeAt(0) < 128;
   const key = isLatin ? event.key : event.code.replace(/^(Key|Digit)/, "");
   const isLetter = /^[a-z]$/i.test(key);
@@ -23,22 +23,22 @@ function isNative(target, key) {
   if (key === "Escape") return false;
   if (target instanceof HTMLSelectElement) return true;
   if (target instanceof HTMLInputElement && NATIVE[target.type]?.(key)) return true;
-  // Who came to a button by the keyboard presses the button; after a click, space and Enter belong to the canvas.
+  // Space and Enter press a button that has keyboard focus; after a click they belong to the canvas.
   return [" ", "Enter"].includes(key) && target.matches("button:focus-visible, input:focus-visible");
 }
 
 /**
- * The table of keys, in groups by title. An entry has `keys`: names as `nameOf` gives them; `label`: the keys as the
- * help shows them; `text`: what they do; `run`: does this (an entry without it only tells); `repeats`: whether a key
- * that is held down does it again and again.
- * @param actions what the page can do, by name.
+ * The table of keys, in groups by title. An entry has `keys`: names as `nameOf` returns them; `label`: the keys in the
+ * help; `text`: the description; `run`: the action (none for entries of the help only); `repeats`: whether the action
+ * repeats while a key is held down.
+ * @param actions the actions of the page, by name.
  */
 export function shortcuts(actions) {
-  const tool = (key, name, text) => ({ keys: [key], label: key.toUpperCase(), text, run: () => actions.choose(name) });
+  const tool = (key, name, text) => ({ keys: [key], label: key.toUpperCase(), text, run: () => actions.select(name) });
   return {
     Tools: [
       tool("g", "box", "Box around the object"),
-      tool("k", "click", "Click what is missing; with Shift what is too much"),
+      tool("k", "click", "Click missing parts; with Shift wrong parts"),
       tool("s", "scribbles", "Scribbles: lines instead of clicks"),
       tool("b", "brush", "Brush"),
       tool("e", "eraser", "Eraser; with Shift all objects"),
@@ -46,15 +46,15 @@ export function shortcuts(actions) {
       { keys: ["["], label: "[", text: "Smaller brush", run: () => actions.changeSize(-1), repeats: true },
       { keys: ["]"], label: "]", text: "Larger brush", run: () => actions.changeSize(1), repeats: true },
       { keys: ["Enter"], label: "Enter", text: "Close the polygon", run: actions.apply },
-      { keys: ["Backspace"], label: "Backspace", text: "Take back the last corner", run: actions.back, repeats: true },
-      { keys: ["Escape"], label: "Esc", text: "Drop what has begun, stop the propagation", run: actions.leave },
+      { keys: ["Backspace"], label: "Backspace", text: "Remove the last corner", run: actions.back, repeats: true },
+      { keys: ["Escape"], label: "Esc", text: "Discard pending edits, stop the propagation", run: actions.leave },
     ],
     "Objects and masks": [
       {
         keys: ["1", "2", "3", "4", "5", "6", "7", "8", "9"],
         label: "1 / … / 9",
         text: "Draw object 1 … 9",
-        run: (key) => actions.chooseObject(Number(key)),
+        run: (key) => actions.selectObject(Number(key)),
       },
       { keys: ["n"], label: "N", text: "Add an object", run: actions.addObject },
       { keys: ["Ctrl+z"], label: "Ctrl+Z", text: "Undo", run: actions.undo, repeats: true },
@@ -120,7 +120,7 @@ export function handleKeys(groups, onSpace) {
     onSpace(false);
   });
   addEventListener("blur", () => onSpace(false));
-  // What was clicked gives the focus back, so that the next key belongs to the page; by the keyboard the focus stays.
+  // A clicked element loses the focus, so that the next key belongs to the page; keyboard focus stays.
   addEventListener("click", (event) => {
     const clicked = event.target.closest("button, [type=range], [type=checkbox], [type=radio]");
     if (event.detail > 0 && clicked && !clicked.closest("dialog")) clicked.blur();

@@ -14,7 +14,7 @@ export const AHEAD = { still: [1, -1, 2], playing: [1, 2, 3, 4] };
 export class Shown {
   number = -1;
   bitmap = null;
-  entry = null; // see masks.js; null while the mask of the frame is fetched again
+  entry = null; // see masks.js; null while the mask is fetched again
   ahead = AHEAD.still;
   #ticket = 0;
   #waiting = null; // what `follow` shows next
@@ -43,7 +43,7 @@ export class Shown {
     return Math.max(0, Math.min(this.store.video.frames - 1, number));
   }
 
-  /** Show a frame; settles when frame and mask are on the canvas, or when another frame has been asked for. */
+  /** Show a frame; settles when frame and mask are on the canvas, or when another frame is requested. */
   async seek(number) {
     number = this.#clamped(number);
     const ticket = ++this.#ticket;
@@ -53,7 +53,7 @@ export class Shown {
     for (const cache of [this.frames, this.masks.cache]) cache.cancelOthers(number, ...this.#aheadOf(number));
     await this.#show(number, ticket);
     clearTimeout(this.#timer);
-    // Who jumps from frame to frame must not wait for the neighbours of the last one.
+    // A seek must not wait for the neighbours of the previous frame.
     this.#timer = setTimeout(() => this.#prefetch(ticket), this.ahead === AHEAD.playing ? 0 : REST);
   }
 
@@ -62,7 +62,7 @@ export class Shown {
     this.store.emit("position");
   }
 
-  /** Show frames that come faster than they can be fetched: each one is shown, but those that are outdated by then. */
+  /** Show frames that are requested faster than they can be fetched; outdated requests are skipped. */
   async follow(number) {
     this.#waiting = this.#clamped(number);
     this.#ask(this.#waiting);
@@ -90,12 +90,12 @@ export class Shown {
       try {
         return await this.masks.cache.get(number);
       } catch (error) {
-        if (error.name !== "AbortError") throw error; // else a seek has stopped to fetch what it does not need
+        if (error.name !== "AbortError") throw error; // else a seek has cancelled the fetch
       }
     }
   }
 
-  /** Fetch the mask of the frame on the canvas again, unless another frame is about to take its place. */
+  /** Fetch the mask of the frame on the canvas again, unless another frame is about to replace it. */
   async reload() {
     this.entry = null;
     if (this.store.position === this.number) await this.#show(this.number, ++this.#ticket);
@@ -116,7 +116,7 @@ export class Shown {
   async #prefetch(ticket) {
     for (const number of this.#aheadOf(this.number)) {
       if (ticket !== this.#ticket) return;
-      // A frame that cannot be fetched says so when it is asked for.
+      // A failed fetch raises an error when the frame is requested.
       await Promise.allSettled([this.frames.get(number, "low"), this.masks.cache.get(number, "low")]);
     }
   }

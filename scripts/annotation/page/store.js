@@ -1,18 +1,18 @@
-// What all parts of the page know about the project, and who wants to hear of changes.
+// The state of the project, shared by all parts of the page, and the listeners to its changes.
 
-/** How the mask of a frame came to be; the values of `Store.kinds`. */
+/** The kinds of masks; the values of `Store.kinds`. */
 export const KINDS = ["none", "propagated", "annotated"];
 const [NONE, PROPAGATED, ANNOTATED] = KINDS.keys();
 
 export class Store {
   video = null; // name, frames, width, height, fps
   objects = []; // of id, name, colour, visible
-  current = 0; // the id of the chosen object; 0 while there is none
+  current = 0; // the id of the selected object; 0 for none
   kinds = new Uint8Array(0); // by frame, indices in KINDS
-  uncertainty = new Float32Array(0); // by frame, in bits; NaN where nobody knows
+  uncertainty = new Float32Array(0); // by frame, in bits; NaN if unknown
   job = null; // as the server describes it
-  position = 0; // the frame that the user asked for last
-  isLocked = false; // the server is gone: no stroke could be saved
+  position = 0; // the frame that the user requested last
+  isLocked = false; // no server: strokes cannot be saved
   #listeners = new Map();
 
   /**
@@ -28,7 +28,7 @@ export class Store {
     for (const listener of this.#listeners.get(topic) ?? []) listener(value);
   }
 
-  /** Take over the state that the server describes. */
+  /** Load the state of the server. */
   load(state) {
     this.video = state.video;
     this.output = state.output;
@@ -45,7 +45,7 @@ export class Store {
 
   setObjects(objects) {
     this.objects = objects;
-    if (!this.object(this.current)) this.choose(objects[0]?.id ?? 0);
+    if (!this.object(this.current)) this.select(objects[0]?.id ?? 0);
     this.emit("objects");
   }
 
@@ -55,7 +55,7 @@ export class Store {
     this.emit("job", before);
   }
 
-  /** Note how the mask of a frame came to be, and how uncertain the network was. */
+  /** Set the kind and the uncertainty of a frame's mask. */
   setFrame(number, kind, uncertainty) {
     this.kinds[number] = KINDS.indexOf(kind);
     this.uncertainty[number] = uncertainty ?? NaN;
@@ -66,8 +66,8 @@ export class Store {
     return this.objects.find((object) => object.id === id);
   }
 
-  /** Choose the object that the tools draw. */
-  choose(id) {
+  /** Select the object that the tools draw. */
+  select(id) {
     this.current = id;
     this.emit("current");
   }

@@ -3,7 +3,7 @@
 import { KINDS } from "./store.js";
 import { thumbnail } from "./api.js";
 
-const LEAST_SPAN = 0.25; // bits: the curve's scale covers as much at least, so that small differences look small
+const LEAST_SPAN = 0.25; // bits: the minimum range of the curve's scale, so that small differences look small
 const [CURVE, STATUS] = [0.55, 0.8]; // heights: where the curve ends, and the middle of the row of masks
 const element = (id) => document.getElementById(id);
 

@@ -1,4 +1,4 @@
-// The tools: which one is chosen, its size, its marks on the stage, and the buttons that finish or drop its work.
+// The tools: selection, size, marks on the stage, and the buttons that apply or discard pending edits.
 
 import { Brush } from "./brush.js";
 import { Box, Strokes, drawCuts } from "./cuts.js";
@@ -31,7 +31,7 @@ export class Tools {
       polygon: new Polygon(this, editing),
     };
     for (const name of Object.keys(this.#tools)) {
-      element(`tool-${name}`).addEventListener("click", () => this.choose(name));
+      element(`tool-${name}`).addEventListener("click", () => this.select(name));
     }
     this.sizeInput = element("brush-size");
     this.sizeInput.value = Math.round(Math.min(view.size.width, view.size.height) / 20);
@@ -42,15 +42,15 @@ export class Tools {
     store.on("shown", () => this.changed()); // each frame has its own polygon
     view.drawMarks = (context) => this.#draw(context);
     this.#showSize();
-    this.choose(this.#name);
+    this.select(this.#name);
   }
 
   get #tool() {
     return this.#tools[this.#name];
   }
 
-  /** Choose a tool by its name. */
-  choose(name) {
+  /** Select a tool by its name. */
+  select(name) {
     this.cancel();
     this.#name = name;
     for (const each of Object.keys(this.#tools)) element(`tool-${each}`).ariaPressed = each === name;
@@ -87,7 +87,7 @@ export class Tools {
     return element("outside").checked;
   }
 
-  /** Whether the tool has begun something that `apply` finishes, or `drop` drops. */
+  /** Whether there is a pending edit that `apply` finishes, or `drop` discards. */
   get isPending() {
     return Boolean(this.#tool.isPending);
   }
@@ -113,15 +113,15 @@ export class Tools {
     this.#isDown = false;
   }
 
-  /** End the stroke that is being drawn, because its frame goes away. */
+  /** End the current stroke, because another frame is shown. */
   end() {
     if (this.#isDown && this.#tool.isPainting) this.up();
     else this.cancel();
   }
 
   /**
-   * Finish what has been begun in this frame, and wait for the server's part of it. Returns whether all is finished;
-   * a polygon of two corners cannot be.
+   * Finish pending edits in this frame, and wait for the server. Returns whether all are finished; a polygon of two
+   * corners cannot be.
    */
   async finish() {
     this.end();
@@ -143,7 +143,7 @@ export class Tools {
     this.#tool.apply?.();
   }
 
-  /** Drop what has been begun: the stroke, the polygon, or what the server is asked for. Returns whether there was any. */
+  /** Discard pending edits: the stroke, the polygon, or requests to the server. Returns whether there were any. */
   drop() {
     const isAny = this.#isDown || this.isPending || this.cuts.isBusy;
     this.cancel();
@@ -152,14 +152,14 @@ export class Tools {
     return isAny;
   }
 
-  /** Take back the last corner of the polygon, or what the server was asked for last. Returns whether there was any. */
+  /** Undo the last corner of the polygon, or the last request to the server. Returns whether there was any. */
   back() {
     if (!this.isPending) return this.cuts.back();
     this.#tool.back();
     return true;
   }
 
-  /** A tool has begun or ended something: show the buttons for it. */
+  /** Show the buttons for pending edits. */
   changed() {
     const { isPending, text, canApply, apply } = this.#tool;
     const isBusy = this.cuts.isBusy;
@@ -171,7 +171,7 @@ export class Tools {
     this.store.emit("tool");
   }
 
-  /** Draw a line that shows on every picture. */
+  /** Draw a line that is visible on every picture. */
   line(context, path) {
     context.lineWidth = 3;
     context.strokeStyle = "rgb(0 0 0 / 60%)";

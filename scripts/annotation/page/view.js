@@ -3,8 +3,8 @@
 import { Overlay, contourColour } from "./overlay.js";
 import { clipped, emptyRect, union } from "./raster.js";
 
-const SMOOTH_BELOW = 2; // screen pixels for a pixel of the frame: from here on pixels are drawn as crisp squares
-const LINES_FROM = 3; // from here on contours are thin lines between the pixels, and hide none
+const SMOOTH_BELOW = 2; // screen pixels for a pixel of the frame: from this zoom on pixels are crisp squares
+const LINES_FROM = 3; // from this zoom on contours are thin lines between the pixels
 const MOST_ZOOM = 40;
 const MARGIN = 8; // CSS pixels around the whole frame
 
@@ -130,7 +130,7 @@ export class View {
     this.#plan();
   }
 
-  /** Choose how masks look; see `Overlay.setLook`. */
+  /** Set the look of masks; see `Overlay.setLook`. */
   setLook(objects, opacity, contours) {
     [this.#objects, this.#opacity, this.#hasContours] = [objects, opacity, contours];
     this.#changeLook();
@@ -145,7 +145,7 @@ export class View {
     this.refresh(this.all);
   }
 
-  /** The marks of the tools have changed. */
+  /** Redraw the marks of the tools. */
   redrawMarks() {
     this.#areMarksDue = true;
     this.#plan();
