@@ -43,7 +43,8 @@ def rde_vos(weights: str | os.PathLike | None = None, device: str | torch.device
 
     Returns:
         a network for inference, without gradients. Its methods are ``encode_key``, ``encode_value``, ``aggregate`` and
-        ``decode``; the engine of `rde_vos_engine` calls them.
+        ``decode``; the engine of `rde_vos_engine` calls them. A network in half precision is
+        ``rde_vos_hub.model.fast.fast_network(rde_vos_hub.model.load_network(weights, device), torch.bfloat16)``.
 
     Raises:
         rde_vos_hub.util.errors.InputError: the weights or the device cannot be used.
@@ -94,6 +95,8 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 
 class _Renamed(ast.NodeTransformer):
+    """``from model.memory import ...`` becomes ``from rde_vos_hub.model.memory import ...``."""
+
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
         if node.module.split(".")[0] in _PACKAGES:
             node.module = f"{_NAME}.{node.module}"
@@ -101,6 +104,8 @@ class _Renamed(ast.NodeTransformer):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the modules of ``rde_vos_hub`` in the project's folder."""
+
     def find_spec(
         self, fullname: str, path: object, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
