@@ -1,7 +1,7 @@
-"""The catalogue of scripts/download.py: names, addresses, licences and places of weights and data sets.
+"""The catalogue of scripts/download.py: names, addresses, licences and targets of weights and data sets.
 
-This file holds data only. A size or a hash that is not known for certain is None; a known one is verified. Archives
-have the names that this project expects; a page may offer a file under another name.
+A size or a hash that is not known for certain is None; a known one is verified. Archives have the names that this
+project expects; a page may offer a file under another name.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ from downloads.catalogue import ARCHIVES, Part
 from util.errors import InputError
 from util.files import atomic_path, is_plain_name, sha256, write_error
 
-_LIST = ".unpacked"  # a file in a target folder: the names of the archives that were completely unpacked there
+_LIST = ".unpacked"  # a file in a target folder that lists the completely unpacked archives
 _DEPTH = 2  # the maximum number of folders around the content of an archive
 # DAVIS 2016 has lists of frames. The scripts read lists of videos in ImageSets/2016, as in DAVIS 2017.
 _FRAME_LISTS, _VIDEO_LISTS = Path("ImageSets/480p"), Path("ImageSets/2016")
