@@ -44,7 +44,7 @@ from util.errors import InputError, command_line
 from util.evaluation.arguments import MEMORY_REMEDY, add_engine_arguments, engine_settings, network_notes
 from util.evaluation.pictures import overlay
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, engine_network, segment
-from util.files import atomic_path, check_settings, read_json, sha256
+from util.files import atomic_path, check_settings, read_json, sha256, write_text
 from util.parallel import in_background
 from util.progress import frames_bar
 
@@ -129,8 +129,7 @@ class Run:
 
     @length.setter
     def length(self, frames: int) -> None:
-        with atomic_path(self._segmented) as temporary:
-            temporary.write_text(json.dumps({"frames": frames}))
+        write_text(self._segmented, json.dumps({"frames": frames}))
 
     def first_missing(self, video: AnyVideo, start: int = 0) -> int:
         """The number of the first frame from ``start`` on that has no mask, or the number of frames."""

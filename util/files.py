@@ -74,6 +74,17 @@ def _synchronise(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a text file in UTF-8; see `atomic_path`."""
+    with atomic_path(path, durable=durable) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file with these lines; see `atomic_path`."""
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     """Write a table as CSV, with six decimal places.
 
@@ -142,8 +153,7 @@ def check_settings(note: Path, settings: Mapping[str, object]) -> list[Differenc
     """
     text = json.dumps(settings, indent=1)
     if not note.is_file():
-        with atomic_path(note) as temporary:
-            temporary.write_text(text + "\n")
+        write_text(note, text + "\n")
     found, wanted = read_json(note, "choose another folder or delete this one"), json.loads(text)
     differences = [Difference(name, found.get(name), wanted.get(name)) for name in {**wanted, **found}]
     return [difference for difference in differences if difference.found != difference.wanted]

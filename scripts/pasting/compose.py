@@ -11,10 +11,10 @@ import numpy as np
 from dataset.images import write_mask
 from dataset.video import object_ids
 from pasting.sources import Cutout, Sources, SourceVideo, cut_out, read_still
+from toy.layouts import write_jpeg
 from toy.motion import Wander, rotation, scaling, translation
 from toy.textures import log_uniform, pick
 from util.errors import InputError
-from util.files import atomic_path
 
 _STILL_BACKGROUND = 0.25  # the probability of a still as background
 _FROM_VIDEO = 0.5  # the probability that an object comes from a video, with its motion there, and not from a still
@@ -109,9 +109,7 @@ def make_video(root: Path, settings: PastedVideos, sources: Sources, index: int)
     frames = compose(rng, settings, sources)
     quality = int(rng.integers(85, 96))
     for t, (image, ids) in enumerate(frames):
-        data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        with atomic_path(images / f"{t:05d}.jpg") as temporary:
-            temporary.write_bytes(data.tobytes())
+        write_jpeg(images / f"{t:05d}.jpg", image[..., ::-1], quality)
         write_mask(masks / f"{t:05d}.png", ids)
     return True
 

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from dataset.images import write_mask
 from dataset.video import object_ids
 from toy.scene import LEAST_AREA, LEAST_SPAN, random_scene
 from util.errors import InputError
-from util.files import atomic_path, check_settings
+from util.files import atomic_path, check_settings, write_lines, write_text
 from util.parallel import in_processes
 
 STATIC_FOLDERS = ("fss", "DUTS-TR", "DUTS-TE", "ECSSD", "BIG", "HRSOD")
@@ -150,8 +150,7 @@ def _run(root: Path, settings: ToySettings, job: tuple[str, int]) -> None:
     kind, index = job
     files, objects = _KINDS[kind][1](root, settings, index)
     record = {"files": sorted(path.relative_to(root).as_posix() for path in files), "objects": objects}
-    with atomic_path(_record(root, kind, index)) as temporary:
-        temporary.write_text(json.dumps(record))
+    write_text(_record(root, kind, index), json.dumps(record))
 
 
 def _rng(settings: ToySettings, kind: str, index: int) -> np.random.Generator:
@@ -176,7 +175,7 @@ class _Video:
 
 
 def write_jpeg(path: Path, frame: np.ndarray, quality: int) -> Path:
-    """Write a uint8 BGR frame [H,W,3] as a JPEG file with this quality (0 to 100). Returns ``path``."""
+    """Write a uint8 BGR frame [H,W,3] as a JPEG file with this quality (0 to 100). Return ``path``."""
     data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
@@ -315,22 +314,16 @@ def _write_lists(root: Path, settings: ToySettings) -> None:
         names = [video_name(kind, index) for index in range(getattr(settings, kind))]
         if names:
             sets = root / "DAVIS" / "2017" / half / "ImageSets"
-            _write_lines(sets / "2017" / f"{split}.txt", names)
+            write_lines(sets / "2017" / f"{split}.txt", names)
             if half == "trainval":  # the videos of DAVIS 2016 are some of those of DAVIS 2017
-                _write_lines(sets / "2016" / f"{split}.txt", names[::2])
+                write_lines(sets / "2016" / f"{split}.txt", names[::2])
     for kind, folders in (("youtube_train", ("train", "train_480p")), ("youtube_valid", ("valid", "valid_gt"))):
         videos = {}
         for index in range(getattr(settings, kind)):
             record = json.loads(_record(root, kind, index).read_text())
             videos[video_name(kind, index)] = {"objects": record["objects"]}
         for folder in folders if videos else ():
-            with atomic_path(root / "YouTube" / folder / "meta.json") as temporary:
-                temporary.write_text(json.dumps({"videos": videos}))
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines))
+            write_text(root / "YouTube" / folder / "meta.json", json.dumps({"videos": videos}))
 
 
 # The kinds of data. Each has a number that is part of its seeds, and a function that draws one job.

@@ -381,7 +381,7 @@ def test_no_server_is_one_sentence(inline, root, server):
 
 def test_a_web_page_in_place_of_an_archive_is_refused(download, server, root):
     server.replies[f"/files/{TRAINVAL}"] = Reply(b"\n<!DOCTYPE html><title>Sign in</title>")
-    assert_refused(download("davis2017"), root / "archives" / TRAINVAL, "a web page and no archive")
+    assert_refused(download("davis2017"), root / "archives" / TRAINVAL, "a web page, not an archive")
     assert all_files(root) == {f"archives/{TRAINVAL}"}
 
 
