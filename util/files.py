@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +64,23 @@ def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
         raise write_error(path, error.strerror or error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder. It replaces ``path`` on success, and is deleted on failure."""
+    unfinished, old = (path.with_name(f".{path.name}.{kind}") for kind in ("unfinished", "old"))
+    for folder in (unfinished, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if path.exists():
+            os.replace(path, old)
+        os.replace(unfinished, path)
+    finally:
+        for folder in (unfinished, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _synchronise(path: Path) -> None:

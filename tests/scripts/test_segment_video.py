@@ -25,7 +25,7 @@ LENGTH = 11
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """A drawn clip as ``clip.mp4``, the frames that decoding it gives as ``frames/8.png`` to ``18.png``, and masks."""
+    """A synthetic clip as ``clip.mp4``, its decoded frames as ``frames/8.png`` to ``18.png``, and masks."""
     root = tmp_path_factory.mktemp("clip")
     frames, ids = draw_clip(LENGTH, *SIZE, 3)
     with video_writer(root / "clip.mp4", SIZE, 12.5) as append:
