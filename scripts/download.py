@@ -9,9 +9,9 @@ Everything lies below one folder (--root, default data): weights/, DAVIS/2016, D
 and archives/ with the archives as downloaded. You may delete archives/ at the end.
 
 The same command resumes interrupted downloads. Existing files are not downloaded again, but they are checked again.
-YouTube-VOS and BL30K need a browser: the script tells which archives to save in archives/, and the same command then
+YouTube-VOS and BL30K need a browser: the script prints which archives to save in archives/, and the same command then
 unpacks and checks them. You may save any other archive there, too. The checks are those of scripts/check_data.py;
-weights are loaded once.
+weights are loaded.
 
 The exit code is 0 if everything is in place without problems, 1 if the check finds problems or if you answer no, and 2
 after an error.
@@ -25,9 +25,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from downloads.catalogue import ARCHIVES, CATALOGUE, DataSet, Part
-from downloads.checks import DEMO, check_targets, check_weights
+from downloads.checks import DEMO, check_targets
 from downloads.fetch import address, fetch
 from downloads.layout import file_path, is_in_place, put_in_place, verify
+from model import load_network
 from toy import make_toy_data
 from util.errors import InputError, command_line
 
@@ -143,7 +144,8 @@ def provide(name: str, root: Path, mirror: str | None) -> tuple[bool, list[str]]
         elif part.holds:
             targets.append(part.target)
         else:
-            check_weights(path)
+            load_network(path)
+            print(f"{path}: can be loaded")
     faultless = check_targets(root, list(dict.fromkeys(targets)))
     if data_set.next_step and not lacking:
         print(data_set.next_step.format(root=root))

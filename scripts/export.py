@@ -66,7 +66,7 @@ from model.inference import MIN_SIDE, STRIDE
 from model.reading import Embedding, Similarity
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_weights_arguments, weights_notes
-from util.files import atomic_path
+from util.files import atomic_path, write_text
 from util.packages import needs
 
 with needs("export"):
@@ -273,8 +273,7 @@ def main() -> None:
         "mean": IMAGE_MEAN,
         "std": IMAGE_STD,
     }
-    with atomic_path(settings_path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1) + "\n")
+    write_text(settings_path, json.dumps(settings, indent=1) + "\n")
     for path in (*paths.values(), settings_path):
         print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
 

@@ -29,7 +29,6 @@ from matplotlib.figure import Figure
 
 from dataset.davis import DAVIS
 from dataset.images import read_mask
-from dataset.video import Video
 from util.device import choose_device, in_own_process, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
@@ -93,11 +92,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def forward_and_backward(clip: Video, times: int) -> Video:
-    """A video that plays a clip forward and backward ``times`` times."""
-    return replace(clip, name=f"{clip.name} ×{times}", frames=[*clip.frames, *reversed(clip.frames)] * times)
-
-
 def measure(plan: Plan) -> LongRun:
     """Segment the long video and score each frame; frames and masks are not kept.
 
@@ -106,8 +100,9 @@ def measure(plan: Plan) -> LongRun:
     """
     device = choose_device(plan.device)
     network = engine_network(plan.model, device, plan.amp)
-    clip = plan.davis.video(plan.video)
-    video = forward_and_backward(clip, plan.times) if plan.times else clip
+    video = clip = plan.davis.video(plan.video)
+    if plan.times:
+        video = replace(clip, frames=[*clip.frames, *reversed(clip.frames)] * plan.times)
     ids = np.array(clip.given_ids[0], np.uint8)[:, None, None]
     scores, seconds, memory = [], [], []
 

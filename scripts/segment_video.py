@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -42,9 +41,9 @@ from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
 from util.evaluation.arguments import MEMORY_REMEDY, add_engine_arguments, engine_settings, network_notes
-from util.evaluation.pictures import overlay
+from util.evaluation.pictures import cutout, matte, overlay
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, engine_network, segment
-from util.files import atomic_path, check_settings, read_json, sha256
+from util.files import atomic_folder, atomic_path, check_settings, read_json, sha256, write_text
 from util.parallel import in_background
 from util.progress import frames_bar
 
@@ -129,8 +128,7 @@ class Run:
 
     @length.setter
     def length(self, frames: int) -> None:
-        with atomic_path(self._segmented) as temporary:
-            temporary.write_text(json.dumps({"frames": frames}))
+        write_text(self._segmented, json.dumps({"frames": frames}))
 
     def first_missing(self, video: AnyVideo, start: int = 0) -> int:
         """The number of the first frame from ``start`` on that has no mask, or the number of frames."""
@@ -225,19 +223,13 @@ def writing_video(
 @contextlib.contextmanager
 def writing_cutout(folder: Path, video: AnyVideo) -> Iterator[Write]:
     """Yield a function that writes the cutout of a frame; the folder appears when it is complete."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    with atomic_folder(folder) as unfinished:
 
-    def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
-        shown = np.where(ids > 0, np.uint8(255), np.uint8(0))
-        with atomic_path(unfinished / video.mask_name(number)) as temporary:
-            Image.fromarray(np.dstack([np.where(shown[:, :, None] > 0, image, 0), shown])).save(temporary)
+        def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
+            with atomic_path(unfinished / video.mask_name(number)) as temporary:
+                Image.fromarray(cutout(image, ids)).save(temporary)
 
-    try:
         yield write
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) -> None:
@@ -249,12 +241,9 @@ def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) ->
     def load(number: int) -> tuple[int, np.ndarray, np.ndarray]:
         return number, video.read_frame(number), read_mask(masks / video.mask_name(number))
 
-    def matte(image: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        return np.repeat(np.where(ids > 0, np.uint8(255), np.uint8(0))[:, :, None], 3, axis=2)
-
     kinds = {
         "overlay": lambda path: writing_video(path, video, lambda image, ids: overlay(image, ids, table)),
-        "matte": lambda path: writing_video(path, video, matte),
+        "matte": lambda path: writing_video(path, video, lambda image, ids: matte(ids)),
         "cutout": lambda path: writing_cutout(path, video),
     }
     with contextlib.ExitStack() as stack:

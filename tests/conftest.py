@@ -101,7 +101,7 @@ def draw_clip(length: int, height: int, width: int, objects: int) -> tuple[np.nd
 def write_davis(
     root: Path, lengths: dict[str, int], *, size: tuple[int, int] = (48, 80), objects: int = 2, nested: bool = True
 ) -> Path:
-    """Write drawn clips in DAVIS's layout, listed as the val splits of 2016 and 2017; returns ``root``."""
+    """Write synthetic clips in DAVIS's layout, listed as the val splits of 2016 and 2017; returns ``root``."""
     base = root / "trainval" if nested else root
     for year in ("2016", "2017"):
         (base / "ImageSets" / year).mkdir(parents=True)
@@ -117,7 +117,7 @@ def write_davis(
 
 
 def write_collection(root: Path) -> Path:
-    """Write drawn clips as images/, masks/ (given), truth/ and complete/ (all masks); returns ``root``.
+    """Write synthetic clips as images/, masks/ (given), truth/ and complete/ (all masks); returns ``root``.
 
     "again": object 1 from frame 0; frame 2 shows it once more, and object 2. The truth has frames 2, 3 and 5 only.
     "late": object 3 from frame 0, object 7 from frame 3. The truth has all frames.

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,6 +66,23 @@ def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder. It replaces ``path`` on success, and is deleted on failure."""
+    unfinished, old = (path.with_name(f".{path.name}.{kind}") for kind in ("unfinished", "old"))
+    for folder in (unfinished, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if path.exists():
+            os.replace(path, old)
+        os.replace(unfinished, path)
+    finally:
+        for folder in (unfinished, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _synchronise(path: Path) -> None:
     """Flush the content of a file, or the list of names of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -72,6 +90,17 @@ def _synchronise(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a text file in UTF-8; see `atomic_path`."""
+    with atomic_path(path, durable=durable) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file with these lines; see `atomic_path`."""
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
@@ -142,8 +171,7 @@ def check_settings(note: Path, settings: Mapping[str, object]) -> list[Differenc
     """
     text = json.dumps(settings, indent=1)
     if not note.is_file():
-        with atomic_path(note) as temporary:
-            temporary.write_text(text + "\n")
+        write_text(note, text + "\n")
     found, wanted = read_json(note, "choose another folder or delete this one"), json.loads(text)
     differences = [Difference(name, found.get(name), wanted.get(name)) for name in {**wanted, **found}]
     return [difference for difference in differences if difference.found != difference.wanted]

@@ -4,24 +4,17 @@ The evidence for each pixel is a weighted sum: the geodesic distances to known f
 to the strokes, the network's features, the colours, and the current mask. The smoothed sum gives the new mask.
 """
 
-import copy
-import functools
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from torch import Tensor
 
 from annotation.errors import Refused
 from annotation.picture import FAR, Picture
-from dataset.video import Video
-from model.encoders import KeyFeatures
-from model.network import RDE_VOS
 
 # The bits of a pixel in `from_strokes`.
 INSIDE, OUTSIDE, MASK, EARLIER_INSIDE, EARLIER_OUTSIDE, OTHER = (1 << bit for bit in range(6))
 
-KEPT_PICTURES = 4  # of about 20 MB each
 LEAST_SIDE = 3  # of a box, in pixels
 ITERATIONS = 2  # of fitting colours to the mask and segmenting again
 BORDER_START = 30.0  # the initial cost of a path at the border of the picture, where background is likely
@@ -60,53 +53,6 @@ class BoxWeights(NamedTuple):
 
 
 BOX_WEIGHTS = BoxWeights()
-
-
-class Cutter:
-    """Boxes and strokes in the frames of a video; not thread-safe.
-
-    Args:
-        video: the frames.
-        network: its key encoder, which is copied because the network may propagate meanwhile, computes features.
-        size: the short side of the network's input, in pixels; None for the size of the frames.
-    """
-
-    def __init__(self, video: Video, network: RDE_VOS, size: int | None) -> None:
-        self._video = video
-        self._encoder = copy.deepcopy(network.key_encoder)
-        self._size = size
-        self._device, self._dtype = network.device, network.dtype
-        self._picture = functools.lru_cache(KEPT_PICTURES)(self._make_picture)
-
-    def prepare(self, number: int) -> None:
-        """Prepare a frame, so that its first box or stroke is as fast as the next ones.
-
-        Raises:
-            InputError: the frame cannot be decoded.
-        """
-        self._picture(number)
-
-    def _make_picture(self, number: int) -> Picture:
-        def encode(image: Tensor) -> KeyFeatures:
-            return self._encoder(image.to(self._device, self._dtype))
-
-        return Picture(self._video.read_frame(number), encode, self._size)
-
-    def box(self, number: int, box: list[float]) -> np.ndarray:
-        """`from_box` in a frame.
-
-        Raises:
-            InputError: the frame cannot be decoded.
-        """
-        return from_box(self._picture(number), box)
-
-    def strokes(self, number: int, marks: np.ndarray) -> np.ndarray:
-        """`from_strokes` in a frame.
-
-        Raises:
-            InputError: the frame cannot be decoded.
-        """
-        return from_strokes(self._picture(number), marks)
 
 
 def from_strokes(picture: Picture, marks: np.ndarray, weights: Weights = WEIGHTS) -> np.ndarray:

@@ -1,10 +1,8 @@
 """Exports of a project: masks, videos, cutouts, a folder in the layout of DAVIS, and a zip archive of all."""
 
-import contextlib
-import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,8 @@ from dataset.images import write_mask
 from dataset.video import object_ids
 from dataset.video_file import video_writer
 from util.errors import InputError
-from util.evaluation.pictures import overlay
-from util.files import atomic_path
+from util.evaluation.pictures import cutout, matte, overlay
+from util.files import atomic_folder, atomic_path
 
 PARTS = ("masks", "overlay", "davis", "cutout", "matte", "zip")  # the archive comes last: it holds the others
 
@@ -92,7 +90,7 @@ class Export:
 
     def _write_masks(self, job: Job) -> tuple[str, Path]:
         palette = self._project.palette()
-        with _complete_folder(self._folder / "masks") as folder:
+        with atomic_folder(self._folder / "masks") as folder:
             for number in self._labelled:
                 write_mask(folder / self._video.mask_name(number), self._project.read(number).ids, palette)
                 _pass(job, number)
@@ -110,17 +108,16 @@ class Export:
         path = self._folder / "matte.mp4"
         with video_writer(path, self._video.size, self._project.frames.fps) as append:
             for number in range(len(self._video.frames)):
-                append(np.repeat(_alpha(self._project.read(number).ids)[:, :, None], 3, axis=2))
+                append(matte(self._project.read(number).ids))
                 _pass(job, number)
         return f"matte of {len(self._video.frames)} frames", path
 
     def _write_cutouts(self, job: Job) -> tuple[str, Path]:
-        with _complete_folder(self._folder / "cutout") as folder:
+        with atomic_folder(self._folder / "cutout") as folder:
             for number in self._labelled:
-                alpha = _alpha(self._project.read(number).ids)
-                image = self._video.read_frame(number) * (alpha[:, :, None] > 0)
+                image = cutout(self._video.read_frame(number), self._project.read(number).ids)
                 with atomic_path(folder / self._video.mask_name(number)) as temporary:
-                    Image.fromarray(np.dstack([image, alpha])).save(temporary)
+                    Image.fromarray(image).save(temporary)
                 _pass(job, number)
         return f"cutouts of {len(self._labelled)} frames", self._folder / "cutout"
 
@@ -152,7 +149,7 @@ class Export:
         first, last = number, self._labelled[-1]
         name = "-".join(self._video.name.split()).lstrip(".") or "video"
         new_ids: dict[int, int] = {}
-        with _complete_folder(self._folder / "DAVIS") as folder:
+        with atomic_folder(self._folder / "DAVIS") as folder:
             images, masks = (folder / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
             images.mkdir(parents=True)
             for number in (first, *numbers):
@@ -208,28 +205,7 @@ def zip_path(project: Project) -> Path:
     return project.folder / "export" / "export.zip"
 
 
-def _alpha(ids: np.ndarray) -> np.ndarray:
-    return np.where(ids > 0, np.uint8(255), np.uint8(0))
-
-
 def _pass(job: Job, number: int) -> None:
     if job.stopped:
         raise _Stopped
     job.passed(number)
-
-
-@contextlib.contextmanager
-def _complete_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder, which replaces ``path`` at the end unless an error occurs."""
-    unfinished, old = (path.with_name(f".{path.name}.{kind}") for kind in ("unfinished", "old"))
-    for folder in (unfinished, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        if path.exists():
-            os.replace(path, old)
-        os.replace(unfinished, path)
-    finally:
-        for folder in (unfinished, old):
-            shutil.rmtree(folder, ignore_errors=True)

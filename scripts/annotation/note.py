@@ -8,7 +8,7 @@ from typing import Any
 from annotation.errors import Refused
 from annotation.frames import Frames
 from util.errors import InputError
-from util.files import atomic_path, read_json
+from util.files import read_json, write_text
 
 MOST_OBJECTS = 255  # ids of one byte; 0 is the background
 LONGEST_NAME = 60  # characters
@@ -99,8 +99,7 @@ class Note:
         }
         if self.deleting:
             content["deleting"] = self.deleting
-        with atomic_path(self.path, durable=True) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(self.path, json.dumps(content, indent=1) + "\n", durable=True)
 
 
 def check_object(fields: dict[str, Any]) -> dict[str, Any]:

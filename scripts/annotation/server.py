@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from annotation.cuts import Cutter
+from annotation.cuts import from_box, from_strokes
 from annotation.errors import Refused
 from annotation.exports import PARTS, Export, zip_path
 from annotation.frames import Frames
 from annotation.imports import MOST_BYTES, import_masks
 from annotation.jobs import Job, Jobs
 from annotation.note import Note
+from annotation.picture import picture_cache
 from annotation.project import KINDS, Project
 from annotation.propagation import DIRECTIONS, LIMITS, Propagation
 from model.network import RDE_VOS
@@ -132,7 +133,7 @@ class Server:
         self._notes = notes
         self._size = project.frames.video.size
         self._most_bytes = self._size[0] * self._size[1] + BODY_MARGIN
-        self._cutter = Cutter(project.frames.video, network, settings.size)
+        self._picture = picture_cache(project.frames.video, network, settings.size)
         self._cutting = asyncio.Lock()
         # The list of files is fixed before the first request, so that no request can read another file.
         self._page = {path.name: path for path in sorted(PAGE.glob("*")) if path.suffix in PAGE_TYPES}
@@ -142,7 +143,7 @@ class Server:
         app = web.Application(middlewares=[self._guard], client_max_size=self._most_bytes)
         number = "{number:[0-9]{1,9}}"
         routes: list[tuple[str, str, Handler]] = [
-            ("GET", "", self._index),
+            ("GET", "", self._page_file),
             ("GET", "page/{name}", self._page_file),
             ("GET", "api/state", self._state),
             ("GET", f"api/frames/{number}", self._frame),
@@ -156,12 +157,12 @@ class Server:
             ("POST", f"api/cut/{number}", self._cut),
             ("POST", f"api/cut/{number}/prepare", self._prepare_cut),
             ("POST", "api/propagation", self._propagate),
-            ("DELETE", "api/propagation", self._stop_propagation),
+            ("DELETE", "api/propagation", self._stop),
             ("POST", "api/import", self._import),
             ("POST", f"api/import/{number}", self._import),
             ("POST", "api/export", self._export),
             ("GET", "api/export.zip", self._zip),
-            ("DELETE", "api/export", self._stop_export),
+            ("DELETE", "api/export", self._stop),
             ("GET", "api/events", self._events.stream),
         ]
         for method, path, handler in routes:
@@ -199,13 +200,8 @@ class Server:
         if self._project.deleting:
             self._jobs.start(Job("deletion", len(self._project)), self._erase)
 
-    async def _index(self, request: web.Request) -> web.Response:
-        return await self._file("index.html")
-
     async def _page_file(self, request: web.Request) -> web.Response:
-        return await self._file(request.match_info["name"])
-
-    async def _file(self, name: str) -> web.Response:
+        name = request.match_info.get("name", "index.html")
         if name not in self._page:
             raise Refused(404, "the page has no such file")
         path = self._page[name]
@@ -273,17 +269,17 @@ class Server:
             box = (await _read_json(request)).get("box")
             if not (isinstance(box, list) and len(box) == 4 and all(_is_number(edge) for edge in box)):
                 raise Refused(400, "a box has four numbers: left, upper, right and lower edge")
-            cut = functools.partial(self._cutter.box, number, box)
+            cut = functools.partial(from_box, box=box)
         else:
-            cut = functools.partial(self._cutter.strokes, number, await self._raw(request))
+            cut = functools.partial(from_strokes, marks=await self._raw(request))
         async with self._cutting:
-            mask = await asyncio.to_thread(cut)
+            mask = await asyncio.to_thread(lambda: cut(self._picture(number)))
         return web.Response(body=mask.tobytes(), content_type="application/octet-stream")
 
     async def _prepare_cut(self, request: web.Request) -> web.Response:
         number = self._number(request)
         async with self._cutting:
-            await asyncio.to_thread(self._cutter.prepare, number)
+            await asyncio.to_thread(self._picture, number)
         return _json({})
 
     async def _propagate(self, request: web.Request) -> web.Response:
@@ -301,8 +297,8 @@ class Server:
 
         return _json({"job": await asyncio.to_thread(start)}, status=202)
 
-    async def _stop_propagation(self, request: web.Request) -> web.Response:
-        await asyncio.to_thread(self._jobs.stop, "propagation")
+    async def _stop(self, request: web.Request) -> web.Response:
+        await asyncio.to_thread(self._jobs.stop, request.path.rpartition("/")[2])
         return _json({})
 
     async def _import(self, request: web.Request) -> web.Response:
@@ -349,10 +345,6 @@ class Server:
             return self._jobs.start(Job("export", export.total), export.run)
 
         return _json({"job": await asyncio.to_thread(start)}, status=202)
-
-    async def _stop_export(self, request: web.Request) -> web.Response:
-        await asyncio.to_thread(self._jobs.stop, "export")
-        return _json({})
 
     def _number(self, request: web.Request) -> int:
         """The number of a frame in the address."""

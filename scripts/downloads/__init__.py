@@ -1,1 +1,1 @@
-"""The downloads of scripts/download.py: what there is, how it is fetched, and where it goes."""
+"""The downloads of scripts/download.py: catalogue, transfer, unpacking and layout."""

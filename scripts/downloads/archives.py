@@ -19,7 +19,7 @@ from util.files import is_plain_name, refuse_pipe
 
 _TAR_END = 1024  # the number of zero bytes that end a tar archive
 _CHUNK = 1 << 20  # bytes to copy at a time
-# What zipfile and tarfile raise for damaged content, and for passwords and formats that they do not know.
+# The errors of zipfile and tarfile for damaged content, passwords and unknown formats.
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 
@@ -38,7 +38,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Args:
         archive: the archive.
-        folder: an empty folder on the same disk as its parent. After an error it holds a part of the content.
+        folder: an empty folder on the same disk as its parent. After an error its content is incomplete.
 
     Raises:
         InputError: the archive is damaged; it holds a link, a device, or a path that leaves the folder; or the content
@@ -63,7 +63,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 _write(archive, member, folder)
                 bar.update(member.size)
     except _DAMAGE as error:
-        what = "a web page and no archive" if _is_web_page(archive) else f"damaged or incomplete ({error})"
+        what = "a web page, not an archive" if _is_web_page(archive) else f"damaged or incomplete ({error})"
         raise InputError(f"{archive} is {what}; delete it, and run the same command again") from None
 
 

@@ -1,7 +1,7 @@
-"""The catalogue of scripts/download.py: names, addresses, licences and places of weights and data sets.
+"""The catalogue of scripts/download.py: names, addresses, licences and targets of weights and data sets.
 
-This file holds data only. A size or a hash that is not known for certain is None; a known one is verified. Archives
-have the names that this project expects; a page may offer a file under another name.
+A size or a hash that is not known for certain is None; a known one is verified. Archives have the names that this
+project expects; a page may offer a file under another name.
 """
 
 from dataclasses import dataclass
@@ -64,6 +64,11 @@ class DataSet:
 _DAVIS = ("JPEGImages", "Annotations", "ImageSets")
 _VIDEOS = ("JPEGImages", "Annotations")
 _WEIGHTS = "1i6GtLPUNZe0h72IfhU2s_WHA7ZuVoudG"
+# The seed is not that of the training data.
+_DEMO = ToySettings(
+    seed=7, height=320, width=568, frames=30, static=0, bl=0, youtube_train=0, youtube_valid=0, davis_train=0,
+    davis_val=3, davis_test=0,
+)  # fmt: skip
 
 CATALOGUE = {
     "weights": DataSet(
@@ -157,19 +162,6 @@ CATALOGUE = {
     "demo": DataSet(
         title="three synthetic clips in DAVIS's layout for scripts/demo.sh, made without a download",
         licence="that of this project",
-        # The seed is not that of the training data.
-        synthetic=ToySettings(
-            seed=7,
-            height=320,
-            width=568,
-            frames=30,
-            static=0,
-            bl=0,
-            youtube_train=0,
-            youtube_valid=0,
-            davis_train=0,
-            davis_val=3,
-            davis_test=0,
-        ),
+        synthetic=_DEMO,
     ),
 }

@@ -1,4 +1,4 @@
-"""The checks of downloaded files: those of scripts/check_data.py, and loading weights."""
+"""The checks of downloaded data sets, by scripts/check_data.py."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,19 +8,8 @@ from check_data import Plan, check, format_table, plan_images, plan_videos
 from dataset import bl30k, davis, youtube
 from dataset.folders import VideoFolders
 from dataset.static import paper_folders
-from model import load_network
 
 DEMO = "demo"  # the folder of the synthetic clips, in the root folder
-
-
-def check_weights(path: Path) -> None:
-    """Load weights, and print that they can be loaded.
-
-    Raises:
-        InputError: the file is not a known checkpoint.
-    """
-    load_network(path)
-    print(f"{path}: can be loaded")
 
 
 def check_targets(root: Path, targets: list[str]) -> bool:

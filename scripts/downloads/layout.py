@@ -9,9 +9,9 @@ from pathlib import Path
 from downloads.archives import unpack
 from downloads.catalogue import ARCHIVES, Part
 from util.errors import InputError
-from util.files import atomic_path, is_plain_name, sha256, write_error
+from util.files import is_plain_name, sha256, write_error, write_lines
 
-_LIST = ".unpacked"  # a file in a target folder: the names of the archives that were completely unpacked there
+_LIST = ".unpacked"  # a file in a target folder that lists the completely unpacked archives
 _DEPTH = 2  # the maximum number of folders around the content of an archive
 # DAVIS 2016 has lists of frames. The scripts read lists of videos in ImageSets/2016, as in DAVIS 2017.
 _FRAME_LISTS, _VIDEO_LISTS = Path("ImageSets/480p"), Path("ImageSets/2016")
@@ -63,9 +63,9 @@ def put_in_place(root: Path, part: Part) -> None:
             _write_video_lists(archive, content)
             unpacked = _unpacked(target)
             # The list lacks this archive until everything has been moved.
-            _write_lines(content / _LIST, unpacked)
+            write_lines(content / _LIST, unpacked)
             _merge(content, target)
-            _write_lines(target / _LIST, [*unpacked, part.name])
+            write_lines(target / _LIST, [*unpacked, part.name])
     except OSError as error:
         raise write_error(target, error.strerror or error) from None
 
@@ -113,7 +113,7 @@ def _write_video_lists(archive: Path, content: Path) -> None:
         names = [Path(line.split()[0]).parent.name for line in lines if line.strip()]
         if not all(map(is_plain_name, names)):
             raise InputError(f"{archive} holds no list of frames in {_FRAME_LISTS / frames.name}; get it again")
-        _write_lines(videos, list(dict.fromkeys(names)))
+        write_lines(videos, dict.fromkeys(names))
 
 
 def _merge(source: Path, target: Path) -> None:
@@ -127,8 +127,3 @@ def _merge(source: Path, target: Path) -> None:
 def _unpacked(target: Path) -> list[str]:
     path = target / _LIST
     return path.read_text().splitlines() if path.is_file() else []
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines))

@@ -1,4 +1,4 @@
-"""Real videos with objects of stills and of other videos pasted into them."""
+"""Real videos with objects from stills and other videos pasted into them."""
 
 from pasting.compose import PastedVideos, make_video
 from pasting.sources import Sources, find_sources

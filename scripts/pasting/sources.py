@@ -1,4 +1,4 @@
-"""Where backgrounds and pasted objects come from: annotated videos, and images with masks."""
+"""The sources of backgrounds and pasted objects: annotated videos, and images with masks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from dataset.images import read_image
 from dataset.static import find_images, image_folders, read_object
 from util.errors import InputError
 
-LEAST_FRAMES = 10  # videos with fewer frames have too much motion from frame to frame to be backgrounds
-_LEAST_SIDE = 24  # in pixels, of the box of an object that is worth pasting
-_MARGIN = 3  # pixels of background around a cutout, so that its edge can be soft
+LEAST_FRAMES = 10  # of a background; shorter videos have too much motion between frames
+_LEAST_SIDE = 24  # pixels of a pasted object's bounding box
+_MARGIN = 3  # pixels of background around a cutout, for a soft edge
 
 
 class SourceVideo(NamedTuple):
-    """An annotated video: how to read its masks, and its frames with their masks in order."""
+    """An annotated video: its folders, and its frames with their masks in order."""
 
     folders: VideoFolders
     frames: tuple[Pair, ...]
 
-    def read(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a frame, uint8 RGB [H,W,3], and its object ids, uint8 [H,W].
 
         Raises:
             InputError: a file cannot be read, or the two differ in size.
         """
-        pair = self.frames[place]
+        pair = self.frames[index]
         return _of_one_size(pair, read_image(pair.image), self.folders.read_ids(pair.mask))
 
 
@@ -45,7 +45,7 @@ class Cutout(NamedTuple):
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything that videos can be made of.
+    """The sources of pasted videos.
 
     Attributes:
         videos: the annotated videos.
@@ -61,7 +61,7 @@ class Sources:
         return [video for video in self.videos if len(video.frames) >= LEAST_FRAMES]
 
     def summary(self) -> dict[str, int]:
-        """The numbers of videos, frames and images, to tell whether the sources have changed."""
+        """The numbers of videos, frames and images, to detect changes."""
         frames = sum(len(video.frames) for video in self.videos)
         return {"videos": len(self.videos), "video_frames": frames, "images": len(self.images)}
 
@@ -119,10 +119,10 @@ def _of_one_size(pair: Pair, image: np.ndarray, mask: np.ndarray) -> tuple[np.nd
 
 
 def cut_out(image: np.ndarray, mask: np.ndarray) -> Cutout | None:
-    """Return the largest connected part of a mask, with the image around it, or None if it cannot be pasted.
+    """Return the largest connected component of a mask, with the image around it, or None if it cannot be pasted.
 
-    It cannot be pasted if its box is small, if it fills most of the image, or if the border of the image cuts it: a
-    straight edge would move through the video.
+    It cannot be pasted if its bounding box is small, if it fills most of the image, or if the border of the image
+    truncates it: a straight edge would move through the video.
 
     Args:
         image: uint8 RGB [H,W,3].

@@ -38,7 +38,7 @@ class Layer:
         place = camera.view(t, height, width) @ translation(x, y) @ scaling(1 / self.detail, 1 / self.detail)
         rows = self.picture.shape[0]
         edge = (place @ np.array([[0, self.picture.shape[1]] * 2, [0, 0, rows, rows], [1] * 4]))[1]
-        # The canvas goes on, mirrored. If the camera rolls, the outer ends of its edges are higher or lower.
+        # The canvas is continued by its mirror image. A rolling camera raises or lowers the outer ends of its edges.
         slack = abs(place[1, 0] / place[0, 0]) * width
         low, high = max(0, int(edge.min() - slack)), min(height, int(edge.max() + slack) + 1)
         opaque = self.depth == 0

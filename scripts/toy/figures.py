@@ -134,7 +134,7 @@ def dress(
         rng: makes all random choices.
         parts: the parts. A parent comes before its children.
         pixels: the number of pixels per unit at the largest size at which the figure is drawn.
-        softness: the amplitude of the ripple, as a share of the figure's size. With 0 the figure is rigid.
+        softness: the amplitude of the ripple, as a fraction of the figure's size. With 0 the figure is rigid.
         palette: the mean colours (float RGB [3] from 0 to 255) of the first materials. The others are random.
     """
     outline = measure(parts)

@@ -1,8 +1,8 @@
-"""Toy data sets on disk, in the layouts of static images, BL30K, YouTube-VOS and DAVIS."""
+"""Synthetic data sets on disk, in the layouts of static images, BL30K, YouTube-VOS and DAVIS."""
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,19 +15,19 @@ from dataset.images import write_mask
 from dataset.video import object_ids
 from toy.scene import LEAST_AREA, LEAST_SPAN, random_scene
 from util.errors import InputError
-from util.files import atomic_path, check_settings
+from util.files import atomic_path, check_settings, write_lines, write_text
 from util.parallel import in_processes
 
 STATIC_FOLDERS = ("fss", "DUTS-TR", "DUTS-TE", "ECSSD", "BIG", "HRSOD")
 ANNOTATED_EVERY = 5  # distance between annotated frames in YouTube-VOS
 _YOUTUBE_PACE = 0.4  # speed relative to DAVIS; it is slow because only every fifth frame is annotated
-_STATIC_BATCH = 10  # number of images that one job draws, and number of images in a class of FSS-1000
-_LATEST_AREA = LEAST_AREA / 4  # share of the frame at which an object that appears late counts as visible
+_STATIC_BATCH = 10  # number of images in one job, and in a class of FSS-1000
+_LATEST_AREA = LEAST_AREA / 4  # fraction of the frame at which an object that enters late counts as visible
 
 
 @dataclass(frozen=True)
 class ToySettings:
-    """The content of a toy data set. The same settings give the same bytes.
+    """The content of a synthetic data set. The same settings give the same bytes.
 
     Attributes:
         seed: determines all random choices.
@@ -35,8 +35,8 @@ class ToySettings:
         frames: the number of frames in a video. YouTube-VOS's training videos have this number of annotated frames,
             five apart.
         max_objects: the largest number of annotated objects in a video.
-        leave: if it is above 0, the objects of BL30K and DAVIS leave the picture again and again, for at least this
-            number of frames, and come back.
+        leave: if it is above 0, the objects of BL30K and DAVIS leave the frame repeatedly, for at least this number of
+            frames, and return.
         static, bl, youtube_train, ...: the number of images or videos of each kind.
     """
 
@@ -56,12 +56,12 @@ class ToySettings:
 
 
 def make_toy_data(root: Path | str, settings: ToySettings, workers: int = 1, progress: bool = False) -> None:
-    """Write a toy data set. Files that an interrupted run with the same settings has finished are kept.
+    """Write a synthetic data set. An interrupted run with the same settings is resumed.
 
     Args:
         root: the folder to write to.
         settings: the content of the data set.
-        workers: the number of processes that draw. With 1, this process draws.
+        workers: the number of processes. With 1, no other process is started.
         progress: whether to show a progress bar on stderr.
 
     Raises:
@@ -94,7 +94,7 @@ def _check(settings: ToySettings) -> None:
             raise InputError(f"--{name} {value} is out of range; choose a number from {low} to {high}")
     if settings.frames < LEAST_SPAN * settings.leave:
         raise InputError(
-            f"{settings.frames} frames are too few for objects to leave and come back; "
+            f"{settings.frames} frames are too few for objects to leave and return; "
             f"raise --frames to at least {LEAST_SPAN * settings.leave}, or lower --leave {settings.leave}"
         )
 
@@ -106,7 +106,7 @@ def _check_settings(root: Path, settings: ToySettings) -> None:
         raise InputError(f"{root} holds something other than toy data; choose a new folder")
     described = asdict(settings)
     if not described["leave"]:
-        del described["leave"]  # the notes of data that was drawn before there was this setting do not have it
+        del described["leave"]  # data of older versions lack this setting
     for name, found, wanted in check_settings(note, described):
         raise InputError(
             f"{root} holds toy data made with {name}={found}, not {wanted}; "
@@ -124,7 +124,7 @@ def _record(root: Path, kind: str, index: int) -> Path:
 
 
 def _finished(root: Path, kind: str, index: int) -> bool:
-    """Return whether a job has ended and all its files still exist."""
+    """Return whether a job is finished and all its files still exist."""
     try:
         record = json.loads(_record(root, kind, index).read_text())
         return all((root / name).is_file() for name in record["files"])
@@ -135,7 +135,7 @@ def _finished(root: Path, kind: str, index: int) -> bool:
 def _draw_all(root: Path, settings: ToySettings, jobs: list[tuple[str, int]], workers: int) -> Iterator[None]:
     if workers <= 1 or len(jobs) <= 1:
         threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # with more threads, pictures of this size are not drawn faster
+        cv2.setNumThreads(1)  # more threads are not faster for pictures of this size
         try:
             for job in jobs:
                 yield _run(root, settings, job)
@@ -150,8 +150,7 @@ def _run(root: Path, settings: ToySettings, job: tuple[str, int]) -> None:
     kind, index = job
     files, objects = _KINDS[kind][1](root, settings, index)
     record = {"files": sorted(path.relative_to(root).as_posix() for path in files), "objects": objects}
-    with atomic_path(_record(root, kind, index)) as temporary:
-        temporary.write_text(json.dumps(record))
+    write_text(_record(root, kind, index), json.dumps(record))
 
 
 def _rng(settings: ToySettings, kind: str, index: int) -> np.random.Generator:
@@ -176,7 +175,7 @@ class _Video:
 
 
 def write_jpeg(path: Path, frame: np.ndarray, quality: int) -> Path:
-    """Write a uint8 BGR frame [H,W,3] as a JPEG file with this quality (0 to 100). Returns ``path``."""
+    """Write a uint8 BGR frame [H,W,3] as a JPEG file with this quality (0 to 100). Return ``path``."""
     data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
@@ -259,10 +258,10 @@ def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[
 
 
 def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[list[Path], dict]:
-    """Draw a video of which the server asks for objects from different frames on.
+    """Draw a video whose objects enter at different frames.
 
-    In every second video the last object appears late. In every third video no object is asked for before the second
-    annotated frame.
+    In every second video the last object enters late. In every third video no object enters before the second annotated
+    frame.
     """
     rng = _rng(settings, "youtube_valid", index)
     with_late = index % 2 == 0 and settings.max_objects > 1
@@ -315,22 +314,16 @@ def _write_lists(root: Path, settings: ToySettings) -> None:
         names = [video_name(kind, index) for index in range(getattr(settings, kind))]
         if names:
             sets = root / "DAVIS" / "2017" / half / "ImageSets"
-            _write_lines(sets / "2017" / f"{split}.txt", names)
+            write_lines(sets / "2017" / f"{split}.txt", names)
             if half == "trainval":  # the videos of DAVIS 2016 are some of those of DAVIS 2017
-                _write_lines(sets / "2016" / f"{split}.txt", names[::2])
+                write_lines(sets / "2016" / f"{split}.txt", names[::2])
     for kind, folders in (("youtube_train", ("train", "train_480p")), ("youtube_valid", ("valid", "valid_gt"))):
         videos = {}
         for index in range(getattr(settings, kind)):
             record = json.loads(_record(root, kind, index).read_text())
             videos[video_name(kind, index)] = {"objects": record["objects"]}
         for folder in folders if videos else ():
-            with atomic_path(root / "YouTube" / folder / "meta.json") as temporary:
-                temporary.write_text(json.dumps({"videos": videos}))
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines))
+            write_text(root / "YouTube" / folder / "meta.json", json.dumps({"videos": videos}))
 
 
 # The kinds of data. Each has a number that is part of its seeds, and a function that draws one job.

@@ -53,7 +53,7 @@ def wander_at_speed(rng: np.random.Generator, amplitude: float, speed: float) ->
 
 @dataclass
 class Camera:
-    """The motion of the camera. All lengths are shares of the frame's width.
+    """The motion of the camera. All lengths are fractions of the frame's width.
 
     Attributes:
         pan: the shift (x, y) of the whole scene, near and far things alike.
@@ -112,7 +112,7 @@ def random_camera(rng: np.random.Generator) -> Camera:
 class Track:
     """The path of one object: its place, size and orientation over time.
 
-    Lengths are shares of the frame's width, and angles are in radians.
+    Lengths are fractions of the frame's width, and angles are in radians.
 
     Attributes:
         centre: the mean place (x, y) of the object.
@@ -123,16 +123,16 @@ class Track:
         yaw: the rotation about the vertical axis. It makes the object narrower. After a quarter turn the object is
             mirrored.
         keystone: the perspective (x, y), the change of size over the object.
-        anchor: the share of the camera's motion that moves the object in the frame, 0 to 1.
+        anchor: the fraction of the camera's motion that moves the object in the frame, 0 to 1.
         depth: the parallax. At 0 the object moves like the horizon, and at 1 like near things.
         wrap: if it is above 0, an object that leaves on one side returns on the other side. The value is the width of
             the space that the object crosses.
         spin: the steady rotation in the plane of the frame, per frame.
         bounce: the height of jumps.
         bounce_rate: the speed of jumps, in radians of a sine per frame.
-        absences: the times when the object is away. Each has a start, an end, the direction in which the object
-            leaves, and the number of frames that it takes to leave or to come back.
-        distance: how far an absence moves the object away.
+        absences: the times when the object is absent. Each has a start, an end, the direction in which the object
+            leaves, and the number of frames that it takes to leave or to return.
+        distance: the distance by which an absence moves the object.
     """
 
     centre: tuple[float, float]
@@ -152,12 +152,11 @@ class Track:
     distance: float = 1.3
 
     def away(self, t: float) -> tuple[float, float]:
-        """Return the distance (x, y) between the object and its path that an absence causes at time ``t``."""
+        """Return the offset (x, y) of the object from its path, due to absences, at time ``t``."""
         x = y = 0.0
         for start, end, direction, ease in self.absences:
-            share = min(1.0, max(0.0, min((t - start) / ease, (end - t) / ease)))
-            share = share * share * (3 - 2 * share)
-            away = share * self.distance
+            progress = min(1.0, max(0.0, min((t - start) / ease, (end - t) / ease)))
+            away = progress * progress * (3 - 2 * progress) * self.distance
             x, y = x + away * math.cos(direction), y + away * math.sin(direction)
         return x, y
 
@@ -175,7 +174,7 @@ class Track:
         slant = np.eye(3)
         slant[2, :2] = self.keystone[0](t), self.keystone[1](t)
         facing = math.cos(self.yaw(t))
-        # The drawn objects are flat. Real objects never become thinner than this.
+        # The synthetic objects are flat. Real objects never become thinner than this.
         facing = math.copysign(max(abs(facing), 0.3), facing)
         turn = rotation(self.angle(t) + self.spin * t) @ scaling(size * facing, size)
         return translation(x * width, y * width) @ turn @ slant

@@ -1,4 +1,4 @@
-"""A drawn video: figures in front of a backdrop, and a camera. Frames can be drawn for any time, in any order."""
+"""A synthetic video: figures in front of a backdrop, and a camera. Frames can be drawn for any time, in any order."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from toy.motion import Camera, Track, Wander, random_camera, wander_at_speed
 from toy.objects import random_object
 from toy.textures import log_uniform, noise, pick
 
-LEAST_AREA = 0.004  # smallest share of the frame that an object covers in its first annotated frame
-LEAST_SPAN = 6  # length of a video in which objects leave and come back, in multiples of the shortest absence
-_OUT_OF_SIGHT = 3.0  # frame widths from its path at which every object is outside of the picture
+LEAST_AREA = 0.004  # smallest fraction of the frame that an object covers in its first annotated frame
+LEAST_SPAN = 6  # length of a video in which objects leave and return, in multiples of the shortest absence
+_OUT_OF_SIGHT = 3.0  # frame widths from its path at which every object is outside the frame
 
 
 @dataclass
@@ -27,10 +27,9 @@ class Actor:
         track: the path.
         label: the id in the masks, or 0 if the figure is not annotated.
         category: the kind of object.
-        area: the share of the frame that the figure covers at its usual size, without occlusion.
+        area: the fraction of the frame that the figure covers at its usual size, without occlusion.
         height: the height in object units.
-        clock: the number of frames by which the figure's own motion is ahead. With it, figures that look the same do
-            not move in the same way.
+        clock: the phase of the figure's own motion, in frames, so that equal figures do not move in step.
     """
 
     figure: Figure
@@ -57,7 +56,7 @@ class Light:
         sun: the direction of shadows, or None for no shadows: the sideways and the upward length of a shadow, divided
             by the height of the object.
         shadow: the darkness of shadows, 0 to 1.
-        shutter: the share of the time between two frames in which the shutter is open.
+        shutter: the fraction of the time between two frames in which the shutter is open.
     """
 
     exposure: Wander
@@ -339,12 +338,12 @@ def random_scene(
         labels: the ids of the annotated objects.
         late: by id, the time at which an object is visible, for objects that are not visible at time 0.
         unseen: whether the video may show categories that no training video shows.
-        leave: if it is above 0, every annotated object leaves the picture again and again, for at least this time, and
-            comes back at least once. ``span`` is at least `LEAST_SPAN` times as long.
+        leave: if it is above 0, every annotated object leaves the frame repeatedly, for at least this time, and returns
+            at least once. ``span`` is at least `LEAST_SPAN` times as long.
 
     Returns:
-        A scene. At time 0, or at its ``late`` time, an object covers at least the share `LEAST_AREA` of the frame. In
-        rare cases no such path is found.
+        A scene. At time 0, or at its ``late`` time, an object covers at least `LEAST_AREA` of the frame. In rare cases
+        no such path is found.
     """
     late = late or {}
     camera = random_camera(rng)

@@ -35,7 +35,7 @@ def limb(length: float, start: float, end: float, bulge: float = 0) -> np.ndarra
         length: the length of the bar without its round ends.
         start: the width at (0, 0).
         end: the width at (0, ``length``).
-        bulge: the share by which the middle is wider, 0 for straight sides. It may be negative.
+        bulge: the fraction by which the middle is wider, 0 for straight sides. It may be negative.
     """
     along = np.linspace(0, 1, 9)
     half = (start + (end - start) * along) / 2 * (1 + bulge * np.sin(np.pi * along))
@@ -54,7 +54,7 @@ def polygon(rng: np.random.Generator, size: float, corners: int, depth: float = 
         rng: makes all random choices.
         size: the approximate diameter.
         corners: the number of corners, or of the points of a star.
-        depth: 0 for a polygon. For a star, the share of the radius (0 to 1) by which its inner corners are nearer to
+        depth: 0 for a polygon. For a star, the fraction of the radius (0 to 1) by which its inner corners are nearer to
             the centre.
     """
     count = corners * 2 if depth else corners
@@ -69,7 +69,7 @@ def wheel(radius: float, rim: float, spokes: int, spoke: float) -> list[np.ndarr
 
     Args:
         radius: the radius of the wheel.
-        rim: the width of the rim and the radius of the hub, as a share of the radius.
+        rim: the width of the rim and the radius of the hub, as a fraction of the radius.
         spokes: the number of spokes.
         spoke: half of the width of a spoke at the rim, in radians.
     """

@@ -70,7 +70,7 @@ def ramp(rng: np.random.Generator, base: np.ndarray, contrast: float) -> np.ndar
     Args:
         rng: makes all random choices.
         base: the mean colour, float RGB [3] from 0 to 255.
-        contrast: the difference in brightness between the mean and both ends, as a share of the mean.
+        contrast: the difference in brightness between the mean and both ends, as a fraction of the mean.
 
     Returns:
         uint8 RGB [1,256,3].
@@ -88,7 +88,7 @@ def paint(field: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Blend two uint8 pictures [H,W,3]. ``weight``, float32 [H,W] from 0 to 1, is the share of the second picture."""
+    """Blend two uint8 pictures [H,W,3]. ``weight``, float32 [H,W] from 0 to 1, is the weight of the second picture."""
     return cv2.blendLinear(first, second, 1 - weight, weight)
 
 

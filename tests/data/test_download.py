@@ -1,4 +1,4 @@
-"""scripts/download.py against a local server: archives of drawn data, cuts, lies, and hostile archives."""
+"""scripts/download.py against a local server: archives of synthetic data, cuts, lies, and hostile archives."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ PEBIBYTE = 1 << 50
 Files = dict[str, bytes]  # content by path
 
 
-# Archives of drawn data.
+# Archives of synthetic data.
 def contents(folder: Path) -> Files:
     """All files of a folder whose names do not begin with a dot."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
@@ -78,7 +78,7 @@ def with_frame_lists(trainval: Files) -> Files:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Path:
-    """A tiny drawn data set."""
+    """A tiny synthetic data set."""
     root = tmp_path_factory.mktemp("toy") / "data"
     counts = {"static": 6, "bl": 2, "youtube_train": 1, "youtube_valid": 1}
     davis = {"davis_train": 1, "davis_val": 1, "davis_test": 1}
@@ -381,7 +381,7 @@ def test_no_server_is_one_sentence(inline, root, server):
 
 def test_a_web_page_in_place_of_an_archive_is_refused(download, server, root):
     server.replies[f"/files/{TRAINVAL}"] = Reply(b"\n<!DOCTYPE html><title>Sign in</title>")
-    assert_refused(download("davis2017"), root / "archives" / TRAINVAL, "a web page and no archive")
+    assert_refused(download("davis2017"), root / "archives" / TRAINVAL, "a web page, not an archive")
     assert all_files(root) == {f"archives/{TRAINVAL}"}
 
 

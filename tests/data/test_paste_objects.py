@@ -45,7 +45,7 @@ def write_still(path: Path, colour: tuple[int, int, int], around: tuple[int, int
 
 @pytest.fixture
 def clips(tmp_path) -> Path:
-    """A folder of two drawn videos, one with two objects."""
+    """A folder of two synthetic videos, one with two objects."""
     for name, objects in (("one", 1), ("two", 2)):
         frames, ids = draw_clip(14, 90, 140, objects)
         for t in range(14):

@@ -20,7 +20,7 @@ SAYS_SO = "using the small network shipped with the project"
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """Two drawn clips that no training has seen, in DAVIS's layout."""
+    """Two synthetic clips that no training has seen, in DAVIS's layout."""
     root = tmp_path_factory.mktemp("toy")
     settings = ToySettings(
         seed=11, height=192, width=320, frames=12, static=0, bl=0, youtube_train=0, youtube_valid=1, davis_train=0,

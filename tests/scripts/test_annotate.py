@@ -49,7 +49,7 @@ PIXELS = SIZE[0] * SIZE[1]
 
 
 def write_clip(folder: Path, length: int, suffix: str = ".jpg") -> np.ndarray:
-    """Write a drawn clip of two objects, 14 different frames again and again; returns the ids [14,H,W]."""
+    """Write a synthetic clip of two objects, 14 different frames again and again; returns the ids [14,H,W]."""
     folder.mkdir(parents=True)
     frames, ids = draw_clip(14, *SIZE, 2)
     for t in range(length):

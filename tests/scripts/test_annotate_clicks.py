@@ -1,4 +1,4 @@
-"""scripts/benchmark.py clicks: how the annotation page is measured, on drawn objects."""
+"""scripts/benchmark.py clicks: how the annotation page is measured, on synthetic objects."""
 
 import csv
 

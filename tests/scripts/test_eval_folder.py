@@ -1,4 +1,4 @@
-"""eval_folder.py on drawn clips: objects that enter late, masks of known objects, chosen frames, gaps in the truth."""
+"""eval_folder.py on synthetic clips: late objects, masks of known objects, selected frames, gaps in the truth."""
 
 import csv
 import shutil
@@ -35,7 +35,7 @@ def collection(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def arguments(collection, small_checkpoint, tmp_path):
-    """The command line for the small network on the drawn clips."""
+    """The command line for the small network on the synthetic clips."""
 
     def build(*flags: object, root: Path = collection, output: Path = tmp_path / "output") -> tuple:
         model = ("--model", small_checkpoint, "--device", "cpu", "--size", 48)

@@ -33,7 +33,7 @@ VIDEOS = {
 
 
 def draw_ids(name: str, ids: np.ndarray) -> np.ndarray:
-    """The ground truth of a video from the discs of a drawn one."""
+    """The ground truth of a video from the discs of a synthetic one."""
     if name == "covered":  # from frame 4 on the second object is everywhere
         truth = (ids == 1).astype(np.uint8)
         truth[4:] = 2
@@ -78,7 +78,7 @@ def write_meta(folder: Path, videos: dict) -> None:
 
 @pytest.fixture
 def arguments(youtube, small_checkpoint, tmp_path):
-    """The command line for the small network on the drawn videos."""
+    """The command line for the small network on the synthetic videos."""
 
     def build(*flags: object, path: Path = youtube, output: Path = tmp_path / "output") -> tuple:
         model = ("--model", small_checkpoint, "--device", "cpu", "--size", min(SMALL_SIZE))

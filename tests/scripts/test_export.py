@@ -66,7 +66,7 @@ def test_the_example_gives_the_masks_of_the_engine(command, exported, monkeypatc
     (tmp_path / "torch.py").write_text("raise ImportError('the example must not need torch')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for labels, size in (([4], (112, 176)), ([4], (90, 141)), ([1, 2, 5], (112, 176)), ([1, 2, 5], (90, 141))):
-        # In this drawn video the network loses no object, so that there is much to compare.
+        # In this synthetic video the network loses no object, so that there is much to compare.
         scene = random_scene(np.random.default_rng(14), *size, 11, labels)
         folder = tmp_path / f"{len(labels)}-{size[0]}"
         (folder / "frames").mkdir(parents=True)

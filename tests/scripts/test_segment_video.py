@@ -25,7 +25,7 @@ LENGTH = 11
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """A drawn clip as ``clip.mp4``, the frames that decoding it gives as ``frames/8.png`` to ``18.png``, and masks."""
+    """A synthetic clip as ``clip.mp4``, its decoded frames as ``frames/8.png`` to ``18.png``, and masks."""
     root = tmp_path_factory.mktemp("clip")
     frames, ids = draw_clip(LENGTH, *SIZE, 3)
     with video_writer(root / "clip.mp4", SIZE, 12.5) as append:
@@ -211,11 +211,11 @@ def test_frames_before_the_first_mask(kind, arguments, inline, clip, tmp_path):
     video = clip / ("clip.mp4" if kind == "file" else "frames")
     mask = shutil.copy(clip / "00004.png", tmp_path / ("frame_0004.png" if kind == "file" else "12.png"))
     result = inline(*arguments(video, "--mask", mask, "--format", "masks"))
-    assert result.returncode == 0 and "note: the masks of the 4 frames before" in result.stdout
+    assert result.returncode == 0 and "the masks of the 4 frames before it are empty" in result.stdout
     forward = list(masks(tmp_path / "output").values()) if kind == "file" else None
     both = tmp_path / "both"
     result = inline(*arguments(video, "--mask", mask, "--both_ways", output=both))
-    assert result.returncode == 0 and "note: the masks" not in result.stdout
+    assert result.returncode == 0 and "before it are empty" not in result.stdout
     assert {path.name for path in both.iterdir()} == {"masks", "overlay.mp4"}
     found = masks(both)
     if forward:

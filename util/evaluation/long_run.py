@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import InputError
-from util.files import atomic_path, read_json
+from util.files import read_json, write_text
 
 LEAST_ABSENCE = 25  # frames; after a shorter absence an object was occluded, and does not count as returned
 RECOVERY = 50  # frames after a return that count as recovery
@@ -88,8 +88,7 @@ class LongRun:
         Raises:
             InputError: the file cannot be written.
         """
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps({name: values.tolist() for name, values in asdict(self).items()}))
+        write_text(path, json.dumps({name: values.tolist() for name, values in asdict(self).items()}))
 
     @staticmethod
     def read(path: Path) -> "LongRun":

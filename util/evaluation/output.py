@@ -15,7 +15,7 @@ from util.device import device_name
 from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
-from util.files import atomic_path, check_settings, read_json, sha256
+from util.files import check_settings, read_json, sha256, write_text
 from util.parallel import in_background
 from util.progress import frames_bar
 
@@ -89,8 +89,7 @@ class OutputFolder:
         Raises:
             InputError: the file cannot be written.
         """
-        with atomic_path(self._truth) as temporary:
-            temporary.write_text(json.dumps({name: str(path.resolve()) for name, path in paths.items()}))
+        write_text(self._truth, json.dumps({name: str(path.resolve()) for name, path in paths.items()}))
 
     def truth(self) -> dict[str, Path]:
         """The paths that `record_truth` wrote, by name; empty if the results were not scored.
@@ -150,10 +149,9 @@ class OutputFolder:
             os.replace(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)  # frees space if the disk is full
-        with atomic_path(self._record(video)) as temporary:
-            record = {"frames": frames, "seconds": seconds, "given": _given(video)}
-            record |= {"device": device, "weights": self._weights}
-            temporary.write_text(json.dumps(record))
+        record = {"frames": frames, "seconds": seconds, "given": _given(video)}
+        record |= {"device": device, "weights": self._weights}
+        write_text(self._record(video), json.dumps(record))
 
     def throughput(self, videos: Iterable[Video]) -> Throughput:
         """The throughput over finished videos.

@@ -35,6 +35,17 @@ def overlay(frame: np.ndarray, ids: np.ndarray, table: bytes | None = None) -> n
     return blended
 
 
+def matte(ids: np.ndarray) -> np.ndarray:
+    """The objects of a mask, uint8 [H,W], in white on black: uint8 RGB [H,W,3]."""
+    return np.repeat(np.where(ids > 0, np.uint8(255), np.uint8(0))[:, :, None], 3, axis=2)
+
+
+def cutout(frame: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The objects of a frame, uint8 RGB [H,W,3] with ids [H,W], on transparency: uint8 RGBA [H,W,4]."""
+    alpha = matte(ids)[:, :, :1]
+    return np.dstack([np.where(alpha > 0, frame, 0), alpha])
+
+
 def contours(ids: np.ndarray) -> np.ndarray:
     """The contours of objects, bool [H,W], from uint8 object ids [H,W].
 
