@@ -1,4 +1,4 @@
-"""Measure speed and memory of the engine, of long videos, of a training step, of the data loaders, and all of a GPU.
+"""Measure speed and memory of the engine, of long videos, of a training step, of the data loaders, or of a GPU.
 
     python scripts/benchmark.py engine --output engine.csv --objects 1 2 5 --size 854x480
     python scripts/benchmark.py length --output length.csv --times 1 10 20
@@ -8,7 +8,7 @@
     python scripts/benchmark.py gpu --output gpu.csv
 
 "plain" is the engine on the plain network of model/. "fast" is the engine on the network of model/fast/. The variants
-take turns in one process: each repetition runs every variant once. Times are medians over the repetitions, and ratios
+alternate in one process: each repetition runs every variant once. Times are medians over the repetitions, and ratios
 are medians of the repetitions' ratios. Memory is measured in a separate process for each variant. The peak is the peak
 memory of the process (on a GPU, of its tensors) during all frames or steps. The growth is the peak minus the memory
 before the first frame or step. The peak includes the weights; the growth does not.
@@ -16,13 +16,13 @@ before the first frame or step. The peak includes the weights; the growth does n
 Without --model the weights are random, so all objects have similar probabilities at every pixel. The fraction of pixels
 with the same id then means little.
 
-"clicks" measures the annotation page as interactive segmentation is measured: the number of clicks to an IoU of 85%
-(NoC@85), each into the middle of the largest error, and the IoU of a box and of a click after the box.
+"clicks" evaluates the annotation page with simulated clicks: the number of clicks to an IoU of 85% (NoC@85), each on
+the centre of the largest error, and the IoU of a box and of a click after the box.
 
 "gpu" measures one NVIDIA GPU in about six minutes, with one line per measurement: the engine in fp32, TF32, fp16 and
 bf16, plain, fast and compiled; a clip repeated 1, 10 and 20 times, RDE against STM; a training step of stage 2. It
-writes the table in Markdown, too, after every measurement. Measurements that --minutes leaves no time for, or that
-fail, are lines of the table with a note.
+also writes the table in Markdown, after every measurement. Measurements that fail, or that --minutes leaves no time
+for, have a note in the table.
 
 Each command prints a table and writes it as a CSV file.
 """

@@ -43,7 +43,7 @@ class PartTimes:
         self._calls: list[tuple[str, float | torch.cuda.Event, float | torch.cuda.Event]] = []
 
     def timed(self, part: str, function: Callable) -> Callable:
-        """Wrap a function so that its calls are counted as time of a part."""
+        """Wrap a function so that its calls count as time of a part."""
 
         def call(*arguments: object) -> object:
             start = self._now()
@@ -71,14 +71,14 @@ class PartTimes:
 
 
 def network_of(engine: str, network: RDE_VOS) -> RDE_VOS:
-    """The network that one of `ENGINES` runs on, made of a plain network."""
+    """The network of one of `ENGINES`, from a plain network."""
     if engine == "plain":
         return network
     return fast_network(network, inference_dtype(network.device, amp=engine == "fast --amp"))
 
 
-class Player:
-    """An engine that segments a video frame by frame and measures its times.
+class TimedEngine:
+    """An inference engine that measures its times.
 
     Args:
         network: a plain or a fast network.
@@ -124,7 +124,7 @@ class Player:
 
 
 class Clip:
-    """The video of the command line: the frames of a folder, repeated endlessly, or synthetic frames.
+    """The video of the command line: the frames of a folder, in a loop, or synthetic frames.
 
     Args:
         arguments: the command line.
@@ -137,7 +137,7 @@ class Clip:
     def __init__(self, arguments: argparse.Namespace, objects: int) -> None:
         self._size, self._objects, self._video = arguments.size, objects, None
         if (arguments.video is None) != (arguments.mask is None):
-            raise InputError("--video and --mask go together; give both, or neither for a synthetic video")
+            raise InputError("--video needs --mask and vice versa; give both, or neither for a synthetic video")
         if arguments.video is None:
             self._first_ids = draw(0, self._size, objects)[1]
         else:
@@ -145,11 +145,11 @@ class Clip:
             self._first_ids = resize_mask(self._video.read_given_mask(0), self._size)
         self._ids = np.unique(self._first_ids[self._first_ids > 0])
         if len(self._ids) < objects:
-            raise InputError(f"{arguments.mask} holds {len(self._ids)} objects; choose at most as many --objects")
+            raise InputError(f"{arguments.mask} holds {len(self._ids)} objects; give at most as many --objects")
 
     @property
     def length(self) -> int | None:
-        """The number of different frames of a folder; None for synthetic frames, which never repeat."""
+        """The number of frames of a folder; None for synthetic frames, which never repeat."""
         return None if self._video is None else len(self._video.frames)
 
     def frames(self, start: int, stop: int) -> list[np.ndarray]:
@@ -165,7 +165,7 @@ class Clip:
 
 
 def warm_up_length(mem_every: int) -> int:
-    """The number of frames that warm an engine up: the annotated frame, and two updates."""
+    """The number of warm-up frames: the annotated frame, and two updates."""
     return 1 + 2 * mem_every
 
 
@@ -198,8 +198,9 @@ def time_engines(
         for each engine the milliseconds per frame by part, in each repetition; for each engine its agreement with the
         plain engine.
     """
-    players = {
-        name: Player(network_of(name, network), clip.mask(objects), mem_every=arguments.mem_every) for name in ENGINES
+    engines = {
+        name: TimedEngine(network_of(name, network), clip.mask(objects), mem_every=arguments.mem_every)
+        for name in ENGINES
     }
     agreement = {name: Agreement() for name in ENGINES}
     times: dict[str, list[dict[str, float]]] = {name: [] for name in ENGINES}
@@ -209,27 +210,27 @@ def time_engines(
     for start in tqdm(starts, desc=f"{objects} objects", unit="repetition", disable=None):
         frames = clip.frames(start, start + (arguments.frames if start else warm_up))
         plain: list[Tensor] = []
-        for name, player in players.items():
-            results = [player.step(frame) for frame in frames]
+        for name, engine in engines.items():
+            results = [engine.step(frame) for frame in frames]
             plain = plain or results
             for pair in zip(results, plain, strict=True):
                 agreement[name].add(*pair)
-            taken = player.take_times()
+            elapsed = engine.take_times()
             if start:
-                times[name].append({part: 1000 * seconds / len(frames) for part, seconds in taken.items()})
+                times[name].append({part: 1000 * seconds / len(frames) for part, seconds in elapsed.items()})
     return times, agreement
 
 
 def engine_memory(arguments: argparse.Namespace, engine: str, objects: int) -> Memory:
-    """The memory that an engine takes in this process."""
+    """The memory of an engine in this process."""
     device = prepare(arguments)
     clip = Clip(arguments, max(arguments.objects))
     network = network_of(engine, make_network(arguments, device))
-    player = Player(network, clip.mask(objects), mem_every=arguments.mem_every)
+    timed = TimedEngine(network, clip.mask(objects), mem_every=arguments.mem_every)
     frames = clip.frames(0, warm_up_length(arguments.mem_every) + arguments.frames)
     meter = MemoryMeter(device)
     for frame in frames:
-        player.step(frame)
+        timed.step(frame)
     return meter.read()
 
 
@@ -254,7 +255,7 @@ def measure_engines(arguments: argparse.Namespace) -> None:
             total = statistics.median(totals[name])
             row = [objects, name, *parts, total, 1000 / total, median_ratio(totals[name], totals["plain"])]
             row += [*memories[name], memories[name].growth / memories["plain"].growth]
-            # Six digits after the point would hide how small it is.
+            # Six decimal places would hide how small it is.
             rows.append([*row, f"{agreement[name].difference:.2e}", 100 * agreement[name].same])
     height, width = arguments.size
     print(
@@ -264,15 +265,15 @@ def measure_engines(arguments: argparse.Namespace) -> None:
     write_table(arguments, header, rows)
 
 
-def play(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, float, Memory]:
-    """Segment the video ``times`` times, in this process; returns the frames, the seconds and the memory."""
+def segment_repeatedly(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, float, Memory]:
+    """Segment the clip ``times`` times in a row, in this process; return frames, seconds and memory."""
     device = prepare(arguments)
     clip = Clip(arguments, arguments.objects)
     network, mask = network_of("fast", make_network(arguments, device)), clip.mask(arguments.objects)
     frames = clip.frames(0, clip.length or arguments.frames)
     settings = {"bank": bank, "mem_every": arguments.mem_every}
-    warm_up = Player(network, mask, **settings)
-    player = Player(network, mask, **settings)
+    warm_up = TimedEngine(network, mask, **settings)
+    engine = TimedEngine(network, mask, **settings)
     # The measurement starts before the warm-up. Otherwise the run could reuse memory that the warm-up has freed.
     meter = MemoryMeter(device)
     for t in range(warm_up_length(arguments.mem_every)):
@@ -280,18 +281,18 @@ def play(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, flo
     del warm_up
     count = times * len(frames)
     for t in tqdm(range(count), desc=f"{bank} ×{times}", unit="frame", disable=None):
-        player.step(frames[t % len(frames)])
-    return count, player.take_times()["total"], meter.read()
+        engine.step(frames[t % len(frames)])
+    return count, engine.take_times()["total"], meter.read()
 
 
 def measure_lengths(arguments: argparse.Namespace) -> None:
     """The command ``length``."""
     device = prepare(arguments)
-    Clip(arguments, arguments.objects)  # refuses unusable input before the first process starts
+    Clip(arguments, arguments.objects)  # checks the input before the first process starts
     rows = []
     for bank in ("2F+L+RDE", "STM"):
         for times in arguments.times:
-            frames, seconds, memory = in_own_process(play, arguments, bank, times, remedy=MEMORY_REMEDY)
+            frames, seconds, memory = in_own_process(segment_repeatedly, arguments, bank, times, remedy=MEMORY_REMEDY)
             rows.append([bank, times, frames, 1000 * seconds / frames, frames / seconds, *memory])
     height, width = arguments.size
     print(f"{machine(device)}; {width}×{height}, θ = {arguments.mem_every}, objects: {arguments.objects}")

@@ -15,24 +15,24 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import MEMORY_COLUMNS, Memory, MemoryMeter, draw, machine, make_network
-from benchmarks.engine import Player, warm_up_length
+from benchmarks.engine import TimedEngine, warm_up_length
 from benchmarks.training import Trainer, draw_batch
 from model import RDE_VOS
 from model.fast import fast_network
 from util.device import choose_device, half_precision
 from util.errors import InputError
-from util.files import atomic_path, write_csv
+from util.files import write_csv, write_text
 
 HEADER = ("part", "what", "precision", "network", "per second", "ms", *MEMORY_COLUMNS, "note")
 DTYPES = {"fp32": torch.float32, "TF32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MEM_EVERY = 3
-TIMED_FRAMES = 30  # a multiple of MEM_EVERY, so that every measurement has the same share of updates
+TIMED_FRAMES = 30  # a multiple of MEM_EVERY, so that every measurement has the same fraction of updates
 CLIP_FRAMES = 24  # of the clip that is repeated
 WARM_UP_STEPS, TIMED_STEPS = 3, 5  # of training
 
 
 class Figures(NamedTuple):
-    """What is measured of an engine or a training step."""
+    """The measurements of an engine or a training step."""
 
     per_second: float  # frames, or samples of training
     milliseconds: float  # for a frame, or for a step of training
@@ -51,7 +51,7 @@ class Measurement(NamedTuple):
 
 @contextlib.contextmanager
 def precision_of_torch(precision: str) -> Iterator[None]:
-    """A context in which fp32 is computed as ``precision`` says: "fp32" without TF32, "TF32" with it everywhere.
+    """A context for fp32 arithmetic: ``precision`` "fp32" disables TF32, "TF32" enables it everywhere.
 
     Other precisions keep torch's defaults.
     """
@@ -66,8 +66,8 @@ def precision_of_torch(precision: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def chosen_convolutions() -> Iterator[None]:
-    """A context in which cuDNN tries its algorithms and takes the fastest, as in train.py."""
+def autotuned_convolutions() -> Iterator[None]:
+    """A context in which cuDNN selects the fastest algorithms by measurement, as in train.py."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
@@ -106,18 +106,18 @@ def measure_engine(
     fast: bool,
     compiler: str | None = None,
 ) -> Figures:
-    """Segment frames, uint8 RGB [H,W,3]; the first ones warm up. The mask [H,W] is that of the first frame."""
+    """Segment frames, uint8 RGB [H,W,3], with a mask [H,W] of the first one; the first frames are the warm-up."""
     with precision_of_torch(precision):
         network = network_on(network, device, precision, fast=fast, compiler=compiler)
-        player = Player(network, mask, mem_every=MEM_EVERY)
+        engine = TimedEngine(network, mask, mem_every=MEM_EVERY)
         meter = MemoryMeter(device)
         warm_up = warm_up_length(MEM_EVERY)
         for frame in frames[:warm_up]:
-            player.step(frame)
-        player.take_times()
+            engine.step(frame)
+        engine.take_times()
         for frame in frames[warm_up:]:
-            player.step(frame)
-        return _figures(player, len(frames) - warm_up, meter)
+            engine.step(frame)
+        return _figures(engine, len(frames) - warm_up, meter)
 
 
 def measure_length(
@@ -126,27 +126,27 @@ def measure_length(
     """Segment a clip that is repeated ``times`` times, with the fast network in fp32."""
     with precision_of_torch("fp32"):
         network = network_on(network, device, "fp32", fast=True)
-        warm_up = Player(network, mask, mem_every=MEM_EVERY, bank=bank)
+        warm_up = TimedEngine(network, mask, mem_every=MEM_EVERY, bank=bank)
         for t in range(warm_up_length(MEM_EVERY)):
             warm_up.step(frames[t % len(frames)])
         del warm_up
-        player = Player(network, mask, mem_every=MEM_EVERY, bank=bank)
+        engine = TimedEngine(network, mask, mem_every=MEM_EVERY, bank=bank)
         meter = MemoryMeter(device)
         for _ in range(times):
             for frame in frames:
-                player.step(frame)
-        return _figures(player, times * len(frames), meter)
+                engine.step(frame)
+        return _figures(engine, times * len(frames), meter)
 
 
-def _figures(player: Player, frames: int, meter: MemoryMeter) -> Figures:
-    seconds = player.take_times()["total"]
+def _figures(engine: TimedEngine, frames: int, meter: MemoryMeter) -> Figures:
+    seconds = engine.take_times()["total"]
     return Figures(frames / seconds, 1000 * seconds / frames, meter.read())
 
 
 def measure_step(arguments: argparse.Namespace, device: torch.device, batch_size: int) -> Figures:
-    """Train on synthetic clips as stage 2 of train.py does, without the loading of data."""
+    """Train on synthetic clips as in stage 2 of train.py, without data loading."""
     arguments = argparse.Namespace(**{**vars(arguments), "batch_size": batch_size})
-    with chosen_convolutions():
+    with autotuned_convolutions():
         trainer = Trainer("plain", arguments, device, half_precision(device))
         batch = draw_batch(arguments, device)
         meter = MemoryMeter(device)
@@ -157,7 +157,7 @@ def measure_step(arguments: argparse.Namespace, device: torch.device, batch_size
 
 
 def planned(arguments: argparse.Namespace, device: torch.device, compiler: str = "inductor") -> list[Measurement]:
-    """All measurements, the most important ones first, those that wait for a compiler last.
+    """All measurements, the most important ones first, those with ``torch.compile`` last.
 
     Args:
         arguments: ``model`` (a checkpoint or None), ``size`` (height and width of the frames), ``objects`` and
@@ -206,7 +206,7 @@ def planned(arguments: argparse.Namespace, device: torch.device, compiler: str =
 
 
 def run(measurements: list[Measurement], device: torch.device, seconds: float) -> Iterator[list]:
-    """Measure; yields the lines of the table. A measurement that fails, or would begin too late, is a line, too.
+    """Measure, and yield the lines of the table, also for measurements that fail or would begin too late.
 
     Args:
         measurements: as `planned` returns them.
@@ -217,7 +217,7 @@ def run(measurements: list[Measurement], device: torch.device, seconds: float) -
     for measurement in measurements:
         figures, note = None, ""
         if time.monotonic() >= end:
-            note = "not measured, the time was over"
+            note = "not measured, out of time"
         else:
             try:
                 figures = measurement.measure()
@@ -231,7 +231,7 @@ def run(measurements: list[Measurement], device: torch.device, seconds: float) -
 
 
 def _clean_up(device: torch.device, *, compiled: bool) -> None:
-    """Free what a measurement has left, so that the next one starts from the same state."""
+    """Free the memory of a measurement, so that the next one starts from the same state."""
     if compiled:
         torch.compiler.reset()
     gc.collect()
@@ -252,21 +252,20 @@ def _shown(cell: object) -> str:
 def write_tables(output: Path, title: str, rows: list[list]) -> None:
     """Write the table as CSV, and in Markdown beside it."""
     write_csv(output, [HEADER, *rows])
-    with atomic_path(output.with_suffix(".md")) as temporary:
-        temporary.write_text(markdown(title, rows), encoding="utf-8")
+    write_text(output.with_suffix(".md"), markdown(title, rows))
 
 
 def measure_gpu(arguments: argparse.Namespace) -> None:
     """The command ``gpu``."""
     if not torch.cuda.is_available():
-        raise InputError("gpu needs an NVIDIA GPU, and torch finds none here; engine, length and training use the CPU")
+        raise InputError("gpu needs an NVIDIA GPU, and torch finds none; engine, length and training use the CPU")
     device = choose_device("cuda")
     height, width = arguments.size
     title = f"{machine(device)}, PyTorch {torch.__version__}; frames of {width}×{height}, θ = {MEM_EVERY}; "
     title += f"clips of {arguments.crop_size}×{arguments.crop_size} in training"
     print(title)
     rows: list[list] = []
-    write_tables(arguments.output, title, rows)  # a file that cannot be written ends the command now, not at the end
+    write_tables(arguments.output, title, rows)  # so that an unwritable file is reported now
     measurements = planned(arguments, device)
     for number, row in enumerate(run(measurements, device, 60 * arguments.minutes), start=1):
         rows.append(row)

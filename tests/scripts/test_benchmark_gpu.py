@@ -102,7 +102,7 @@ def test_failures_are_lines_of_the_table():
 
 def test_nothing_begins_after_the_time():
     (row,) = gpu.run([measured(partial(fail, AssertionError("has begun")))], CPU, 0)
-    assert row[4:] == ["", "", "", "", "not measured, the time was over"]
+    assert row[4:] == ["", "", "", "", "not measured, out of time"]
 
 
 def test_without_a_gpu_one_sentence_says_so(inline, monkeypatch, tmp_path):
