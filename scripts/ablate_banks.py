@@ -15,15 +15,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from matplotlib.figure import Figure
 
 from dataset.davis import DAVIS
-from dataset.video import Video
 from model import RDE_VOS
 from model.memory import BANKS
 from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, network_notes
+from util.evaluation.benchmarks import DAVISBenchmark
 from util.evaluation.output import OutputFolder, evaluate
-from util.evaluation.scoring import check_scorable, read_results, score_videos, write_results
+from util.evaluation.scoring import read_results, score_plans
 from util.evaluation.stream import EngineSettings, engine_network
 from util.files import atomic_path, write_csv
 from util.numbers import positive
@@ -74,18 +74,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run(
-    network: RDE_VOS, arguments: argparse.Namespace, davis: DAVIS, videos: list[Video], output: OutputFolder,
+    network: RDE_VOS, arguments: argparse.Namespace, benchmark: DAVISBenchmark, output: OutputFolder,
     settings: EngineSettings, processes: Processes,
 ) -> Row:  # fmt: skip
     """Segment and score the videos with one bank and θ, or read the results of an earlier run."""
-    names = [video.name for video in videos]
-    described = {"year": davis.year, "videos": names, **asdict(settings), "amp": arguments.amp}
-    output.check_settings(arguments.model, davis.root, processes, **described)
-    speed = evaluate(network, videos, output, settings, processes)
-    if processes.is_main and not (output.path / "global_results-val.csv").is_file():
-        merged = davis.year == 2016
-        scores = score_videos(davis.annotations, output.masks, names, merge_objects=merged, progress=True)
-        write_results(scores, output.path)
+    described = {"year": arguments.year, "videos": [video.name for video in benchmark.videos], **asdict(settings)}
+    output.check_settings(arguments.model, benchmark.data, processes, **described, amp=arguments.amp)
+    speed = evaluate(network, benchmark.videos, output, settings, processes)
+    if processes.is_main and not (output.path / benchmark.results_file).is_file():
+        benchmark.write(score_plans(benchmark.plans, output.masks, progress=True), output.path)
     processes.wait()
     return Row(settings.bank, settings.mem_every, read_results(output.path), speed.fps)
 
@@ -134,10 +131,9 @@ def main() -> None:
     wanted += [(DEFAULT_BANK, theta) for theta in arguments.mem_every]
     if not wanted:
         raise InputError("--banks and --mem_every are both empty; name a bank or a θ to run")
-    davis = DAVIS(arguments.davis_path, arguments.year)
-    videos = davis.videos()
+    benchmark = DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year))
     processes = Processes()
-    check_scorable(videos, davis.annotations, progress=processes.is_main)
+    benchmark.check(progress=processes.is_main)
     device = choose_device(arguments.device)
     if processes.is_main:
         for note in network_notes(arguments, device):
@@ -152,7 +148,7 @@ def main() -> None:
     output, rows = arguments.output, {}
     for (bank, theta), each in settings.items():
         folder = OutputFolder(output / f"{bank}-{theta}")
-        rows[bank, theta] = row = run(network, arguments, davis, videos, folder, each, processes)
+        rows[bank, theta] = row = run(network, arguments, benchmark, folder, each, processes)
         if processes.is_main:
             print(f"{bank:9} θ {theta}  J&F {row.scores[0]:.1f}  {row.fps:.3g} FPS", flush=True)
     if processes.is_main:

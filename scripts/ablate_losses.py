@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 
 from dataset.davis import DAVIS
 from util.errors import InputError, command_line
-from util.evaluation.scoring import check_scorable, read_results
+from util.evaluation.benchmarks import DAVISBenchmark
+from util.evaluation.scoring import read_results
 from util.files import atomic_path, write_csv
 from util.numbers import seed
 
@@ -95,8 +96,8 @@ def draw(scores: dict[str, list[float]], path: Path) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    davis = DAVIS(arguments.davis_path, arguments.year)
-    check_scorable(davis.videos(), davis.annotations, progress=True)  # before the first training, not after
+    # Before the first training, not after it.
+    DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year)).check(progress=True)
     rows, scores = [], {}
     for variant, (_, published) in VARIANTS.items():
         runs = [train_and_score(arguments, variant, seed) for seed in arguments.seeds]

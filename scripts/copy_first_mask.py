@@ -16,8 +16,9 @@ from tqdm import tqdm
 from dataset.davis import DAVIS
 from dataset.images import write_mask
 from util.errors import InputError, command_line
+from util.evaluation.benchmarks import DAVISBenchmark
 from util.evaluation.output import OutputFolder
-from util.evaluation.scoring import check_scorable, format_results, score_videos, write_results
+from util.evaluation.run import score_and_draw
 
 
 @command_line
@@ -30,16 +31,13 @@ def main() -> None:
     output = OutputFolder(arguments.output)
     if output.records.exists():
         raise InputError(f"{output.path} holds the results of a network; choose another --output")
-    davis = DAVIS(arguments.davis_path)
-    videos = davis.videos()
-    check_scorable(videos, davis.annotations, progress=True)
-    for video in tqdm(videos, unit="video", disable=None):
+    benchmark = DAVISBenchmark(DAVIS(arguments.davis_path))
+    benchmark.check(progress=True)
+    for video in tqdm(benchmark.videos, unit="video", disable=None):
         first = video.read_given_mask(0)
         for number in range(len(video.frames)):
             write_mask(output.mask(video, number), first, video.palette)
-    scores = score_videos(davis.annotations, output.masks, [video.name for video in videos], progress=True)
-    write_results(scores, output.path)
-    print(format_results(scores))
+    score_and_draw(benchmark, output, overlay=False)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from util.evaluation.arguments import add_network_arguments, network_notes
 from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
-from util.evaluation.scoring import check_scorable
+from util.evaluation.scoring import check_given_masks, check_plans, davis_plan
 from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
 from util.files import atomic_path, write_csv
 from util.numbers import positive
@@ -215,7 +215,8 @@ def main() -> None:
     settings = [EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top) for bank, theta in thetas.items()]
     for each in settings:
         each.check(network)
-    check_scorable([clip], davis.annotations, progress=processes.is_main)
+    check_given_masks([clip])
+    check_plans([clip], [davis_plan(davis.annotations / clip.name, clip.merge_objects)], progress=processes.is_main)
     output = OutputFolder(arguments.output)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     compared = {"video": arguments.video, "year": davis.year, "top_k": arguments.top, "amp": arguments.amp}

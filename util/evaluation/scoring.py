@@ -170,28 +170,11 @@ def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress
     return _score([(plan, prediction_root / plan.truth.name) for plan in plans], progress)
 
 
-def check_scorable(videos: Sequence[Video], truth_root: Path | None, *, progress: bool = False) -> None:
-    """Check, before any video is segmented, the given masks and everything that `score_videos` will ask of the truth.
-
-    Args:
-        videos: the videos that will be segmented.
-        truth_root: the folder of ground truth, ``<video>/<frame>.png``; None where there is none.
-        progress: show a progress bar on stderr.
-
-    Raises:
-        InputError: a given mask cannot be used; or a mask of the ground truth is missing, cannot be read or has another
-            size than the frames; or the first mask of a video shows no object.
-    """
-    check_given_masks(videos)
-    plans = [davis_plan(truth_root / video.name, video.merge_objects) for video in videos] if truth_root else []
-    check_plans(videos, plans, progress=progress)
-
-
 def check_given_masks(videos: Sequence[Video]) -> None:
-    """Check, before any video is segmented, the given masks.
+    """Check the given masks, before any video is segmented.
 
     Raises:
-        InputError: a given mask cannot be used.
+        InputError: a given mask is invalid.
     """
     for video in videos:
         for number in video.masks:
@@ -201,7 +184,7 @@ def check_given_masks(videos: Sequence[Video]) -> None:
 def check_plans(
     videos: Sequence[Video], plans: Sequence[ScoringPlan], *, progress: bool = False
 ) -> dict[str, set[int]]:
-    """Check, before any video is segmented, the true masks that the plans will need.
+    """Check the true masks of the plans, before any video is segmented.
 
     Args:
         videos: the videos that will be segmented.
@@ -209,7 +192,7 @@ def check_plans(
         progress: show a progress bar on stderr.
 
     Returns:
-        the ids that the true masks show, by the name of the video.
+        the ids in the true masks, by the name of the video.
 
     Raises:
         InputError: a true mask is missing, cannot be read or has another size than the frames.
