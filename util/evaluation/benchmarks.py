@@ -80,7 +80,7 @@ class Benchmark:
         return []
 
     def true_mask(self, video: Video, number: int) -> Path | None:
-        """The file with the true mask of a frame; None where there is none."""
+        """The file with the true mask of a frame; None if there is none."""
         path = self.truth / video.name / video.mask_name(number) if self.truth else None
         return path if path and path.is_file() else None
 
@@ -266,7 +266,7 @@ class FolderBenchmark(Benchmark):
         return plans
 
     def true_mask(self, video: Video, number: int) -> Path | None:
-        """The file with the true mask of a frame, of any format; None where there is none."""
+        """The file with the true mask of a frame, of any format; None if there is none."""
         return self._folder.true_masks(video.name, video.frames).get(number)
 
     def check(self, *, progress: bool = False) -> list[str]:

@@ -167,6 +167,6 @@ def tolerance_radius(shape: tuple[int, ...], tolerance: float) -> int:
 
 
 def nanmean(values: np.ndarray) -> float:
-    """`numpy.nanmean` without its warning where there is no value."""
+    """`numpy.nanmean` without its warning for empty arrays."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else math.nan

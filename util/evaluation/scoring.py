@@ -1,4 +1,4 @@
-"""Scoring of videos by ground truth with `util.evaluation.metrics`, and the tables of figures as DAVIS's code does."""
+"""Scoring of videos with `util.evaluation.metrics`, and the tables of figures in the layout of DAVIS's code."""
 
 import csv
 import math

@@ -34,14 +34,14 @@ export class History {
     }
   }
 
-  /** The step to undo, which can be redone afterwards; undefined where there is none. */
+  /** The step to undo, which can be redone afterwards; undefined if there is none. */
   undo(number) {
     const { done, undone } = this.#of(number);
     if (done.length) undone.push(done.at(-1));
     return done.pop();
   }
 
-  /** The step to redo; undefined where there is none. */
+  /** The step to redo; undefined if there is none. */
   redo(number) {
     const { done, undone } = this.#of(number);
     if (undone.length) done.push(undone.at(-1));

@@ -81,7 +81,7 @@ export class Store {
     return this.kinds.includes(KINDS.indexOf(kind));
   }
 
-  /** The nearest annotated frame before (`direction` −1) or after (+1) a frame; null where there is none. */
+  /** The nearest annotated frame before (`direction` −1) or after (+1) a frame; null if there is none. */
   annotatedFrom(number, direction) {
     for (let n = number + direction; n >= 0 && n < this.kinds.length; n += direction) {
       if (this.kinds[n] === ANNOTATED) return n;
