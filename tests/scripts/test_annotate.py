@@ -420,7 +420,7 @@ def test_masks_are_imported(shared, clip):
 
 
 def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
-    """Every mask that an event has announced is there again, and the same command goes on from there."""
+    """Every mask that an event has announced is there again, and the same command resumes."""
     video, ids = clip
     server = serve(video)
     server.json("POST", "api/objects", {}, status=201)
