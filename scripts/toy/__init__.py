@@ -1,4 +1,4 @@
-"""Drawn videos with exact masks, in the layouts of the real data sets."""
+"""Synthetic videos with exact masks, in the layouts of the real data sets."""
 
 from toy.layouts import ToySettings, make_toy_data
 from toy.preview import write_preview
