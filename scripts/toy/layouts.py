@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dataset.images import write_mask
 from dataset.video import object_ids
-from toy.scene import LEAST_AREA, LEAST_SPAN, random_scene
+from toy.scene import LEAST_AREA, LEAST_SPAN, Scene, random_scene
 from util.errors import InputError
 from util.files import atomic_path, check_settings, write_lines, write_text
 from util.parallel import in_processes
@@ -233,11 +233,12 @@ def _draw_dense(
 
 
 def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[list[Path], dict]:
+    """Draw a video with a mask for every frame. Some objects appear late."""
     rng = _rng(settings, "youtube_train", index)
     labels = _labels(rng, int(rng.integers(1, settings.max_objects + 1)), gaps=False)
     step = ANNOTATED_EVERY * _YOUTUBE_PACE
-    span = settings.frames * step
-    scene = random_scene(rng, settings.height, settings.width, span, labels)
+    late = {label: step * _arrival(rng, settings.frames) for label in labels[1:] if rng.random() < 0.25}
+    scene = random_scene(rng, settings.height, settings.width, settings.frames * step, labels, late)
     video = _Video(video_name("youtube_train", index), int(rng.integers(80, 96)))
     seen: dict[int, list[str]] = {label: [] for label in labels}
     for number in range(settings.frames):
@@ -253,8 +254,7 @@ def _draw_youtube_train(root: Path, settings: ToySettings, index: int) -> tuple[
             ids = cv2.resize(ids, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         video.image(root / "YouTube/train_480p/JPEGImages", t, frame)
         video.mask(root / "YouTube/train_480p/Annotations", t, ids)
-    names = {actor.label: actor.category for actor in scene.actors}
-    return video.files, {str(label): {"category": names[label], "frames": seen[label]} for label in labels}
+    return video.files, _objects(scene, seen)
 
 
 def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[list[Path], dict]:
@@ -268,14 +268,12 @@ def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[
     labels = _labels(rng, int(rng.integers(1 + with_late, settings.max_objects + 1)), gaps=index % 2 == 1)
     annotated = range(0, settings.frames, ANNOTATED_EVERY)
     newcomers = [label for label in labels[1:] if rng.random() < 0.25 or (with_late and label == labels[-1])]
-    arrival = {label: annotated[int(rng.integers(1, max(2, len(annotated) * 2 // 3)))] for label in newcomers}
-    span = settings.frames * _YOUTUBE_PACE
+    arrival = {label: ANNOTATED_EVERY * _arrival(rng, len(annotated)) for label in newcomers}
     late = {label: t * _YOUTUBE_PACE for label, t in arrival.items()}
-    size = (settings.height, settings.width)
-    scene = random_scene(rng, *size, span, labels, late, unseen=True)
+    scene = random_scene(rng, settings.height, settings.width, settings.frames * _YOUTUBE_PACE, labels, late)
     video = _Video(video_name("youtube_valid", index), int(rng.integers(80, 96)))
     start = ANNOTATED_EVERY if index % 3 == 1 else 0
-    known: dict[int, int] = {}
+    known: dict[int, list[str]] = {}
     for t in range(settings.frames):
         frame, ids = scene.frame(t * _YOUTUBE_PACE)
         video.image(root / "YouTube/all_frames/valid_all_frames/JPEGImages", t, frame)
@@ -286,17 +284,24 @@ def _draw_youtube_valid(root: Path, settings: ToySettings, index: int) -> tuple[
         for label in labels:
             earliest = max(start, ANNOTATED_EVERY * (label in arrival))
             if label not in known and t >= earliest and (ids == label).mean() >= _LATEST_AREA:
-                known[label] = t
+                known[label] = [f"{later:05d}" for later in annotated if later >= t]
                 new.append(label)
         if new:
             video.mask(root / "YouTube/valid/Annotations", t, ids * np.isin(ids, new))
         if known:
             video.mask(root / "YouTube/valid_gt/Annotations", t, ids * np.isin(ids, list(known)))
-    names = {actor.label: actor.category for actor in scene.actors}
-    return video.files, {
-        str(label): {"category": names[label], "frames": [f"{t:05d}" for t in annotated if t >= first]}
-        for label, first in sorted(known.items())
-    }
+    return video.files, _objects(scene, known)
+
+
+def _arrival(rng: np.random.Generator, count: int) -> int:
+    """Return which of ``count`` annotated frames, from the second on, is the first one of an object that is late."""
+    return int(rng.integers(1, max(2, count * 2 // 3)))
+
+
+def _objects(scene: Scene, frames: dict[int, list[str]]) -> dict[str, dict]:
+    """Return the entry of meta.json for the objects of a video: categories and frames by id."""
+    kinds = {actor.label: actor.picture.kind for actor in scene.actors}
+    return {str(label): {"category": kinds[label], "frames": frames[label]} for label in sorted(frames)}
 
 
 def _labels(rng: np.random.Generator, count: int, gaps: bool) -> list[int]:

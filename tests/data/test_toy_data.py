@@ -1,3 +1,6 @@
+import copy
+import dataclasses
+import itertools
 import json
 import shutil
 import subprocess
@@ -11,7 +14,7 @@ from PIL import Image
 from conftest import ROOT, assert_refused
 from dataset.images import davis_palette, read_image, read_mask, read_palette
 from toy import ToySettings, make_toy_data
-from toy.scene import random_scene
+from toy.scene import LEAST_AREA, Scene, random_scene
 from util.errors import InputError
 
 TINY = {
@@ -193,9 +196,57 @@ def test_objects_leave_a_long_video_and_come_back(tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
-def test_ids_and_appearance_are_drawn_together():
-    scene = random_scene(np.random.default_rng(5), 72, 128, 20, [2, 5])
-    for t in (0, 7.5, 19):
-        frame, ids = scene.frame(t)
-        assert frame.shape == (72, 128, 3) and frame.dtype == np.uint8
-        assert np.array_equal(ids, scene.ids(t)) and set(np.unique(ids).tolist()) <= {0, 2, 5}
+def shown_alone(scene: Scene, label: int, t: float) -> np.ndarray:
+    """Return where an object would be seen if there were no others, bool [H,W]."""
+    alone = copy.copy(scene)
+    alone.actors = [actor for actor in scene.actors if actor.label == label]
+    return alone.frame(t)[1] == label
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_scene_has_what_makes_segmentation_a_task(seed):
+    labels = [2, 5, 9]
+    scene = random_scene(np.random.default_rng(seed), 96, 160, 30, labels)
+    frames, ids = zip(*(scene.frame(t) for t in range(30)), strict=True)
+    assert all(frame.shape == (96, 160, 3) and frame.dtype == np.uint8 for frame in frames)
+    assert all(set(np.unique(each).tolist()) <= {0, *labels} for each in ids)
+    colours = [frames[0][ids[0] == label].mean(0) for label in labels]
+    assert min(np.abs(first - second).max() for first, second in itertools.combinations(colours, 2)) > 25
+
+    hidden = 0.0
+    for label in labels:
+        assert (ids[0] == label).mean() >= LEAST_AREA
+        alone = [shown_alone(scene, label, t) for t in range(30)]
+        hidden = max(
+            hidden,
+            *((seen & (each != label)).sum() / seen.sum() for seen, each in zip(alone, ids, strict=True) if seen.any()),
+        )
+        # Half a frame later an object is nearly in the same place; at the end of the video it is not.
+        soon = shown_alone(scene, label, 0.5)
+        assert (soon & alone[0]).sum() > 0.8 * (soon | alone[0]).sum()
+        assert (alone[-1] & alone[0]).sum() < 0.8 * (alone[-1] | alone[0]).sum()
+    assert hidden > 0.3, "no object passes in front of another"
+    nothing = (ids[0] == 0) & (ids[-1] == 0)
+    assert np.abs(frames[0][nothing].astype(int) - frames[-1][nothing]).mean() > 3, "the camera stands still"
+
+
+def test_masks_are_exact():
+    """A pixel has the colour of its object: with objects painted white on black, ids and brightness agree."""
+    scene = random_scene(np.random.default_rng(3), 96, 160, 30, [1, 2, 3])
+    _, expected = scene.frame(12)
+    for actor in scene.actors:
+        opacity = actor.picture.colours[..., 3:]
+        white = np.concatenate([np.repeat(opacity * (actor.label > 0), 3, 2), opacity], 2)
+        actor.picture = dataclasses.replace(actor.picture, colours=white)
+    scene.background[:] = 0
+    brightness = scene.frame(12)[0][..., 0]
+    assert (brightness[expected > 0] > 90).all() and (brightness[expected == 0] < 130).all()
+    assert 0 < ((brightness > 20) & (brightness < 200)).mean() < 0.1, "edges are antialiased"
+
+
+def test_objects_of_youtube_may_appear_late(tmp_path):
+    counts = dict.fromkeys(("static", "bl", "youtube_valid", "davis_train", "davis_val", "davis_test"), 0)
+    make_toy_data(tmp_path, ToySettings(height=48, width=64, frames=8, youtube_train=4, **counts))
+    videos = json.loads((tmp_path / "YouTube/train/meta.json").read_text())["videos"]
+    starts = [entry["frames"][0] for video in videos.values() for entry in video["objects"].values()]
+    assert "00000" in starts and max(starts) > "00000"
