@@ -277,7 +277,7 @@ def test_the_check_finds_what_is_broken_in_what_is_there(download, root, archive
     mask = root / "DAVIS/2017/trainval/Annotations/480p/davis-val-00000/00003.png"
     mask.write_bytes(mask.read_bytes()[:-30])
     result = download("davis2017")
-    assert result.returncode == 1 and f"{mask}: cannot be decoded" in result.stdout
+    assert result.returncode == 1 and f"{mask} cannot be decoded" in result.stdout
 
 
 def test_the_demo_is_drawn(inline, root, monkeypatch, toy):
