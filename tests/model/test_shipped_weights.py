@@ -43,7 +43,7 @@ def test_davis_is_segmented_better_than_by_copying(command, inline, toy, tmp_pat
     assert SAYS_SO in result.stdout
     assert inline("scripts/copy_first_mask.py", *davis, "--output", tmp_path / "copied").returncode == 0
     (ours, *_), (copied, *_) = (read_results(tmp_path / output) for output in ("ours", "copied"))
-    assert ours > copied + 5
+    assert ours > max(70, copied + 15)
 
 
 def test_the_other_scripts_take_them_too(inline, toy, tmp_path):
