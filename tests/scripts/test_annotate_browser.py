@@ -366,7 +366,7 @@ def test_scribbles_become_an_object_and_take_no_pixel_of_another_one(page, serve
     assert (less[y + 10, x - 6 : x + 6] != 2).all() and np.array_equal(less == 1, painted)
     control(page, "z")
     idle(page)
-    wait(page, lambda: np.array_equal(server.ids(0), ids))
+    assert np.array_equal(server.ids(0), ids)
 
 
 def test_clicks_become_an_object(page, server):
@@ -399,6 +399,19 @@ def slow_answers(page, path: str, seconds: float = 1.0) -> Iterator[None]:
     )
     yield
     page.execute_script("window.fetch = window.realFetch")
+
+
+def test_an_object_is_the_one_to_draw_before_the_server_has_answered(page, server):
+    with slow_answers(page, "api/objects"):
+        brush_size(page, 12)
+        for number in CENTRES:
+            pressed(page, CENTRES[number], (CENTRES[number][0] + 1, CENTRES[number][1]))
+            keys(page, "n")
+    idle(page)
+    ids = server.ids(0)
+    assert [ids[y, x] for x, y in CENTRES.values()] == [1, 2] and set(np.unique(ids)) == {0, 1, 2}
+    wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 3)
+    assert one(page, "#objects li:last-child").get_attribute("class").split() == ["current"]  # the third
 
 
 def boxed(page, number: int, margin: int = 5) -> None:

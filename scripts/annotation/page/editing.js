@@ -105,21 +105,28 @@ export class Editing {
 
   /** Add an object and select it. */
   async addObject() {
+    const { store } = this;
     // The next stroke needs the id at once: the smallest free one. The ids of deleted objects are not free yet.
-    if (this.store.job?.kind !== "deletion") {
-      let id = 1;
-      while (this.store.object(id)) id++;
-      this.store.select(id);
+    let expected = 0;
+    if (store.job?.kind !== "deletion") {
+      do expected++;
+      while (store.object(expected) || store.requested.has(expected));
+      store.requested.add(expected);
+      store.select(expected);
     }
     const request = addObject();
     this.shown.masks.after(request);
     try {
       const object = await request;
-      if (!this.store.object(object.id)) this.store.setObjects([...this.store.objects, object]);
-      this.store.select(object.id);
+      // The answers to two requests may come in either order.
+      const isExpected = store.requested.delete(object.id);
+      if (!isExpected) store.requested.delete(expected);
+      if (!store.object(object.id)) store.setObjects([...store.objects, object]);
+      if (!isExpected) store.select(object.id);
     } catch (error) {
-      this.store.setObjects(this.store.objects); // selects an existing object
-      this.store.emit("error", error);
+      store.requested.delete(expected);
+      store.setObjects(store.objects); // selects an existing object
+      store.emit("error", error);
     }
   }
 

@@ -76,7 +76,7 @@ export class Masks {
 
   /** Delay saving until a promise settles, such as that of a new object. */
   after(promise) {
-    this.#ready = promise.catch(() => {});
+    this.#ready = Promise.allSettled([this.#ready, promise]);
   }
 
   /** Whether strokes are on their way to the server. */
@@ -95,7 +95,9 @@ export class Masks {
     this.#isRunning = true;
     let isReachable = true;
     while (this.#queue.size && isReachable) {
-      await this.#ready;
+      let ready;
+      do await (ready = this.#ready);
+      while (ready !== this.#ready); // a stroke of a newer object was drawn meanwhile
       const [entry] = this.#queue;
       this.#queue.delete(entry);
       this.#saving = entry;

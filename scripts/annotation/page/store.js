@@ -7,6 +7,7 @@ const [NONE, PROPAGATED, ANNOTATED] = KINDS.keys();
 export class Store {
   video = null; // name, frames, width, height, fps
   objects = []; // of id, name, colour, visible
+  requested = new Set(); // the ids of objects that the server has not answered for yet
   current = 0; // the id of the selected object; 0 for none
   kinds = new Uint8Array(0); // by frame, indices in KINDS
   uncertainty = new Float32Array(0); // by frame, in bits; NaN if unknown
@@ -45,7 +46,7 @@ export class Store {
 
   setObjects(objects) {
     this.objects = objects;
-    if (!this.object(this.current)) this.select(objects[0]?.id ?? 0);
+    if (!this.object(this.current) && !this.requested.has(this.current)) this.select(objects[0]?.id ?? 0);
     this.emit("objects");
   }
 
