@@ -29,7 +29,7 @@ _TRIANGLE = _polygon(3)  # points to the right
 # The parts of each kind of object, from the farthest to the nearest: material (0, 1, or 2 for dark), centre (x, y),
 # width, height, and radius by direction. An object is about 2 wide and 2 high.
 _Part = tuple[int, float, float, float, float, np.ndarray]
-_KINDS: dict[str, list[_Part]] = {
+KINDS: dict[str, list[_Part]] = {
     "ball": [(0, 0, 0, 2, 2, _ROUND)],
     "cushion": [(0, 0, 0, 2, 1.6, _BOX), (1, 0, 0, 0.5, 0.4, _ROUND)],
     "star": [(0, 0, 0, 2, 2, _petals(5, 0.35)), (1, 0, 0, 0.8, 0.8, _ROUND)],
@@ -73,23 +73,21 @@ class Picture:
     shadow: np.ndarray
 
 
-def random_object(rng: np.random.Generator, size: float, hue: float) -> Picture:
-    """Return a random object that is about ``size`` pixels large. Its main colour has this hue, 0 to 1."""
-    kind = pick(rng, list(_KINDS))
+def random_object(rng: np.random.Generator, kind: str, size: float, hue: float) -> Picture:
+    """Return an object of a kind of `KINDS`, about ``size`` pixels large. Its main colour has this hue, 0 to 1."""
     side = int(size / _SIZE) + 4
     dark = colour(hue, 0.5, 0.2)
     shades = [colour(hue + rng.normal(0, 0.03), rng.uniform(0.3, 0.85), rng.uniform(0.45, 1)) for _ in range(2)]
     accents = [colour(hue + pick(rng, [0.1, 0.5, 0.6]), rng.uniform(0.2, 0.7), rng.uniform(0.5, 1)) for _ in range(2)]
-    skins = [texture(rng, side, side, first, second) for first, second in (shades, accents, (dark, 1.3 * dark))]
+    opaque = np.full((side, side), 255, np.float32)
+    skins = [np.dstack([texture(rng, side, side, *pair), opaque]) for pair in (shades, accents, (dark, 1.3 * dark))]
     stretch = rng.uniform(0.75, 1, 2) * (pick(rng, [-1, 1]), 1) * size / 2
     bumps = 1 + rng.uniform(0, 0.08) * noise(rng, 1, len(_TURN) // 2, 4, 0.4)[0]
     bumps = np.concatenate([bumps, bumps[::-1]])  # so that the outline closes
     picture = np.zeros((side, side, 4), np.float32)
-    for material, x, y, width, height, radius in _KINDS[kind]:
+    for material, x, y, width, height, radius in KINDS[kind]:
         outline = np.stack([x + np.cos(_TURN) * radius * bumps * width / 2, y + np.sin(_TURN) * radius * height / 2], 1)
-        _add(
-            picture, np.dstack([skins[material], np.full((side, side), 255, np.float32)]), outline * stretch + side / 2
-        )
+        _add(picture, skins[material], outline * stretch + side / 2)
     opacity = picture[..., 3]
     shift = np.float32([[1, 0, 0.03 * side], [0, 1, 0.06 * side]])
     shadow = cv2.GaussianBlur(cv2.warpAffine(opacity, shift, (side, side)), (0, 0), 0.03 * side)

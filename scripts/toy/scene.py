@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from toy.motion import Camera, Track, Wander, translation
-from toy.objects import Picture, random_object
+from toy.objects import KINDS, Picture, random_object
 from toy.textures import colour, log_uniform, noise, pick, soft_step, texture
 
 LEAST_AREA = 0.004  # smallest share of the frame that an object covers in its first annotated frame
@@ -114,20 +114,20 @@ def random_scene(
             comes back at least once. ``span`` is at least `LEAST_SPAN` times as long.
 
     Returns:
-        A scene. At time 0, or at its ``late`` time, an object covers at least the share `LEAST_AREA` of the frame. In
-        rare cases no such path is found.
+        A scene. At time 0, or at its ``late`` time, an object covers at least the share `LEAST_AREA` of the frame, as
+        long as there are at most 20 objects and the frame is not a narrow strip.
     """
     late = late or {}
     camera = Camera(rng)
-    others = int(rng.integers(1, 3))  # not annotated
+    others = int(rng.integers(len(labels) == 1, 2))  # not annotated; a single object meets one of them
     labels = rng.permutation([*labels, *[0] * others]).tolist()
     places = sorted(_places(rng, len(labels), height, width))
-    hue = rng.random()
+    kinds, hue = rng.permutation(list(KINDS)).tolist(), rng.random()
     actors = []
     for number, label in enumerate(labels):
         room = min(math.dist(places[number], place) for place in places if place is not places[number])
-        size = min(log_uniform(rng, 0.25, 0.75) * math.sqrt(height * width), 0.85 * min(height, width))
-        size = min(size, 1.4 * room * width)
+        size = log_uniform(rng, 0.25, 0.75) * math.sqrt(height * width)
+        size = min(size, 0.85 * height, 0.85 * width, 1.4 * room * width)
         start = late.get(label, 0.0)
         # Neighbours in the list meet: they change places, and come back.
         goal = places[number ^ 1 if number ^ 1 < len(places) else number - 1]
@@ -150,7 +150,7 @@ def random_scene(
             begin, ease = rng.uniform(0.2, 0.6) * span, rng.uniform(8, 18)
             track.absences = [(begin, begin + 2 * ease + rng.uniform(3, 20), pick(rng, [-1, 1]), ease)]
         # Golden-ratio steps give clearly different hues to any number of objects.
-        picture = random_object(rng, size, hue + 0.618 * number)
+        picture = random_object(rng, kinds[number % len(kinds)], size, hue + 0.618 * number)
         actors.append(Actor(picture, track, label, (0.03 * size, rng.uniform(0.1, 0.4), rng.uniform(0, 6.28))))
     # Objects that come late are in front, so that they are visible when they should be.
     order = rng.permutation(len(actors))
@@ -193,7 +193,9 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
     """Return hills under a sky, or one surface near the camera, uint8 BGR [height,width,3]."""
     hue = rng.random()
     if rng.random() < 0.35:
-        base, other = (colour(hue + rng.normal(0, 0.04), rng.uniform(0.1, 0.4), rng.uniform(0.35, 0.75)) for _ in "12")
+        base, other = (
+            colour(hue + rng.normal(0, 0.04), rng.uniform(0.1, 0.4), rng.uniform(0.35, 0.75)) for _ in range(2)
+        )
         picture = texture(rng, height, width, base, other)
     else:
         down = np.linspace(0, 1, height, dtype=np.float32)[:, None]
@@ -205,7 +207,9 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
         for number in range(hills):
             near = (number + 1) / hills
             crest = 0.25 + 0.4 * near + 0.06 * noise(rng, 1, width, rng.uniform(2, 6), 0.45)
-            base, other = (colour(rng.uniform(0.08, 0.38), rng.uniform(0.3, 0.5), rng.uniform(0.3, 0.6)) for _ in "12")
+            base, other = (
+                colour(rng.uniform(0.08, 0.38), rng.uniform(0.3, 0.5), rng.uniform(0.3, 0.6)) for _ in range(2)
+            )
             land = texture(rng, height, width, base, other)
             land += (low - land) * (0.75 * (1 - near))  # haze
             picture += (land - picture) * soft_step(down - crest, height / 1.5)[..., None]

@@ -51,7 +51,7 @@ def colour(hue: float, saturation: float, value: float) -> np.ndarray:
 def texture(rng: np.random.Generator, height: int, width: int, base: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return a picture of a material, float32 BGR [height,width,3]: a random pattern of two colours, and grain."""
     pattern = pick(rng, (_stripes, _checks, _spots, _patches, _gradient))(rng, height, width)[..., None]
-    grain = 1 + rng.uniform(0.06, 0.16) * noise(rng, height, width, 12, 0.8)[..., None]
+    grain = 1 + rng.uniform(0.04, 0.11) * noise(rng, height, width, 12, 0.8)[..., None]
     return (base + (other - base) * np.float32(pattern)) * grain
 
 
