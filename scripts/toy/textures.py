@@ -45,7 +45,7 @@ def soft_step(field: np.ndarray, sharpness: float) -> np.ndarray:
 
 def colour(hue: float, saturation: float, value: float) -> np.ndarray:
     """Return a colour, float32 BGR [3] from 0 to 255. The arguments are from 0 to 1, and ``hue`` is periodic."""
-    return 255 * np.float32(colorsys.hsv_to_rgb(hue % 1, saturation, min(value, 1))[::-1])
+    return 255 * np.float32(colorsys.hsv_to_rgb(hue % 1, saturation, value)[::-1])
 
 
 def texture(rng: np.random.Generator, height: int, width: int, base: np.ndarray, other: np.ndarray) -> np.ndarray:
