@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -212,6 +213,29 @@ def assert_refused(result: subprocess.CompletedProcess, *mentioned: object) -> N
     assert len(lines) == 1 and "Traceback" not in result.stderr, result.stderr
     for text in mentioned:
         assert str(text) in lines[0], f"{text} is not in {lines[0]}"
+
+
+def assert_terminates(script: str, *arguments: object, started: Callable[[], object]) -> None:
+    """SIGTERM to a script alone, when ``started`` is true, ends it and its worker processes."""
+    command = [sys.executable, ROOT / script, *arguments]
+    process = subprocess.Popen(list(map(str, command)), start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        while not started():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+        for _ in range(600):
+            try:
+                os.killpg(process.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)
+        pytest.fail("worker processes are still there")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import multiprocessing
 import os
 import select
 import signal
@@ -64,7 +65,9 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
-    """Unwind the stack: Python's default would end the process at once and leave its worker processes alone."""
+    """End the worker processes, which Python's default would leave alone, and unwind the stack."""
+    for child in multiprocessing.active_children():
+        child.terminate()
     sys.exit(128 + number)
 
 

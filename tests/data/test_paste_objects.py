@@ -1,10 +1,4 @@
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -12,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ROOT, Command, assert_refused, draw_clip
+from conftest import Command, assert_refused, assert_terminates, draw_clip
 from dataset.images import read_image, read_mask, write_mask
 from pasting import PastedVideos, Sources, find_sources
 from pasting.compose import compose
@@ -177,23 +171,5 @@ def test_sources_say_what_has_changed(clips, stills):
 
 
 def test_a_terminated_run_leaves_no_process(clips, stills, tmp_path):
-    arguments = ("--videos", clips, "--images", stills, "--output", tmp_path / "new", "--count", 2000)
-    command = [sys.executable, ROOT / SCRIPT, *arguments, *SMALL[2:-1], 2]
-    process = subprocess.Popen(list(map(str, command)), start_new_session=True, stderr=subprocess.DEVNULL)
-    try:
-        while not list(tmp_path.glob("new/JPEGImages/*")):
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)  # to the script alone
-        assert process.wait() == 128 + signal.SIGTERM
-        for _ in range(600):
-            try:
-                os.killpg(process.pid, 0)
-            except ProcessLookupError:
-                return
-            time.sleep(0.1)
-        pytest.fail("worker processes are still there")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    arguments = ("--videos", clips, "--images", stills, "--output", tmp_path / "new", "--count", 2000, *SMALL[2:-1], 2)
+    assert_terminates(SCRIPT, *arguments, started=lambda: list(tmp_path.glob("new/JPEGImages/*")))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import assert_refused, draw_clip, write_davis
+from conftest import assert_refused, assert_terminates, draw_clip, write_davis
 from dataset.davis import DAVIS
 from dataset.images import read_image, read_mask, to_tensor, write_mask
 from model.inference import InferenceCore
@@ -142,6 +142,11 @@ def test_figure_3_of_a_clip_played_forward_and_backward(arguments, command, inli
     assert_refused(inline(*arguments("long_video.py", *flags, 2, "--forward")), "--times", "--forward")
     assert_refused(inline(*arguments("long_video.py", *flags, 2, "--banks", "STM", "2G")), "'2G'", "F+L")
     assert_refused(inline(*arguments("long_video.py", *flags, 2, "--video", "absent")), "absent", "missing")
+
+
+def test_a_terminated_measurement_leaves_no_process(arguments, davis, tmp_path):
+    command = arguments("long_video.py", "--year", 2016, "--times", 100_000)
+    assert_terminates(*command, started=lambda: list(tmp_path.glob(".records/*")))
 
 
 def test_a_long_video_whose_objects_leave_and_return(arguments, inline, small_network, tmp_path):
