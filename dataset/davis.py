@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.folders import VideoFolders
-from dataset.video import Video, list_frames, read_names
+from dataset.video import Video, is_junk, list_frames, read_names
 from util.errors import InputError
 
 VOID = 255  # the id of pixels that belong to no object in the masks of DAVIS 2017
@@ -117,7 +117,7 @@ class DAVIS:
                 raise InputError(f"{mask} is missing; {remedy}")
         shown = {frame.stem for frame in frames}
         for mask in sorted((self.annotations / name).glob("*.png")) if self.has_ground_truth else ():
-            if mask.stem not in shown and mask.name[0] != ".":
+            if mask.stem not in shown and not is_junk(mask.name):
                 raise InputError(f"{images} has no frame for {mask}; copy or download the data set's images again")
         return Video(
             name, frames, {0: masks[0]}, merge_objects=self.year == 2016, void=VOID if self.year == 2017 else None

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from dataset.folders import find_videos
 from dataset.images import PaintedMasks
-from dataset.video import FRAME_SUFFIXES, VIDEO_SUFFIXES, Video, list_frames, object_ids, read_sized_mask
+from dataset.video import FRAME_SUFFIXES, VIDEO_SUFFIXES, Video, is_junk, list_frames, object_ids, read_sized_mask
 from util.errors import InputError
 
 
@@ -140,7 +140,7 @@ def _masks(folder: Path, frames: Sequence[Path]) -> dict[int, Path]:
     numbers = {frame.stem: number for number, frame in enumerate(frames)}
     masks: dict[int, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith(".") or path.suffix.lower() not in FRAME_SUFFIXES:
+        if is_junk(path.name) or path.suffix.lower() not in FRAME_SUFFIXES:
             continue
         if path.stem not in numbers:
             raise InputError(

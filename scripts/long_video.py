@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 from dataset.davis import DAVIS
 from dataset.images import read_mask
-from util.device import choose_device, in_own_process, peak_memory
+from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, network_notes
@@ -40,7 +40,7 @@ from util.evaluation.scoring import check_given_masks, check_plans, davis_plan
 from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
 from util.files import atomic_path, write_csv
 from util.numbers import positive
-from util.parallel import in_background
+from util.parallel import in_background, in_own_process
 from util.progress import frames_bar
 
 HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "Drift", "J&F present", "J&F absent", "Recovery"]

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from dataset.colours import colour_table
 from dataset.images import PaintedMasks, read_mask, write_mask
 from dataset.masks import described
-from dataset.video import FRAME_SUFFIXES, Video, assign_masks, list_frames
+from dataset.video import FRAME_SUFFIXES, Video, assign_masks, is_junk, list_frames
 from dataset.video_file import VideoFile, playback_fps, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
@@ -94,7 +94,9 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in FRAME_SUFFIXES and path.name[0] != "."]
+    found = [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() in FRAME_SUFFIXES and not is_junk(path.name)
+    ]
     if not found:
         raise InputError(f"{folder} holds no masks; give masks, or a folder that holds them")
     return found

@@ -1,21 +1,15 @@
 """The compute device, its types and its peak memory."""
 
 import contextlib
-import multiprocessing
 import re
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from util.distributed import Processes
 from util.errors import InputError
-
-Result = TypeVar("Result")
 
 # The messages of allocators other than torch's GPU allocator.
 _OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|not enough memory|out of memory|bad_alloc", re.IGNORECASE)
@@ -101,20 +95,6 @@ def enough_memory(remedy: str) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _OUT_OF_MEMORY.search(reason):
             raise
         raise InputError(f"this machine has too little memory ({reason.split('. ')[0]}); {remedy}") from None
-
-
-def in_own_process(work: Callable[..., Result], *arguments: object, remedy: str) -> Result:
-    """Return ``work(*arguments)``, computed in a new process, which has a peak memory of its own.
-
-    Raises:
-        InputError: as ``work``, or the memory ran out; the message then ends with the remedy.
-    """
-    with enough_memory(remedy):
-        try:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                return pool.submit(work, *arguments).result()
-        except BrokenProcessPool:
-            raise MemoryError("the system killed the process") from None
 
 
 def half_precision(device: torch.device) -> torch.dtype:

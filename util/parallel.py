@@ -1,4 +1,4 @@
-"""Independent jobs, distributed over all cores."""
+"""Work in threads and in other processes."""
 
 import multiprocessing
 import os
@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import cv2
 
+from util.device import enough_memory
 from util.errors import InputError
 
 Item = TypeVar("Item")
@@ -80,6 +81,20 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def in_own_process(work: Callable[..., Result], *arguments: object, remedy: str) -> Result:
+    """Return ``work(*arguments)``, computed in a new process, which has a peak memory of its own.
+
+    Raises:
+        InputError: as ``work``, or the memory ran out; the message then ends with the remedy.
+    """
+    with enough_memory(remedy):
+        try:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                return pool.submit(work, *arguments).result()
+        except BrokenProcessPool:
+            raise MemoryError("the system killed the process") from None
 
 
 def _context() -> multiprocessing.context.BaseContext:

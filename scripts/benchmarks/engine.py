@@ -28,8 +28,9 @@ from dataset.video import Video, list_frames
 from model import RDE_VOS
 from model.fast import fast_network
 from model.inference import InferenceCore
-from util.device import in_own_process, inference_dtype, synchronize
+from util.device import inference_dtype, synchronize
 from util.errors import InputError
+from util.parallel import in_own_process
 
 ENGINES = ("plain", "fast", "fast --amp")
 PARTS = ("key encoder", "reading", "decoder", "mask encoder", "SAM", "rest")

@@ -25,8 +25,9 @@ from benchmarks.common import (
 from dataset.images import to_tensor
 from model.inference import STRIDE
 from model.training import ClipTrainer
-from util.device import in_own_process, synchronize, training_layout
+from util.device import synchronize, training_layout
 from util.errors import InputError
+from util.parallel import in_own_process
 
 PASSES = ("plain", "--recompute")
 PASS_PARTS = ("forward", "backward", "step")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dataset.davis import VOID
 from dataset.images import read_mask
-from dataset.video import Video, frame_order, object_ids, read_sized_mask
+from dataset.video import Video, frame_order, is_junk, object_ids, read_sized_mask
 from util.errors import InputError
 from util.evaluation.metrics import (
     CONTOUR_TOLERANCE,
@@ -135,7 +135,7 @@ def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
     Raises:
         InputError: the folder holds no mask, or the first mask cannot be read or holds no object.
     """
-    names = (path.name for path in truth_folder.glob("*.png") if not path.name.startswith("."))
+    names = (path.name for path in truth_folder.glob("*.png") if not is_junk(path.name))
     frames = sorted(names, key=frame_order)
     if not frames:
         raise InputError(f"{truth_folder} holds no PNG masks; check the ground truth's folder and the video's name")

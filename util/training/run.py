@@ -20,7 +20,7 @@ from model.checkpoint import not_finite, read_checkpoint, save_network
 from model.network import RDE_VOS
 from util.distributed import Processes
 from util.errors import InputError
-from util.files import Difference, atomic_path, check_settings, is_plain_name, read_json
+from util.files import Difference, check_settings, is_plain_name, read_json, write_text
 
 CHECKPOINTS_KEPT = 3
 _CHECKPOINT = re.compile(r"checkpoint_([0-9]{1,18})\.pth")
@@ -212,9 +212,8 @@ class RunFolder:
         if not isinstance(starts, list):
             raise InputError(f"{path} lists no starts of a run; delete the file and start again")
         date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        with atomic_path(path) as temporary:
-            content = {"starts": [*starts, {"date": date, "iteration": iteration, **noted}]}
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        content = {"starts": [*starts, {"date": date, "iteration": iteration, **noted}]}
+        write_text(path, json.dumps(content, indent=1) + "\n")
 
     def save_best(self, network: RDE_VOS, iteration: int, scores: dict[str, float]) -> None:
         """Write ``best.pth`` unless an earlier validation had a higher J&F.
