@@ -65,7 +65,8 @@ class MemoryMeter:
         self._start = peak_memory(device)
 
     def read(self) -> Memory:
-        peak = peak_memory(self._device)
+        # Linux counts pages in batches, so a run that takes no memory may seem to end some pages below its start.
+        peak = max(self._start, peak_memory(self._device))
         return Memory(peak / 2**20, (peak - self._start) / 2**20)
 
 
