@@ -26,7 +26,7 @@ from dataset.images import normalise
 from dataset.loading import training_batches
 from dataset.stages import stage_dataset
 from dataset.training_data import TrainingData
-from model import RDE_VOS, NetworkConfig, load_network, save_network
+from model import RDE_VOS, NetworkConfig, load_network
 from model.checkpoint import network_from_checkpoint
 from model.initialisation import add_aggregation, load_imagenet_weights, prepare_for_several_objects
 from model.losses import hard_fraction_at
@@ -48,7 +48,7 @@ from util.training.arguments import (
 from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
 from util.training.recipe import Recipe
-from util.training.run import RunFolder, StopRequest, TrainingState, averaged
+from util.training.run import RunFolder, StopRequest, TrainingState, averaged, latest_checkpoint, save_result
 from util.training.validation import Validation
 
 TIMEOUT = datetime.timedelta(minutes=30)  # a process that hangs must not block all GPUs for longer
@@ -154,7 +154,7 @@ def train(
         if due.log or due.save or due.validate:
             check.finish()
         if due.log:
-            log.write(state.iteration, state.rate, hard_fraction, peak_memory(device))
+            log.write(state.iteration, state.rate, peak_memory(device), hard_fraction)
         if due.draw:
             log.draw(state.iteration, inputs["frames"], inputs["masks"], result.masks)
         if due.save and processes.is_main:
@@ -167,43 +167,11 @@ def train(
     check.finish()
 
 
-def save_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained: bool) -> None:
-    """Save the trained weights at the end of training, or a checkpoint if training was stopped.
-
-    Args:
-        run: the folder of the run.
-        state: the state of training.
-        stopped: whether training was stopped before its end.
-        trained: whether this start has finished an iteration.
-    """
-    weights = run.path / "network.pth"
-    if stopped:
-        if trained:
-            run.save(state)
-        print(f"stopped after iteration {state.iteration}; resume with --resume")
-        return
-    # Evaluation identifies weights by the hash of their file, so a finished run does not rewrite the file.
-    if trained or not weights.is_file():
-        save_network(state.result, weights)
-    print(f"trained weights are in {weights}")
-
-
 def precision(name: str, device: torch.device) -> torch.dtype | None:
     """The 16-bit type that ``--precision`` selects on a device; None for fp32."""
     if name == "auto":
         return half_precision(device) if device.type == "cuda" else None
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
-
-
-def latest_checkpoint(run: RunFolder, processes: Processes) -> dict[str, Any] | None:
-    """The content of the newest readable checkpoint of a run; None if there is no checkpoint.
-
-    Only the main process looks for it, because other machines may have other folders.
-    """
-    saved = run.read_latest() if processes.is_main else None
-    for note in saved.notes if saved else ():
-        print(note)
-    return processes.broadcast(saved.content if saved else None)
 
 
 def load_batches(

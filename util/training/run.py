@@ -241,6 +241,38 @@ class RunFolder:
         return sorted(paths, key=_iteration)
 
 
+def latest_checkpoint(run: RunFolder, processes: Processes) -> dict[str, Any] | None:
+    """The content of the newest readable checkpoint of a run; None if there is no checkpoint.
+
+    Only the main process looks for it, because other machines may have other folders.
+    """
+    saved = run.read_latest() if processes.is_main else None
+    for note in saved.notes if saved else ():
+        print(note)
+    return processes.broadcast(saved.content if saved else None)
+
+
+def save_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained: bool) -> None:
+    """Save the trained weights at the end of training, or a checkpoint if training was stopped.
+
+    Args:
+        run: the folder of the run.
+        state: the state of training.
+        stopped: whether training was stopped before its end.
+        trained: whether this start has finished an iteration.
+    """
+    weights = run.path / "network.pth"
+    if stopped:
+        if trained:
+            run.save(state)
+        print(f"stopped after iteration {state.iteration}; resume with --resume")
+        return
+    # Evaluation identifies weights by the hash of their file, so a finished run does not rewrite the file.
+    if trained or not weights.is_file():
+        save_network(state.result, weights)
+    print(f"trained weights are in {weights}")
+
+
 def _described(difference: Difference) -> str:
     """A setting with its value in the run and its value now; of a group of settings those that differ."""
     name, found, wanted = difference
