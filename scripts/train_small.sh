@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Train the small network in model/weights on real video: DAVIS 2016 train, objects pasted into it, and any other videos.
+# Train the small network in model/weights on real video: DAVIS 2016 train, objects pasted into it, and any other videos. Then
+# distil its keys from an ImageNet network.
 # Writes to FOLDER (default runs/small); the same command resumes. Training runs on PROCESSES cores (default 2).
 #
 #   [DAVIS=...] [STATIC=...] [VIDEOS="FOLDER ..."] [START=...] [PROCESSES=2] bash scripts/train_small.sh [FOLDER]
@@ -49,7 +50,7 @@ python scripts/paste_objects.py --davis_root "$davis" "${pasted_from[@]}" "${ima
   --freeze key_aggregation value_aggregation --batch_size 8 --crop_size 224 --average 0.98 \
   --iterations 650 --lr 1.5e-4 --steps 550 --warm_up 5000 9000 --save_every 50 --log_every 10
 # Averaging with the initial weights keeps the accuracy on synthetic video, and scores as well on real video.
-python - "$start" "$folder/s2/network.pth" "$folder/small.pth" <<'PYTHON'
+python - "$start" "$folder/s2/network.pth" "$folder/real.pth" <<'PYTHON'
 import sys
 
 from torch.optim.swa_utils import AveragedModel
@@ -60,6 +61,17 @@ start, trained, output = sys.argv[1:]
 mean = AveragedModel(load_network(start))
 for path in (start, trained):
     mean.update_parameters(load_network(path))
-save_network(mean.module.half(), output)  # half the size on disk
+save_network(mean.module.half(), output)
+PYTHON
+
+[ -f "$folder/keys/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" scripts/distill_keys.py \
+  --id keys --runs "$folder" --resume --load_network "$folder/real.pth" --key_width 64 \
+  --davis_root "$davis" "${pasted_from[@]}" "${images[@]}" --iterations 5400
+python - "$folder/keys/network.pth" "$folder/small.pth" <<'PYTHON'
+import sys
+
+from model import load_network, save_network
+
+save_network(load_network(sys.argv[1]).half(), sys.argv[2])  # half the size on disk
 PYTHON
 echo "the weights are in $folder/small.pth"

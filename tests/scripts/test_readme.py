@@ -15,7 +15,7 @@ from util.evaluation.metrics import region_similarity
 def test_the_python_of_the_readme_runs_from_another_folder(tmp_path):
     """It segments three frames, in the last of which object 2 enters, then a folder of six, where it enters in the
     fourth."""
-    frames, ids = draw_clip(6, 48, 80, 2)
+    frames, ids = draw_clip(6, 96, 160, 2)
     (tmp_path / "RDE-VOS").symlink_to(ROOT)
     (tmp_path / "frames").mkdir()
     for t, frame in enumerate(frames):
@@ -32,7 +32,7 @@ def test_the_python_of_the_readme_runs_from_another_folder(tmp_path):
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
     result = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "[1, 2] [3, 48, 80]\n"
+    assert result.stdout == "[1, 2] [3, 96, 160]\n"
 
     masks = [read_mask(path) for path in sorted((tmp_path / "masks").iterdir())]
     assert [np.unique(mask).tolist() for mask in masks] == [[0, 1]] * 3 + [[0, 1, 2]] * 3
