@@ -27,7 +27,7 @@ from dataset.training_data import TrainingData
 from distillation import FramePairs, ImageNetTeacher, affinity_divergence, train_new_channels, widened
 from model import RDE_VOS, load_network
 from model.checkpoint import network_from_checkpoint
-from pasting import find_sources
+from pasting import add_source_flags, find_sources
 from util.device import choose_device, enough_memory, inference_dtype, peak_memory, training_layout
 from util.distributed import Processes
 from util.errors import InputError, command_line
@@ -50,15 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--resume", action="store_true", help="resume the run, or start it")
     add("--load_network", type=Path, required=True, metavar="WEIGHTS", help="the trained network")
     add("--key_width", type=positive, required=True, help="width of the new key encoder; the standard ResNets have 64")
-    add(
-        "--videos", type=Path, action="append", default=[], metavar="FOLDER",
-        help="as --videos of train.py: holds JPEGImages/VIDEO and Annotations/VIDEO; may be given several times",
-    )  # fmt: skip
-    add(
-        "--images", type=Path, action="append", default=[], metavar="FOLDER",
-        help="as --static_root of train.py: images <name>.jpg with masks <name>.png; may be given several times",
-    )  # fmt: skip
-    add("--davis_root", type=Path, metavar="FOLDER", help="DAVIS 2016, of which only train is used")
+    add_source_flags(parser)
     add("--iterations", type=positive, default=8000, help="length of training (default: 8000)")
     add(
         "--batch_size",
@@ -154,7 +146,6 @@ def train(
     )
     batches = training_batches(data, sampler, workers=arguments.workers, pin_memory=device.type == "cuda")
     while state.iteration < arguments.iterations:
-        batch = None
         with stop.at_unreadable_data(), log.waiting():
             batch = next(batches)
         if stop.agreed(processes):

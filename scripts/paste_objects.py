@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pasting import PastedVideos, find_sources, make_video
+from pasting import PastedVideos, add_source_flags, find_sources, make_video
 from util.errors import InputError, command_line
 from util.files import check_settings
 from util.numbers import positive, seed
@@ -31,15 +31,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add(
-        "--videos", type=Path, action="append", default=[], metavar="FOLDER",
-        help="as --videos of train.py: holds JPEGImages/VIDEO and Annotations/VIDEO; may be given several times",
-    )  # fmt: skip
-    add(
-        "--images", type=Path, action="append", default=[], metavar="FOLDER",
-        help="as --static_root of train.py: images <name>.jpg with masks <name>.png; may be given several times",
-    )  # fmt: skip
-    add("--davis_root", type=Path, metavar="FOLDER", help="DAVIS 2016, of which only train is used")
+    add_source_flags(parser)
     add("--output", type=Path, required=True, help="folder for JPEGImages/<video> and Annotations/<video>")
     add("--count", type=positive, default=300, help="number of videos (default: 300)")
     add("--frames", type=positive, default=24, help="frames of a video (default: 24)")

@@ -1,5 +1,6 @@
 """The sources of backgrounds and pasted objects: annotated videos, and images with masks."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,20 @@ class Sources:
         """The numbers of videos, frames and images, to detect changes."""
         frames = sum(len(video.frames) for video in self.videos)
         return {"videos": len(self.videos), "video_frames": frames, "images": len(self.images)}
+
+
+def add_source_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags ``--videos``, ``--images`` and ``--davis_root``, for the arguments of `find_sources`."""
+    add = parser.add_argument
+    add(
+        "--videos", type=Path, action="append", default=[], metavar="FOLDER",
+        help="as --videos of train.py: holds JPEGImages/VIDEO and Annotations/VIDEO; may be given several times",
+    )  # fmt: skip
+    add(
+        "--images", type=Path, action="append", default=[], metavar="FOLDER",
+        help="as --static_root of train.py: images <name>.jpg with masks <name>.png; may be given several times",
+    )  # fmt: skip
+    add("--davis_root", type=Path, metavar="FOLDER", help="DAVIS 2016, of which only train is used")
 
 
 def find_sources(videos: Sequence[Path], images: Sequence[Path], davis_root: Path | None = None) -> Sources:
