@@ -10,22 +10,15 @@ The defaults are the paper's recipe; --recipe release is that of the authors' re
 sets. The folder runs/ID contains everything of a run; --resume resumes it.
 """
 
-import contextlib
-import datetime
-import inspect
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from dataset.batches import GlobalBatchSampler
 from dataset.images import normalise
-from dataset.loading import training_batches
 from dataset.stages import stage_dataset
-from dataset.training_data import TrainingData
 from model import RDE_VOS, NetworkConfig, load_network
 from model.checkpoint import network_from_checkpoint
 from model.initialisation import add_aggregation, load_imagenet_weights, prepare_for_several_objects
@@ -47,11 +40,11 @@ from util.training.arguments import (
 )
 from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
+from util.training.parallel import data_parallel, exchange, load_batches, training_processes
 from util.training.recipe import Recipe
 from util.training.run import RunFolder, StopRequest, TrainingState, averaged, latest_checkpoint, save_result
 from util.training.validation import Validation
 
-TIMEOUT = datetime.timedelta(minutes=30)  # a process that hangs must not block all GPUs for longer
 INPUTS = ("frames", "masks", "perturbed", "selector")  # the entries of a batch for ClipTrainer
 
 
@@ -62,7 +55,7 @@ def main() -> None:
     recipe, losses = chosen_recipe(arguments), chosen_losses(arguments)
     device = choose_device(arguments.device)
     dtype = precision(arguments.precision, device)
-    processes = Processes("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", TIMEOUT)
+    processes = training_processes(device)
     run = RunFolder(arguments.runs, arguments.id)
     with (
         processes.collective(),
@@ -80,9 +73,9 @@ def main() -> None:
             network = first_network(arguments.stage, chosen_network(arguments), *start)
         choose_trained_parts(network, arguments.stage, arguments.freeze, norms=arguments.from_scratch)
         batches = load_batches(
-            data, recipe, device, processes,
+            data, device, processes, batch_size=recipe.batch_size, iterations=recipe.iterations,
             start=saved["iteration"] if saved else 0,
-            accumulation=arguments.accumulation, workers=arguments.workers, seed=arguments.seed,
+            workers=arguments.workers, seed=arguments.seed, accumulation=arguments.accumulation,
         )  # fmt: skip
         validation = None
         if split := validation_split(arguments):
@@ -98,7 +91,9 @@ def main() -> None:
             run.record_start(state.iteration, started_with(arguments))
             print(f"stage {arguments.stage} trains on {data.summary}", flush=True)
         trainer = ClipTrainer(network, losses, recompute=arguments.recompute)
-        model = data_parallel(trainer, device, processes, compiled=arguments.compile)
+        if arguments.compile:
+            trainer.compile()
+        model = data_parallel(trainer, device, processes, equal_buffers=network.frozen_norms)
         stop = StopRequest()
         first = state.iteration
         with TrainingLog(run.path / "log", processes, first, recipe.iterations) as log:
@@ -174,37 +169,6 @@ def precision(name: str, device: torch.device) -> torch.dtype | None:
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
 
 
-def load_batches(
-    data: TrainingData,
-    recipe: Recipe,
-    device: torch.device,
-    processes: Processes,
-    *,
-    start: int,
-    accumulation: int,
-    workers: int,
-    seed: int,
-) -> Iterator[dict[str, Any]]:
-    """This process's share of the batches, starting at iteration ``start``.
-
-    The samples of a batch depend only on the seed and the iteration, not on the split of the work.
-
-    Raises:
-        InputError: the batch cannot be split evenly.
-    """
-    sampler = GlobalBatchSampler(
-        len(data),
-        batch_size=recipe.batch_size,
-        iterations=recipe.iterations,
-        start_iteration=start,
-        rank=processes.rank,
-        world_size=processes.count,
-        accumulation=accumulation,
-        seed=seed,
-    )
-    return training_batches(data, sampler, workers=workers, pin_memory=device.type == "cuda")
-
-
 def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_scratch: bool) -> RDE_VOS:
     """The network that a new run starts from.
 
@@ -244,8 +208,10 @@ def choose_trained_parts(network: RDE_VOS, stage: int, freeze: Collection[str], 
     network.frozen_norms = not norms
     # Stage 0 has the STM bank only, which does not use SAM.
     frozen = {*freeze, *(("key_aggregation", "value_aggregation") if stage == 0 else ())}
-    for name, part in network.named_children():
-        part.requires_grad_(name not in frozen)
+    network.requires_grad_(True)
+    for name, part in network.named_modules():
+        if name in frozen:
+            part.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError(f"--freeze {' '.join(freeze)} leaves nothing to train; name fewer parts")
 
@@ -280,30 +246,6 @@ def training_state(
     if content:
         state.restore(content)
     return state
-
-
-def data_parallel(trainer: ClipTrainer, device: torch.device, processes: Processes, *, compiled: bool) -> nn.Module:
-    """The trainer, optionally compiled, and wrapped by DistributedDataParallel if there are several processes."""
-    if compiled:
-        trainer.compile()
-    if processes.count == 1:
-        return trainer
-    # Frozen statistics are equal in all processes. PyTorch 2.14 renamed the setting.
-    settings = inspect.signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in settings else "broadcast_buffers"
-    return DistributedDataParallel(
-        trainer,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        gradient_as_bucket_view=True,  # saves a copy of all gradients
-        **{buffers: not trainer.network.frozen_norms},
-    )
-
-
-def exchange(model: nn.Module, last: bool) -> contextlib.AbstractContextManager:
-    """A context for a backward pass. The processes exchange gradients only in the last pass of an iteration."""
-    if last or not isinstance(model, DistributedDataParallel):
-        return contextlib.nullcontext()
-    return model.no_sync()
 
 
 if __name__ == "__main__":

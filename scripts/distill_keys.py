@@ -9,20 +9,16 @@ of the keys is new: train the result with train.py. Ctrl-C and SIGTERM save a ch
 """
 
 import argparse
-import datetime
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.batches import GlobalBatchSampler
 from dataset.images import normalise
-from dataset.loading import training_batches
 from dataset.training_data import TrainingData
 from distillation import FramePairs, ImageNetTeacher, affinity_divergence, train_new_channels, widened
 from model import RDE_VOS, load_network
@@ -34,6 +30,7 @@ from util.errors import InputError, command_line
 from util.files import sha256
 from util.numbers import positive, positive_float, seed
 from util.training.log import TrainingLog
+from util.training.parallel import data_parallel, load_batches, training_processes
 from util.training.run import RunFolder, StopRequest, TrainingState, latest_checkpoint, save_result
 
 STRIDE = 32  # of the teacher's coarse features
@@ -88,7 +85,7 @@ def main() -> None:
     if arguments.crop_size % STRIDE:
         raise InputError(f"--crop_size {arguments.crop_size} is not a multiple of {STRIDE}; 192 is the default")
     device = choose_device(arguments.device)
-    processes = Processes("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", datetime.timedelta(minutes=30))
+    processes = training_processes(device)
     run = RunFolder(arguments.runs, arguments.id)
     with processes.collective(), enough_memory("make --batch_size or --crop_size smaller"):
         torch.manual_seed(arguments.seed)
@@ -131,20 +128,11 @@ def train(
     device = state.network.device
     dtype = inference_dtype(device, amp=True)
     teacher = ImageNetTeacher().to(device, memory_format=training_layout(device, dtype))
-    model: nn.Module = KeyTraining(state.network)
-    if processes.count > 1:
-        ids = [device.index] if device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-    sampler = GlobalBatchSampler(
-        len(data),
-        batch_size=arguments.batch_size,
-        iterations=arguments.iterations,
-        start_iteration=state.iteration,
-        rank=processes.rank,
-        world_size=processes.count,
-        seed=arguments.seed,
-    )
-    batches = training_batches(data, sampler, workers=arguments.workers, pin_memory=device.type == "cuda")
+    model = data_parallel(KeyTraining(state.network), device, processes, equal_buffers=False)
+    batches = load_batches(
+        data, device, processes, batch_size=arguments.batch_size, iterations=arguments.iterations,
+        start=state.iteration, workers=arguments.workers, seed=arguments.seed,
+    )  # fmt: skip
     while state.iteration < arguments.iterations:
         with stop.at_unreadable_data(), log.waiting():
             batch = next(batches)

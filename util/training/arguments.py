@@ -20,7 +20,9 @@ from util.files import sha256
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
 from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES, Recipe, recipe_losses
 
-PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")  # the names for --freeze
+# The names for --freeze: parts of the network, and parts of its key encoder.
+PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")
+PARTS += ("key_encoder.backbone", "key_encoder.key_projection", "key_encoder.value_projection")
 
 
 def clip_length(text: str) -> int:
