@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.video import read_names
+from dataset.video import is_junk, read_names
 from util.errors import InputError, command_line
 from util.evaluation.scoring import format_results, score_videos, write_results
 
@@ -40,7 +40,7 @@ def list_videos(truth_root: Path, list_file: Path | None) -> list[str]:
         videos = read_names(list_file, "check the path")
     else:
         try:
-            videos = sorted(path.name for path in truth_root.iterdir() if path.is_dir() and path.name[0] != ".")
+            videos = sorted(path.name for path in truth_root.iterdir() if path.is_dir() and not is_junk(path.name))
         except OSError as error:
             raise InputError(f"{truth_root} cannot be read ({error}); check the path") from None
     if not videos:

@@ -21,14 +21,17 @@ def score(*arguments):
 
 
 def test_prints_and_writes_both_tables(tmp_path):
-    result = score("--gt", TRUTH, "--pred", PREDICTIONS, "--output", tmp_path)
+    truth = tmp_path / "truth"
+    shutil.copytree(TRUTH, truth)
+    (truth / "__MACOSX").mkdir()  # junk of an archive is no video
+    result = score("--gt", truth, "--pred", PREDICTIONS, "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     expected = json.loads((GOLDENS / "expected.json").read_text())
     lines = [line.split() for line in result.stdout.splitlines()]
     for name, figures in expected["per_object"].items():
         assert [name, *(f"{100 * figure:.1f}" for figure in figures.values())] in lines
     assert lines[-2:] == [list(expected["global"]), [f"{100 * figure:.1f}" for figure in expected["global"].values()]]
-    assert sorted(path.name for path in tmp_path.iterdir()) == CSV_FILES
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == CSV_FILES
 
 
 def test_a_list_of_videos_and_merged_objects(tmp_path):
