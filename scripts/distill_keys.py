@@ -5,7 +5,8 @@
 
 The keys learn the affinities of EfficientNet-Lite0, which was trained on ImageNet. The key encoder gets wider, and only
 its new channels and the projection of the keys are trained, so all other parts see the same features as before. The SAM
-of the keys is new: train the result with train.py. Ctrl-C and SIGTERM save a checkpoint; --resume resumes.
+of the keys starts anew: its result is close to the mean of its two keys. Ctrl-C and SIGTERM save a checkpoint; --resume
+resumes.
 """
 
 import argparse

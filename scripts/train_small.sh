@@ -66,7 +66,7 @@ PYTHON
 
 [ -f "$folder/keys/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" scripts/distill_keys.py \
   --id keys --runs "$folder" --resume --load_network "$folder/real.pth" --key_width 64 \
-  --davis_root "$davis" "${pasted_from[@]}" "${images[@]}" --iterations 5400
+  --davis_root "$davis" "${pasted_from[@]}" "${images[@]}" --iterations 8400
 python - "$folder/keys/network.pth" "$folder/small.pth" <<'PYTHON'
 import sys
 
