@@ -1,4 +1,4 @@
-"""Plot training runs: losses, IoU, learning rate and the fraction of hard pixels.
+"""Plot runs of train.py or distill_keys.py: losses, IoU, learning rate and the fraction of hard pixels.
 
     python scripts/plot_training.py runs/s0 runs/s1 runs/s2 --output curves.png
 
@@ -18,8 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from util.errors import InputError, command_line
 from util.files import atomic_path
 
+LOSSES = "losses, unweighted"
 PANELS = {
-    "losses, unweighted": ("loss/ce_1", "loss/ce_2", "loss/ce_3", "loss/ce_4", "loss/ug_2", "loss/ug_4", "loss/mc"),
+    LOSSES: ("loss/ce_1", "loss/ce_2", "loss/ce_3", "loss/ce_4", "loss/ug_2", "loss/ug_4", "loss/mc"),
     "IoU in training": ("IoU/object 1", "IoU/object 2"),
     "schedules": ("learning rate", "share of hard pixels"),
 }
@@ -34,7 +35,7 @@ def read_scalars(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     log = EventAccumulator(str(run / "log"), {"scalars": 0})
     names = log.Reload().Tags()["scalars"] if (run / "log").is_dir() else []
     if not names:
-        raise InputError(f"{run} has no log of train.py; give the folders of runs, RUNS/ID")
+        raise InputError(f"{run} has no log of training; give the folders of runs, RUNS/ID")
     return {name: tuple(zip(*((e.step, e.value) for e in log.Scalars(name)), strict=True)) for name in names}
 
 
@@ -46,12 +47,17 @@ def smooth(values: list[float], width: int) -> np.ndarray:
 
 def draw(runs: list[Path], path: Path) -> None:
     """Plot all runs, one after the other."""
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    panels = figure.subplots(1, len(PANELS))
+    logs = [read_scalars(run) for run in runs]
+    logged = set().union(*logs)
+    contents = {title: [name for name in names if name in logged] for title, names in PANELS.items()}
+    contents = {title: names for title, names in contents.items() if names}
+    if LOSSES not in contents:  # distillation has one loss
+        contents = {LOSSES: ["loss/total"]} | contents
+    figure = Figure(figsize=(1 + 4 * len(contents), 4), layout="constrained")
+    panels = figure.subplots(1, len(contents), squeeze=False)[0]
     start = 0
-    for run in runs:
-        scalars = read_scalars(run)
-        for axes, (title, names) in zip(panels, PANELS.items(), strict=True):
+    for run, scalars in zip(runs, logs, strict=True):
+        for axes, (title, names) in zip(panels, contents.items(), strict=True):
             for number, name in enumerate(names):
                 if name in scalars:
                     steps, values = scalars[name]

@@ -285,16 +285,23 @@ def test_table_6_of_every_loss_and_seed(inline, fake_runs, davis, tmp_path):
 def test_training_curves(inline, tmp_path):
     from torch.utils.tensorboard import SummaryWriter
 
-    for run in ("s0", "s1"):
+    loss = {"s0": "ce_1", "s1": "ce_1", "keys": "total"}
+    for run, name in loss.items():
         with SummaryWriter(tmp_path / run / "log") as log:
             for step in range(1, 60):
-                log.add_scalar("loss/ce_1", 1 / step, step)
+                log.add_scalar(f"loss/{name}", 1 / step, step)
                 log.add_scalar("learning rate", 1e-3, step)
-    runs = (tmp_path / "s0", tmp_path / "s1")
-    result = inline("scripts/plot_training.py", *runs, "--output", tmp_path / "curves.png")
-    assert result.returncode == 0, result.stderr
-    assert read_image(tmp_path / "curves.png").std() > 1
-    assert_refused(inline("scripts/plot_training.py", tmp_path, "--output", tmp_path / "no.png"), tmp_path, "train.py")
+                if run != "keys":
+                    log.add_scalar("IoU/object 1", 0.5, step)
+    widths = []
+    for runs in (("s0", "s1"), ("keys",)):
+        picture = tmp_path / "curves.png"
+        result = inline("scripts/plot_training.py", *(tmp_path / run for run in runs), "--output", picture)
+        assert result.returncode == 0, result.stderr
+        assert read_image(picture)[:, :600].std() > 1
+        widths.append(read_image(picture).shape[1])
+    assert widths[0] > widths[1]  # distillation has no IoU
+    assert_refused(inline("scripts/plot_training.py", tmp_path, "--output", tmp_path / "no.png"), tmp_path, "no log")
 
 
 def test_the_picture_of_the_idea(inline, tmp_path):
