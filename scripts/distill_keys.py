@@ -11,6 +11,7 @@ resumes.
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,8 @@ def train(
     device = state.network.device
     dtype = inference_dtype(device, amp=True)
     teacher = ImageNetTeacher().to(device, memory_format=training_layout(device, dtype))
+    # Gradients of the new channels of 1×1 kernels have other strides than their weights, but the same order in memory.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     model = data_parallel(KeyTraining(state.network), device, processes, equal_buffers=False)
     batches = load_batches(
         data, device, processes, batch_size=arguments.batch_size, iterations=arguments.iterations,

@@ -149,7 +149,7 @@ def test_the_script_trains_and_resumes(command: Command, narrow_checkpoint, clip
     )  # fmt: skip
     whole = command(SCRIPT, "--id", "whole", "--runs", tmp_path, *arguments, processes=2)
     assert whole.returncode == 0, whole.stderr
-    assert "iteration 4/4" in whole.stdout
+    assert "iteration 4/4" in whole.stdout and "Warning" not in whole.stderr
     trained, old = load_network(tmp_path / "whole/network.pth"), load_network(narrow_checkpoint)
     with torch.no_grad():
         for before, after in zip(seen_by_others(old), seen_by_others(trained), strict=True):
