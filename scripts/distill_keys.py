@@ -128,7 +128,7 @@ def train(
 ) -> None:
     """Train until the last iteration or a request to stop."""
     device = state.network.device
-    dtype = precision(device)
+    dtype = inference_dtype(device, amp=True)
     teacher = ImageNetTeacher().to(device, memory_format=training_layout(device, dtype))
     # Gradients of the new channels of 1×1 kernels have other strides than their weights, but the same order in memory.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
@@ -143,7 +143,7 @@ def train(
         if stop.agreed(processes):
             break
         images = normalise(batch["images"].flatten(0, 1).to(device, non_blocking=True))
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             loss = model(images, teacher(images))
         state.scaler.scale(loss).backward()
         log.collect({"loss/total": loss.detach()}, samples=len(batch["images"]))
@@ -155,17 +155,11 @@ def train(
             run.save(state)
 
 
-def precision(device: torch.device) -> torch.dtype | None:
-    """The 16-bit type to train in; None for fp32, on CPUs without bf16."""
-    dtype = inference_dtype(device, amp=True)
-    return None if dtype == torch.float32 else dtype
-
-
 def training_state(
     network: RDE_VOS, arguments: argparse.Namespace, device: torch.device, content: dict[str, Any] | None
 ) -> TrainingState:
     """The state of training on the device: new, or restored from the content of a checkpoint."""
-    dtype = precision(device)
+    dtype = inference_dtype(device, amp=True)
     network.to(device, memory_format=training_layout(device, dtype)).train()
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, arguments.lr, fused=True)

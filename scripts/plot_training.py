@@ -35,7 +35,7 @@ def read_scalars(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     log = EventAccumulator(str(run / "log"), {"scalars": 0})
     names = log.Reload().Tags()["scalars"] if (run / "log").is_dir() else []
     if not names:
-        raise InputError(f"{run} has no log of training; give the folders of runs, RUNS/ID")
+        raise InputError(f"{run} has no log of train.py or distill_keys.py; give the folders of runs, RUNS/ID")
     return {name: tuple(zip(*((e.step, e.value) for e in log.Scalars(name)), strict=True)) for name in names}
 
 

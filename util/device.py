@@ -53,9 +53,10 @@ def training_layout(device: torch.device, dtype: torch.dtype | None) -> torch.me
 
     Args:
         device: the device that trains.
-        dtype: the 16-bit type of autocast; None for fp32.
+        dtype: the 16-bit type of autocast; None or float32 for fp32.
     """
-    return torch.contiguous_format if device.type == "cpu" and dtype is None else torch.channels_last
+    fp32 = dtype in (None, torch.float32)
+    return torch.contiguous_format if device.type == "cpu" and fp32 else torch.channels_last
 
 
 def synchronize(device: torch.device) -> None:

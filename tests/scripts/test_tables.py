@@ -301,7 +301,7 @@ def test_training_curves(inline, tmp_path):
         assert read_image(picture)[:, :600].std() > 1
         widths.append(read_image(picture).shape[1])
     assert widths[0] > widths[1]  # distillation has no IoU
-    assert_refused(inline("scripts/plot_training.py", tmp_path, "--output", tmp_path / "no.png"), tmp_path, "no log")
+    assert_refused(inline("scripts/plot_training.py", tmp_path, "--output", tmp_path / "no.png"), tmp_path, "train.py")
 
 
 def test_the_picture_of_the_idea(inline, tmp_path):
