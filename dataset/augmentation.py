@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataset.images import IMAGE_MEAN
+from util.imagenet import IMAGE_MEAN
 
 # The colour outside an image: the mean colour of ImageNet, which is about 0 after normalisation.
 _FILL = tuple(round(255 * value) for value in IMAGE_MEAN)

@@ -17,14 +17,13 @@ from dataset.colours import davis_palette
 from dataset.masks import Painted, VideoIds, examine, stated_ids
 from util.errors import InputError
 from util.files import atomic_path, refuse_pipe
+from util.imagenet import IMAGE_MEAN, IMAGE_STD
 
 if TYPE_CHECKING:
     import torch
 
 # The mean and standard deviation of ImageNet's images (RGB, 0 to 1). All networks here expect frames normalised with
 # them, because training starts from ImageNet weights.
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
 
 _ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
 

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from model.blocks import CBAM, FusionBlock, ResidualBlock, per_object
-from model.resnet import Backbone
+from model.efficientnet import NAME as EFFICIENTNET
+from model.efficientnet import EfficientNetLite0
+from model.resnet import RESNETS, ResNet
+
+BACKBONES = (*RESNETS, EFFICIENTNET)
 
 
 class KeyFeatures(NamedTuple):
@@ -24,7 +28,7 @@ class KeyEncoder(nn.Module):
 
     def __init__(self, backbone: str, width: int, key_channels: int, value_channels: int) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, width)
+        self.backbone = build_backbone(backbone, width)
         f16_channels = self.backbone.channels[2]
         self.key_projection = nn.Conv2d(f16_channels, key_channels, 3, padding=1)
         nn.init.orthogonal_(self.key_projection.weight)
@@ -42,7 +46,7 @@ class MaskEncoder(nn.Module):
 
     def __init__(self, backbone: str, width: int, f16_channels: int, value_channels: int) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, width, in_channels=5)
+        self.backbone = build_backbone(backbone, width, in_channels=5)
         extend_input_channels(self.backbone.stem.weight.data, image_channels=3)
         self.fuse = FusionBlock(self.backbone.channels[2], f16_channels, value_channels)
         self.attention = CBAM(value_channels)
@@ -65,6 +69,27 @@ class MaskEncoder(nn.Module):
         x = self.fuse(own, f16)
         x = self.refine(x + self.attention(x))
         return x.unflatten(0, masks.shape[:2])
+
+
+def build_backbone(name: str, width: int, in_channels: int = 3) -> ResNet | EfficientNetLite0:
+    """Build a backbone with random weights.
+
+    Args:
+        name: one of `BACKBONES`.
+        width: channels of a ResNet's first convolution. EfficientNet-Lite0 has one width; for it this must be 64, which
+            stands for a network as published.
+        in_channels: channels of the input.
+
+    Raises:
+        ValueError: the backbone is unknown, or does not exist in this width.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
+    if name in RESNETS:
+        return ResNet(name, width, in_channels)
+    if width != 64:
+        raise ValueError(f"{name} has no width {width}; give 64, or choose a ResNet")
+    return EfficientNetLite0(in_channels)
 
 
 def extend_input_channels(weight: Tensor, image_channels: int) -> None:

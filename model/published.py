@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.efficientnet import NAME as EFFICIENTNET
 from model.initialisation import start_channel_of_others
 from model.network import NetworkConfig
-from model.resnet import BACKBONES, BasicBlock, Bottleneck
+from model.resnet import RESNETS, BasicBlock, Bottleneck
 from util.errors import InputError
 
 # Published name -> our name; the first match applies. RDE-VOS and STCN share the names of all parts except SAM.
@@ -79,11 +80,14 @@ def config_of(state: Mapping[str, Tensor], path: Path | str) -> NetworkConfig:
             raise InputError(refusal(path, [name], []))
         return state[name].shape[0]
 
+    def backbone_width(encoder: str) -> int:
+        return 64 if _backbone_of(state, encoder) == EFFICIENTNET else width(f"{encoder}.backbone.conv1.weight")
+
     return NetworkConfig(
         key_backbone=_backbone_of(state, "key_encoder"),
-        key_width=width("key_encoder.backbone.conv1.weight"),
+        key_width=backbone_width("key_encoder"),
         mask_backbone=_backbone_of(state, "mask_encoder"),
-        mask_width=width("mask_encoder.backbone.conv1.weight"),
+        mask_width=backbone_width("mask_encoder"),
         key_channels=width("key_encoder.key_projection.weight"),
         value_channels=width("key_encoder.value_projection.weight"),
         decoder_channels=(
@@ -101,11 +105,13 @@ def _backbone_of(state: Mapping[str, Tensor], encoder: str) -> str:
     Raises:
         IndexError: no backbone has such blocks.
     """
+    if f"{encoder}.backbone.first.conv.weight" in state:
+        return EFFICIENTNET
     prefix = f"{encoder}.backbone.layer"
     block = Bottleneck if f"{prefix}1.0.conv3.weight" in state else BasicBlock
     blocks = {tuple(name[len(prefix) :].split(".")[:2]) for name in state if name.startswith(prefix)}
     depths = tuple(sum(stage == str(number) for stage, _ in blocks) for number in (1, 2, 3))
-    for name, described in BACKBONES.items():
+    for name, described in RESNETS.items():
         if described == (block, depths):
             return name
     raise IndexError(f"no backbone has {depths} blocks")

@@ -1,4 +1,4 @@
-"""The backbones of both encoders: ResNets (He et al., CVPR 2016) up to their third stage.
+"""The paper's backbones of both encoders: ResNets (He et al., CVPR 2016) up to their third stage.
 
 The names of weights and the results are those of torchvision's ResNets. The project has its own implementation because
 importing torchvision costs every evaluation two seconds and 160 MiB.
@@ -25,7 +25,7 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.downsample = _shortcut(in_channels, planes, stride)
-        nn.init.zeros_(self.bn2.weight)  # see `Backbone`
+        nn.init.zeros_(self.bn2.weight)  # see `ResNet`
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,planes,h/stride,w/stride]."""
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(planes * self.expansion)
         self.downsample = _shortcut(in_channels, planes * self.expansion, stride)
-        nn.init.zeros_(self.bn3.weight)  # see `Backbone`
+        nn.init.zeros_(self.bn3.weight)  # see `ResNet`
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,4·planes,h/stride,w/stride]."""
@@ -66,7 +66,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 # Name -> the block, and the number of blocks in each of the three stages.
-BACKBONES = {
+RESNETS = {
     "resnet10": (BasicBlock, (1, 1, 1)),
     "resnet18": (BasicBlock, (2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6)),
@@ -74,31 +74,26 @@ BACKBONES = {
 }
 
 
-class Backbone(nn.Module):
+class ResNet(nn.Module):
     """A ResNet up to its third stage.
 
     Residual branches are initialised to zero. Random weights need this initialisation: frozen norms do not bound the
     scale of features.
 
     Args:
-        name: one of `BACKBONES`; ResNet-10 has one block in each stage.
+        name: one of `RESNETS`; ResNet-10 has one block in each stage.
         width: channels of the first convolution; 64 in the standard networks. The channels of all other convolutions
             are multiples of the width.
         in_channels: channels of the input.
 
     Attributes:
         channels: channels (C4, C8, C16) of the features at strides 4, 8 and 16.
-
-    Raises:
-        ValueError: the backbone is unknown.
     """
 
     def __init__(self, name: str, width: int = 64, in_channels: int = 3) -> None:
         super().__init__()
         self.name, self.width = name, width
-        if name not in BACKBONES:
-            raise ValueError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
-        block, depths = BACKBONES[name]
+        block, depths = RESNETS[name]
         self.channels = tuple(multiple * width * block.expansion for multiple in (1, 2, 4))
         self.conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -59,7 +59,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from dataset.images import IMAGE_MEAN, IMAGE_STD
 from model import RDE_VOS, load_network
 from model.encoders import KeyFeatures
 from model.inference import MIN_SIDE, STRIDE
@@ -67,6 +66,7 @@ from model.reading import Embedding, Similarity
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_weights_arguments, weights_notes
 from util.files import atomic_path, write_text
+from util.imagenet import IMAGE_MEAN, IMAGE_STD
 from util.packages import needs
 
 with needs("export"):

@@ -71,8 +71,8 @@ class FastBottleneck(FastBlock):
         return self.conv3(y, self.downsample(x), relu=True, replace_other=True)
 
 
-class FastBackbone(FastBlock):
-    """`model.resnet.Backbone` with folded norms."""
+class FastResNet(FastBlock):
+    """`model.resnet.ResNet` with folded norms."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[N,in,H,W] -> the features at strides 4, 8 and 16."""

@@ -9,25 +9,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from model.blocks import FusionBlock, ResidualBlock
 from model.decoder import Decoder
 from model.fast.blocks import (
-    FastBackbone,
     FastBasicBlock,
     FastBottleneck,
     FastFusionBlock,
     FastResidualBlock,
+    FastResNet,
     ObjectByObject,
     ObjectwiseDecoder,
     fast_convolution,
 )
 from model.fast.convolution import PackedConv2d
 from model.network import RDE_VOS
-from model.resnet import Backbone, BasicBlock, Bottleneck
+from model.resnet import BasicBlock, Bottleneck, ResNet
 
 # What replaces each plain block on CPUs.
 FAST_BLOCKS = {
     nn.Conv2d: fast_convolution,
     BasicBlock: FastBasicBlock,
     Bottleneck: FastBottleneck,
-    Backbone: FastBackbone,
+    ResNet: FastResNet,
     ResidualBlock: FastResidualBlock,
     FusionBlock: FastFusionBlock,
     Decoder: ObjectwiseDecoder,

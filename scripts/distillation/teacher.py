@@ -6,8 +6,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dataset.images import IMAGE_MEAN, IMAGE_STD
 from model.reading import Similarity
+from util.imagenet import IMAGE_MEAN, IMAGE_STD
 
 # Of its 16 blocks: the last one at stride 16, with 112 channels, and the last one at stride 32, with 320 channels.
 # Together they match better than either of them: the first one knows places, the second one knows objects.

@@ -11,8 +11,8 @@ import plain
 from conftest import SMALL
 from model import RDE_VOS, NetworkConfig, soft_aggregation
 from model.blocks import FusionBlock, ResidualBlock
+from model.encoders import build_backbone
 from model.reading import Embedding, MemoryTable, read
-from model.resnet import Backbone
 from model.sam import SpatioTemporalAggregation
 
 
@@ -99,7 +99,7 @@ def test_initialisation_and_defaults_are_the_papers():
     extra = network.mask_encoder.backbone.conv1.weight[:, 3:].flatten(1)
     torch.testing.assert_close(extra @ extra.T, torch.eye(64), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="unknown backbone"):
-        Backbone("resnet7")
+        build_backbone("resnet7", 64)
 
 
 def test_sam_starts_where_its_recurrence_stays_in_range():
@@ -151,7 +151,7 @@ def test_backbones_are_torchvisions(name):
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
                 tensor.uniform_(0.2, 0.8)
-    backbone = Backbone(name).eval()
+    backbone = build_backbone(name, 64).eval()
     backbone.load_state_dict(
         {key: tensor for key, tensor in resnet.state_dict().items() if key in backbone.state_dict()}
     )

@@ -11,10 +11,10 @@ import torch
 
 from dataset.davis import DAVIS, split_folders
 from dataset.stages import DATA_SETS, VIDEOS, stage_flags
+from model.encoders import BACKBONES
 from model.inference import STRIDE
 from model.losses import FrameWeights, Guidance, LossTerms
 from model.network import RDE_VOS, NetworkConfig
-from model.resnet import BACKBONES
 from util.errors import InputError
 from util.files import sha256
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
