@@ -21,6 +21,7 @@ from dataset.images import normalise
 from dataset.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network
 from model.checkpoint import network_from_checkpoint
+from model.encoders import ENCODERS
 from model.initialisation import add_aggregation, load_imagenet_weights, prepare_for_several_objects
 from model.losses import hard_fraction_at
 from model.training import ClipTrainer
@@ -93,7 +94,7 @@ def main() -> None:
         trainer = ClipTrainer(network, losses, recompute=arguments.recompute)
         if arguments.compile:
             trainer.compile()
-        model = data_parallel(trainer, device, processes, equal_buffers=network.frozen_norms)
+        model = data_parallel(trainer, device, processes, equal_buffers=not network.trained_norms)
         stop = StopRequest()
         first = state.iteration
         with TrainingLog(run.path / "log", processes, first, recipe.iterations) as log:
@@ -169,14 +170,14 @@ def precision(name: str, device: torch.device) -> torch.dtype | None:
     return {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
 
 
-def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_scratch: bool) -> RDE_VOS:
+def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_scratch: Collection[str]) -> RDE_VOS:
     """The network that a new run starts from.
 
     Args:
         stage: the stage to train.
         config: the architecture if there are no ``weights``.
         weights: the weights of an earlier stage, or None.
-        from_scratch: whether a network without ``weights`` starts from random weights instead of ImageNet's.
+        from_scratch: the encoders that start from random weights instead of ImageNet's if there are no ``weights``.
 
     Raises:
         InputError: the weights cannot be loaded, or a stage after 0 has neither ``weights`` nor ``from_scratch``.
@@ -193,19 +194,18 @@ def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_
             "random weights with --from_scratch"
         )
     network = RDE_VOS(config)
-    if not from_scratch:
-        load_imagenet_weights(network)
+    load_imagenet_weights(network, [name for name in ENCODERS if name not in from_scratch])
     network.single_object = stage == 0
     return network
 
 
-def choose_trained_parts(network: RDE_VOS, stage: int, freeze: Collection[str], *, norms: bool) -> None:
-    """Freeze the parts of the network that the run does not train, and batch norms unless ``norms``.
+def choose_trained_parts(network: RDE_VOS, stage: int, freeze: Collection[str], *, norms: Collection[str]) -> None:
+    """Freeze the parts of the network that the run does not train, and batch norms except in the encoders ``norms``.
 
     Raises:
         InputError: all parts are frozen.
     """
-    network.frozen_norms = not norms
+    network.trained_norms = tuple(norms)
     # Stage 0 has the STM bank only, which does not use SAM.
     frozen = {*freeze, *(("key_aggregation", "value_aggregation") if stage == 0 else ())}
     network.requires_grad_(True)

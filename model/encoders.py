@@ -11,6 +11,7 @@ from model.efficientnet import EfficientNetLite0
 from model.resnet import RESNETS, ResNet
 
 BACKBONES = (*RESNETS, EFFICIENTNET)
+ENCODERS = ("key_encoder", "mask_encoder")  # the parts of the network that have a backbone
 
 
 class KeyFeatures(NamedTuple):

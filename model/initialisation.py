@@ -1,11 +1,12 @@
 """Initial weights of training: ImageNet's, new SAMs, and the input channel that stage 0 does not train."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from model.encoders import extend_input_channels
+from model.encoders import ENCODERS, extend_input_channels
 from model.network import RDE_VOS
 
 # The fifth channel is dead if its root mean square is below this fraction of the fourth channel's. After a full stage 0
@@ -13,14 +14,14 @@ from model.network import RDE_VOS
 _DEAD_FRACTION = 0.01
 
 
-def load_imagenet_weights(network: RDE_VOS) -> None:
-    """Load ImageNet weights into both backbones; the mask encoder's mask channels keep their initialisation.
+def load_imagenet_weights(network: RDE_VOS, encoders: Collection[str] = ENCODERS) -> None:
+    """Load ImageNet weights into the backbones of encoders. The mask channels keep their initialisation.
 
     Raises:
         InputError: the weights cannot be downloaded, or do not exist for these backbones.
     """
-    for encoder in (network.key_encoder, network.mask_encoder):
-        encoder.backbone.load_imagenet()
+    for encoder in encoders:
+        network.get_submodule(encoder).backbone.load_imagenet()
 
 
 def add_aggregation(network: RDE_VOS) -> RDE_VOS:

@@ -34,8 +34,8 @@ class RDE_VOS(nn.Module):
     Frames are ImageNet-normalised [B,3,H,W] with H and W multiples of 16; h=H/16 and w=W/16; K objects a frame.
 
     Attributes:
-        frozen_norms: whether batch norms keep their stored statistics in training, as in all stages of the paper.
-            Random weights have no useful statistics: set ``frozen_norms`` to False before ``train()``.
+        trained_norms: the parts whose batch norms update their statistics in training; none in the stages of the paper.
+            Random weights have no useful statistics: name their parts before ``train()``.
         single_object: whether stage 0 was the last to train the network. Stage 0 has one object, so the input channel
             of the other objects' masks is not trained (see `model.initialisation.prepare_for_several_objects`).
     """
@@ -43,7 +43,7 @@ class RDE_VOS(nn.Module):
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
-        self.frozen_norms = True
+        self.trained_norms: tuple[str, ...] = ()
         self.single_object = False
         self.key_encoder = KeyEncoder(config.key_backbone, config.key_width, config.key_channels, config.value_channels)
         c4, c8, c16 = self.key_encoder.backbone.channels
@@ -66,9 +66,9 @@ class RDE_VOS(nn.Module):
     def train(self, mode: bool = True) -> "RDE_VOS":
         """Switch to training or evaluation mode. Batch norms that are frozen or not trained keep their statistics."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d) and (self.frozen_norms or not module.weight.requires_grad):
-                module.eval()
+        for name, module in self.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(mode and module.weight.requires_grad and name.split(".")[0] in self.trained_norms)
         return self
 
     def encode_key(self, image: Tensor) -> KeyFeatures:

@@ -56,7 +56,7 @@ def train_new_channels(network: RDE_VOS, old_width: int) -> None:
         network: as `widened` returns it, or a checkpoint of it.
         old_width: the width before.
     """
-    network.frozen_norms = False
+    network.trained_norms = ("key_encoder",)
     network.requires_grad_(False)
     backbone = network.key_encoder.backbone
     for module in backbone.modules():

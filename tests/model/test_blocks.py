@@ -74,7 +74,7 @@ def test_batch_norms_stay_frozen_in_training(small_network):
 
 def test_batch_norms_that_are_not_frozen_learn_in_training_and_only_there(small_network):
     network = RDE_VOS(small_network.config)
-    network.frozen_norms = False
+    network.trained_norms = ("key_encoder",)
     norm = network.train().key_encoder.backbone.bn1
     network.encode_key(torch.randn(2, 3, 32, 32))
     learnt = norm.running_mean.clone()

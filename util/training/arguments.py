@@ -11,7 +11,7 @@ import torch
 
 from dataset.davis import DAVIS, split_folders
 from dataset.stages import DATA_SETS, VIDEOS, stage_flags
-from model.encoders import BACKBONES
+from model.encoders import BACKBONES, ENCODERS
 from model.inference import STRIDE
 from model.losses import FrameWeights, Guidance, LossTerms
 from model.network import RDE_VOS, NetworkConfig
@@ -87,8 +87,9 @@ def parse_arguments(description: str) -> argparse.Namespace:
     start = parser.add_argument_group("start")
     start.add_argument("--load_network", type=Path, help="initial weights, in any known format")
     start.add_argument(
-        "--from_scratch", action="store_true",
-        help="start from random weights instead of ImageNet's, and train batch norms, which otherwise are frozen",
+        "--from_scratch", nargs="*", choices=ENCODERS, metavar="ENCODER",
+        help="start these encoders from random weights instead of ImageNet's, and train their batch norms, which "
+        f"otherwise are frozen: {' or '.join(ENCODERS)} (without a name: both)",
     )  # fmt: skip
     start.add_argument(
         "--freeze",
@@ -195,7 +196,9 @@ def parse_arguments(description: str) -> argparse.Namespace:
         metavar="DAVIS",
         help="folder in DAVIS's layout to validate on (default: davis_root)",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.from_scratch = ENCODERS if arguments.from_scratch == [] else tuple(arguments.from_scratch or ())
+    return arguments
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
@@ -296,7 +299,7 @@ def validation_split(arguments: argparse.Namespace) -> DAVIS | None:
 def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTerms, network: RDE_VOS) -> dict[str, Any]:
     """The settings that the trained weights depend on, for ``config.json``."""
     config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
-    config |= {"frozen_norms": network.frozen_norms, "frozen": sorted(arguments.freeze)}
+    config |= {"trained_norms": list(network.trained_norms), "frozen": sorted(arguments.freeze)}
     if arguments.average is not None:
         config["average"] = arguments.average
     # Runs of older versions can resume: their config.json lacks settings that are None here, and calls lr_steps steps.
