@@ -7,7 +7,7 @@ The same command resumes an interrupted run. Under torchrun the videos are distr
 import argparse
 from pathlib import Path
 
-from dataset.davis import DAVIS
+from dataset.layouts.davis import DAVIS
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, add_overlay_argument

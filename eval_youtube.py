@@ -12,7 +12,7 @@ Overall, the mean of these four.
 import argparse
 from pathlib import Path
 
-from dataset.youtube import YouTubeVOS
+from dataset.layouts.youtube import YouTubeVOS
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, add_overlay_argument

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dataset.images import normalise
-from dataset.stages import stage_dataset
+from dataset.files.images import normalise
+from dataset.samples.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network
 from model.checkpoint import network_from_checkpoint
 from model.encoders import ENCODERS

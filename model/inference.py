@@ -172,7 +172,7 @@ class InferenceCore:
         if self._size is None and image.max() > MOST_NORMALISED:
             raise ValueError(
                 f"the frame has values up to {image.max():.0f}, but must be normalised with ImageNet's mean; "
-                "dataset.images.to_tensor does that"
+                "dataset.files.images.to_tensor does that"
             )
         if self._size not in (None, tuple(image.shape[1:])):
             raise ValueError(f"this frame is {list(image.shape[1:])}, but the frames before are {list(self._size)}")

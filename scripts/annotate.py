@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.video_file import VideoFile
+from dataset.files.video_file import VideoFile
 from util.device import choose_device
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.folders import Pair, VideoFolders, files_by_frame, find_videos
-from dataset.images import read_image
-from dataset.stages import stage_folders
-from dataset.static import ImageFolder, find_images, read_object
+from dataset.files.images import read_image
+from dataset.layouts.folders import Pair, VideoFolders, files_by_frame, find_videos
+from dataset.layouts.static import ImageFolder, find_images, read_object
+from dataset.samples.stages import stage_folders
 from util.errors import InputError, command_line
 from util.parallel import in_processes
 from util.training.arguments import add_data_arguments

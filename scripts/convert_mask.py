@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from dataset.colours import davis_palette
-from dataset.images import read_pixels, write_mask
-from dataset.masks import described
+from dataset.files.colours import davis_palette
+from dataset.files.images import read_pixels, write_mask
+from dataset.files.masks import described
 from util.errors import InputError, command_line
 
 FLAT = 16  # levels by which the pixels of a plain area may differ from their neighbours

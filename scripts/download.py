@@ -29,7 +29,7 @@ from downloads.checks import DEMO, check_targets
 from downloads.fetch import address, fetch
 from downloads.layout import file_path, is_in_place, put_in_place, verify
 from model import load_network
-from toy import make_toy_data
+from small_network.toy import make_toy_data
 from util.errors import InputError, command_line
 
 

@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from dataset.images import PaintedMasks, write_mask
-from dataset.masks import described
-from dataset.video import Video, assign_masks, list_frames
+from dataset.files.images import PaintedMasks, write_mask
+from dataset.files.masks import described
+from dataset.files.video import Video, assign_masks, list_frames
 from util.errors import InputError, command_line
 from util.packages import needs
 

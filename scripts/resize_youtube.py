@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.folders import VideoFolders, find_videos
-from dataset.images import image_size, read_image, read_mask, read_palette, write_mask
-from dataset.youtube import TRAIN, TRAIN_480P, meta_path, training_folders
+from dataset.files.images import image_size, read_image, read_mask, read_palette, write_mask
+from dataset.layouts.folders import VideoFolders, find_videos
+from dataset.layouts.youtube import TRAIN, TRAIN_480P, meta_path, training_folders
 from util.errors import InputError, command_line
 from util.files import atomic_path
 from util.numbers import positive

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.video import is_junk, read_names
+from dataset.files.video import is_junk, read_names
 from util.errors import InputError, command_line
 from util.evaluation.scoring import format_results, score_videos, write_results
 

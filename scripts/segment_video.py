@@ -32,11 +32,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.colours import colour_table
-from dataset.images import PaintedMasks, read_mask, write_mask
-from dataset.masks import described
-from dataset.video import FRAME_SUFFIXES, Video, assign_masks, is_junk, list_frames
-from dataset.video_file import VideoFile, playback_fps, video_writer
+from dataset.files.colours import colour_table
+from dataset.files.images import PaintedMasks, read_mask, write_mask
+from dataset.files.masks import described
+from dataset.files.video import FRAME_SUFFIXES, Video, assign_masks, is_junk, list_frames
+from dataset.files.video_file import VideoFile, playback_fps, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line

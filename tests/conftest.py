@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from selenium import webdriver
 
-from dataset.images import read_mask, to_tensor, write_mask
+from dataset.files.images import read_mask, to_tensor, write_mask
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from util.distributed import Processes
 from util.evaluation.benchmarks import Benchmark

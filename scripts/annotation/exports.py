@@ -12,10 +12,10 @@ from annotation.errors import Refused
 from annotation.frames import UNPACKED_QUALITY, is_jpeg
 from annotation.jobs import Job, Notice
 from annotation.project import Project
-from dataset.davis import VOID
-from dataset.images import write_mask
-from dataset.video import object_ids
-from dataset.video_file import video_writer
+from dataset.files.images import write_mask
+from dataset.files.video import object_ids
+from dataset.files.video_file import video_writer
+from dataset.layouts.davis import VOID
 from util.errors import InputError
 from util.evaluation.pictures import cutout, matte, overlay
 from util.files import atomic_folder, atomic_path

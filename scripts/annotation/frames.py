@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.images import read_image
-from dataset.video import Video, list_frames
-from dataset.video_file import FOLDER_FPS, EndOfVideo, VideoFile, playback_fps
+from dataset.files.images import read_image
+from dataset.files.video import Video, list_frames
+from dataset.files.video_file import FOLDER_FPS, EndOfVideo, VideoFile, playback_fps
 from util.errors import InputError
 from util.files import atomic_path, check_settings
 from util.parallel import in_background
@@ -80,7 +80,7 @@ def open_folder(path: Path) -> Frames:
     """Return the images of a folder as a video.
 
     Raises:
-        InputError: as `dataset.video.list_frames`.
+        InputError: as `dataset.files.video.list_frames`.
     """
     return Frames(path.name, list_frames(path), FOLDER_FPS)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from annotation.errors import Refused
 from annotation.project import Project
-from dataset.images import PaintedMasks
-from dataset.masks import described
-from dataset.video import assign_masks, object_ids, read_sized_mask
+from dataset.files.images import PaintedMasks
+from dataset.files.masks import described
+from dataset.files.video import assign_masks, object_ids, read_sized_mask
 from util.errors import InputError
 from util.files import is_plain_name
 

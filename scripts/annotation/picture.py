@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset.images import resize_image, short_side_size, to_tensor
-from dataset.video import Video
+from dataset.files.images import resize_image, short_side_size, to_tensor
+from dataset.files.video import Video
 from model.encoders import KeyFeatures
 from model.inference import pad_to_stride
 from model.network import RDE_VOS

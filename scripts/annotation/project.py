@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from annotation.errors import Refused
 from annotation.frames import Frames
 from annotation.note import MOST_OBJECTS, Note, check_object
-from dataset.colours import colour_of, colour_table
-from dataset.images import write_mask
-from dataset.video import object_ids, read_sized_mask
+from dataset.files.colours import colour_of, colour_table
+from dataset.files.images import write_mask
+from dataset.files.video import object_ids, read_sized_mask
 from util.errors import InputError
 from util.files import atomic_path, write_error
 

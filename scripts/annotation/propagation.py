@@ -9,7 +9,7 @@ import numpy as np
 from annotation.errors import Refused
 from annotation.jobs import Job
 from annotation.project import ANNOTATED, Project
-from dataset.video import Video, object_ids
+from dataset.files.video import Video, object_ids
 from model.network import RDE_VOS
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, Segmented, segment

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from annotation import cuts
 from annotation.picture import Picture
 from benchmarks.common import prepare, write_table
-from dataset.images import read_grey, read_image
+from dataset.files.images import read_grey, read_image
 from util.errors import InputError
 from util.evaluation.stream import engine_network
 

@@ -23,8 +23,8 @@ from benchmarks.common import (
     prepare,
     write_table,
 )
-from dataset.images import resize_image, resize_mask, to_tensor
-from dataset.video import Video, list_frames
+from dataset.files.images import resize_image, resize_mask, to_tensor
+from dataset.files.video import Video, list_frames
 from model import RDE_VOS
 from model.fast import fast_network
 from model.inference import InferenceCore

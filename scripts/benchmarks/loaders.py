@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import write_table
-from dataset.batches import GlobalBatchSampler
-from dataset.loading import training_batches
-from dataset.stages import stage_dataset, stage_flags
-from toy import ToySettings, make_toy_data
+from dataset.samples.batches import GlobalBatchSampler
+from dataset.samples.loading import training_batches
+from dataset.samples.stages import stage_dataset, stage_flags
+from small_network.toy import ToySettings, make_toy_data
 
 LOADER_BATCH = 4
 LOADER_WORKERS = (1, 2)

@@ -22,7 +22,7 @@ from benchmarks.common import (
     prepare,
     write_table,
 )
-from dataset.images import to_tensor
+from dataset.files.images import to_tensor
 from model.inference import STRIDE
 from model.training import ClipTrainer
 from util.device import synchronize, training_layout

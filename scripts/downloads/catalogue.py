@@ -6,7 +6,7 @@ project expects; a page may offer a file under another name.
 
 from dataclasses import dataclass
 
-from toy import ToySettings
+from small_network.toy import ToySettings
 
 ARCHIVES = "archives"  # the folder of archives, in the root folder
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from check_data import Plan, check, format_table, plan_images, plan_videos
-from dataset import bl30k, davis, youtube
-from dataset.folders import VideoFolders
-from dataset.static import paper_folders
+from dataset.layouts import bl30k, davis, youtube
+from dataset.layouts.folders import VideoFolders
+from dataset.layouts.static import paper_folders
 
 DEMO = "demo"  # the folder of the synthetic clips, in the root folder
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as torchvision
 
-from dataset.augmentation import (
+from dataset.samples.augmentation import (
     Warp,
     affine,
     recolour,

@@ -1,6 +1,6 @@
 import pytest
 
-from dataset.batches import GlobalBatchSampler, SampleKey, sample_rng
+from dataset.samples.batches import GlobalBatchSampler, SampleKey, sample_rng
 from util.errors import InputError
 
 

@@ -12,13 +12,13 @@ from PIL import Image
 
 from check_data import CheckImage, CheckVideo
 from conftest import ROOT, Command, assert_refused, draw_clip, write_davis
-from dataset.folders import Pair, VideoFolders
-from dataset.image_clips import ImageClips
-from dataset.images import read_image, read_mask, read_palette, write_mask
-from dataset.stages import stage_dataset
-from dataset.static import ImageFolder
-from dataset.video_clips import VideoClips
-from toy import ToySettings, make_toy_data
+from dataset.files.images import read_image, read_mask, read_palette, write_mask
+from dataset.layouts.folders import Pair, VideoFolders
+from dataset.layouts.static import ImageFolder
+from dataset.samples.image_clips import ImageClips
+from dataset.samples.stages import stage_dataset
+from dataset.samples.video_clips import VideoClips
+from small_network.toy import ToySettings, make_toy_data
 from util.errors import InputError
 
 PALETTE = bytes(range(30)) + bytes(738)  # not DAVIS's

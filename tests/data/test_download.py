@@ -23,10 +23,10 @@ import pytest
 from requests.adapters import HTTPAdapter
 
 from conftest import assert_refused, full_disk
-from dataset.davis import DAVIS
-from dataset.youtube import YouTubeVOS
+from dataset.layouts.davis import DAVIS
+from dataset.layouts.youtube import YouTubeVOS
 from downloads.catalogue import CATALOGUE
-from toy import ToySettings, make_toy_data
+from small_network.toy import ToySettings, make_toy_data
 
 TRAINVAL, TEST_DEV, DAVIS_2016 = "DAVIS-2017-trainval-480p.zip", "DAVIS-2017-test-dev-480p.zip", "DAVIS-data.zip"
 NOISE = np.random.default_rng(0).bytes(1_800_000)  # makes an archive larger than a few of the pieces that gdown writes

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from conftest import assert_refused
-from dataset.colours import COLOURS, colour_of, colour_table, davis_palette
-from dataset.images import PaintedMasks, image_size, read_image, read_mask, read_pixels, write_mask
-from dataset.masks import described
+from dataset.files.colours import COLOURS, colour_of, colour_table, davis_palette
+from dataset.files.images import PaintedMasks, image_size, read_image, read_mask, read_pixels, write_mask
+from dataset.files.masks import described
 from util.errors import InputError
 
 RED, GREEN, BLUE, WHITE, BLACK, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3, (255, 255, 0)

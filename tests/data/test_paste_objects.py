@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from conftest import Command, assert_refused, assert_terminates, draw_clip
-from dataset.images import read_image, read_mask, write_mask
-from pasting import PastedVideos, Sources, find_sources
-from pasting.compose import compose
-from pasting.sources import cut_out
+from dataset.files.images import read_image, read_mask, write_mask
+from small_network.pasting import PastedVideos, Sources, find_sources
+from small_network.pasting.compose import compose
+from small_network.pasting.sources import cut_out
 
-SCRIPT = "scripts/paste_objects.py"
+SCRIPT = "scripts/small_network/paste_objects.py"
 SMALL = ("--count", 3, "--frames", 6, "--height", 64, "--width", 96, "--workers", 1)
 GREY, RED, GREEN = (120, 120, 120), (220, 20, 20), (20, 220, 20)
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.perturbation import MIN_IOU_TARGET, perturb_mask
+from dataset.samples.perturbation import MIN_IOU_TARGET, perturb_mask
 from plain import mask_iou
 
 HALVES = (slice(0, 192), slice(192, 384))

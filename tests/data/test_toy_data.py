@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT, assert_refused
-from dataset.images import davis_palette, read_image, read_mask, read_palette
-from toy import ToySettings, make_toy_data
-from toy.scene import LEAST_AREA, Scene, random_scene
+from dataset.files.images import davis_palette, read_image, read_mask, read_palette
+from small_network.toy import ToySettings, make_toy_data
+from small_network.toy.scene import LEAST_AREA, Scene, random_scene
 from util.errors import InputError
 
 TINY = {
@@ -25,7 +25,7 @@ SMALL = [str(word) for name, value in TINY.items() for word in (f"--{name}", val
 
 
 def run(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "scripts/make_toy_data.py", *map(str, arguments)]
+    command = [sys.executable, "scripts/small_network/make_toy_data.py", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -160,7 +160,9 @@ def test_splits_and_seeds_differ(toy):
 
 def test_refuses_other_settings_in_the_same_folder(inline, toy):
     for name in ("seed", "leave"):
-        assert_refused(inline("scripts/make_toy_data.py", "--output", toy, *SMALL, f"--{name}", "1"), name)
+        assert_refused(
+            inline("scripts/small_network/make_toy_data.py", "--output", toy, *SMALL, f"--{name}", "1"), name
+        )
 
 
 def test_refuses_impossible_settings_and_foreign_folders(inline, tmp_path):
@@ -171,7 +173,7 @@ def test_refuses_impossible_settings_and_foreign_folders(inline, tmp_path):
         with pytest.raises(InputError, match=hint):
             make_toy_data(tmp_path / "new", ToySettings(**changes))
     assert not (tmp_path / "new").exists()
-    assert_refused(inline("scripts/make_toy_data.py", "--output", tmp_path, *SMALL), "new folder")
+    assert_refused(inline("scripts/small_network/make_toy_data.py", "--output", tmp_path, *SMALL), "new folder")
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.batches import GlobalBatchSampler, SampleKey
-from dataset.folders import Pair, VideoFolders
-from dataset.image_clips import ImageClips
-from dataset.images import write_mask
-from dataset.loading import training_batches
-from dataset.stages import stage_dataset, stage_folders
-from dataset.static import ImageFolder
-from dataset.video_clips import VideoClips, choose_clip, largest_gap
+from dataset.files.images import write_mask
+from dataset.layouts.folders import Pair, VideoFolders
+from dataset.layouts.static import ImageFolder
+from dataset.samples.batches import GlobalBatchSampler, SampleKey
+from dataset.samples.image_clips import ImageClips
+from dataset.samples.loading import training_batches
+from dataset.samples.stages import stage_dataset, stage_folders
+from dataset.samples.video_clips import VideoClips, choose_clip, largest_gap
 from plain import mask_iou
 from util.errors import InputError
 

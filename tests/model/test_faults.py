@@ -19,8 +19,8 @@ from torch import nn
 
 import plain
 from conftest import ROOT, assert_refused, draw_clip, full_disk, tensors, write_davis
-from dataset.images import read_image, read_mask, write_mask
-from dataset.youtube import read_meta
+from dataset.files.images import read_image, read_mask, write_mask
+from dataset.layouts.youtube import read_meta
 from model import save_network
 from model.fast import compiled
 from model.fast.compiled import CompiledConv2d

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.davis import DAVIS
-from dataset.images import to_tensor
+from dataset.files.images import to_tensor
+from dataset.layouts.davis import DAVIS
 from model import load_network
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.fast import fast_network
 from model.inference import InferenceCore
 from model.reading import Embedding
-from toy import ToySettings, make_toy_data
+from small_network.toy import ToySettings, make_toy_data
 from util.device import inference_dtype
 from util.evaluation.scoring import read_results
 

@@ -19,11 +19,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import ROOT, assert_refused, write_davis
-from dataset.batches import GlobalBatchSampler
-from dataset.stages import stage_dataset
+from dataset.samples.batches import GlobalBatchSampler
+from dataset.samples.stages import stage_dataset
 from model import NetworkConfig, load_network, save_network
 from model.training import ClipTrainer
-from toy import ToySettings, make_toy_data
+from small_network.toy import ToySettings, make_toy_data
 from train import first_network
 from util.errors import InputError
 from util.training.arguments import chosen_losses, chosen_network, parse_arguments

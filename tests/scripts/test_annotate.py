@@ -34,11 +34,11 @@ from annotation.note import Note
 from annotation.project import KINDS, Project
 from annotation.server import Events
 from conftest import ROOT, assert_refused, draw_clip, full_disk
-from dataset.davis import split_folders
-from dataset.images import read_image, read_mask, write_mask
-from dataset.video import Video, list_frames
-from dataset.video_clips import VideoClips
-from dataset.video_file import VideoFile, video_writer
+from dataset.files.images import read_image, read_mask, write_mask
+from dataset.files.video import Video, list_frames
+from dataset.files.video_file import VideoFile, video_writer
+from dataset.layouts.davis import split_folders
+from dataset.samples.video_clips import VideoClips
 from util.errors import InputError
 from util.evaluation.pictures import overlay
 from util.evaluation.stream import EngineSettings, optimised, segment

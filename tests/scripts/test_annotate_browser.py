@@ -26,9 +26,9 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import needs_chromium, one, view, wait
 from conftest import ROOT, draw_clip
-from dataset.images import read_mask, write_mask
-from dataset.video import Video, list_frames
-from dataset.video_file import VideoFile
+from dataset.files.images import read_mask, write_mask
+from dataset.files.video import Video, list_frames
+from dataset.files.video_file import VideoFile
 from model.checkpoint import SHIPPED_WEIGHTS
 from util.evaluation.stream import EngineSettings, engine_network, segment
 

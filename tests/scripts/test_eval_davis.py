@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from conftest import SMALL, assert_refused, write_davis
-from dataset.davis import DAVIS
-from dataset.images import davis_palette, read_image, read_mask, to_tensor, write_mask
+from dataset.files.images import davis_palette, read_image, read_mask, to_tensor, write_mask
+from dataset.layouts.davis import DAVIS
 from model import RDE_VOS, save_network
 from model.inference import InferenceCore
 from util.errors import InputError

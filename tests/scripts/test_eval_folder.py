@@ -12,7 +12,7 @@ from test_metrics import plain_f, plain_j
 
 import plain
 from conftest import assert_refused, write_collection
-from dataset.images import read_image, read_mask, to_tensor, write_mask
+from dataset.files.images import read_image, read_mask, to_tensor, write_mask
 
 # By video: its frames; by object: the numbers of the frames in which it is scored (see `write_collection`).
 FRAMES = {

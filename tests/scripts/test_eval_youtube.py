@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 import plain
 from conftest import assert_refused, draw_clip
-from dataset.images import read_image, read_mask, resize_mask, to_tensor, write_mask
-from dataset.youtube import YouTubeVOS
+from dataset.files.images import read_image, read_mask, resize_mask, to_tensor, write_mask
+from dataset.layouts.youtube import YouTubeVOS
 from util.evaluation.metrics import contour_accuracy
 from util.evaluation.stream import planned_frames
 

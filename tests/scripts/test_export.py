@@ -15,11 +15,11 @@ import torch
 
 import plain
 from conftest import ROOT, assert_refused
-from dataset.images import read_image, read_mask, read_palette, to_tensor, write_mask
+from dataset.files.images import read_image, read_mask, read_palette, to_tensor, write_mask
 from model import RDE_VOS, load_network
 from model.inference import InferenceCore
 from model.reading import Embedding
-from toy.scene import random_scene
+from small_network.toy.scene import random_scene
 from util.imagenet import IMAGE_MEAN, IMAGE_STD
 
 PARTS = ("key_encoder", "reading_decoder", "mask_encoder", "sam")

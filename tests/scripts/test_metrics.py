@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from dataset.images import read_mask, write_mask
+from dataset.files.images import read_mask, write_mask
 from util.errors import InputError
 from util.evaluation.metrics import contour_accuracy, region_similarity, statistics
 from util.evaluation.scoring import VideoScore, global_results, object_results, score_videos, write_results

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from conftest import ROOT, draw_clip
-from dataset.images import read_mask, write_mask
+from dataset.files.images import read_mask, write_mask
 from util.evaluation.metrics import region_similarity
 
 

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from conftest import assert_refused, draw_clip, store_masks, write_collection, write_davis, write_evaluation
-from dataset.colours import COLOURS
-from dataset.folder_videos import FolderVideos
-from dataset.images import read_mask, write_mask
-from dataset.youtube import YouTubeVOS
+from dataset.files.colours import COLOURS
+from dataset.files.images import read_mask, write_mask
+from dataset.layouts.folder_videos import FolderVideos
+from dataset.layouts.youtube import YouTubeVOS
 from util.errors import InputError
 from util.evaluation.benchmarks import FolderBenchmark, YouTubeBenchmark, recorded_benchmark
 from util.evaluation.metrics import statistics

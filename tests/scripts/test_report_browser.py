@@ -9,7 +9,7 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import needs_chromium, one, view, wait
 from conftest import store_masks, write_collection, write_davis, write_evaluation
-from dataset.folder_videos import FolderVideos
+from dataset.layouts.folder_videos import FolderVideos
 from util.evaluation.benchmarks import FolderBenchmark, recorded_benchmark
 from util.evaluation.report import write_report
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, assert_refused
-from dataset.images import read_mask, write_mask
+from dataset.files.images import read_mask, write_mask
 
 GOLDENS = ROOT / "tests" / "goldens" / "metrics"
 TRUTH = GOLDENS / "davis" / "Annotations" / "480p"

@@ -12,10 +12,10 @@ from PIL import Image
 import plain
 from browser import needs_chromium
 from conftest import assert_refused, draw_clip, tensors
-from dataset.colours import colour_table
-from dataset.images import read_image, read_mask, write_mask
-from dataset.video import Video, assign_masks, list_frames
-from dataset.video_file import EndOfVideo, VideoFile, video_writer
+from dataset.files.colours import colour_table
+from dataset.files.images import read_image, read_mask, write_mask
+from dataset.files.video import Video, assign_masks, list_frames
+from dataset.files.video_file import EndOfVideo, VideoFile, video_writer
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, segment
 

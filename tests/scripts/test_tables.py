@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from conftest import assert_refused, assert_terminates, draw_clip, write_davis
-from dataset.davis import DAVIS
-from dataset.images import read_image, read_mask, to_tensor, write_mask
+from conftest import assert_refused, assert_terminates, write_davis
+from dataset.files.images import read_image, read_mask, to_tensor, write_mask
+from dataset.layouts.davis import DAVIS
 from model.inference import InferenceCore
 from model.memory import BANKS
 from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
-from util.evaluation.pictures import overlay
 
 CLIPS = {"cows": 6, "other": 4}
 
@@ -217,23 +215,6 @@ def test_a_clip_need_not_be_listed(tmp_path):
     assert len(DAVIS(root).video("other").frames) == 2
 
 
-def test_copying_the_first_mask(inline, davis, tmp_path):
-    result = inline("scripts/copy_first_mask.py", "--davis_path", davis, "--output", tmp_path)
-    assert result.returncode == 0, result.stderr
-    truth = davis / "trainval" / "Annotations" / "480p"
-    first, last = (read_mask(tmp_path / "cows" / f"{t:05}.png") for t in (0, CLIPS["cows"] - 1))
-    assert np.array_equal(first, read_mask(truth / "cows" / "00000.png")) and np.array_equal(first, last)
-    # DAVIS leaves the first and the last frame out.
-    names = [path.name for path in sorted((truth / "cows").glob("*.png"))][1:-1]
-    measured = [
-        np.mean([region_similarity(read_mask(truth / "cows" / name) == i, first == i) for name in names])
-        for i in np.unique(first)[1:]
-    ]
-    (row, *_) = (row for row in read_table(tmp_path / "per-sequence_results-val.csv") if row["Sequence"] == "cows_1")
-    assert float(row["J-Mean"]) == pytest.approx(measured[0], abs=1e-3)
-
-
-@pytest.fixture
 def fake_runs(monkeypatch, tmp_path):
     """Instead of training and segmenting, write what train.py and eval_davis.py leave; returns what was called."""
     import subprocess
@@ -260,7 +241,7 @@ def fake_runs(monkeypatch, tmp_path):
 
 def test_table_6_of_every_loss_and_seed(inline, fake_runs, davis, tmp_path):
     where = ("--davis_path", davis, "--output", tmp_path)
-    command = ("scripts/ablate_losses.py", *where, "--seeds", 0, 1, "--", "--stage", 3)
+    command = ("scripts/tables/ablate_losses.py", *where, "--seeds", 0, 1, "--", "--stage", 3)
     result = inline(*command)
     assert result.returncode == 0, result.stderr
     rows = read_table(tmp_path / "table6.csv")
@@ -278,7 +259,7 @@ def test_table_6_of_every_loss_and_seed(inline, fake_runs, davis, tmp_path):
     assert inline(*command).returncode == 0 and len(fake_runs) == 20
     absent = ("--davis_path", tmp_path / "absent", "--output", tmp_path)
     fake_runs.clear()
-    assert_refused(inline("scripts/ablate_losses.py", *absent), tmp_path / "absent")
+    assert_refused(inline("scripts/tables/ablate_losses.py", *absent), tmp_path / "absent")
     assert not fake_runs
 
 
@@ -302,23 +283,3 @@ def test_training_curves(inline, tmp_path):
         widths.append(read_image(picture).shape[1])
     assert widths[0] > widths[1]  # distillation has no IoU
     assert_refused(inline("scripts/plot_training.py", tmp_path, "--output", tmp_path / "no.png"), tmp_path, "train.py")
-
-
-def test_the_picture_of_the_idea(inline, tmp_path):
-    frames, ids = draw_clip(6, 48, 80, 1)
-    for name, pictures in (("frames", frames), ("overlays", map(overlay, frames, ids))):
-        (tmp_path / name).mkdir()
-        for number, picture in enumerate(pictures):
-            Image.fromarray(picture).save(tmp_path / name / f"{number:05d}.png")
-    script, folders = "scripts/draw_idea.py", (tmp_path / "frames", tmp_path / "overlays")
-    result = inline(script, *folders, "--output", tmp_path / "idea.png")
-    assert result.returncode == 0, result.stderr
-    drawn = read_image(tmp_path / "idea.png")
-    colour = overlay(frames[0], ids[0])[ids[0] > 0].mean(0)
-    masked = (np.abs(drawn.astype(int) - colour) < 40).all(-1)
-    for x in (30, 240, 450):  # the bank: the first frame twice, the latest
-        assert masked[260:360, x : x + 190].any()
-    (tmp_path / "overlays/00005.png").unlink()
-    result = inline(script, *folders, "--output", tmp_path / "no.png")
-    assert_refused(result, tmp_path / "overlays", "5 pictures for 6 frames")
-    assert not (tmp_path / "no.png").exists()

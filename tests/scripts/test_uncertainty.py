@@ -9,8 +9,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from conftest import draw_clip, tensors
-from dataset.images import write_mask
-from dataset.video import Video
+from dataset.files.images import write_mask
+from dataset.files.video import Video
 from model.inference import InferenceCore
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, contour_entropy, segment

@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
 
-from dataset.davis import DAVIS
-from dataset.folder_videos import FolderVideos
-from dataset.video import Video
-from dataset.youtube import YouTubeVOS, meta_path, read_meta
+from dataset.files.video import Video
+from dataset.layouts.davis import DAVIS
+from dataset.layouts.folder_videos import FolderVideos
+from dataset.layouts.youtube import YouTubeVOS, meta_path, read_meta
 from util.errors import InputError
 from util.evaluation import youtube_server
 from util.evaluation.output import OutputFolder
@@ -113,7 +113,7 @@ class DAVISBenchmark(Benchmark):
         names: the names of the videos to evaluate; by default all of the split.
 
     Raises:
-        InputError: as `dataset.davis.DAVIS.videos`.
+        InputError: as `dataset.layouts.davis.DAVIS.videos`.
     """
 
     script, masks_folder, results_file = "eval_davis.py", "", "global_results-val.csv"
@@ -149,8 +149,8 @@ class YouTubeBenchmark(Benchmark):
         train_meta: the list whose categories count as seen; by default the one of the training split.
 
     Raises:
-        InputError: as `dataset.youtube.YouTubeVOS.videos`; with ground truth also: the list of seen categories cannot
-            be read.
+        InputError: as `dataset.layouts.youtube.YouTubeVOS.videos`; with ground truth also: the list of seen categories
+            cannot be read.
     """
 
     script, masks_folder = "eval_youtube.py", "Annotations"
@@ -217,7 +217,8 @@ class FolderBenchmark(Benchmark):
         progress: show a progress bar on stderr.
 
     Raises:
-        InputError: as `dataset.folder_videos.FolderVideos.videos`, or no frame can be scored by the ground truth.
+        InputError: as `dataset.layouts.folder_videos.FolderVideos.videos`, or no frame can be scored by the ground
+            truth.
     """
 
     script, masks_folder, results_file = "eval_folder.py", "masks", "global_results.csv"

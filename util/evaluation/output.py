@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset.images import write_mask
-from dataset.video import Video
+from dataset.files.images import write_mask
+from dataset.files.video import Video
 from model.network import RDE_VOS
 from util.device import device_name
 from util.distributed import Processes

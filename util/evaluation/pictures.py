@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dataset.colours import colour_table
-from dataset.images import read_mask
-from dataset.video import Video
+from dataset.files.colours import colour_table
+from dataset.files.images import read_mask
+from dataset.files.video import Video
 from util.evaluation.scoring import VideoScore
 from util.files import atomic_path
 
@@ -23,7 +23,8 @@ def overlay(frame: np.ndarray, ids: np.ndarray, table: bytes | None = None) -> n
     Args:
         frame: uint8 RGB [H,W,3].
         ids: uint8 object ids [H,W]; pixels of id 0 keep their colour.
-        table: 256 RGB triples by id, as `dataset.colours.colour_table` makes them; by default those of ids 1, 2, ...
+        table: 256 RGB triples by id, as `dataset.files.colours.colour_table` makes them; by default those of ids 1, 2,
+            ...
 
     Returns:
         the overlay, uint8 RGB [H,W,3].

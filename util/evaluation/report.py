@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.colours import COLOURS, colour_of
-from dataset.images import read_mask
-from dataset.video import Video
+from dataset.files.colours import COLOURS, colour_of
+from dataset.files.images import read_mask
+from dataset.files.video import Video
 from util.errors import InputError
 from util.evaluation.benchmarks import Benchmark, listed
 from util.evaluation.metrics import statistics
@@ -220,7 +220,7 @@ def layer(ids: np.ndarray, objects: Collection[int] = ()) -> bytes:
 
     Args:
         ids: uint8 object ids [H,W]; pixels of id 0 are transparent.
-        objects: the ids of all objects of the video, which select the colours, see `dataset.colours.colour_of`.
+        objects: the ids of all objects of the video, which select the colours, see `dataset.files.colours.colour_of`.
 
     Returns:
         the content of the PNG file.

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from tqdm import tqdm
 
-from dataset.masks import described
-from dataset.video import Video
+from dataset.files.masks import described
+from dataset.files.video import Video
 from util.device import choose_device, enough_memory, peak_memory
 from util.distributed import Processes
 from util.evaluation.arguments import MEMORY_REMEDY, engine_settings, network_notes

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from dataset.davis import VOID
-from dataset.images import read_mask
-from dataset.video import Video, frame_order, is_junk, object_ids, read_sized_mask
+from dataset.files.images import read_mask
+from dataset.files.video import Video, frame_order, is_junk, object_ids, read_sized_mask
+from dataset.layouts.davis import VOID
 from util.errors import InputError
 from util.evaluation.metrics import (
     CONTOUR_TOLERANCE,

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from dataset.images import resize_image, resize_mask, short_side_size, to_tensor
-from dataset.video import Video
-from dataset.video_file import EndOfVideo, VideoFile
+from dataset.files.images import resize_image, resize_mask, short_side_size, to_tensor
+from dataset.files.video import Video
+from dataset.files.video_file import EndOfVideo, VideoFile
 from model.checkpoint import load_network
 from model.fast import fast_network
 from model.inference import InferenceCore, UpdateClock, checked_bank

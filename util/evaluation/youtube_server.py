@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.video import frame_order
-from dataset.youtube import AskedObject
+from dataset.files.video import frame_order
+from dataset.layouts.youtube import AskedObject
 from util.errors import InputError
 from util.evaluation.scoring import ScoringPlan, VideoScore
 from util.files import atomic_path, write_csv

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 import torch
 
-from dataset.davis import DAVIS, split_folders
-from dataset.stages import DATA_SETS, VIDEOS, stage_flags
+from dataset.layouts.davis import DAVIS, split_folders
+from dataset.samples.stages import DATA_SETS, VIDEOS, stage_flags
 from model.encoders import BACKBONES, ENCODERS
 from model.inference import STRIDE
 from model.losses import FrameWeights, Guidance, LossTerms
@@ -48,7 +48,7 @@ def weighted_folder(text: str) -> tuple[Path, int]:
 
 
 def add_data_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add the flags for data: one for each of `dataset.stages.DATA_SETS`, and one for other videos."""
+    """Add the flags for data: one for each of `dataset.samples.stages.DATA_SETS`, and one for other videos."""
     for data_set in DATA_SETS:
         stages = " and ".join(map(str, data_set.stages))
         text = f"stage{'s' * (len(data_set.stages) > 1)} {stages}: holds {data_set.layout}"

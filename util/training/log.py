@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from dataset.images import to_image
+from dataset.files.images import to_image
 from model.training import ClipResult
 from util.distributed import Processes
 from util.evaluation.pictures import overlay

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dataset.batches import GlobalBatchSampler
-from dataset.loading import training_batches
-from dataset.training_data import TrainingData
+from dataset.samples.batches import GlobalBatchSampler
+from dataset.samples.loading import training_batches
+from dataset.samples.training_data import TrainingData
 from util.distributed import Processes
 
 _TIMEOUT = datetime.timedelta(minutes=30)  # a process that hangs must not block all GPUs for longer

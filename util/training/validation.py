@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from dataset.davis import DAVIS
-from dataset.images import read_mask, to_tensor
-from dataset.video import Video
+from dataset.files.images import read_mask, to_tensor
+from dataset.files.video import Video
+from dataset.layouts.davis import DAVIS
 from model.inference import pad_to_stride
 from model.network import RDE_VOS
 from model.reading import Embedding

@@ -1,0 +1,252 @@
+"""Reading, writing and resizing of frames (JPEG, PNG, ...) and masks (see `dataset.files.masks`).
+
+Torch is imported by the functions that make tensors, so that `scripts/onnx_example.py` reads files without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dataset.files.colours import davis_palette
+from dataset.files.masks import Painted, VideoIds, examine, stated_ids
+from util.errors import InputError
+from util.files import atomic_path, refuse_pipe
+from util.imagenet import IMAGE_MEAN, IMAGE_STD
+
+if TYPE_CHECKING:
+    import torch
+
+# The mean and standard deviation of ImageNet's images (RGB, 0 to 1). All networks here expect frames normalised with
+# them, because training starts from ImageNet weights.
+
+_ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
+
+
+def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray:
+    """Read a frame as uint8 RGB [H,W,3], upright: the orientation that a camera has noted in the file is applied.
+
+    Args:
+        path: the image file.
+        least_side: if given, a large JPEG may be decoded at a half, a quarter or an eighth of its size, which is much
+            faster. No side becomes smaller than ``least_side`` pixels.
+
+    Raises:
+        InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
+    """
+    return np.array(_decode(path, "RGB", least_side))
+
+
+def read_grey(path: Path | str) -> np.ndarray:
+    """Read an image as uint8 grey values [H,W]. Images with 1 bit per pixel give 0 and 255.
+
+    Raises:
+        InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
+    """
+    return np.array(_decode(path, "L"))
+
+
+def read_pixels(path: Path | str) -> np.ndarray:
+    """Read any image as uint8 RGBA [H,W,4]. Of more than 8 bits a channel the highest 8 remain.
+
+    Raises:
+        InputError: the file is missing, truncated or not an image.
+    """
+    image = _decode(path)
+    if image.mode[0] in "IF":
+        values = np.array(image, np.float64)
+        span = 65535 if image.mode.startswith("I") and values.max() > 255 else max(values.max(), 1e-9)
+        image = Image.fromarray((255 * values.clip(0) / span).round().astype(np.uint8))
+    return np.array(image.convert("RGBA"))
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Return the height and width of an image in pixels, upright, without decoding the image.
+
+    Raises:
+        InputError: the file is missing or not an image.
+    """
+    with _opened(path) as image:
+        # The method of PngImageFile would decode the whole image in search of a tag that no PNG of a camera has.
+        # Pillow states the size of a TIFF upright.
+        lies = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if lies else (image.height, image.width)
+
+
+def read_mask(path: Path | str) -> np.ndarray:
+    """Read a mask of a data set, or one that this project has written, as uint8 object ids [H,W].
+
+    The ids are those of the file, see `dataset.files.masks.stated_ids`. 0 is the background. `PaintedMasks` reads
+    masks that people have painted.
+
+    Raises:
+        InputError: the file is missing, truncated or not an image, or does not state ids.
+    """
+    return stated_ids(_decode(path), path)
+
+
+def read_painted(path: Path | str) -> Painted:
+    """Read what a mask shows, whatever program painted it, see `dataset.files.masks.examine`.
+
+    Raises:
+        InputError: the file is missing, truncated, not an image or of several images, or is no mask.
+    """
+    with _opened(path) as image:
+        count = getattr(image, "n_frames", 1)
+    if count > 1:
+        raise InputError(f"{path} holds {count} images; save the mask as a file of one image")
+    return examine(_decode(path), path)
+
+
+class PaintedMasks:
+    """A reader for the masks of one video that people have painted. A colour is the same object in all of them.
+
+    Args:
+        paths: all given masks of the video, in the order of their frames.
+
+    Attributes:
+        palette: the palette of the first given mask that has one whose indices are ids, 256 RGB triples, or None.
+        notes: sentences about the given masks that a user should read.
+
+    Raises:
+        InputError: a given mask is missing, corrupt or no mask.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.palette: bytes | None = None
+        self.notes: list[str] = []
+        self._ids = VideoIds(self._given(paths))
+
+    def read(self, path: Path | str) -> np.ndarray:
+        """Read a mask, a given or another one, as uint8 object ids [H,W].
+
+        Raises:
+            InputError: the mask is missing, corrupt, no mask or has ids above 255.
+        """
+        return self._ids.of(read_painted(path), path)
+
+    def _given(self, paths: Iterable[Path]) -> Iterator[Painted]:
+        for path in paths:
+            mask = read_painted(path)
+            self.palette = self.palette or mask.palette
+            if mask.note:
+                self.notes.append(f"{path}: {mask.note}")
+            yield mask
+
+
+def write_mask(path: Path | str, ids: np.ndarray, palette: bytes | None = None, *, durable: bool = False) -> None:
+    """Write object ids as a palette PNG. If writing fails, no file is left behind.
+
+    Args:
+        path: the file to write.
+        ids: uint8 [H,W].
+        palette: 256 RGB triples. By default it is the palette of DAVIS.
+        durable: whether to wait until the disk holds the file.
+
+    Raises:
+        InputError: the file cannot be written.
+        ValueError: ``ids`` has another type or shape.
+    """
+    if ids.dtype != np.uint8 or ids.ndim != 2:
+        raise ValueError(f"a mask is a uint8 array [H,W], not {ids.dtype} {ids.shape}")
+    image = Image.fromarray(ids)
+    image.putpalette(davis_palette() if palette is None else palette)
+    with atomic_path(path, durable=durable) as temporary:
+        image.save(temporary)
+
+
+def read_palette(path: Path | str) -> bytes | None:
+    """Return the palette of a palette PNG as 256 RGB triples, or None for an image without a palette.
+
+    If the palette is shorter, the colours of DAVIS fill the rest.
+
+    Raises:
+        InputError: the file is missing, truncated or not an image.
+    """
+    palette = _decode(path).getpalette()
+    return None if palette is None else bytes(palette) + davis_palette()[len(palette) :]
+
+
+def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Return the height and width after scaling the short side to ``short_side`` pixels.
+
+    The long side is rounded down, as torchvision's ``Resize`` does.
+
+    Args:
+        size: height and width before scaling, in pixels.
+        short_side: the length of the short side after scaling, in pixels.
+    """
+    return tuple(short_side * side // min(size) for side in size)
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a uint8 RGB frame [H,W,3] to ``size`` (height, width), bicubic with antialiasing."""
+    if image.shape[:2] == size:
+        return image
+    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def resize_mask(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize uint8 object ids [H,W] to ``size`` (height, width) by nearest neighbours.
+
+    If a small object would disappear, one of its pixels is kept, so that the network can follow the object.
+    """
+    if ids.shape == size:
+        return ids
+    resized = np.array(Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST))
+    for lost in np.setdiff1d(ids[ids > 0], resized):
+        pixels = np.argwhere(ids == lost)
+        y, x = pixels[len(pixels) // 2] * size // ids.shape
+        resized[y, x] = lost
+    return resized
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """Convert a uint8 RGB frame [H,W,3] to the network's input: float32 [3,H,W], normalised with ImageNet's mean."""
+    import torch
+
+    return normalise(torch.from_numpy(image).permute(2, 0, 1))
+
+
+def normalise(image: torch.Tensor) -> torch.Tensor:
+    """Convert uint8 RGB frames [...,3,H,W] to float32, normalised with ImageNet's mean, on the same device."""
+    import torch
+
+    mean, std = (torch.tensor(values).view(3, 1, 1).to(image.device) for values in (IMAGE_MEAN, IMAGE_STD))
+    return image.float().div_(255).sub_(mean).div_(std)
+
+
+def to_image(tensor: torch.Tensor) -> np.ndarray:
+    """Convert a normalised frame, float32 [3,H,W] on the CPU, back to uint8 RGB [H,W,3]."""
+    import torch
+
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    return (tensor * std + mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def _decode(path: Path | str, mode: str | None = None, least_side: int | None = None) -> Image.Image:
+    with _opened(path) as image:
+        if least_side:
+            image.draft(None, (least_side, least_side))
+        image.load()
+        if mode and image.mode[0] in "IF":  # a conversion would clip all bright values
+            raise InputError(f"{path} has more than 8 bits a channel ({image.mode}); save it with 8")
+        ImageOps.exif_transpose(image, in_place=True)
+        return image.convert(mode) if mode else image
+
+
+@contextlib.contextmanager
+def _opened(path: Path | str) -> Iterator[Image.Image]:
+    refuse_pipe(path)
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; check the data set's folder") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be decoded ({error}); copy or download it again") from None

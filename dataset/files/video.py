@@ -1,0 +1,358 @@
+"""Videos that lie on disk as image files. A frame is decoded shortly before it is needed, and is not kept."""
+
+import functools
+import itertools
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+import numpy as np
+
+from dataset.files.images import PaintedMasks, image_size, read_image, read_mask, read_palette
+from util.errors import InputError
+from util.files import is_plain_name, refuse_pipe
+
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class GivenMasks:
+    """The common part of all videos: masks that are given for some of the frames."""
+
+    name: str
+    masks: dict[int, Path]  # by frame number
+    size: tuple[int, int]  # height and width of the frames
+    void: int | None = None  # the id of pixels of given masks that belong to no object
+    reader: PaintedMasks | None = None  # of masks that people have painted; otherwise the files state the ids
+    # By frame number: the ids of objects that a given mask shows to be absent. Such a mask may hold no object.
+    absent: Mapping[int, Collection[int]] = MappingProxyType({})
+
+    def frame_name(self, number: int) -> str:
+        """Return the file name of a frame's result, without suffix."""
+        raise NotImplementedError
+
+    def mask_name(self, number: int) -> str:
+        """Return the name of the file with the mask of a frame."""
+        return f"{self.frame_name(number)}.png"
+
+    def read_mask(self, path: Path) -> np.ndarray:
+        """Decode a given mask, or a true one: uint8 object ids [H,W] of any size. See `dataset.files.masks`.
+
+        Raises:
+            InputError: the file is missing, corrupt or no mask.
+        """
+        return self.reader.read(path) if self.reader else read_mask(path)
+
+    def read_given_mask(self, number: int) -> np.ndarray:
+        """Decode the mask that is given for frame ``number``: uint8 object ids [H,W].
+
+        Raises:
+            InputError: the file is missing, corrupt or without any object, or has another size than the frames.
+        """
+        path = self.masks[number]
+        mask = read_sized_mask(path, self.size, self.name, self.read_mask)
+        if self.void is not None:
+            void = mask == self.void
+            if void.any() and not mask[~void].any():
+                raise InputError(
+                    f"{path} holds no object, because {self.void} marks pixels of no object; give the objects other "
+                    f"ids, or add --year 2016 for masks of DAVIS 2016"
+                )
+            mask = np.where(void, np.uint8(0), mask)
+        if not mask.any() and not self.absent.get(number):
+            raise InputError(f"{path} holds no object; mark at least one pixel, or leave the file out")
+        return mask
+
+    @functools.cached_property
+    def given_ids(self) -> dict[int, list[int]]:
+        """The ids of the objects that each given mask holds, by frame number; both in order.
+
+        Raises:
+            InputError: as for `read_given_mask`.
+        """
+        return {number: object_ids(self.read_given_mask(number)) for number in sorted(self.masks)}
+
+    @functools.cached_property
+    def entries(self) -> dict[int, int]:
+        """The number of the frame in which each object enters: the first whose given mask holds the object; by id.
+
+        Raises:
+            InputError: as for `read_given_mask`.
+        """
+        entries: dict[int, int] = {}
+        for number, ids in self.given_ids.items():
+            for object_id in ids:
+                entries.setdefault(object_id, number)
+        return entries
+
+    @functools.cached_property
+    def palette(self) -> bytes | None:
+        """The palette of the first given mask, 256 RGB triples, or None. The files of results get the same one."""
+        if self.reader:
+            return self.reader.palette
+        return read_palette(self.masks[min(self.masks)]) if self.masks else None
+
+
+@dataclass(frozen=True)
+class Video(GivenMasks):
+    """A video whose frames are image files, and the masks that are given for it.
+
+    Attributes:
+        name: the name of the video.
+        frames: the image files, in order.
+        masks: the files of the given masks, by frame number.
+        merge_objects: whether all objects of a mask become one object with the id 255, which is white in DAVIS 2016.
+        new_objects: the ids that are taken from a given mask, by frame number. If a frame is not listed, all ids of
+            its mask are taken.
+        wanted: the numbers of the frames whose masks the results contain, or None for all frames.
+        void: the id of pixels of given masks that belong to no object, or None.
+        absent: the ids of objects that a given mask shows to be absent, by frame number. An object that the mask only
+            leaves out is not absent: the network goes on to segment the object in that frame.
+        reader: the reader of masks that people have painted, or None where the files state the ids.
+    """
+
+    name: str
+    frames: list[Path]
+    masks: dict[int, Path] = field(default_factory=dict)
+    merge_objects: bool = False
+    new_objects: dict[int, list[int]] = field(default_factory=dict)
+    wanted: frozenset[int] | None = None
+    void: int | None = None
+    absent: Mapping[int, Collection[int]] = field(default_factory=dict)
+    reader: PaintedMasks | None = None
+
+    @functools.cached_property
+    def results(self) -> list[int]:
+        """The numbers of the frames whose masks the results contain, in order."""
+        return list(range(len(self.frames))) if self.wanted is None else sorted(self.wanted)
+
+    @property
+    def last(self) -> int:
+        """The number of the last frame in the results. Later frames need not be processed."""
+        return self.results[-1]
+
+    def frame_name(self, number: int) -> str:
+        """Return the file name of a frame's result, without suffix."""
+        return self.frames[number].stem
+
+    def read_frame(self, number: int) -> np.ndarray:
+        """Decode a frame: uint8 RGB [H,W,3].
+
+        Raises:
+            InputError: the file is missing or corrupt, or has another size than the video's first frame.
+        """
+        image = read_image(self.frames[number])
+        self._check_size(number, image.shape[:2])
+        return image
+
+    def check_frames(self) -> None:
+        """Read the headers of all frames, which takes far less time than to decode them.
+
+        Raises:
+            InputError: a frame is missing, not an image or of another size than the first frame.
+        """
+        for number, frame in enumerate(self.frames):
+            self._check_size(number, image_size(frame))
+
+    def read_given_mask(self, number: int) -> np.ndarray:
+        """Decode a given mask as `GivenMasks.read_given_mask` does, and apply ``merge_objects`` and ``new_objects``."""
+        mask = super().read_given_mask(number)
+        if self.merge_objects:
+            return np.where(mask > 0, np.uint8(255), np.uint8(0))
+        if number in self.new_objects:
+            return np.where(np.isin(mask, self.new_objects[number]), mask, np.uint8(0))
+        return mask
+
+    @functools.cached_property
+    def size(self) -> tuple[int, int]:
+        """The height and width of the frames in pixels. They are read from the header of the first frame.
+
+        Raises:
+            InputError: the first frame is missing or not an image.
+        """
+        return image_size(self.frames[0])
+
+    def _check_size(self, number: int, size: tuple[int, ...]) -> None:
+        if size != self.size:
+            height, width = self.size
+            raise InputError(
+                f"{self.frames[number]} is {size[1]}×{size[0]}, but the first frame is {width}×{height}; "
+                f"give all frames of a video one size"
+            )
+
+
+def read_sized_mask(
+    path: Path, size: tuple[int, int], video: str, read: Callable[[Path], np.ndarray] = read_mask
+) -> np.ndarray:
+    """Read the mask of a frame: uint8 object ids [H,W].
+
+    Args:
+        path: the mask.
+        size: the height and width of the frames of the video, in pixels.
+        video: the name of the video, for messages.
+        read: reads the file; `dataset.files.images.read_mask`, or `GivenMasks.read_mask` of the video.
+
+    Raises:
+        InputError: the file is missing, corrupt or no mask, or has another size than the frames.
+    """
+    mask = read(path)
+    if mask.shape != size:
+        height, width = size
+        remedy = "turn the mask as the frames are" if mask.shape == size[::-1] else "give the mask at their size"
+        raise InputError(
+            f"{path} is {mask.shape[1]}×{mask.shape[0]}, but the frames of {video} are {width}×{height}; {remedy}"
+        )
+    return mask
+
+
+def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None = None) -> dict[int, Path]:
+    """Find the frame of each given mask by its name.
+
+    A mask belongs to the frame with its name, such as ``00003.png`` or ``frame_0003.png``; or to the frame whose name
+    is a part of its name, such as ``00003_mask.png``; or to the frame with the number in its name. A single mask
+    whose name states no number belongs to the first frame.
+
+    Args:
+        masks: the masks.
+        video: the name of the video, without suffix: masks may start with it.
+        names: the names of the frames, in order; None for a video file, whose frames are numbered from 0.
+
+    Returns:
+        the masks by the numbers of their frames, in order.
+
+    Raises:
+        InputError: a mask has the name of no frame, or two masks have the same frame.
+    """
+    assigned: dict[int, Path] = {}
+    for mask in masks:
+        stem = mask.stem.removeprefix(video) or mask.stem
+        number = stated = _stated_number(stem, any_number=len(masks) > 1)
+        if names is not None:
+            number = _named_frame(mask.stem, names) if number is None else _numbered_frame(mask.stem, number, names)
+        if number is None and (len(masks) > 1 or stated is not None):
+            example = "00000" if names is None else names[0]
+            raise InputError(
+                f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png"
+            )
+        number = number or 0
+        if number in assigned:
+            raise InputError(f"{assigned[number]} and {mask} are for the same frame; leave one out")
+        assigned[number] = mask
+    return dict(sorted(assigned.items()))
+
+
+def _stated_number(name: str, *, any_number: bool) -> int | None:
+    """The number of a frame that a name states: its last number.
+
+    Only with ``any_number`` it may be any: the 2 of ``dog2`` and the 255 of ``mask_255`` state no frame.
+    """
+    found = re.search(r"([0-9]+)[^0-9]*$", name)
+    if not found:
+        return None
+    digits, before = found[1], name[: found.start()]
+    padded = len(digits) > 1 and digits[0] == "0"
+    announced = re.search(r"(^|[^a-z])(f|frame|frm|img|image)[ _.#-]*$", before, re.IGNORECASE)
+    return int(digits) if any_number or padded or announced or name == digits else None
+
+
+def _named_frame(name: str, names: Sequence[str]) -> int | None:
+    """The number of the frame whose name is a mask's name, or the longest part of it between signs."""
+    if name in names:
+        return names.index(name)
+    parts = [frame for frame in names if frame in name and re.search(rf"(?<![^\W_]){re.escape(frame)}(?![^\W_])", name)]
+    return names.index(max(parts, key=len)) if parts else None
+
+
+def _numbered_frame(name: str, number: int, names: Sequence[str]) -> int | None:
+    """The number of the frame with a mask's name, or else with its number."""
+    named = _named_frame(name, names)
+    if named is not None:
+        return named
+    numbers = [re.findall(r"[0-9]+", frame)[-1:] for frame in names]
+    found = [at for at, digits in enumerate(numbers) if digits and int(digits[0]) == number]
+    return found[0] if len(found) == 1 else None
+
+
+def object_ids(mask: np.ndarray) -> list[int]:
+    """Return the ids of the objects in a mask (uint8 object ids [H,W]), in order."""
+    return np.unique(mask[mask > 0]).tolist()
+
+
+def list_frames(folder: Path, without: Collection[Path] = ()) -> list[Path]:
+    """Return the images of a folder in the order of their names. Numbers in names need no leading zeros.
+
+    Args:
+        folder: the folder of the frames. Hidden files and files of other kinds are left out.
+        without: files that are no frames, such as given masks.
+
+    Raises:
+        InputError: the folder is missing, holds no image, or holds two images whose names differ only in the suffix.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing; check the data set's folder")
+    left_out = {path.resolve() for path in without}
+    files = [path for path in folder.iterdir() if not is_junk(path.name)]
+    frames = [path for path in files if path.suffix.lower() in FRAME_SUFFIXES]
+    if left_out:
+        frames = [path for path in frames if path.resolve() not in left_out]
+    if not frames:
+        raise InputError(f"{folder} holds no images; {_remedy_without_frames(folder, files)}")
+    frames.sort(key=lambda path: (frame_order(path.stem), path.name))
+    for one, other in itertools.pairwise(frames):
+        if one.stem == other.stem:
+            raise InputError(f"{one} and {other.name} would be one frame; keep masks in a folder of their own")
+    return frames
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is not data: hidden, or added to archives by macOS."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _remedy_without_frames(folder: Path, files: Collection[Path]) -> str:
+    """What to do about a folder without frames, by what it holds instead."""
+    inner = sorted(path.name for path in files if path.is_dir())
+    videos = sorted(path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
+    others = sorted({path.suffix.lower() for path in files if path.is_file() and path.suffix})
+    if videos:
+        return f"give one of its video files, such as {folder / videos[0]}, or a folder of frames"
+    if inner:
+        return f"give a folder of frames, such as {folder / inner[0]}"
+    if others:
+        return f"it has {', '.join(others[:4])} files; convert its frames to {', '.join(FRAME_SUFFIXES)}"
+    return "check the path"
+
+
+def read_names(path: Path, remedy: str) -> list[str]:
+    """Read the names of videos from a text file, one a line. The file may start with a byte order mark.
+
+    Args:
+        path: the text file.
+        remedy: what the user can do if the file cannot be read, for messages.
+
+    Raises:
+        InputError: the file cannot be read, or a name is a path to another folder. The message ends with the remedy.
+    """
+    refuse_pipe(path)
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; {remedy}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
+    names = [line.strip() for line in lines if line.strip()]
+    for name in names:
+        if not is_plain_name(name):
+            raise InputError(f"{path} lists {name!r}, which is not the name of a folder; {remedy}")
+    return names
+
+
+def frame_order(name: str) -> list[str | int]:
+    """Return a sort key for names of frames. With it frame9 comes before frame10."""
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"([0-9]+)", name))]

@@ -1,0 +1,1 @@
+"""Where each data set keeps its frames and masks."""

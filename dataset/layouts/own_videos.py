@@ -1,0 +1,82 @@
+"""Folders of the user's own annotated videos for training, and the detection of folder layouts."""
+
+from pathlib import Path
+
+from dataset.files.video import FRAME_SUFFIXES, VIDEO_SUFFIXES, is_junk
+from dataset.layouts.folders import VideoFolders
+from dataset.layouts.static import find_images
+from util.errors import InputError
+
+_REMEDY = "copy it again, or remove its other half"
+
+
+def training_folders(root: Path, repeats: int = 1) -> list[VideoFolders]:
+    """Return the folders of the videos in ``root``. Frames without a mask are not used.
+
+    ``root`` holds ``JPEGImages/<video>/`` and ``Annotations/<video>/``. It may also be an export of the annotation
+    page, or the page's folder of several videos: ``DAVIS``, ``export/DAVIS`` or ``<video>/export/DAVIS``.
+
+    Args:
+        root: the folder.
+        repeats: the number of repetitions of each video per epoch.
+
+    Raises:
+        InputError: ``root`` has another layout. The message names it.
+    """
+    exports = [root / "DAVIS", root / "export" / "DAVIS", *sorted(root.glob("*/export/DAVIS"))]
+    bases = [base for base in (root, *exports) if (base / "JPEGImages").is_dir() and (base / "Annotations").is_dir()]
+    if not bases or (root in bases and _is_davis(root)):
+        found = known_layout(root)
+        raise InputError(
+            f"{root} is {found}"
+            if found
+            else f"{root} has no folders JPEGImages and Annotations; put the frames into JPEGImages/<video> and their "
+            "masks into Annotations/<video>"
+        )
+    folders = []
+    for base in bases:
+        level = "480p" if (base / "JPEGImages" / "480p").is_dir() else ""
+        images, masks = (base / kind / level for kind in ("JPEGImages", "Annotations"))
+        name = base.parent.parent.name if base.parent.name == "export" else base.name
+        folders.append(VideoFolders(name, images, masks, _REMEDY, annotation_step=None, repeats=repeats))
+    return folders
+
+
+def known_layout(root: Path) -> str | None:
+    """Describe the layout of a folder and name the flag of train.py for it; None if the layout is unknown."""
+    if root.is_file():
+        return "a file; give the folder that holds the data"
+    base = root / "trainval" if (root / "trainval").is_dir() else root
+    sets = base / "ImageSets"
+    if sets.is_dir():
+        year = "" if (sets / "2017").is_dir() else "2016"
+        return f"DAVIS {year or 2017}; give it with --davis_root" + (f" --davis_year {year}" if year else "")
+    if (root / "train_480p" / "JPEGImages").is_dir():
+        return "YouTube-VOS; give it with --yv_root"
+    if (root / "train" / "JPEGImages").is_dir():
+        return "YouTube-VOS; make its copies with scripts/resize_youtube.py, and give it with --yv_root"
+    if (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir():
+        return "a folder of videos; give it with --videos"
+    entries = [path for path in root.iterdir() if not is_junk(path.name)] if root.is_dir() else []
+    inside = {path.suffix.lower() for path in entries if path.is_file()}
+    if inside & set(VIDEO_SUFFIXES):
+        return "a folder of video files; mark objects in each with scripts/annotate.py, and train on what it exports"
+    if root.is_dir() and find_images(root)[0]:
+        return "a folder of images with masks; give it with --static_root in stage 0"
+    if inside & set(FRAME_SUFFIXES):
+        return "a folder of images without masks; put frames into JPEGImages/<video> and masks into Annotations/<video>"
+    return None
+
+
+def _is_davis(root: Path) -> bool:
+    """Whether a folder is a download of DAVIS, whose train and val splits differ.
+
+    The annotation page exports videos in the same layout, with equal splits.
+    """
+    base = root / "trainval" if (root / "trainval").is_dir() else root
+    for year in ("2016", "2017"):
+        splits = [base / "ImageSets" / year / f"{split}.txt" for split in ("train", "val")]
+        contents = [path.read_bytes() for path in splits if path.is_file()]
+        if contents and not (len(contents) == 2 and contents[0] == contents[1]):
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""Training samples: clips from images and videos, augmented, perturbed and batched."""

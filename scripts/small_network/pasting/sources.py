@@ -1,0 +1,159 @@
+"""The sources of backgrounds and pasted objects: annotated videos, and images with masks."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from dataset.files.images import read_image
+from dataset.layouts import own_videos
+from dataset.layouts.davis import split_folders
+from dataset.layouts.folders import Pair, VideoFolders, find_videos
+from dataset.layouts.static import find_images, image_folders, read_object
+from util.errors import InputError
+
+LEAST_FRAMES = 10  # of a background; shorter videos have too much motion between frames
+_LEAST_SIDE = 24  # pixels of a pasted object's bounding box
+_MARGIN = 3  # pixels of background around a cutout, for a soft edge
+
+
+class SourceVideo(NamedTuple):
+    """An annotated video: its folders, and its frames with their masks in order."""
+
+    folders: VideoFolders
+    frames: tuple[Pair, ...]
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a frame, uint8 RGB [H,W,3], and its object ids, uint8 [H,W].
+
+        Raises:
+            InputError: a file cannot be read, or the two differ in size.
+        """
+        pair = self.frames[index]
+        return _of_one_size(pair, read_image(pair.image), self.folders.read_ids(pair.mask))
+
+
+class Cutout(NamedTuple):
+    """An object and its surroundings: uint8 RGB [H,W,3], and the object's mask, uint8 0/1 [H,W]."""
+
+    image: np.ndarray
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The sources of pasted videos.
+
+    Attributes:
+        videos: the annotated videos.
+        images: images with one object each, and their masks.
+    """
+
+    videos: tuple[SourceVideo, ...]
+    images: tuple[Pair, ...]
+
+    @property
+    def backgrounds(self) -> list[SourceVideo]:
+        """The videos with at least `LEAST_FRAMES` frames."""
+        return [video for video in self.videos if len(video.frames) >= LEAST_FRAMES]
+
+    def summary(self) -> dict[str, int]:
+        """The numbers of videos, frames and images, to detect changes."""
+        frames = sum(len(video.frames) for video in self.videos)
+        return {"videos": len(self.videos), "video_frames": frames, "images": len(self.images)}
+
+
+def add_source_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags ``--videos``, ``--images`` and ``--davis_root``, for the arguments of `find_sources`."""
+    add = parser.add_argument
+    add(
+        "--videos", type=Path, action="append", default=[], metavar="FOLDER",
+        help="as --videos of train.py: holds JPEGImages/VIDEO and Annotations/VIDEO; may be given several times",
+    )  # fmt: skip
+    add(
+        "--images", type=Path, action="append", default=[], metavar="FOLDER",
+        help="as --static_root of train.py: images <name>.jpg with masks <name>.png; may be given several times",
+    )  # fmt: skip
+    add("--davis_root", type=Path, metavar="FOLDER", help="DAVIS 2016, of which only train is used")
+
+
+def find_sources(videos: Sequence[Path], images: Sequence[Path], davis_root: Path | None = None) -> Sources:
+    """List annotated videos and images.
+
+    Args:
+        videos: folders of videos, as ``--videos`` of train.py.
+        images: folders of images, as ``--static_root`` of train.py.
+        davis_root: the folder of DAVIS 2016. Only its training split is used.
+
+    Raises:
+        InputError: a folder cannot be read, a file is missing, or no video is long enough for a background.
+    """
+    folders = [each for root in videos for each in own_videos.training_folders(root)]
+    if davis_root:
+        folders.append(split_folders(davis_root, 2016, "train"))
+    pictures: list[Pair] = []
+    for root in images:
+        for folder in image_folders(root):
+            pairs, missing = find_images(folder.path)
+            if missing:
+                raise InputError(f"{missing[0]} is missing ({len(missing)} such files); copy {folder.path} again")
+            pictures += pairs
+    found = [video for each in folders for video in _videos(each)]
+    sources = Sources(tuple(found), tuple(pictures))
+    if not sources.backgrounds:
+        raise InputError(f"no video has {LEAST_FRAMES} frames or more; give longer ones with --videos or --davis_root")
+    return sources
+
+
+def _videos(folders: VideoFolders) -> Iterator[SourceVideo]:
+    names, missing = find_videos(folders.images, folders.masks, folders.listed())
+    for name in names:
+        frames, of_this = folders.frames(name) if not missing else ([], missing)
+        if of_this:
+            raise InputError(f"{of_this[0]} is missing; {folders.remedy}")
+        yield SourceVideo(folders, tuple(frames))
+
+
+def read_still(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image, uint8 RGB [H,W,3], and the mask of its object, uint8 0/1 [H,W].
+
+    Raises:
+        InputError: a file cannot be read, or the two differ in size.
+    """
+    return _of_one_size(pair, read_image(pair.image), read_object(pair.mask))
+
+
+def _of_one_size(pair: Pair, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if image.shape[:2] != mask.shape:
+        raise InputError(f"{pair.image} and {pair.mask} differ in size; make or copy both again at the same size")
+    return image, mask
+
+
+def cut_out(image: np.ndarray, mask: np.ndarray) -> Cutout | None:
+    """Return the largest connected component of a mask, with the image around it, or None if it cannot be pasted.
+
+    It cannot be pasted if its bounding box is small, if it fills most of the image, or if the border of the image
+    truncates it: a straight edge would move through the video.
+
+    Args:
+        image: uint8 RGB [H,W,3].
+        mask: bool or uint8 [H,W].
+    """
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count == 1:
+        return None
+    largest = 1 + int(boxes[1:, cv2.CC_STAT_AREA].argmax())
+    left, top, width, height, area = boxes[largest]
+    if min(width, height) < _LEAST_SIDE or area > 0.6 * mask.size:
+        return None
+    object_mask = labels == largest
+    border = sum(int(edge.sum()) for edge in (object_mask[0], object_mask[-1], object_mask[:, 0], object_mask[:, -1]))
+    if border > 0.05 * 2 * (width + height):
+        return None
+    rows = slice(max(0, top - _MARGIN), top + height + _MARGIN)
+    columns = slice(max(0, left - _MARGIN), left + width + _MARGIN)
+    return Cutout(image[rows, columns], object_mask[rows, columns].astype(np.uint8))

@@ -1,0 +1,163 @@
+"""Table 5: segment DAVIS 2017 val, or other videos in its layout, with every bank and with every θ for 2F+L+RDE.
+
+Writes OUTPUT/<bank>-<θ>/ as eval_davis.py writes its output, and OUTPUT/table5.csv and table5.png with the published
+figures beside ours. The same command resumes an interrupted run.
+"""
+
+import argparse
+import math
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from matplotlib.figure import Figure
+
+from dataset.layouts.davis import DAVIS
+from model import RDE_VOS
+from model.memory import BANKS
+from util.device import choose_device
+from util.distributed import Processes
+from util.errors import InputError, command_line
+from util.evaluation.arguments import add_network_arguments, network_notes
+from util.evaluation.benchmarks import DAVISBenchmark
+from util.evaluation.output import OutputFolder, evaluate
+from util.evaluation.scoring import read_results, score_plans
+from util.evaluation.stream import EngineSettings, engine_network
+from util.files import atomic_path, write_csv
+from util.numbers import positive
+
+DEFAULT_BANK, DEFAULT_THETA = "2F+L+RDE", 3
+# J&F, J and F on DAVIS 2017 val as Table 5 gives them; the banks at θ = 3.
+PUBLISHED = {
+    ("RDE", 3): (81.8, 78.0, 85.7),
+    ("F", 3): (71.6, 67.8, 75.4),
+    ("F+RDE", 3): (85.3, 81.6, 89.0),
+    ("L", 3): (80.4, 76.9, 83.8),
+    ("L+RDE", 3): (82.2, 78.4, 86.0),
+    ("F+L", 3): (84.6, 81.0, 88.2),
+    ("F+L+RDE", 3): (85.4, 81.6, 89.2),
+    ("2F+L", 3): (85.1, 81.5, 88.7),
+    ("F+2L", 3): (84.0, 80.4, 87.6),
+    ("2F+L+RDE", 2): (85.1, 81.4, 88.9),
+    ("2F+L+RDE", 3): (86.1, 82.1, 90.0),
+    ("2F+L+RDE", 4): (85.1, 81.5, 88.8),
+    ("2F+L+RDE", 5): (84.2, 80.5, 87.9),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: bank and θ, J&F, J and F in percent, and frames per second."""
+
+    bank: str
+    mem_every: int
+    scores: tuple[float, float, float]
+    fps: float
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
+    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the masks, the table and the picture")
+    parser.add_argument(
+        "--banks", nargs="*", choices=BANKS, default=list(BANKS), help=f"run at θ = {DEFAULT_THETA}; default all"
+    )
+    parser.add_argument(
+        "--mem_every", nargs="*", type=positive, default=[2, 3, 4, 5], metavar="θ", help=f"run for {DEFAULT_BANK}"
+    )
+    add_network_arguments(parser)
+    return parser.parse_args()
+
+
+def run(
+    network: RDE_VOS, arguments: argparse.Namespace, benchmark: DAVISBenchmark, output: OutputFolder,
+    settings: EngineSettings, processes: Processes,
+) -> Row:  # fmt: skip
+    """Segment and score the videos with one bank and θ, or read the results of an earlier run."""
+    described = {"year": arguments.year, "videos": [video.name for video in benchmark.videos], **asdict(settings)}
+    output.check_settings(arguments.model, benchmark.data, processes, **described, amp=arguments.amp)
+    speed = evaluate(network, benchmark.videos, output, settings, processes)
+    if processes.is_main and not (output.path / benchmark.results_file).is_file():
+        benchmark.write(score_plans(benchmark.plans, output.masks, progress=True), output.path)
+    processes.wait()
+    return Row(settings.bank, settings.mem_every, read_results(output.path), speed.fps)
+
+
+def write_table(rows: list[Row], path: Path) -> None:
+    """Write the rows, scores in percent, with the published scores beside them if the paper has them."""
+    header = ["Bank", "θ", "J&F", "J", "F", "Published J&F", "Published J", "Published F", "FPS"]
+    lines = [
+        [row.bank, row.mem_every]
+        + [f"{score:.1f}" for score in (*row.scores, *PUBLISHED.get((row.bank, row.mem_every), ()))]
+        for row in rows
+    ]
+    for line, row in zip(lines, rows, strict=True):
+        line += [""] * (len(header) - 1 - len(line)) + [f"{row.fps:.3g}"]
+    write_csv(path, [header, *lines])
+
+
+def draw_table(banks: list[Row], thetas: list[Row], path: Path) -> None:
+    """Plot J&F by bank and by θ, ours and published."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True, width_ratios=(max(len(banks), 3), max(len(thetas), 3)))
+    titles = (f"bank (θ = {DEFAULT_THETA})", f"θ ({DEFAULT_BANK})")
+    for axes, rows, title in zip(panels, (banks, thetas), titles, strict=True):
+        labels = [row.bank if axes is panels[0] else str(row.mem_every) for row in rows]
+        ours = [row.scores[0] for row in rows]
+        published = [PUBLISHED.get((row.bank, row.mem_every), (math.nan,))[0] for row in rows]
+        axes.plot(labels, published, "D", color="tab:orange", label="published, DAVIS 2017 val")
+        axes.plot(labels, ours, "o", color="tab:blue", label="ours, these weights and videos")
+        for label, score in zip(labels, ours, strict=True):
+            axes.annotate(f"{score:.1f}", (label, score), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+        axes.set_xlabel(title)
+        axes.tick_params("x", rotation=45 if axes is panels[0] else 0)
+        axes.margins(x=0.1, y=0.12)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("J&F (%)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    wanted = [(bank, DEFAULT_THETA) for bank in arguments.banks]
+    wanted += [(DEFAULT_BANK, theta) for theta in arguments.mem_every]
+    if not wanted:
+        raise InputError("--banks and --mem_every are both empty; name a bank or a θ to run")
+    benchmark = DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year))
+    processes = Processes()
+    benchmark.check(progress=processes.is_main)
+    device = choose_device(arguments.device)
+    if processes.is_main:
+        for note in network_notes(arguments, device):
+            print(note)
+    network = engine_network(arguments.model, device, arguments.amp)
+    settings = {
+        (bank, theta): EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top) for bank, theta in wanted
+    }
+    for each in settings.values():
+        each.check(network)
+
+    output, rows = arguments.output, {}
+    for (bank, theta), each in settings.items():
+        folder = OutputFolder(output / f"{bank}-{theta}")
+        rows[bank, theta] = row = run(network, arguments, benchmark, folder, each, processes)
+        if processes.is_main:
+            print(f"{bank:9} θ {theta}  J&F {row.scores[0]:.1f}  {row.fps:.3g} FPS", flush=True)
+    if processes.is_main:
+        write_table(list(rows.values()), output / "table5.csv")
+        thetas = [rows[DEFAULT_BANK, theta] for theta in arguments.mem_every]
+        draw_table([rows[bank, DEFAULT_THETA] for bank in arguments.banks], thetas, output / "table5.png")
+        print(f"{output / 'table5.csv'}\n{output / 'table5.png'}")
+    processes.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Table 6: train without each loss in turn, from the same weights and with the same budget, and score the results.
+
+    python scripts/tables/ablate_losses.py --davis_path DAVIS --output OUTPUT --seeds 0 1 -- \\
+        --stage 3 --davis_root DAVIS --yv_root YOUTUBE --load_network runs/s0/network.pth
+
+Everything after ``--`` goes to train.py, in every run. DAVIS's validation videos are segmented as by eval_davis.py.
+
+Writes OUTPUT/<variant>-<seed>/, the runs of train.py with their masks and scores, and OUTPUT/table6.csv and table6.png
+with the published figures beside ours. The same command resumes an interrupted run.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from matplotlib.figure import Figure
+
+from dataset.layouts.davis import DAVIS
+from util.errors import InputError, command_line
+from util.evaluation.benchmarks import DAVISBenchmark
+from util.evaluation.scoring import read_results
+from util.files import atomic_path, write_csv
+from util.numbers import seed
+
+ROOT = Path(__file__).resolve().parents[2]
+# The rows of Table 6: train.py's flags, and J&F, J and F on DAVIS 2017 val as published.
+VARIANTS = {
+    "w/o L_MC": (["--without_mc"], (83.7, 80.5, 86.9)),
+    "w/o L_UG": (["--without_ug"], (82.9, 79.5, 86.4)),
+    "w/o L_MC & L_UG": (["--without_mc", "--without_ug"], (82.5, 79.1, 86.0)),
+    "L_Seg w/o STM": (["--without_stm"], (83.0, 79.4, 86.6)),
+    "full": ([], (84.2, 80.8, 87.5)),
+}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/, to score on")
+    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the runs, the table and the picture")
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1], help="runs of each variant; default 0 1")
+    parser.add_argument("train", nargs="*", metavar="...", help="after --: flags of train.py")
+    return parser.parse_args()
+
+
+def run(script: str, *arguments: object) -> None:
+    """Run a script of the project.
+
+    Raises:
+        InputError: the script failed.
+    """
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    if code := subprocess.run(command).returncode:
+        raise InputError(f"{' '.join(command)} failed (exit code {code}); see its message above, and run again")
+
+
+def train_and_score(arguments: argparse.Namespace, variant: str, seed: int) -> tuple[float, float, float]:
+    """J&F, J and F in percent of a variant's run, which is resumed if it was interrupted."""
+    name = f"{variant.replace('/', '').replace(' ', '_')}-{seed}"
+    folder, flags = arguments.output / name, VARIANTS[variant][0]
+    # Both scripts resume, and refuse results of other settings.
+    where = ("--runs", arguments.output, "--id", name)
+    run("train.py", *arguments.train, *flags, *where, "--seed", seed, "--resume")
+    output = folder / "val"
+    data = ("--davis_path", arguments.davis_path, "--year", arguments.year)
+    run("eval_davis.py", "--model", folder / "network.pth", *data, "--output", output)
+    return read_results(output)
+
+
+def draw(scores: dict[str, list[float]], path: Path) -> None:
+    """Plot J&F of each variant: every seed's and their mean, and the published figures."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    names = list(scores)
+    for seeds in zip(*scores.values(), strict=True):
+        panels[0].plot(names, seeds, "o", color="tab:blue", alpha=0.4)
+    panels[0].plot(names, [statistics.mean(values) for values in scores.values()], "_", color="tab:blue", ms=20)
+    panels[0].set_title("ours: each seed, and the mean")
+    panels[1].plot(names, [VARIANTS[name][1][0] for name in names], "D", color="tab:orange")
+    panels[1].set_title("published, DAVIS 2017 val")
+    for axes in panels:
+        axes.set_ylabel("J&F (%)")
+        axes.tick_params("x", rotation=30)
+        axes.margins(x=0.1, y=0.15)
+        axes.grid(alpha=0.3)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    # Before the first training, not after it.
+    DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year)).check(progress=True)
+    rows, scores = [], {}
+    for variant, (_, published) in VARIANTS.items():
+        runs = [train_and_score(arguments, variant, seed) for seed in arguments.seeds]
+        scores[variant] = [run[0] for run in runs]
+        means = [f"{statistics.mean(column):.1f}" for column in zip(*runs, strict=True)]
+        rows.append([variant, *means, *(f"{score:.1f}" for score in (*scores[variant], *published))])
+        print(f"{variant:15}  J&F {means[0]}", flush=True)
+    each = [f"J&F, seed {seed}" for seed in arguments.seeds]
+    header = ["Losses", "J&F", "J", "F", *each, "Published J&F", "Published J", "Published F"]
+    write_csv(arguments.output / "table6.csv", [header, *rows])
+    draw(scores, arguments.output / "table6.png")
+    print(f"{arguments.output / 'table6.csv'}\n{arguments.output / 'table6.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""Long videos (Figure 3): a bank's accuracy, speed and memory over time, and its recovery of objects that return.
+
+A clip in DAVIS's layout is played forward and backward 1, 10, 15 and 20 times, or, with --forward, once as it is. Every
+run has a process of its own, because peak memory is measured per process. As in the paper, STM's bank adds only every
+60th frame.
+
+Writes OUTPUT/figure3.csv and figure3.png, or with --forward OUTPUT/long.csv and long.png. The same command resumes, and
+can add banks.
+
+Columns of the table: J&F over all scored frames; drift, the J&F of the last tenth of the frames minus that of the first
+tenth; J&F of objects while present; J&F of objects while absent, which is the fraction of these frames without a false
+pixel; recovery, the J&F in the first 50 frames after an absence of 25 frames or more.
+"""
+
+import argparse
+import itertools
+import math
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from dataset.files.images import read_mask
+from dataset.layouts.davis import DAVIS
+from util.device import choose_device, peak_memory
+from util.distributed import Processes
+from util.errors import InputError, command_line
+from util.evaluation.arguments import add_network_arguments, network_notes
+from util.evaluation.long_run import LongRun
+from util.evaluation.metrics import contour_accuracy, region_similarity
+from util.evaluation.output import OutputFolder
+from util.evaluation.scoring import check_given_masks, check_plans, davis_plan
+from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
+from util.files import atomic_path, write_csv
+from util.numbers import positive
+from util.parallel import in_background, in_own_process
+from util.progress import frames_bar
+
+HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "Drift", "J&F present", "J&F absent", "Recovery"]
+HEADER += ["FPS", "ms per frame", "Peak memory (GiB)"]
+PUBLISHED = (
+    "The paper's Figure 3 has no numbers: RDE's J&F and FPS are 'almost unchanged' with length, "
+    "STCN's 'have an obvious reduction'."
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: a video and the settings.
+
+    Attributes:
+        davis, video: the data set, and the name of the clip.
+        times: how often the clip is played forward and backward; None plays it once, forward only.
+        settings: the settings of the engine.
+        model, amp, device: as on the command line.
+    """
+
+    davis: DAVIS
+    video: str
+    times: int | None
+    settings: EngineSettings
+    model: Path
+    amp: bool
+    device: str
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
+    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the table and the picture")
+    parser.add_argument("--video", default="cows", help="the clip; default cows, as in the paper")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--times", type=positive, nargs="+", default=[1, 10, 15, 20], help="how often to play it; default 1 10 15 20"
+    )
+    length.add_argument("--forward", action="store_true", help="play a clip that is long already once, as it is")
+    parser.add_argument(
+        "--banks", nargs="+", default=["2F+L+RDE", "STM"], help="in Table 5's notation; default 2F+L+RDE STM"
+    )
+    parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="for banks but STM; default 3")
+    parser.add_argument("--stm_mem_every", type=positive, default=60, metavar="θ", help="for STM; default 60")
+    add_network_arguments(parser)
+    return parser.parse_args()
+
+
+def measure(plan: Plan) -> LongRun:
+    """Segment the long video and score each frame; frames and masks are not kept.
+
+    Raises:
+        InputError: the clip or the checkpoint cannot be read.
+    """
+    device = choose_device(plan.device)
+    network = engine_network(plan.model, device, plan.amp)
+    video = clip = plan.davis.video(plan.video)
+    if plan.times:
+        video = replace(clip, frames=[*clip.frames, *reversed(clip.frames)] * plan.times)
+    ids = np.array(clip.given_ids[0], np.uint8)[:, None, None]
+    scores, seconds, memory = [], [], []
+
+    def score(result: Segmented) -> tuple[list[np.ndarray], float]:
+        if result.number in (0, video.last):
+            return [], result.seconds
+        truth = read_mask(plan.davis.annotations / clip.name / f"{video.frame_name(result.number)}.png")
+        truth = truth[None] > 0 if clip.merge_objects else truth == ids
+        predicted = result.ids == ids
+        figures = region_similarity(truth, predicted), contour_accuracy(truth, predicted), truth.any(axis=(1, 2))
+        return [np.stack(figures)], result.seconds
+
+    # Warm-up: a device selects algorithms in its first frames.
+    deque(itertools.islice(segment(network, clip, plan.settings), 2 * plan.settings.mem_every), maxlen=0)
+    scored = in_background(segment(network, video, plan.settings), score)
+    with frames_bar(len(video.frames)) as bar:
+        bar.update(name=plan.settings.bank)
+        for figures, frame_seconds in scored:
+            scores += figures
+            seconds.append(frame_seconds)
+            memory.append(peak_memory(device))
+            bar.increment()
+    j, f, present = np.stack(scores, axis=1)
+    return LongRun(j, f, present.astype(bool), np.array(seconds), np.array(memory))
+
+
+def run(path: Path, plan: Plan) -> LongRun:
+    """Call `measure` in a process of its own, or read the results of an earlier run from ``path``."""
+    if not path.is_file():
+        remedy = f"for bank {plan.settings.bank}, raise --stm_mem_every or use a shorter video"
+        in_own_process(measure, plan, remedy=remedy).write(path)
+    return LongRun.read(path)
+
+
+def table_row(plan: Plan, measured: LongRun) -> list:
+    """The row of a run, see `HEADER`; accuracies in percent, and empty cells for NaN."""
+    accuracies = [measured.accuracy.mean(), measured.j.mean(), measured.f.mean(), measured.drift]
+    accuracies += [measured.while_present, measured.while_absent, measured.recovery]
+    seconds = measured.seconds.mean()
+    figures = [*(100 * accuracy for accuracy in accuracies), 1 / seconds, 1000 * seconds, measured.memory[-1] / 2**30]
+    cells = ["" if math.isnan(figure) else round(float(figure), 6) for figure in figures]
+    return [plan.settings.bank, plan.settings.mem_every, plan.times or "", measured.frames, *cells]
+
+
+def draw(runs: Sequence[tuple[Plan, LongRun]], note: str, path: Path) -> None:
+    """Draw J&F, FPS and peak memory over the frames of each bank's longest run, and a dot for each other length."""
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    panels = figure.subplots(1, 3, width_ratios=(2, 1, 1))
+    accuracy, speed, memory = panels
+    for settings in dict.fromkeys(plan.settings for plan, _ in runs):
+        own = [measured for plan, measured in runs if plan.settings == settings]
+        longest = max(own, key=lambda measured: measured.frames)
+        window = _window(longest)
+        (line,) = accuracy.plot(*_smooth(100 * longest.accuracy.mean(axis=1), window))
+        line.set_label(f"{settings.bank}, θ = {settings.mem_every}")
+        x, seconds = _smooth(longest.seconds, window)
+        speed.plot(x, 1 / seconds)
+        memory.plot(longest.memory / 2**30)
+        for measured in own if len(own) > 1 else ():
+            totals = 100 * measured.accuracy.mean(), 1 / measured.seconds.mean(), measured.memory[-1] / 2**30
+            for axes, total in zip(panels, totals, strict=True):
+                axes.plot(measured.frames, total, "o", color=line.get_color())
+    present = runs[0][1].present
+    for number, shown in enumerate([] if present.all() else present.T):
+        edges = np.flatnonzero(np.diff(shown, prepend=False, append=False)).reshape(-1, 2)
+        accuracy.broken_barh([(start, end - start) for start, end in edges], (-6 - 5 * number, 3), color="0.6")
+    for axes, title in zip(panels, ("J&F (%)", "FPS", "Peak memory (GiB)"), strict=True):
+        axes.set_title(title)
+        axes.set_xlabel("frame")
+        axes.grid(alpha=0.3)
+    accuracy.set_ylim(min(0, accuracy.dataLim.y0 - 3), 102)
+    for axes in (speed, memory):
+        axes.set_ylim(0, 1.1 * axes.dataLim.y1)
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.supxlabel(note, fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def _window(measured: LongRun) -> int:
+    """The number of frames in a moving average."""
+    return max(1, len(measured.j) // 50)
+
+
+def _smooth(values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """The moving average over ``window`` values: the centres of the windows, and the means."""
+    means = np.convolve(values, np.full(window, 1 / window), mode="valid")
+    return np.arange(len(means)) + window / 2, means
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    davis = DAVIS(arguments.davis_path, arguments.year)
+    clip = davis.video(arguments.video)
+    if len(clip.frames) < 3:
+        raise InputError(
+            f"{clip.name} has {len(clip.frames)} frame(s), and the first and the last one are not scored; "
+            "use a clip of at least 3"
+        )
+    device = choose_device(arguments.device)
+    processes = Processes()
+    # This process only checks the network, on the CPU.
+    if processes.is_main:
+        for note in network_notes(arguments, torch.device("cpu")):
+            print(note)
+    network = engine_network(arguments.model, torch.device("cpu"), arguments.amp)
+    thetas = {bank: arguments.stm_mem_every if bank == "STM" else arguments.mem_every for bank in arguments.banks}
+    settings = [EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top) for bank, theta in thetas.items()]
+    for each in settings:
+        each.check(network)
+    check_given_masks([clip])
+    check_plans([clip], [davis_plan(davis.annotations / clip.name, clip.merge_objects)], progress=processes.is_main)
+    output = OutputFolder(arguments.output)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    compared = {"video": arguments.video, "year": davis.year, "top_k": arguments.top, "amp": arguments.amp}
+    output.check_settings(arguments.model, arguments.davis_path, processes, **compared, device=where)
+
+    runs = []
+    for each, times in itertools.product(settings, [None] if arguments.forward else arguments.times):
+        plan = Plan(davis, arguments.video, times, each, arguments.model, arguments.amp, arguments.device)
+        measured = run(output.records / f"{each.bank}-{each.mem_every}-{times or 'forward'}.json", plan)
+        runs.append((plan, measured))
+        title = f"{each.bank} ×{times}" if times else each.bank
+        figures = zip(HEADER[4:], table_row(plan, measured)[4:], strict=True)
+        shown = (f"{name} {figure:.3g}" for name, figure in figures if figure != "")
+        print(f"{title:12}", *shown, sep="  ", flush=True)
+    name = "long" if arguments.forward else "figure3"
+    table, picture = (output.path / f"{name}.{suffix}" for suffix in ("csv", "png"))
+    write_csv(table, [HEADER, *(table_row(plan, measured) for plan, measured in runs)])
+    if arguments.forward:
+        note = f"Moving averages over {_window(runs[0][1])} frames. Grey: an object is present."
+    else:
+        note = f"Lines: moving averages in the longest run. Dots: means of whole runs. {PUBLISHED}"
+    draw(runs, note, picture)
+    if not arguments.forward:
+        print(PUBLISHED)
+    print(f"{table}\n{picture}")
+
+
+if __name__ == "__main__":
+    main()
