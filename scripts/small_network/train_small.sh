@@ -1,73 +1,63 @@
 #!/usr/bin/env bash
-# Train the small network in model/weights on real video: DAVIS 2016 train, objects pasted into it, and any other videos. Then
-# distil its keys from an ImageNet network.
+# Train the small network in model/weights the paper's way: ImageNet, static images (stage 0), pasted videos in the place of
+# BL30K (stage 1), real video (stage 2), then SAM.
 # Writes to FOLDER (default runs/small); the same command resumes. Training runs on PROCESSES cores (default 2).
 #
-#   [DAVIS=...] [STATIC=...] [VIDEOS="FOLDER ..."] [START=...] [PROCESSES=2] bash scripts/small_network/train_small.sh [FOLDER]
+#   [DAVIS=...] [STATIC=...] [VIDEOS="FOLDER ..."] [PROCESSES=2] bash scripts/small_network/train_small.sh [FOLDER]
 #
-# DAVIS   DAVIS 2016 (default data/DAVIS/2016, which is downloaded if it is missing); only its training split is used
-# STATIC  images to cut objects from (default data/static, from `python scripts/download.py static`), left out if missing
-# VIDEOS  folders of videos as train.py's --videos takes them; model/weights/README.md lists those of the shipped network
-# START   initial weights (default: the network that was trained on synthetic data alone, from the git history)
+# DAVIS       DAVIS 2016 (default data/DAVIS/2016, which is downloaded if it is missing); only its training split is used
+# STATIC      images with masks (default data/static, from `python scripts/download.py static`)
+# VIDEOS      folders of videos as train.py's --videos takes them; model/weights/README.md lists those of the shipped network
+# ITERATIONS  iterations of the four steps; PASTED is the number of pasted videos. Small numbers are for a trial
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/setup.sh
 folder=${1:-runs/small}
+read -r static_steps pasted_steps video_steps sam_steps <<<"${ITERATIONS:-1000 700 1400 300}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$folder"
 
 davis=${DAVIS:-data/DAVIS/2016}
 [ -n "${DAVIS:-}" ] || [ -d "$davis" ] || python scripts/download.py davis2016
-images=()
 static=${STATIC:-data/static}
-if [ -d "$static" ]; then
-  images=(--images "$static")
-else
-  echo "note: $static is missing, so all pasted objects come from videos; to get it, run python scripts/download.py static"
+if [ ! -d "$static" ]; then
+  echo "error: $static is missing; run python scripts/download.py static, or give a folder of images: STATIC=FOLDER" >&2
+  exit 2
 fi
-pasted_from=() own=()
+own=() own_repeated=()
 for videos in ${VIDEOS:-}; do
-  pasted_from+=(--videos "$videos")
-  own+=(--videos "$videos:2")
+  own+=(--videos "$videos")
+  own_repeated+=(--videos "$videos:4")
 done
 [ "${#own[@]}" -gt 0 ] || echo "note: VIDEOS names no folder, so DAVIS 2016 is the only real video"
-start=${START:-$folder/synthetic.pth}
-if [ -z "${START:-}" ] && [ ! -s "$start" ]; then
-  git show 945e031:model/weights/toy.pth >"$start" || {
-    rm -f "$start"
-    echo "error: the git history lacks commit 945e031; fetch the full history, or give initial weights: START=FILE" >&2
-    exit 2
-  }
-fi
 
-python scripts/small_network/paste_objects.py --davis_root "$davis" "${pasted_from[@]}" "${images[@]}" \
-  --output "$folder/pasted" --count 216 --frames 20
+# train STAGE NAME ITERATIONS FLAGS: one call of train.py, unless it is finished. The mean of the last weights is saved.
+train() {
+  local stage=$1 name=$2 iterations=$3
+  shift 3
+  [ -f "$folder/$name/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" train.py \
+    --stage "$stage" --id "$name" --runs "$folder" --resume --precision bf16 --workers 1 --save_every 50 --log_every 20 \
+    --iterations "$iterations" --steps $((iterations * 6 / 7)) "$@"
+}
 
-# SAM is frozen: at this learning rate on clips of five frames, training would let its embedding grow without bound.
-[ -f "$folder/s2/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" train.py \
-  --stage 2 --id s2 --runs "$folder" --resume --precision bf16 --workers 1 --load_network "$start" \
-  --davis_root "$davis" --davis_year 2016 "${own[@]}" --videos "$folder/pasted:2" \
-  --freeze key_aggregation value_aggregation --batch_size 8 --crop_size 224 --average 0.98 \
-  --iterations 650 --lr 1.5e-4 --steps 550 --warm_up 5000 9000 --save_every 50 --log_every 10
-# Averaging with the initial weights keeps the accuracy on synthetic video, and scores as well on real video.
-python - "$start" "$folder/s2/network.pth" "$folder/real.pth" <<'PYTHON'
-import sys
+# The backbone of the key encoder keeps ImageNet's weights. The mask encoder, a narrow ResNet, starts from random weights.
+train 0 images "$static_steps" --static_root "$static" \
+  --key_backbone efficientnet_lite0 --mask_backbone resnet10 --mask_width 32 --value_channels 128 --decoder_channels 128 64 32 \
+  --from_scratch mask_encoder --freeze key_encoder.backbone --crop_size 224 --batch_size 16 --lr 5e-4 --average 0.98
 
-from torch.optim.swa_utils import AveragedModel
+python scripts/small_network/paste_objects.py --davis_root "$davis" "${own[@]}" --images "$static" \
+  --output "$folder/pasted_videos" --count "${PASTED:-800}" --frames 16
+sams=(key_aggregation value_aggregation)
+train 1 pasted "$pasted_steps" --videos "$folder/pasted_videos" --load_network "$folder/images/network.pth" \
+  --freeze key_encoder.backbone "${sams[@]}" --crop_size 224 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98
+train 2 video "$video_steps" --davis_root "$davis" --davis_year 2016 "${own_repeated[@]}" --videos "$folder/pasted_videos" \
+  --load_network "$folder/pasted/network.pth" \
+  --freeze key_encoder.backbone "${sams[@]}" --crop_size 256 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98
 
-from model import load_network, save_network
-
-start, trained, output = sys.argv[1:]
-mean = AveragedModel(load_network(start))
-for path in (start, trained):
-    mean.update_parameters(load_network(path))
-save_network(mean.module.half(), output)
-PYTHON
-
-[ -f "$folder/keys/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" scripts/distill_keys.py \
-  --id keys --runs "$folder" --resume --load_network "$folder/real.pth" --key_width 64 \
-  --davis_root "$davis" "${pasted_from[@]}" "${images[@]}" --iterations 8400
-python - "$folder/keys/network.pth" "$folder/small.pth" <<'PYTHON'
+# SAM learns last and alone, on longer clips: its errors add up over the updates.
+train 2 sam "$sam_steps" --davis_root "$davis" --davis_year 2016 --load_network "$folder/video/network.pth" \
+  --freeze key_encoder mask_encoder decoder --frames 9 --crop_size 224 --batch_size 4 --lr 2e-5 --warm_up 5000 9000
+python - "$folder/sam/network.pth" "$folder/small.pth" <<'PYTHON'
 import sys
 
 from model import load_network, save_network
