@@ -28,7 +28,7 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
     `InputError` ends the script with one line on stderr and exit code 2. So does an `OSError` of the system, because a
     script cannot check in advance everything that the system may refuse. Ctrl-C ends the script with exit code 130.
     SIGTERM ends it with 143, and its worker processes end, too. If the reader of stdout has gone, as ``head`` does, the
-    script ends without a word, with the exit code of SIGPIPE, 141.
+    script exits silently, with the exit code of SIGPIPE, 141.
     """
 
     @functools.wraps(main)
@@ -72,7 +72,7 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 
 def _tell_torchrun(message: str) -> None:
-    """Let torchrun end its report on failed processes with the message, which would else stand far above it."""
+    """Let torchrun end its report on failed processes with the message, which would otherwise scroll away."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         with contextlib.suppress(OSError):
             Path(path).write_text(json.dumps({"message": f"error: {message}", "timestamp": str(int(time.time()))}))
