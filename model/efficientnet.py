@@ -107,8 +107,8 @@ class EfficientNetLite0(nn.Module):
         scale, shift = torch.ones(in_channels, 1, 1), torch.zeros(in_channels, 1, 1)
         scale[:3, 0, 0] = 255 / 128 * torch.tensor(IMAGE_STD)
         shift[:3, 0, 0] = (255 * torch.tensor(IMAGE_MEAN) - 127) / 128
-        self.register_buffer("input_scale", scale, persistent=False)
-        self.register_buffer("input_shift", shift, persistent=False)
+        self.register_buffer("input_scale", scale)
+        self.register_buffer("input_shift", shift)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode ImageNet-normalised [N,in,H,W]; H and W are multiples of 16.
@@ -151,7 +151,7 @@ class EfficientNetLite0(nn.Module):
         loaded = {name: tensor for theirs, tensor in state.items() if (name := _renamed(theirs)) in own}
         stem = own["first.conv.weight"].clone()
         stem[:, :3] = loaded["first.conv.weight"]
-        self.load_state_dict(loaded | {"first.conv.weight": stem})
+        self.load_state_dict(own | loaded | {"first.conv.weight": stem})
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
