@@ -66,15 +66,21 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
 
 
 def _fold_norms(module: nn.Module) -> None:
-    """Fold every batch norm into the convolution before it: conv1 before bn1, 0 before 1."""
-    children = dict(module.named_children())
-    for name, child in children.items():
+    """Fold every batch norm into the convolution that its module registers right before it.
+
+    Raises:
+        ValueError: no such convolution is there, or its channels are not those of the norm.
+    """
+    before, conv = "", None
+    for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d):
-            before = str(int(name) - 1) if name.isdigit() else name.replace("bn", "conv")
-            setattr(module, before, fuse_conv_bn_eval(children[before], child))
+            if not isinstance(conv, nn.Conv2d) or conv.out_channels != child.num_features:
+                raise ValueError(f"no convolution of {child.num_features} channels is registered before norm {name}")
+            setattr(module, before, fuse_conv_bn_eval(conv, child))
             setattr(module, name, nn.Identity())
         else:
             _fold_norms(child)
+        before, conv = name, child
 
 
 def _replace_blocks(module: nn.Module) -> None:
