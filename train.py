@@ -24,7 +24,7 @@ from model.checkpoint import network_from_checkpoint
 from model.encoders import ENCODERS
 from model.initialisation import add_aggregation, load_imagenet_weights, prepare_for_several_objects
 from model.losses import hard_fraction_at
-from model.training import ClipTrainer
+from model.training import ClipLoss
 from util.device import choose_device, enough_memory, half_precision, inference_dtype, peak_memory, training_layout
 from util.distributed import Processes
 from util.errors import InputError, command_line
@@ -46,7 +46,7 @@ from util.training.recipe import Recipe
 from util.training.run import RunFolder, StopRequest, TrainingState, averaged, latest_checkpoint, save_result
 from util.training.validation import Validation
 
-INPUTS = ("frames", "masks", "perturbed", "selector")  # the entries of a batch for ClipTrainer
+INPUTS = ("frames", "masks", "perturbed", "selector")  # the entries of a batch for ClipLoss
 
 
 @command_line
@@ -91,10 +91,10 @@ def main() -> None:
         if processes.is_main:
             run.record_start(state.iteration, started_with(arguments))
             print(f"stage {arguments.stage} trains on {data.summary}", flush=True)
-        trainer = ClipTrainer(network, losses, recompute=arguments.recompute)
+        loss = ClipLoss(network, losses, recompute=arguments.recompute)
         if arguments.compile:
-            trainer.compile()
-        model = data_parallel(trainer, device, processes, equal_buffers=not network.trained_norms)
+            loss.compile()
+        model = data_parallel(loss, device, processes, equal_buffers=not network.trained_norms)
         stop = StopRequest()
         first = state.iteration
         with TrainingLog(run.path / "log", processes, first, recipe.iterations) as log:
@@ -127,6 +127,17 @@ def train(
 ) -> None:
     """Train until the end of the recipe or a request to stop."""
     device = state.network.device
+
+    def validate() -> None:
+        scores = validation.run(state.result)
+        log.write_scores(state.iteration, scores)
+        if processes.is_main:
+            run.save_best(state.result, state.iteration, scores)
+
+    # The process may have ended between a checkpoint and its validation.
+    due = validation and state.iteration and every.due(state.iteration).validate
+    if due and not processes.broadcast(processes.is_main and run.is_validated(state.iteration)):
+        validate()
     check = LossCheck(patience=20 if state.scaler.is_enabled() else 0)  # 20 reductions: from 2^16 to below 1
     while state.iteration < recipe.iterations:
         with stop.at_unreadable_data(), log.waiting():
@@ -156,10 +167,7 @@ def train(
         if due.save and processes.is_main:
             run.save(state)
         if due.validate and validation:
-            scores = validation.run(state.result)
-            log.write_scores(state.iteration, scores)
-            if processes.is_main:
-                run.save_best(state.result, state.iteration, scores)
+            validate()
     check.finish()
 
 

@@ -22,7 +22,6 @@ from util.files import atomic_path, refuse_pipe, write_error
 
 # The small network that comes with the project. The README in its folder says how it was trained.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "small.pth"
-_OLDER_NAME = ".extract.theta.", ".extract.omega."  # older files of this project -> the paper's name in Eq. 5
 
 
 def load_network(path: Path | str | None = None, device: torch.device | str = "cpu") -> RDE_VOS:
@@ -62,13 +61,14 @@ def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> N
     }
     with atomic_path(path) as temporary:
         try:
-            torch.save(content, temporary)
+            with open(temporary, "wb") as file:  # given a path, torch.save would write its name into the file
+                torch.save(content, file)
         except RuntimeError as error:  # torch's writer raises no OSError on a full disk
             raise write_error(Path(path), str(error).split("\n")[0]) from None
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, with ``weights_only=True``, and give its tensors their current names.
+    """Read a checkpoint to the CPU, with ``weights_only=True``.
 
     Raises:
         InputError: the file is missing or not a checkpoint.
@@ -95,11 +95,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         raise InputError(f"{path} is not a readable checkpoint ({reason}); copy or download it again") from None
     if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
         raise InputError(f"{path} holds a {type(content).__name__}, not the state dict of a network; use another file")
-    content = dict(content)
-    for part in ("network", "average"):
-        if isinstance(content.get(part), Mapping):
-            content[part] = {str(name).replace(*_OLDER_NAME): tensor for name, tensor in content[part].items()}
-    return content
+    return dict(content)
 
 
 def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE_VOS:
@@ -118,11 +114,9 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
                 f"{path} was written by another version of this project ({error}); use that version or another file"
             ) from None
     else:
-        state = _without_prefix(content, path)
+        state = _without_prefix(_unwrapped(content), path)
         try:
-            if "key_encoder.key_projection.weight" in state:  # of this project
-                state = {name.replace(*_OLDER_NAME): tensor for name, tensor in state.items()}
-            else:
+            if "key_encoder.key_projection.weight" not in state:  # not of this project
                 state = translate_published(state, path)
             config = config_of(state, path)
         except IndexError:
@@ -160,14 +154,39 @@ def _network_without_storage(config: NetworkConfig) -> RDE_VOS:
         return RDE_VOS(config)
 
 
+def _unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict inside a training file of another program: the only one there, or the one of the average (EMA)."""
+    states = {
+        name: value
+        for name, value in content.items()
+        if isinstance(value, Mapping) and value and all(isinstance(tensor, Tensor) for tensor in value.values())
+    }
+    averages = [value for name, value in states.items() if "ema" in name.lower()]
+    (state,) = averages if len(averages) == 1 else states.values() if len(states) == 1 else (content,)
+    return {name: tensor for name, tensor in state.items() if name != "n_averaged"}  # AveragedModel's counter
+
+
 def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds more than a network's tensors, but no configuration; save the state dict alone")
+    if odd := [name for name, tensor in state.items() if not _is_plain(tensor)]:
+        raise InputError(
+            f"{path} holds tensors that are no plain weights ({listed(odd)}), but complex, quantised, sparse, 8-bit, "
+            "empty or repeated ones; save the weights as dense fp32, fp16 or bf16"
+        )
     # Wrappers for several GPUs and compiled networks put a prefix before all names, and may be around each other.
     for prefix in ("module.", "_orig_mod.") * 2:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return dict(state)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, with an element in memory for each of its elements, of a type that weights have."""
+    types = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64)  # int64: the norms' counters
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.dtype not in types:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:

@@ -77,18 +77,6 @@ class LossTerms:
     # L_UG compares the readouts (Eq. 7), or, in the release, the decoder's inputs: each readout with the query value.
     guidance: Guidance = "readout"
 
-    def total(
-        self, cross_entropy: dict[int, Tensor], guidance: dict[int, Tensor], consistency: Tensor | None, frames: int
-    ) -> Tensor:
-        """The loss of clips, L_Seg + μ·L_UG + γ·L_MC (Eq. 10), from the terms that count.
-
-        Args:
-            cross_entropy: the scalars that L_Seg adds up (Eq. 9), by the number of the frame.
-            guidance: L_UG (Eq. 7), by the number of the frame.
-            consistency: L_MC (Eq. 8); None if it does not count.
-            frames: the number of frames of a clip.
-        """
-        halved = self.frame_weights == "halved"
-        loss = sum((0.5 ** (frames - t) if halved else 0.5) * term for t, term in cross_entropy.items())
-        loss = loss + self.mu * sum(guidance.values())
-        return loss if consistency is None else loss + self.gamma * consistency
+    def frame_weight(self, t: int, frames: int) -> float:
+        """The weight of the cross entropy of frame t, in clips of ``frames`` frames."""
+        return 0.5 ** (frames - t) if self.frame_weights == "halved" else 0.5

@@ -35,6 +35,7 @@ def training_batches(
     loader = DataLoader(
         _ErrorsAsSamples(data), batch_sampler=sampler, collate_fn=_collate, num_workers=workers, pin_memory=pin_memory,
         worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # the loader draws a number when it starts, but not from the run's generator
     )  # fmt: skip
     for batch in loader:
         if isinstance(batch, InputError):

@@ -24,7 +24,7 @@ from benchmarks.common import (
 )
 from dataset.files.images import to_tensor
 from model.inference import STRIDE
-from model.training import ClipTrainer
+from model.training import ClipLoss
 from util.device import synchronize, training_layout
 from util.errors import InputError
 from util.parallel import in_own_process
@@ -49,7 +49,7 @@ class Trainer:
     ) -> None:
         self._device, self._dtype = device, dtype
         network = make_network(arguments, device).to(memory_format=training_layout(device, dtype)).train()
-        self._pass = ClipTrainer(network, recompute=name == "--recompute")
+        self._pass = ClipLoss(network, recompute=name == "--recompute")
         self._optimizer = torch.optim.Adam(self._pass.parameters(), lr=1e-5, weight_decay=1e-7, fused=True)
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
@@ -75,7 +75,7 @@ class Trainer:
 
 
 def draw_batch(arguments: argparse.Namespace, device: torch.device) -> tuple[Tensor, ...]:
-    """Synthetic clips of five frames in the format of `ClipTrainer`."""
+    """Synthetic clips of five frames in the format of `ClipLoss`."""
     frames, masks = [], []
     for t in range(5 * arguments.batch_size):
         image, ids = draw(t, (arguments.crop_size, arguments.crop_size), SLOTS)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from model import RDE_VOS, NetworkConfig, load_network, save_network
-from model.checkpoint import read_checkpoint
 from model.initialisation import add_aggregation, prepare_for_several_objects
 from util.errors import InputError
 
@@ -139,14 +138,45 @@ def test_ours_with_any_architecture_and_training_state(small_network, tmp_path):
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
-def test_older_files_of_this_project_name_omega_theta(small_network, tmp_path):
-    save_network(small_network, tmp_path / "a.pth", average=nn.ModuleDict({"module": small_network}).state_dict())
-    content = torch.load(tmp_path / "a.pth", weights_only=True)
-    for part in ("network", "average"):
-        content[part] = {name.replace("omega", "theta"): tensor for name, tensor in content[part].items()}
-    path = save(content, tmp_path)
-    assert_same(load_network(path), small_network)
-    assert "module.key_aggregation.extract.omega.weight" in read_checkpoint(path)["average"]
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda weight: weight.to(torch.int8),
+        lambda weight: weight.to(torch.float8_e4m3fn),
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to("meta"),
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+        lambda weight: weight.flatten()[:1].clone().expand(weight.shape),
+    ],
+    ids=["int8", "fp8", "sparse", "meta", "complex", "quantised", "repeated"],
+)
+@pytest.mark.parametrize("published", [True, False])
+def test_tensors_that_are_no_plain_weights_are_refused(published_state, small_network, tmp_path, damaged, published):
+    state = published_state if published else small_network.state_dict()
+    name = next(name for name in state if name.endswith("conv1.weight"))
+    path = save({**state, name: damaged(state[name].float())}, tmp_path)
+    with pytest.raises(InputError, match=f"no plain weights .*{name}"):
+        load_network(path)
+
+
+def test_the_same_weights_make_the_same_file(small_network, tmp_path):
+    for name in ("a.pth", "b.pth"):
+        save_network(small_network, tmp_path / name, iteration=3)
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
+
+
+def test_wrapped_averaged_and_half_precision_variants_are_taken(published_state, published_network, tmp_path):
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in published_state.items()}
+    averaged = {f"module.{name}": tensor for name, tensor in published_state.items()} | {"n_averaged": torch.tensor(3)}
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in published_state.items()}
+    for content in ({"state_dict": published_state, "epoch": 3}, averaged, {"model": zeros, "ema": published_state}):
+        assert_same(load_network(save(content, tmp_path)), published_network)
+    loaded = load_network(save({"model": half}, tmp_path))
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(tensor, published_network.state_dict()[name], rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match="holds more than a network's tensors"):
+        load_network(save({"one": zeros, "other": published_state}, tmp_path))
 
 
 def test_weights_stored_in_half_precision_are_computed_with_in_single(small_network, tmp_path):

@@ -22,7 +22,8 @@ from conftest import ROOT, assert_refused, write_davis
 from dataset.samples.batches import GlobalBatchSampler
 from dataset.samples.stages import stage_dataset
 from model import NetworkConfig, load_network, save_network
-from model.training import ClipTrainer
+from model.losses import LossTerms
+from model.training import ClipLoss
 from small_network.toy import ToySettings, make_toy_data
 from train import first_network
 from util.errors import InputError
@@ -102,7 +103,7 @@ def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes, late
     panels = EventAccumulator(str(tmp_path / "s0" / "log")).Reload().Images("predicted (above) and true masks")
     assert len(panels) == 4 and (panels[0].height, panels[0].width) == (128, 192)
     config = json.loads((tmp_path / "s0" / "config.json").read_text())
-    assert config["recipe"].keys() == {"iterations", "batch_size", "lr", "steps", "warm_up"}  # as in older runs
+    assert config["recipe"].keys() == {"iterations", "batch_size", "lr", "lr_steps", "warm_up"}
     assert config["recipe"]["batch_size"] == 4 and config["network"]["value_channels"] == 32
     assert config["losses"].items() >= PAPER.items()
 
@@ -356,7 +357,7 @@ def test_running_out_of_memory_names_the_remedy(train, small_checkpoint, monkeyp
     def allocate(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(ClipTrainer, "forward", allocate)
+    monkeypatch.setattr(ClipLoss, "forward", allocate)
     result = train(2, "run", "--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
     assert_refused(result, "memory", "--accumulation", "--recompute", "--crop_size")
 
@@ -365,7 +366,7 @@ def test_another_error_of_torch_is_not_taken_for_missing_memory(train, small_che
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(ClipTrainer, "forward", fail)
+    monkeypatch.setattr(ClipLoss, "forward", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         train(2, "run", "--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
 
@@ -600,3 +601,56 @@ def test_the_recipes_are_the_papers():
         3: (150_000, 8, 2e-5, (125_000,), (20_000, 70_000)),
     }
     assert RECIPES[0].scaled(150).lr_steps == (75,)
+
+
+@pytest.mark.parametrize(("saved", "resumed"), [("channels_last", "contiguous"), ("contiguous", "channels_last")])
+def test_a_run_resumes_on_another_kind_of_device(small_network, saved, resumed):
+    """GPUs train in channels last and CPUs in fp32 do not; the next step is that of an undisturbed run all the same."""
+    formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+    def state(network, layout):
+        network.to(memory_format=formats[layout]).train()
+        optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=True)
+        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+        return TrainingState(network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False))
+
+    def step(state, seed):
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in state.network.parameters():
+            gradient = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        state.step()
+
+    whole = state(copy.deepcopy(small_network), saved)
+    step(whole, 0)
+    content = copy.deepcopy(whole.content())
+    other = state(copy.deepcopy(whole.network), resumed)
+    other.restore(content)
+    for each in (whole, other):
+        step(each, 1)
+    for expected, found in zip(whole.network.parameters(), other.network.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_a_run_killed_before_a_validation_makes_up_for_it(train, small_checkpoint, tmp_path):
+    davis = write_davis(tmp_path / "DAVIS", {"first": 5})
+    recipe = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 4, "--save_every", 2)
+    recipe += ("--validate_every", 2, "--validate_on", davis)
+    assert train(2, "whole", *recipe).returncode == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    # What is there if the process ends between checkpoint 2 and its validation.
+    for name in ("checkpoint_4.pth", "network.pth", "best.pth", "validations.json"):
+        (tmp_path / "run" / name).unlink()
+    assert train(2, "run", *recipe, "--resume").returncode == 0
+    for name in ("best.pth", "validations.json", "network.pth", "checkpoint_4.pth"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_an_added_term_of_the_loss_leaves_older_runs_resumable(tmp_path):
+    run = RunFolder(tmp_path, "run")
+    losses = asdict(LossTerms())
+    older = {name: value for name, value in losses.items() if name != "guidance"}
+    run.check_settings({"stage": 2, "losses": older}, resume=False)
+    run.check_settings({"stage": 2, "losses": losses}, resume=True)
+    with pytest.raises(InputError, match="guidance"):
+        run.check_settings({"stage": 2, "losses": {**losses, "guidance": "decoder_input"}}, resume=True)

@@ -302,11 +302,7 @@ def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTer
     config |= {"trained_norms": list(network.trained_norms), "frozen": sorted(arguments.freeze)}
     if arguments.average is not None:
         config["average"] = arguments.average
-    # Runs of older versions can resume: their config.json lacks settings that are None here, and calls lr_steps steps.
-    built = {name: value for name, value in asdict(network.config).items() if value is not None}
-    planned = asdict(recipe)
-    planned["steps"] = planned.pop("lr_steps")
-    return config | {"recipe": planned, "losses": asdict(losses), "network": built}
+    return config | {"recipe": asdict(recipe), "losses": asdict(losses), "network": asdict(network.config)}
 
 
 def started_with(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.checkpoint import not_finite, read_checkpoint, save_network
+from model.losses import LossTerms
 from model.network import RDE_VOS
 from util.distributed import Processes
 from util.errors import InputError
@@ -89,6 +90,7 @@ class TrainingState:
         try:
             self.iteration = content["iteration"]
             self.optimizer.load_state_dict(content["optimizer"])
+            self._match_layouts()
             self.schedule.load_state_dict(content["schedule"])
             if content["scaler"]:  # empty in checkpoints of a precision without loss scaling
                 self.scaler.load_state_dict(content["scaler"])
@@ -101,6 +103,17 @@ class TrainingState:
                 f"the run's checkpoint does not fit the optimizer of this run ({reason}); delete the checkpoint, or "
                 "choose another id"
             ) from None
+
+    def _match_layouts(self) -> None:
+        """Give each moment of the optimizer the memory layout of its parameter.
+
+        A loaded moment has the layout of the device that saved it. The fused optimizer walks over flat memory, so with
+        another layout it would combine elements of different positions.
+        """
+        for parameter, moments in self.optimizer.state.items():
+            for name, moment in moments.items():
+                if moment.shape == parameter.shape:
+                    moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
 
 def averaged(network: RDE_VOS, decay: float) -> AveragedModel:
@@ -126,7 +139,8 @@ class RunFolder:
     """The folder ``<root>/<name>`` of a run.
 
     The folder contains ``config.json``, ``starts.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth``,
-    the log and, with validation, ``best.pth`` and the masks of the last validation.
+    the log and, with validation, ``best.pth``, ``validations.json`` and the masks of the last
+    validation.
 
     Raises:
         InputError: the name is a path to another folder.
@@ -152,7 +166,10 @@ class RunFolder:
         note = self.path / "config.json"
         if note.is_file() and not resume:
             raise InputError(f"{self.path} holds a run already; resume this run, or choose another id")
-        if differences := check_settings(note, config):
+        differences = check_settings(note, config)
+        # A run that began before a term of the loss was added has that term's default.
+        defaults = {"losses": asdict(LossTerms())}
+        if differences := [each for each in differences if _completed(each, defaults) != each.wanted]:
             names = ", ".join(sorted(map(_described, differences)))
             raise InputError(f"{note} has another {names}; resume with the run's own settings, or choose another id")
 
@@ -216,7 +233,7 @@ class RunFolder:
         write_text(path, json.dumps(content, indent=1) + "\n")
 
     def save_best(self, network: RDE_VOS, iteration: int, scores: dict[str, float]) -> None:
-        """Write ``best.pth`` unless an earlier validation had a higher J&F.
+        """Write ``best.pth`` unless an earlier validation had a higher J&F; note the scores in ``validations.json``.
 
         Args:
             network: the network after ``iteration`` iterations.
@@ -234,6 +251,25 @@ class RunFolder:
         if self._best is None or not self._best >= scores["J&F"]:  # also if the scores are NaN
             self._best = scores["J&F"]
             save_network(network, path, validation={"iteration": iteration, **scores})
+        validations = {**self._validations(), str(iteration): scores}
+        write_text(self._validations_note, json.dumps(validations, indent=1) + "\n")
+
+    def is_validated(self, iteration: int) -> bool:
+        """Whether `save_best` has compared the weights after ``iteration`` iterations.
+
+        Raises:
+            InputError: the note of the validations cannot be read.
+        """
+        return str(iteration) in self._validations()
+
+    def _validations(self) -> dict[str, Any]:
+        """The scores of all validations, by iteration."""
+        note = self._validations_note
+        return read_json(note, "delete the file and use --resume") if note.is_file() else {}
+
+    @property
+    def _validations_note(self) -> Path:
+        return self.path / "validations.json"
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints in the folder, the newest last."""
@@ -271,6 +307,12 @@ def save_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained:
     if trained or not weights.is_file():
         save_network(state.result, weights)
     print(f"trained weights are in {weights}")
+
+
+def _completed(difference: Difference, defaults: Mapping[str, dict[str, Any]]) -> object:
+    """The value of a setting in the run; a group of settings gets the defaults that it lacks."""
+    name, found, _ = difference
+    return {**defaults[name], **found} if name in defaults and isinstance(found, dict) else found
 
 
 def _described(difference: Difference) -> str:
