@@ -27,7 +27,7 @@ _F4, _F8, _F16, _F32 = 2, 4, 10, 15  # the last block at each stride
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias that pads as TensorFlow's SAME does: so little that h/stride rows remain.
+    """A convolution that pads as TensorFlow's SAME does: so little that h/stride rows remain.
 
     Where the stride is 2 and the side is even, this is one row or column less before the image than after it.
     """
@@ -38,7 +38,7 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """[N,in,h,w] -> [N,out,⌈h/stride⌉,⌈w/stride⌉]."""
         if self.stride == (1, 1):
-            return F.conv2d(x, self.weight, padding=self.kernel_size[0] // 2, groups=self.groups)
+            return F.conv2d(x, self.weight, self.bias, padding=self.kernel_size[0] // 2, groups=self.groups)
         height, width = (self.kernel_size[0] - 2 + side % 2 for side in x.shape[2:])
         x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
         return super().forward(x)
@@ -116,7 +116,7 @@ class EfficientNetLite0(nn.Module):
         Returns:
             the features at strides 4, 8 and 16: [N,24,H/4,W/4], [N,40,H/8,W/8] and [N,432,H/16,W/16].
         """
-        x = self.first(x * self.input_scale + self.input_shift)
+        x = self.first(torch.addcmul(self.input_shift, x, self.input_scale))
         features = []
         for number, block in enumerate(self.blocks):
             x = block(x)
