@@ -116,7 +116,7 @@ class EfficientNetLite0(nn.Module):
         Returns:
             the features at strides 4, 8 and 16: [N,24,H/4,W/4], [N,40,H/8,W/8] and [N,432,H/16,W/16].
         """
-        x = self.first(x * self.input_scale + self.input_shift)
+        x = self.first(torch.addcmul(self.input_shift, x, self.input_scale))
         features = []
         for number, block in enumerate(self.blocks):
             x = block(x)

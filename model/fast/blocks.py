@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from model.blocks import per_object
 from model.decoder import Decoder
+from model.efficientnet import ConvNormReLU6, EfficientNetLite0, InvertedResidual
 from model.fast.compiled import CompiledConv2d
-from model.fast.convolution import PackedConv2d
+from model.fast.convolution import PackedConv2d, PackedSameConv2d
 
 
 def fast_convolution(conv: nn.Conv2d) -> nn.Module:
@@ -79,6 +80,60 @@ class FastResNet(FastBlock):
         f4 = self.layer1(self.maxpool(self.conv1(x, relu=True)))
         f8 = self.layer2(f4)
         return f4, f8, self.layer3(f8)
+
+
+class FastConvNormReLU6(nn.Module):
+    """`model.efficientnet.ConvNormReLU6` with a folded norm."""
+
+    def __init__(self, plain: ConvNormReLU6) -> None:
+        super().__init__()
+        self.conv = PackedSameConv2d(plain.conv.weight, plain.conv.bias, plain.conv.stride[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,in,h,w] -> [N,out,⌈h/stride⌉,⌈w/stride⌉]."""
+        return self.conv(x, relu=True)
+
+
+class FastInvertedResidual(nn.Module):
+    """`model.efficientnet.InvertedResidual` with folded norms, for a third of the inner channels at a time.
+
+    The depthwise convolution does not mix channels, so the reductions of the thirds are added up. A third takes less
+    memory and stays in the processor's cache: at high resolution this is up to twice as fast.
+    """
+
+    def __init__(self, plain: InvertedResidual) -> None:
+        super().__init__()
+        self.has_shortcut = plain.has_shortcut
+        expands = not isinstance(plain.expand, nn.Identity)
+        parts = []
+        depthwise, reduce = plain.depthwise.conv, plain.reduce
+        for number, channels in enumerate(torch.arange(reduce.in_channels).chunk(3 if expands else 1)):
+            part = slice(int(channels[0]), int(channels[-1]) + 1)
+            layers = [
+                PackedSameConv2d(depthwise.weight[part], depthwise.bias[part], depthwise.stride[0]),
+                PackedSameConv2d(reduce.weight[:, part], reduce.bias if number == 0 else None, 1),
+            ]
+            if expands:
+                expand = plain.expand.conv
+                layers.insert(0, PackedSameConv2d(expand.weight[part], expand.bias[part], 1))
+            parts.append(nn.ModuleList(layers))
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,in,h,w] -> [N,out,⌈h/stride⌉,⌈w/stride⌉]."""
+        result = x if self.has_shortcut else None
+        for *inner, reduce in self.parts:
+            y = x
+            for layer in inner:
+                y = layer(y, relu=True)
+            result = reduce(y, result, replace_other=result is not x)
+        return result
+
+
+def fast_efficientnet(backbone: EfficientNetLite0) -> EfficientNetLite0:
+    """Make the first convolution of a backbone fast, whose blocks are fast already."""
+    backbone.first = FastConvNormReLU6(backbone.first)
+    return backbone
 
 
 class ObjectByObject(nn.Module):

@@ -8,15 +8,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.blocks import FusionBlock, ResidualBlock
 from model.decoder import Decoder
+from model.efficientnet import EfficientNetLite0, InvertedResidual
 from model.fast.blocks import (
     FastBasicBlock,
     FastBottleneck,
     FastFusionBlock,
+    FastInvertedResidual,
     FastResidualBlock,
     FastResNet,
     ObjectByObject,
     ObjectwiseDecoder,
     fast_convolution,
+    fast_efficientnet,
 )
 from model.fast.convolution import PackedConv2d
 from model.network import RDE_VOS
@@ -28,6 +31,8 @@ FAST_BLOCKS = {
     BasicBlock: FastBasicBlock,
     Bottleneck: FastBottleneck,
     ResNet: FastResNet,
+    InvertedResidual: FastInvertedResidual,
+    EfficientNetLite0: fast_efficientnet,
     ResidualBlock: FastResidualBlock,
     FusionBlock: FastFusionBlock,
     Decoder: ObjectwiseDecoder,
@@ -50,6 +55,9 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
 
     Returns:
         the fast network, on the device of ``network``, in eval mode, without gradients.
+
+    Raises:
+        ValueError: a batch norm does not follow a convolution.
     """
     # A deep copy with this memo copies modules, but not tensors.
     tensors: dict[int, torch.Tensor] = {id(buffer): buffer for buffer in network.buffers()}
@@ -69,18 +77,21 @@ def _fold_norms(module: nn.Module) -> None:
     """Fold every batch norm into the convolution that its module registers right before it.
 
     Raises:
-        ValueError: no such convolution is there, or its channels are not those of the norm.
+        ValueError: there is no such convolution.
     """
-    before, conv = "", None
+    before, last = "", None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d):
-            if not isinstance(conv, nn.Conv2d) or conv.out_channels != child.num_features:
-                raise ValueError(f"no convolution of {child.num_features} channels is registered before norm {name}")
-            setattr(module, before, fuse_conv_bn_eval(conv, child))
+            if not isinstance(last, nn.Conv2d) or last.out_channels != child.num_features:
+                raise ValueError(
+                    f"the norm {name!r} of {type(module).__name__} does not follow a convolution of "
+                    f"{child.num_features} channels; register it right after its convolution"
+                )
+            setattr(module, before, fuse_conv_bn_eval(last, child))
             setattr(module, name, nn.Identity())
         else:
             _fold_norms(child)
-        before, conv = name, child
+        before, last = name, child
 
 
 def _replace_blocks(module: nn.Module) -> None:
