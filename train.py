@@ -10,6 +10,7 @@ The defaults are the paper's recipe; --recipe release is that of the authors' re
 sets. The folder runs/ID contains everything of a run; --resume resumes it.
 """
 
+import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from model.training import ClipLoss
 from util.device import choose_device, enough_memory, half_precision, inference_dtype, peak_memory, training_layout
 from util.distributed import Processes
 from util.errors import InputError, command_line
+from util.files import only_command
 from util.training.arguments import (
     Intervals,
     chosen_intervals,
@@ -61,6 +63,7 @@ def main() -> None:
     with (
         processes.collective(),
         enough_memory("split the batch with --accumulation, use --recompute, or make --crop_size smaller"),
+        only_command(run.path) if processes.is_main else contextlib.nullcontext(),
     ):
         saved = latest_checkpoint(run, processes) if arguments.resume else None
         clips = {"crop_size": arguments.crop_size, "frames": arguments.frames, "seed": arguments.seed}

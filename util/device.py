@@ -12,7 +12,12 @@ from util.distributed import Processes
 from util.errors import InputError
 
 # The messages of allocators other than torch's GPU allocator.
-_OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|not enough memory|out of memory|bad_alloc", re.IGNORECASE)
+# Libraries of CUDA report their own failures; their handles and workspaces need memory, too.
+_OUT_OF_MEMORY = re.compile(
+    r"DefaultCPUAllocator|not enough memory|out of memory|bad_alloc|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)"
+    r"|CUDNN_STATUS_ALLOC_FAILED|unable to find an engine",
+    re.IGNORECASE,
+)
 
 
 def choose_device(name: str) -> torch.device:
@@ -28,9 +33,12 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
-        name = f"cuda:{Processes.local_rank()}"
+        # A launcher may show each process its own GPU only, which then is number 0 for all of them.
+        name = "cuda:0" if torch.cuda.device_count() == 1 else f"cuda:{Processes.local_rank()}"
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]

@@ -1,8 +1,11 @@
 """The processes of a run: one, or several under ``torchrun``."""
 
 import contextlib
+import ctypes
 import datetime
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -16,6 +19,15 @@ Value = TypeVar("Value")
 def available_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _end_with_parent() -> None:
+    """Let Linux send SIGTERM to this process when torchrun, its parent, ends without ending it."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it has ended meanwhile
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Processes:
@@ -38,6 +50,8 @@ class Processes:
             # By default each process would use all cores of its machine, so the processes would slow each other down.
             beside = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
             torch.set_num_threads(max(1, available_cores() // beside))
+        if self.count > 1:
+            _end_with_parent()
         if self.count > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group(backend, timeout=timeout)
 

@@ -5,12 +5,17 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
+
 from util.errors import InputError
+
+_TEMPORARY = re.compile(r"\..*\.([0-9]{1,18})\.tmp(\..*)?")  # the names of `atomic_path`, with the process id
 
 
 class Difference(NamedTuple):
@@ -81,6 +86,44 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         for folder in (unfinished, old):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def only_command(folder: Path) -> Iterator[None]:
+    """A context in which no other process that uses this function works in a folder.
+
+    The lock is a file beside the folder, which the system frees when the process ends, however it ends. Temporary files
+    of `atomic_path` in the folder whose process has ended are removed.
+
+    Raises:
+        InputError: another process works in the folder, or the lock cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another command works in {folder}; wait until it has ended, or choose another") from None
+    except OSError as error:
+        raise write_error(folder, error.strerror or error) from None
+    try:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if (match := _TEMPORARY.fullmatch(path.name)) and not _is_running(int(match[1])):
+                path.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this machine is running."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def _synchronise(path: Path) -> None:

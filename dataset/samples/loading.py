@@ -37,7 +37,20 @@ def training_batches(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # the loader draws a number when it starts, but not from the run's generator
     )  # fmt: skip
-    for batch in loader:
+    batches = iter(loader)
+    _keep_failures_quiet()
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(
+                "the system ended a process that loads data, most likely for lack of memory; use fewer --workers and "
+                "--resume"
+            ) from None
         if isinstance(batch, InputError):
             raise batch
         yield batch
@@ -75,7 +88,12 @@ def _end_workers() -> None:
 
     Otherwise Python would send SIGTERM, which they ignore, and wait for them.
     """
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would report killed loading processes as failures
+    _keep_failures_quiet()
     for child in multiprocessing.active_children():
         child.kill()
+
+
+def _keep_failures_quiet() -> None:
+    """Stop torch from raising an error wherever this process is when a loading process ends; the next batch raises."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

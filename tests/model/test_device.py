@@ -14,10 +14,24 @@ from util.errors import InputError
 
 def test_each_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setenv("LOCAL_RANK", "63")  # more GPUs than a machine has, so that the refusal tells which one it was
     for name in ("auto", "cuda"):
         with pytest.raises(InputError, match="cuda:63 cannot be used here"):
             choose_device(name)
+
+
+def test_a_launcher_may_show_each_process_one_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "63")
+    with pytest.raises(InputError, match="cuda:0 cannot be used here"):
+        choose_device("cuda")
+
+
+def test_a_device_without_data_is_refused():
+    with pytest.raises(InputError, match="device meta cannot be used here"):
+        choose_device("meta")
 
 
 def test_without_a_gpu_auto_is_the_cpu(monkeypatch):

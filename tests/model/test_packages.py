@@ -15,7 +15,6 @@ from conftest import ROOT, assert_refused
     [
         ("scripts/download.py", "downloads.fetch", "gdown", "scripts/requirements/download.txt"),
         ("scripts/annotate.py", "annotation.server", "aiohttp", "scripts/requirements/annotate.txt"),
-        ("scripts/annotate.py", "annotation.project", "filelock", "scripts/requirements/annotate.txt"),
         ("scripts/export.py", "onnx", "onnx", "scripts/requirements/export.txt"),
         ("scripts/export.py", "onnxscript", "onnxscript", "scripts/requirements/export.txt"),
         ("scripts/onnx_example.py", "onnxruntime", "onnxruntime", "scripts/requirements/export.txt"),

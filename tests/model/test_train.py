@@ -37,6 +37,8 @@ SMALL = (
     *("--key_channels", 16, "--value_channels", 32, "--decoder_channels", 32, 16, 16),
 )
 FAST = ("--crop_size", 64, "--workers", 1, "--lr", 1e-3, "--device", "cpu", "--log_every", 1, "--draw_every", 10)
+# What the libraries of CUDA say when they lack memory.
+CUDA_STATUSES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_ALLOC_FAILED")
 # The losses in config.json.
 PAPER = {"mu": 10, "gamma": 10, "frame_weights": "equal", "guidance": "readout"}
 RELEASE = {"mu": 10, "gamma": 10, "frame_weights": "halved", "guidance": "decoder_input"}
@@ -157,8 +159,9 @@ def test_however_a_batch_is_split_the_weights_are_the_same(train, small_checkpoi
         np.testing.assert_allclose(log["loss/total"], reference["loss/total"], rtol=1e-3)
 
 
-def start(toy: Path, runs: Path, *flags: object) -> subprocess.Popen:
-    command = [sys.executable, ROOT / "train.py", *arguments(toy, runs, 2, "run"), *flags]
+def start(toy: Path, runs: Path, *flags: object, processes: int = 1) -> subprocess.Popen:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, ROOT / "train.py", *arguments(toy, runs, 2, "run"), *flags]
     return subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
@@ -350,6 +353,8 @@ def test_a_failed_run_ends_torchruns_report_with_its_sentence(train, tmp_path):
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        *(RuntimeError(f"CUDA error: {status} when calling `cublasCreate(handle)`") for status in CUDA_STATUSES),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
         MemoryError("Unable to allocate 4.00 GiB for an array"),
     ],
 )
@@ -654,3 +659,70 @@ def test_an_added_term_of_the_loss_leaves_older_runs_resumable(tmp_path):
     run.check_settings({"stage": 2, "losses": losses}, resume=True)
     with pytest.raises(InputError, match="guidance"):
         run.check_settings({"stage": 2, "losses": {**losses, "guidance": "decoder_input"}}, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("stage", "flags", "mentioned"),
+    [
+        (2, ("--load_network", "W", "--mask_backbone", "resnet18"), ("--mask_backbone", "--load_network")),
+        (2, ("--load_network", "W", "--key_channels", 999), ("--key_channels", "--load_network")),
+        (2, ("--load_network", "W", "--from_scratch"), ("--from_scratch", "--load_network")),
+        (
+            2,
+            ("--from_scratch", "--key_backbone", "efficientnet_lite0", "--key_width", 32),
+            ("--key_width", "one width"),
+        ),
+        (2, ("--from_scratch", "--without_ug", "--mu", 5), ("--mu", "--without_ug")),
+        (2, ("--from_scratch", "--without_mc", "--gamma", 5), ("--gamma", "--without_mc")),
+        (2, ("--from_scratch", "--validate_on", "DAVIS"), ("--validate_on", "--validate_every")),
+        (2, ("--from_scratch", "--static_root", "S"), ("--static_root", "--stage 2")),
+        (1, ("--from_scratch", "--davis_year", 2016), ("--davis_year", "--davis_root")),
+        (0, ("--from_scratch", "--frames", 9), ("--frames", "--stage 0")),
+        (0, ("--from_scratch", "--videos", "V"), ("--videos", "--stage 0")),
+    ],
+)
+def test_a_flag_without_effect_is_refused(train, stage, flags, mentioned):
+    assert_refused(train(stage, "run", *flags), *mentioned)
+
+
+def child_processes(parent: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_data_process_that_the_system_ends_is_one_sentence(toy, tmp_path):
+    recipe = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 5000, "--save_every", 5000)
+    process = start(toy, tmp_path, *recipe)
+    wait_for(tmp_path / "run" / "log", process)
+    while not (loaders := child_processes(process.pid)):
+        time.sleep(0.05)
+    time.sleep(1)
+    os.kill(loaders[0], signal.SIGKILL)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert "ended a process that loads data" in errors and "--workers" in errors and "Traceback" not in errors
+    done = int(output.split("stopped after iteration ")[1].split(";")[0])
+    assert done == 0 or (tmp_path / "run" / f"checkpoint_{done}.pth").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system ends processes with their parent on Linux")
+def test_a_run_has_one_command_and_its_processes_end_with_torchrun(train, toy, tmp_path):
+    recipe = ("--from_scratch", *SMALL, "--batch_size", 2, "--iterations", 5000, "--save_every", 2)
+    process = start(toy, tmp_path, *recipe, processes=2)
+    wait_for(tmp_path / "run" / "checkpoint_2.pth", process)
+    assert_refused(train(2, "run", *recipe, "--resume"), "another command works in", tmp_path / "run")
+    (tmp_path / "run" / ".checkpoint_4.99999999.tmp.pth").write_bytes(b"of a process that was killed")
+    workers = child_processes(process.pid)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 120
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    last = max(int(path.stem.split("_")[1]) for path in (tmp_path / "run").glob("checkpoint_*.pth"))
+    stopped = start(toy, tmp_path, *recipe, "--resume")
+    wait_for(tmp_path / "run" / f"checkpoint_{2 * (last // 2) + 2}.pth", stopped)
+    stopped.terminate()
+    stopped.communicate(timeout=120)
+    assert not [path for path in (tmp_path / "run").iterdir() if ".tmp" in path.name]
