@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from selenium import webdriver
 
 from dataset.files.images import read_mask, to_tensor, write_mask
 from model import RDE_VOS, NetworkConfig, load_network, save_network
@@ -25,13 +25,14 @@ from util.evaluation.benchmarks import Benchmark
 from util.evaluation.output import OutputFolder
 from util.evaluation.stream import Segmented
 
+if TYPE_CHECKING:
+    from selenium import webdriver
+
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = ROOT / "tests" / "goldens"
 sys.path.insert(0, str(GOLDENS))
 
 import weights  # noqa: E402
-
-from browser import running_chromium  # noqa: E402
 
 torch.set_num_threads(1)  # as many tests run at a time as there are cores
 
@@ -146,8 +147,10 @@ def write_collection(root: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chrome"]:
     """A Chromium; tests that use it are marked with `browser.needs_chromium`."""
+    from browser import running_chromium  # needs selenium, which requirements.txt lacks
+
     with running_chromium(tmp_path_factory.mktemp("profile")) as driver:
         yield driver
 
