@@ -104,11 +104,12 @@ class EfficientNetLite0(nn.Module):
                 channels = out_channels
         self.blocks = nn.ModuleList(blocks)
         # The ImageNet weights expect (colour - 127) / 128 for colours of 0 to 255, and zeros around that.
-        scale, shift = torch.ones(in_channels, 1, 1), torch.zeros(in_channels, 1, 1)
-        scale[:3, 0, 0] = 255 / 128 * torch.tensor(IMAGE_STD)
-        shift[:3, 0, 0] = (255 * torch.tensor(IMAGE_MEAN) - 127) / 128
-        self.register_buffer("input_scale", scale)
-        self.register_buffer("input_shift", shift)
+        scale = [255 / 128 * std for std in IMAGE_STD] + [1.0] * (in_channels - 3)
+        shift = [(255 * mean - 127) / 128 for mean in IMAGE_MEAN] + [0.0] * (in_channels - 3)
+        # No checkpoint holds them, so they need values even where the weights have no storage until they are loaded.
+        scale, shift = (torch.tensor(values, device="cpu").view(-1, 1, 1) for values in (scale, shift))
+        self.register_buffer("input_scale", scale, persistent=False)
+        self.register_buffer("input_shift", shift, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode ImageNet-normalised [N,in,H,W]; H and W are multiples of 16.
@@ -151,7 +152,7 @@ class EfficientNetLite0(nn.Module):
         loaded = {name: tensor for theirs, tensor in state.items() if (name := _renamed(theirs)) in own}
         stem = own["first.conv.weight"].clone()
         stem[:, :3] = loaded["first.conv.weight"]
-        self.load_state_dict(own | loaded | {"first.conv.weight": stem})
+        self.load_state_dict(loaded | {"first.conv.weight": stem})
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

@@ -21,7 +21,8 @@ class Similarity:
 
     This is Eq. 2 without the query's own norm, which cancels in the softmax over p, and with the √Ck of the published
     networks. It is computed in fp32 for keys of any type, because half precision cannot represent small differences of
-    large norms. The terms that do not depend on the query are computed once.
+    large norms; neither can TF32, so where torch may multiply fp32 in TF32 or bf16 the product is computed in fp64. The
+    terms that do not depend on the query are computed once.
 
     Args:
         memory_key: [B,M,Ck], a row for each position.
@@ -36,7 +37,19 @@ class Similarity:
     def __call__(self, query_key: Tensor) -> Tensor:
         """Compare the rows of a query: [B,Q,Ck] -> [B,Q,M]."""
         with torch.autocast(query_key.device.type, enabled=False):
-            return torch.baddbmm(self._bias, query_key.float(), self._key.transpose(1, 2))
+            terms = self._bias, query_key.float(), self._key.transpose(1, 2)
+            if _fp32_products_are_exact():
+                return torch.baddbmm(*terms)
+            return torch.baddbmm(*(term.double() for term in terms)).float()
+
+
+@torch.compiler.assume_constant_result  # torch.compile compiles again when the setting changes
+def _fp32_products_are_exact() -> bool:
+    """Whether torch multiplies fp32 matrices in fp32, not in TF32 or bf16, for all that its settings say."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # a single backend has a setting of its own
+        return False
 
 
 def read(memory: Sequence[Embedding], query_key: Tensor) -> Tensor:

@@ -75,7 +75,9 @@ class PackedConv2d(Convolution):
 
 
 class PackedSameConv2d(PackedConv2d):
-    """`model.efficientnet.SameConv2d` by oneDNN. The ReLU after it is ReLU6; ``relu_first`` stays ReLU.
+    """`model.efficientnet.SameConv2d` by oneDNN.
+
+    The ReLU after it is ReLU6, which torch cannot fuse after an addition; ``relu_first`` stays ReLU.
 
     oneDNN pads both sides alike here, but at stride 2 SAME pads an even side less before the image than after it. A
     zero row and a zero column at the beginning of the kernel make up for that without a padded copy of the input.

@@ -6,13 +6,14 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import plain
 from conftest import SMALL
 from model import RDE_VOS, NetworkConfig, soft_aggregation
 from model.blocks import FusionBlock, ResidualBlock
 from model.encoders import build_backbone
-from model.reading import Embedding, MemoryTable, read
+from model.reading import Embedding, MemoryTable, Similarity, read
 from model.sam import SpatioTemporalAggregation
 
 
@@ -53,6 +54,41 @@ def test_reading_everything_is_the_softmax_of_distances():
             values = torch.cat([embedding.value[b, k].flatten(1) for embedding in memory], dim=1)
             expected = plain.read(keys, values, query[b].flatten(1), 24)
             torch.testing.assert_close(found[b, k].flatten(1), expected)
+
+
+class _ReducedProducts(TorchFunctionMode):
+    """Multiplies fp32 matrices in bf16 where the settings allow that, as some processors do."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.baddbmm and args[1].dtype == torch.float32 and not self.exact:
+            args = args[0], *(each.bfloat16().float() for each in args[1:])
+        return function(*args, **(kwargs or {}))
+
+    @property
+    def exact(self) -> bool:
+        try:
+            return torch.get_float32_matmul_precision() == "highest"
+        except RuntimeError:
+            return False
+
+
+@pytest.mark.parametrize("setting", ["highest", "high", "medium", "backend"])
+def test_the_similarity_is_exact_whatever_the_precision_of_products(setting):
+    torch.manual_seed(0)
+    memory, query = 10 * torch.randn(1, 50, 64), 10 * torch.randn(1, 30, 64)
+    expected = (2 * query.double() @ memory.double().mT - memory.double().square().sum(2)[:, None]) / 8
+    try:
+        if setting == "backend":
+            torch.backends.cuda.matmul.allow_tf32 = True
+        else:
+            torch.set_float32_matmul_precision(setting)
+        with _ReducedProducts():
+            found = Similarity(memory)(query)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
 
 
 def test_soft_aggregation_is_a_distribution_that_keeps_the_order_of_the_masks():

@@ -1,5 +1,6 @@
 """The fast network, its blocks and its convolutions against the plain network."""
 
+import copy
 import functools
 import itertools
 import shutil
@@ -15,10 +16,12 @@ from torch import nn
 
 from conftest import ROOT, SMALL, draw_clip, tensors, write_davis
 from model import RDE_VOS, load_network, save_network
+from model.efficientnet import NAME as EFFICIENTNET
+from model.efficientnet import SameConv2d
 from model.fast import compiled, fast_network
 from model.fast.blocks import OneChannelConv2d
 from model.fast.compiled import CompiledConv2d, gains_from_winograd
-from model.fast.convolution import Convolution, PackedConv2d
+from model.fast.convolution import Convolution, PackedConv2d, PackedSameConv2d
 from model.inference import InferenceCore
 from util.device import inference_dtype
 
@@ -69,6 +72,64 @@ def test_every_part_computes_the_same(network, frames):
     torch.testing.assert_close(fast_value, value, atol=1e-4, rtol=1e-4)
     logit, fast_logit = (n.decode(value, features) for n in (network, fast))
     torch.testing.assert_close(fast_logit, logit, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def efficient() -> RDE_VOS:
+    """A network with EfficientNet-Lite0 in both encoders, whose norms do something and keep the features in range."""
+    torch.manual_seed(0)
+    widths = {"key_width": 64, "mask_width": 64}
+    network = RDE_VOS(replace(SMALL, key_backbone=EFFICIENTNET, mask_backbone=EFFICIENTNET, **widths))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.normal_(0, 0.1)
+    # Statistics of an image, as training would find them.
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+            module.momentum = None
+    with torch.no_grad():
+        network.encode_value(torch.randn(2, 3, 192, 224), torch.randn(2, 432, 12, 14), torch.rand(2, 1, 192, 224))
+        network.encode_key(torch.randn(2, 3, 192, 224))
+    return network.eval()
+
+
+# At stride 16 the first size has odd sides, and the second even ones; at stride 32 the third has one of each.
+@pytest.mark.parametrize("size", [(176, 208), (192, 224), (64, 96)])
+@pytest.mark.parametrize("objects", [1, 3])
+@pytest.mark.parametrize("onednn", [pytest.param(True, marks=needs_onednn), False], ids=["onednn", "folded"])
+@torch.inference_mode()
+def test_efficientnet_computes_the_same(efficient, size, objects, onednn, monkeypatch):
+    if not onednn:  # what remains on GPUs, the norms folded
+        monkeypatch.setattr(PackedConv2d, "available", lambda: False)
+    half = inference_dtype(torch.device("cpu"), amp=True)
+    fast, fast_half, half = fast_network(efficient), fast_network(efficient, half), copy.deepcopy(efficient).to(half)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    assert any(isinstance(module, PackedSameConv2d) for module in fast.modules()) == onednn
+    for batch in (1, 2, 1):
+        image, masks = torch.randn(batch, 3, *size), torch.rand(batch, objects, *size)
+        features = efficient.encode_key(image)
+        expected = *features, efficient.encode_value(image, features.f16, masks)
+        errors = []
+        for network in (fast, half, fast_half):
+            x, f16, others = (each.to(network.dtype) for each in (image, features.f16, masks))
+            found = *network.encode_key(x), network.encode_value(x, f16, others)
+            assert all(each.dtype == network.dtype for each in found)
+            errors.append([((a - b).norm() / b.norm()).item() for a, b in zip(found, expected, strict=True)])
+        for name, error, of_half, of_fast_half in zip((*features._fields, "value"), *errors, strict=True):
+            assert error < 1e-4, name
+            assert of_fast_half < 1.5 * of_half + 1e-4, name  # no less precise than the plain network in bf16
+
+
+def test_a_norm_without_a_convolution_before_it_is_refused(efficient):
+    broken = copy.deepcopy(efficient)
+    block = broken.key_encoder.backbone.blocks[3]
+    del block._modules["reduce"]  # the norm now follows the depthwise convolution's module
+    with pytest.raises(ValueError, match="'norm' of InvertedResidual"):
+        fast_network(broken)
 
 
 def test_a_network_can_see_masks_of_zero_and_one(network, tmp_path):
@@ -201,6 +262,24 @@ def test_packed_weights_are_the_convolution_at_every_size(settings):
     for batch, height, width in ((1, 40, 56), (2, 25, 31), (1, 40, 56)):
         x = torch.randn(batch, 5, height, width)
         torch.testing.assert_close(packed(x), conv(x), atol=1e-4, rtol=1e-4)
+
+
+@needs_onednn
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 1), (5, 1), (3, 2), (5, 2)])
+@pytest.mark.parametrize("depthwise", [True, False])
+@torch.inference_mode()
+def test_packed_same_padding_is_tensorflows(size, stride, depthwise):
+    torch.manual_seed(0)
+    conv = SameConv2d(24, 24, size, stride, groups=24 if depthwise else 1)
+    bias = torch.randn(24)
+    packed = PackedSameConv2d(conv.weight, bias, stride)
+    for sides in ((40, 56), (25, 31), (24, 31), (25, 56), (40, 56), (1, 2)):
+        x = torch.randn(2, 24, *sides)
+        expected = conv(x) + bias[:, None, None]
+        torch.testing.assert_close(packed(x), expected, atol=1e-4, rtol=1e-4)
+        other = torch.randn_like(expected)
+        torch.testing.assert_close(packed(x, relu=True), expected.clamp(0, 6), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(packed(x, other), expected + other, atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
