@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -43,7 +44,16 @@ from util.errors import InputError, command_line
 from util.evaluation.arguments import MEMORY_REMEDY, add_engine_arguments, engine_settings, network_notes
 from util.evaluation.pictures import cutout, matte, overlay
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, engine_network, segment
-from util.files import atomic_folder, atomic_path, check_settings, read_json, sha256, write_text
+from util.files import (
+    atomic_folder,
+    atomic_path,
+    check_settings,
+    fingerprint,
+    only_command,
+    read_json,
+    sha256,
+    write_text,
+)
 from util.parallel import in_background
 from util.progress import frames_bar
 
@@ -103,25 +113,32 @@ def _images(folder: Path) -> list[Path]:
 
 
 class Run:
-    """A run that can be resumed: the output folder keeps its masks and settings.
+    """A run that can be resumed: a folder in the output keeps its masks beside the settings that made them.
 
     Args:
         output: the folder for the results.
-        masks: the folder of the masks.
         settings: everything that the masks depend on, as JSON values.
 
     Raises:
         InputError: the folder holds the masks of an interrupted run with other settings.
     """
 
-    def __init__(self, output: Path, masks: Path, settings: dict[str, object]) -> None:
-        self._settings, self._segmented = settings_file(output), output / ".segmented.json"
-        self.masks = masks
+    def __init__(self, output: Path, settings: dict[str, object]) -> None:
+        self.folder, self._result = unfinished_folder(output), output / "masks"
+        self._settings, self._segmented = self.folder / "settings.json", self.folder / "segmented.json"
+        if not self._settings.is_file():
+            shutil.rmtree(self.folder, ignore_errors=True)  # nobody knows which settings made these masks
         names = " and ".join(difference.name for difference in check_settings(self._settings, settings))
         if names:
             raise InputError(
                 f"{output} holds an interrupted run with another {names}; choose another --output or delete it"
             )
+
+    @property
+    def masks(self) -> Path:
+        """The folder of the masks. It moves to the results at the end."""
+        unfinished = self.folder / "masks"
+        return unfinished if self.length is None or unfinished.is_dir() else self._result
 
     @property
     def length(self) -> int | None:
@@ -139,10 +156,11 @@ class Run:
             number += 1
         return number
 
-    def finish(self) -> None:
-        """Delete the records of a complete run."""
-        self._settings.unlink()
-        self._segmented.unlink()
+    def finish(self, *, keep_masks: bool) -> None:
+        """Move the masks of a complete run to the results, or delete them, and delete the records."""
+        if keep_masks and self.masks != self._result:
+            os.replace(self.masks, self._result)
+        shutil.rmtree(self.folder)
 
     def abort(self, *, keep: bool) -> None:
         """Report the masks that are kept; without masks, or with ``keep`` False, delete the files of the run."""
@@ -150,16 +168,14 @@ class Run:
         if kept and keep:
             print(f"note: {kept} masks are kept in {self.masks}; the same command resumes")
             return
-        shutil.rmtree(self.masks, ignore_errors=True)
-        self._settings.unlink(missing_ok=True)
-        self._segmented.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
-            self._settings.parent.rmdir()  # fails if the folder holds other files
+            self.folder.parent.rmdir()  # fails if the folder holds other files
 
 
-def settings_file(output: Path) -> Path:
-    """The settings of an unfinished run."""
-    return output / ".unfinished.json"
+def unfinished_folder(output: Path) -> Path:
+    """The folder of an unfinished run."""
+    return output / ".unfinished"
 
 
 def segment_into(
@@ -261,6 +277,12 @@ def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) ->
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
+    with only_command(arguments.output):
+        run_command(arguments)
+
+
+def run_command(arguments: argparse.Namespace) -> None:
+    """Segment the video of the command line, or resume, and draw the results."""
     output = arguments.output
     video = open_video(arguments.video, arguments.mask)
     given = {number: video.read_given_mask(number) for number in video.masks}  # checks the masks
@@ -272,7 +294,7 @@ def main() -> None:
     targets |= {"cutout": output / "cutout"} if arguments.cutout else {}
     targets |= {"matte": output / "matte.mp4"} if arguments.matte else {}
     for target in targets.values():
-        if target.exists() and not settings_file(output).is_file():
+        if target.exists() and not unfinished_folder(output).is_dir():
             raise InputError(f"{target} already exists; choose another --output or delete it")
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
@@ -292,10 +314,10 @@ def main() -> None:
 
     run = Run(
         output,
-        targets.get("masks", output / ".masks"),
         {
             "model": sha256(arguments.model),
             "video": str(arguments.video.resolve()),
+            "frames": fingerprint(video.frames if isinstance(video, Video) else [video.path]),
             "mask": {video.frame_name(number): sha256(path) for number, path in video.masks.items()},
             **asdict(settings),
             "amp": arguments.amp,
@@ -308,7 +330,7 @@ def main() -> None:
             start = 0
             if first and arguments.both_ways:
                 start = first
-                with reversed_video(video, first, output / ".frames") as backward:
+                with reversed_video(video, first, run.folder / "frames") as backward:
                     speeds.append(segment_into(run, network, backward, settings, 1, f"{video.name}, backward"))
             speeds.append(segment_into(run, network, video, settings, start))
             length, last = run.first_missing(video), max(video.masks)
@@ -323,10 +345,8 @@ def main() -> None:
     except (InputError, KeyboardInterrupt):
         run.abort(keep=True)
         raise
-    if "masks" not in targets:
-        shutil.rmtree(run.masks)
     length = run.length
-    run.finish()
+    run.finish(keep_masks="masks" in targets)
     if isinstance(video, VideoFile) and length < video.announced:
         print(f"note: {arguments.video} states {video.announced} frames, but only {length} could be decoded")
     speed = Throughput(sum(each.frames for each in speeds), sum(each.seconds for each in speeds))

@@ -112,6 +112,8 @@ def only_command(folder: Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
         yield
     finally:
+        with contextlib.suppress(OSError):  # Windows deletes no open file
+            os.unlink(lock.lock_file)
         lock.release()
 
 
@@ -193,6 +195,22 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """A hash of the names, sizes and modification times of files: it changes when a file is replaced.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
+        digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def check_settings(note: Path, settings: Mapping[str, object]) -> list[Difference]:

@@ -1,5 +1,6 @@
 """scripts/segment_video.py on folders of images and on video files."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dataset.files.video import Video, assign_masks, list_frames
 from dataset.files.video_file import EndOfVideo, VideoFile, video_writer
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, segment
+from util.files import only_command
 
 SIZE = (48, 80)
 LENGTH = 11
@@ -251,19 +253,48 @@ def test_a_stopped_run_keeps_its_masks_and_goes_on(kind, arguments, inline, clip
         patch.setattr(owner, "read_frame", broken)
         result = inline(*arguments(video, "--mask", clip / "first.png"))
     assert_refused(result, "the frame is broken")
-    kept = masks(tmp_path / "output")
+    kept = masks(tmp_path / "output/.unfinished")
     assert len(kept) >= LENGTH - 6 and f"note: {len(kept)} masks are kept in" in result.stdout
     assert not (tmp_path / "output/overlay.mp4").exists()
     result = inline(*arguments(video, "--mask", clip / "first.png", "--mem_every", 5))
     assert_refused(result, tmp_path / "output", "another mem_every")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "output/masks").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "output/.unfinished/masks").iterdir()}
     result = inline(*arguments(video, "--mask", clip / "first.png"))
     assert result.returncode == 0, result.stderr
-    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    moved = {tmp_path / "output/masks" / path.name: time for path, time in before.items()}
+    assert all(path.stat().st_mtime_ns == time for path, time in moved.items())
     found, wanted = masks(tmp_path / "output"), masks(expected)
     assert found.keys() == wanted.keys() and all(np.array_equal(found[name], wanted[name]) for name in wanted)
     assert {path.name for path in (tmp_path / "output").iterdir()} == {"masks", "overlay.mp4"}
     assert VideoFile(tmp_path / "output/overlay.mp4").announced == LENGTH
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_masks_belong_to_the_settings_that_made_them(kind, arguments, inline, clip, monkeypatch, tmp_path):
+    """A run that ended while it drew goes on in another format; no mask is used for another first mask or video."""
+    video = (
+        shutil.copy(clip / "clip.mp4", tmp_path) if kind == "file" else shutil.copytree(clip / "frames", tmp_path / "f")
+    )
+    output, command = tmp_path / "output", arguments(video, "--mask", clip / "first.png")
+    with monkeypatch.context() as patch:
+        patch.setattr("dataset.files.video_file.video_writer", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert inline(*command, "--format", "overlay").returncode == 130
+    assert len(masks(output / ".unfinished")) == LENGTH
+    other = tmp_path / "other.png"
+    write_mask(other, np.roll(read_mask(clip / "first.png"), 9, axis=1))
+    assert_refused(inline(*arguments(video, "--mask", other)), output, "another mask")
+    os.utime(video if kind == "file" else video / "9.png", (1, 1))  # as if another file took its place
+    assert_refused(inline(*command), output, "another frames")
+    (output / ".unfinished/settings.json").unlink()  # nobody knows whose masks these are
+    result = inline(*arguments(video, "--mask", other, "--format", "overlay"))
+    assert result.returncode == 0 and f"{LENGTH} frames in" in result.stdout, result.stderr
+    assert [path.name for path in output.iterdir()] == ["overlay.mp4"]
+
+
+def test_a_second_command_in_the_same_folder_is_refused(arguments, inline, clip, tmp_path):
+    with only_command(tmp_path / "output"):
+        result = inline(*arguments(clip / "frames", "--mask", clip / "first.png"))
+    assert_refused(result, "another command works in", tmp_path / "output")
 
 
 def test_sizes_of_all_frames_are_checked_first(arguments, inline, clip, tmp_path):
