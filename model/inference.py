@@ -100,6 +100,24 @@ class InferenceCore:
         self._clock.tick()
 
     @torch.inference_mode()
+    def remove(self, object_id: int) -> None:
+        """Forget an object: its channel of the probabilities, and its part of the memory.
+
+        The objects after it in ``object_ids`` move up by one channel. A later mask with the id adds a new object.
+        Without any object left, frames are background until the next mask, as before the first one.
+
+        Raises:
+            ValueError: the engine does not track the object.
+        """
+        if object_id not in self.object_ids:
+            raise ValueError(f"object {object_id} is not tracked; the objects are {self.object_ids}")
+        channel = self.object_ids.index(object_id)
+        self._memory.remove(channel)
+        del self.object_ids[channel]
+        if not self.object_ids:
+            self._clock = UpdateClock(self._clock.mem_every)
+
+    @torch.inference_mode()
     def step(
         self,
         image: Tensor,

@@ -49,7 +49,7 @@ class BankSpec:
         return BankSpec(counts.get("F", 0), counts.get("L", 0), counts.get("RDE", 0))
 
 
-@dataclass
+@dataclass(eq=False)  # tensors have no single truth value
 class _Group:
     """The memory of the objects that entered at the same frame. These objects share all keys."""
 
@@ -71,6 +71,18 @@ class _Group:
             return [(self.first, max(1, bool(spec.first) + bool(spec.recurrent)))]
         counted = [(self.first, spec.first), (self.latest, spec.latest), (self.recurrent, spec.recurrent)]
         return [(embedding, count) for embedding, count in counted if count]
+
+    def remove(self, channel: int) -> None:
+        """Remove the value of an object from all embeddings; ``channel`` counts within the group."""
+
+        def without(embedding: Embedding) -> Embedding:
+            value = embedding.value
+            return Embedding(embedding.key, torch.cat([value[:, :channel], value[:, channel + 1 :]], dim=1))
+
+        self.first, self.recurrent = without(self.first), without(self.recurrent)
+        self.latest = without(self.latest) if self.latest is not None else None
+        self.updates = [without(update) for update in self.updates]
+        self.table = None
 
 
 class MemoryBank:
@@ -100,6 +112,22 @@ class MemoryBank:
         if known < frame.value.shape[1]:
             first = Embedding(frame.key, frame.value[:, known:])
             self._groups.append(_Group(first=first, recurrent=first))
+
+    def remove(self, channel: int) -> None:
+        """Forget an object: its part of all embeddings. The objects after it move up by one channel.
+
+        Args:
+            channel: the number of the object, from 0, in the order of entry. An object that entered without an update
+                has no embeddings.
+        """
+        for group in self._groups:
+            count = group.first.value.shape[1]
+            if channel < count:
+                group.remove(channel)
+                if count == 1:
+                    self._groups.remove(group)
+                return
+            channel -= count
 
     def read(self, query_key: Tensor, top_k: int) -> Tensor:
         """Read the value of every object for all positions of a query frame (Eq. 2 and 3).

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from conftest import draw_clip, tensors
 from model import RDE_VOS
-from model.inference import InferenceCore, UpdateClock
+from model.inference import InferenceCore, UpdateClock, pad_to_stride
 from model.memory import BANKS, BankSpec
 from plain import segment
 
@@ -105,6 +105,32 @@ def test_the_clock_counts_from_the_last_update_or_annotation():
     assert [t for t in range(15) if clock.tick(t in annotated)] == [2, 5, 7, 10, 13]
 
 
+@pytest.mark.parametrize("bank", ["2F+L+RDE", "F", "STM"])
+@torch.inference_mode()
+def test_remove_forgets_one_object_and_its_memory(small_network, bank):
+    """Objects 1 and 2 enter first, 3 later. Each has its own part of the memory, in all groups."""
+    frames, ids = draw_clip(6, 48, 48, 3)
+    images, first = tensors(frames), torch.from_numpy(ids[0])
+    core = InferenceCore(small_network, bank=bank, mem_every=1)
+    core.step(images[0], torch.where(first == 3, 0, first))
+    core.step(images[1], torch.where(torch.from_numpy(ids[1]) == 3, 3, 0))
+    core.step(images[2])
+    read = core._memory.read(core.network.encode_key(pad_to_stride(images[3][None])[0]).key, 40)
+    for object_id, rest in [(2, [0, 2]), (3, [0])]:
+        core.remove(object_id)
+        after = core._memory.read(core.network.encode_key(pad_to_stride(images[3][None])[0]).key, 40)
+        assert torch.equal(after, read[:, rest])
+    assert core.object_ids == [1] and core.step(images[3]).shape[0] == 2
+    with pytest.raises(ValueError, match="object 2 is not tracked"):
+        core.remove(2)
+    core.remove(1)
+    assert not core.update_due and core.step(images[4]).shape == (1, 48, 48)
+    fresh = InferenceCore(small_network, bank=bank, mem_every=1)
+    for engine in (core, fresh):
+        engine.step(images[4], first)
+    assert core.object_ids == fresh.object_ids and torch.equal(core.step(images[5]), fresh.step(images[5]))
+
+
 def test_the_last_frame_owes_no_work(small_network, monkeypatch):
     """Neither an update after the last frame, nor anything at all for a video of one annotated frame."""
     frames, ids = draw_clip(3, 48, 48, 1)
@@ -191,7 +217,7 @@ def test_what_the_engine_refuses(small_network):
         core.step(image[0], mask)
     with pytest.raises(ValueError, match="no mask so far has held the absent object 2"):
         core.step(image, mask, absent=[2])
-    with pytest.raises(ValueError, match=r"must be normalised .* dataset\.images\.to_tensor"):
+    with pytest.raises(ValueError, match=r"must be normalised .* dataset\.files\.images\.to_tensor"):
         core.step(torch.full_like(image, 255), mask)
     core.step(image, mask)
     with pytest.raises(ValueError, match="object 1 is absent, but has pixels"):
