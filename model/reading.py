@@ -43,13 +43,17 @@ class Similarity:
             return torch.baddbmm(*(term.double() for term in terms)).float()
 
 
-@torch.compiler.assume_constant_result  # torch.compile compiles again when the setting changes
 def _fp32_products_are_exact() -> bool:
     """Whether torch multiplies fp32 matrices in fp32, not in TF32 or bf16, for all that its settings say."""
     try:
         return torch.get_float32_matmul_precision() == "highest"
     except RuntimeError:  # a single backend has a setting of its own
         return False
+
+
+# The mark of torch.compiler.assume_constant_result, which itself would import the compiler. A compiled graph keeps the
+# result; torch.compile compiles again when the setting changes.
+_fp32_products_are_exact._dynamo_marked_constant = True
 
 
 def read(memory: Sequence[Embedding], query_key: Tensor) -> Tensor:

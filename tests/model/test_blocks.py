@@ -91,6 +91,17 @@ def test_the_similarity_is_exact_whatever_the_precision_of_products(setting):
     assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
 
 
+def test_the_similarity_compiles_to_one_graph_for_each_setting():
+    memory, query = torch.randn(1, 50, 64), torch.randn(1, 30, 64)
+    compiled = torch.compile(lambda query: Similarity(memory)(query), backend="eager", fullgraph=True)
+    try:
+        for setting in ("highest", "high", "highest"):
+            torch.set_float32_matmul_precision(setting)
+            assert torch.equal(compiled(query), Similarity(memory)(query))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_soft_aggregation_is_a_distribution_that_keeps_the_order_of_the_masks():
     masks = torch.rand(2, 3, 4, 5)
     probability = soft_aggregation(masks).softmax(1)

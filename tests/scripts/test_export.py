@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,9 +15,11 @@ import pytest
 import torch
 
 import plain
-from conftest import ROOT, assert_refused
+from conftest import ROOT, SMALL, assert_refused
 from dataset.files.images import read_image, read_mask, read_palette, to_tensor, write_mask
+from export import KeyEncoder, MaskEncoder, export, tensor_shapes
 from model import RDE_VOS, load_network
+from model.efficientnet import NAME as EFFICIENTNET
 from model.inference import InferenceCore
 from model.reading import Embedding
 from small_network.toy.scene import random_scene
@@ -161,6 +164,27 @@ def test_parts_agree_with_the_network_at_every_size(exported, network):
         memory = {"memory_key": features.key[:-1], "memory_value": values, "multiplicity": torch.tensor(counts)}
         frame = {name: getattr(last, name) for name in ("key", "query_value", "f8", "f4")}
         torch.testing.assert_close(run("reading_decoder", **frame, **memory)[0], expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_efficientnet_is_exported_for_every_size(tmp_path):
+    """Sides that are even and odd at strides 16 and 32, the smallest frame included."""
+    torch.manual_seed(0)
+    names = {"key_backbone": EFFICIENTNET, "mask_backbone": EFFICIENTNET}
+    network = RDE_VOS(replace(SMALL, **names)).eval().requires_grad_(False)
+    shapes, parts = tensor_shapes(network), {}
+    for name, part in (("key_encoder", KeyEncoder(network)), ("mask_encoder", MaskEncoder(network))):
+        export(part.eval(), shapes, tmp_path / f"{name}.onnx")
+        parts[name] = onnxruntime.InferenceSession(tmp_path / f"{name}.onnx")
+    for height, width in ((2, 2), (3, 4), (6, 5), (7, 9), (12, 14)):
+        image, masks = torch.randn(1, 3, 16 * height, 16 * width), torch.rand(1, 3, 16 * height, 16 * width)
+        features = network.encode_key(image)
+        value = network.encode_value(image, features.f16, masks)
+        found = parts["key_encoder"].run(None, {"image": image.numpy()})
+        frame = {"image": image.numpy(), "f16": features.f16.numpy(), "masks": masks.numpy()}
+        found += parts["mask_encoder"].run(None, frame)
+        for a, b in zip(found, (*features, value), strict=True):
+            torch.testing.assert_close(torch.from_numpy(a), b, atol=1e-4, rtol=1e-3)
 
 
 def test_shapes_are_named(exported):
