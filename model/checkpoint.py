@@ -22,7 +22,6 @@ from util.files import atomic_path, refuse_pipe, write_error
 
 # The small network that comes with the project. The README in its folder says how it was trained.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "small.pth"
-_OLDER_NAME = ".extract.theta.", ".extract.omega."  # older files of this project -> the paper's name in Eq. 5
 
 
 def load_network(path: Path | str | None = None, device: torch.device | str = "cpu") -> RDE_VOS:
@@ -68,7 +67,7 @@ def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> N
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, with ``weights_only=True``, and give its tensors their current names.
+    """Read a checkpoint to the CPU, with ``weights_only=True``.
 
     Raises:
         InputError: the file is missing or not a checkpoint.
@@ -95,11 +94,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         raise InputError(f"{path} is not a readable checkpoint ({reason}); copy or download it again") from None
     if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
         raise InputError(f"{path} holds a {type(content).__name__}, not the state dict of a network; use another file")
-    content = dict(content)
-    for part in ("network", "average"):
-        if isinstance(content.get(part), Mapping):
-            content[part] = {str(name).replace(*_OLDER_NAME): tensor for name, tensor in content[part].items()}
-    return content
+    return dict(content)
 
 
 def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE_VOS:
@@ -120,9 +115,7 @@ def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE
     else:
         state = _without_prefix(content, path)
         try:
-            if "key_encoder.key_projection.weight" in state:  # of this project
-                state = {name.replace(*_OLDER_NAME): tensor for name, tensor in state.items()}
-            else:
+            if "key_encoder.key_projection.weight" not in state:  # not of this project
                 state = translate_published(state, path)
             config = config_of(state, path)
         except IndexError:

@@ -1,6 +1,6 @@
-"""The losses of Section 3.3: L_UG (Eq. 7), L_MC (Eq. 8), L_Seg (Eq. 9), and their sum (Eq. 10)."""
+"""The losses of Section 3.3: L_UG (Eq. 7), L_MC (Eq. 8), L_Seg (Eq. 9), and their weights (Eq. 10)."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from torch import Tensor
@@ -77,18 +77,15 @@ class LossTerms:
     # L_UG compares the readouts (Eq. 7), or, in the release, the decoder's inputs: each readout with the query value.
     guidance: Guidance = "readout"
 
-    def total(
-        self, cross_entropy: dict[int, Tensor], guidance: dict[int, Tensor], consistency: Tensor | None, frames: int
-    ) -> Tensor:
-        """The loss of clips, L_Seg + μ·L_UG + γ·L_MC (Eq. 10), from the terms that count.
+    def frame_weight(self, t: int, frames: int) -> float:
+        """The weight of the cross entropy of frame ``t`` of a clip of ``frames`` frames (Eq. 9)."""
+        return 0.5 ** (frames - t) if self.frame_weights == "halved" else 0.5
 
-        Args:
-            cross_entropy: the scalars that L_Seg adds up (Eq. 9), by the number of the frame.
-            guidance: L_UG (Eq. 7), by the number of the frame.
-            consistency: L_MC (Eq. 8); None if it does not count.
-            frames: the number of frames of a clip.
+    def settings(self) -> dict[str, object]:
+        """The settings of the terms that count, by name: a term that is switched off has none.
+
+        So a run of an older version, which lacks an added term, has the settings of a run without this term.
         """
-        halved = self.frame_weights == "halved"
-        loss = sum((0.5 ** (frames - t) if halved else 0.5) * term for t, term in cross_entropy.items())
-        loss = loss + self.mu * sum(guidance.values())
-        return loss if consistency is None else loss + self.gamma * consistency
+        off = {"mu", "guidance"} if not self.unbiased_guidance else set()
+        off |= {"gamma"} if not self.mask_consistency else set()
+        return {name: value for name, value in asdict(self).items() if name not in off and value is not False}

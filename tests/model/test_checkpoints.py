@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from model import RDE_VOS, NetworkConfig, load_network, save_network
-from model.checkpoint import read_checkpoint
 from model.initialisation import add_aggregation, prepare_for_several_objects
 from util.errors import InputError
 
@@ -137,16 +136,6 @@ def test_ours_with_any_architecture_and_training_state(small_network, tmp_path):
     save_network(small_network, tmp_path / "a.pth", iteration=7, optimizer={"state": {0: torch.ones(2)}})
     assert_same(load_network(tmp_path / "a.pth"), small_network)
     assert os.listdir(tmp_path) == ["a.pth"]
-
-
-def test_older_files_of_this_project_name_omega_theta(small_network, tmp_path):
-    save_network(small_network, tmp_path / "a.pth", average=nn.ModuleDict({"module": small_network}).state_dict())
-    content = torch.load(tmp_path / "a.pth", weights_only=True)
-    for part in ("network", "average"):
-        content[part] = {name.replace("omega", "theta"): tensor for name, tensor in content[part].items()}
-    path = save(content, tmp_path)
-    assert_same(load_network(path), small_network)
-    assert "module.key_aggregation.extract.omega.weight" in read_checkpoint(path)["average"]
 
 
 def test_weights_stored_in_half_precision_are_computed_with_in_single(small_network, tmp_path):

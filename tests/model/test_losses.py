@@ -11,7 +11,7 @@ from conftest import GOLDENS, SMALL, tensors
 from model import RDE_VOS, load_network
 from model.losses import LossTerms, bootstrapped_cross_entropy, channel_divergence, hard_fraction_at
 from model.published import translate_published
-from model.training import ClipTrainer
+from model.training import ClipLoss
 from plain import train_pass
 from util.training.recipe import recipe_losses
 
@@ -35,9 +35,9 @@ def small_batch() -> tuple[torch.Tensor, ...]:
 def test_golden(published_network):
     golden = np.load(GOLDENS / "losses.npz")
     with torch.no_grad():
-        result = ClipTrainer(published_network)(*golden_batch(golden), hard_fraction=1.0)
+        result = ClipLoss(published_network)(*golden_batch(golden), hard_fraction=1.0)
         terms = LossTerms(guidance="decoder_input", mask_consistency=False)
-        wider = ClipTrainer(published_network, terms)(*golden_batch(golden), hard_fraction=1.0)
+        wider = ClipLoss(published_network, terms)(*golden_batch(golden), hard_fraction=1.0)
     assert set(result.terms) == {"ce_1", "ce_2", "ce_3", "ce_4", "mc", "ug_2", "ug_4"}
     for name, term in result.terms.items():
         assert float(term) == pytest.approx(float(golden[name]), rel=1e-4), name
@@ -62,7 +62,7 @@ def test_golden_of_the_release(published_state, tmp_path, stage):
     torch.save(state, tmp_path / "release.pth")
     network = load_network(tmp_path / "release.pth")
     batch = (torch.from_numpy(golden[name]).float() for name in ("frames", "masks", "perturbed", "selector"))
-    result = ClipTrainer(network, recipe_losses("release", stage))(*batch, hard_fraction=float(golden["share"]))
+    result = ClipLoss(network, recipe_losses("release", stage))(*batch, hard_fraction=float(golden["share"]))
     assert result.loss.item() == pytest.approx(float(golden["total"]), rel=1e-5)
     for name, term in result.terms.items():
         name = f"{name}_decoder_input" if name.startswith("ug") else name
@@ -84,7 +84,7 @@ def test_the_plain_pass_gives_the_same_losses(small_network, small_batch, recipe
     frames, masks, *rest = small_batch
     order = [0, 1, 2, 3, 4, 3, 2, 1, 0][:length]  # longer clips go back
     batch = frames[:, order], masks[:, order], *rest
-    result = ClipTrainer(small_network, recipe_losses(recipe, stage=2))(*batch, hard_fraction=1.0)
+    result = ClipLoss(small_network, recipe_losses(recipe, stage=2))(*batch, hard_fraction=1.0)
     loss, terms = train_pass(small_network, *batch, release=recipe == "release")
     torch.testing.assert_close(loss, result.loss)
     assert set(terms) == set(result.terms)
@@ -106,7 +106,7 @@ def test_the_plain_pass_gives_the_same_losses(small_network, small_batch, recipe
 def test_clips_without_a_last_frame_of_the_sam_bank_are_refused(small_network, small_batch, length):
     frames, masks, *rest = small_batch
     with pytest.raises(ValueError, match=f"is odd and >= 3, not {length}"):
-        ClipTrainer(small_network)(frames[:, :length], masks[:, :length], *rest, hard_fraction=1.0)
+        ClipLoss(small_network)(frames[:, :length], masks[:, :length], *rest, hard_fraction=1.0)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_clips_without_a_last_frame_of_the_sam_bank_are_refused(small_network, s
 def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_batch, flag, off, frame_weights, weight):
     terms = LossTerms(frame_weights=frame_weights)
     with torch.no_grad():
-        full = ClipTrainer(small_network, terms)(*small_batch, hard_fraction=1.0)
-        less = ClipTrainer(small_network, replace(terms, **{flag: False}))(*small_batch, hard_fraction=1.0)
+        full = ClipLoss(small_network, terms)(*small_batch, hard_fraction=1.0)
+        less = ClipLoss(small_network, replace(terms, **{flag: False}))(*small_batch, hard_fraction=1.0)
     assert set(full.terms) - set(less.terms) == off
     for name, term in less.terms.items():
         torch.testing.assert_close(term, full.terms[name])
@@ -146,8 +146,8 @@ def test_table_6_switches_terms_off_and_changes_no_other(small_network, small_ba
 )
 def test_each_difference_of_the_release_changes_the_loss_alone(small_network, small_batch, settings, weights):
     with torch.no_grad():
-        paper = ClipTrainer(small_network)(*small_batch, hard_fraction=1.0)
-        result = ClipTrainer(small_network, LossTerms(**settings))(*small_batch, hard_fraction=1.0)
+        paper = ClipLoss(small_network)(*small_batch, hard_fraction=1.0)
+        result = ClipLoss(small_network, LossTerms(**settings))(*small_batch, hard_fraction=1.0)
     names = ("ce_1", "ce_2", "ce_3", "ce_4", "ug_2", "ug_4", "mc")
     torch.testing.assert_close(
         result.loss, sum(weight * result.terms[name] for name, weight in zip(names, weights, strict=True))
@@ -164,7 +164,7 @@ def test_the_release_in_stage_0(small_network, small_batch):
     four_channels.mask_encoder.backbone.conv1.weight.data[:, 4] = 0
     results, gradients = [], []
     for network in (small_network, four_channels):
-        result = ClipTrainer(network, recipe_losses("release", stage=0))(*static, hard_fraction=1.0)
+        result = ClipLoss(network, recipe_losses("release", stage=0))(*static, hard_fraction=1.0)
         results.append(result)
         gradients.append(torch.autograd.grad(result.loss, network.mask_encoder.backbone.conv1.weight)[0])
     terms = results[0].terms
@@ -194,14 +194,14 @@ def test_nothing_is_encoded_or_decoded_that_no_loss_needs(small_batch):
     for name in calls:
         count(name)
     with torch.no_grad():
-        ClipTrainer(network)(*small_batch, hard_fraction=1.0)
+        ClipLoss(network)(*small_batch, hard_fraction=1.0)
         assert calls == dict(zip(names, (5, 5, 4, 3), strict=True))
         calls |= dict.fromkeys(calls, 0)
-        ClipTrainer(network, LossTerms(mask_consistency=False))(*small_batch, hard_fraction=1.0)
+        ClipLoss(network, LossTerms(mask_consistency=False))(*small_batch, hard_fraction=1.0)
         assert calls["encode_value"] == 4
         calls |= dict.fromkeys(calls, 0)
         static = [small_batch[0][:, :3], small_batch[1][:, :3, :1], small_batch[2][:, :1], torch.ones(2, 1)]
-        result = ClipTrainer(network)(*static, hard_fraction=1.0)
+        result = ClipLoss(network)(*static, hard_fraction=1.0)
         assert calls == dict(zip(names, (3, 3, 2, 0), strict=True))
         assert set(result.terms) == {"ce_1", "ce_2", "mc"}
 
@@ -210,7 +210,7 @@ def test_every_parameter_is_trained(small_batch):
     """Gradients reach all of the network, SAM included, and through both sides of L_UG."""
     torch.manual_seed(0)
     network = RDE_VOS(SMALL).train()
-    ClipTrainer(network)(*small_batch, hard_fraction=0.5).loss.backward()
+    ClipLoss(network)(*small_batch, hard_fraction=0.5).loss.backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
     teacher, student = torch.randn(2, 1, 2, 8, 3, 3, requires_grad=True)
@@ -222,8 +222,8 @@ def test_an_empty_slot_is_no_class(small_network, small_batch):
     """A clip with one object has the losses on its frames that it has with one slot alone."""
     frames, masks, perturbed, _ = (tensor[1:] for tensor in small_batch)
     with torch.no_grad():
-        two = ClipTrainer(small_network)(frames, masks, perturbed, torch.tensor([[1.0, 0.0]]), hard_fraction=1.0)
-        one = ClipTrainer(small_network)(frames, masks[:, :, :1], perturbed[:, :1], torch.ones(1, 1), hard_fraction=1.0)
+        two = ClipLoss(small_network)(frames, masks, perturbed, torch.tensor([[1.0, 0.0]]), hard_fraction=1.0)
+        one = ClipLoss(small_network)(frames, masks[:, :, :1], perturbed[:, :1], torch.ones(1, 1), hard_fraction=1.0)
     for t in range(1, 5):
         torch.testing.assert_close(two.terms[f"ce_{t}"], one.terms[f"ce_{t}"], rtol=1e-4, atol=1e-5)
         assert two.masks[t][:, 1].max() < 1e-6
@@ -231,9 +231,9 @@ def test_an_empty_slot_is_no_class(small_network, small_batch):
 
 def test_mixed_precision_agrees(small_network, small_batch):
     with torch.no_grad():
-        exact = ClipTrainer(small_network)(*small_batch, hard_fraction=1.0)
+        exact = ClipLoss(small_network)(*small_batch, hard_fraction=1.0)
         with torch.autocast("cpu", torch.bfloat16):
-            mixed = ClipTrainer(small_network)(*small_batch, hard_fraction=1.0)
+            mixed = ClipLoss(small_network)(*small_batch, hard_fraction=1.0)
     assert float(mixed.loss) == pytest.approx(float(exact.loss), rel=0.05)
     assert mixed.loss.dtype == torch.float32
 
@@ -264,26 +264,26 @@ def test_divergence_is_the_sum_over_objects_of_kl_means():
 
 def test_a_network_with_a_deeper_mask_encoder_trains_too(small_batch):
     network = RDE_VOS(replace(SMALL, mask_backbone="resnet50", mask_width=16)).train()
-    ClipTrainer(network)(*small_batch, hard_fraction=1.0).loss.backward()
+    ClipLoss(network)(*small_batch, hard_fraction=1.0).loss.backward()
 
 
 def test_recomputed_activations_give_the_same_gradients(small_network, small_batch):
     def gradients(**settings: bool) -> dict[str, torch.Tensor]:
         network = copy.deepcopy(small_network).train()
-        ClipTrainer(network, **settings)(*small_batch, hard_fraction=0.5).loss.backward()
+        ClipLoss(network, **settings)(*small_batch, hard_fraction=0.5).loss.backward()
         return {name: parameter.grad for name, parameter in network.named_parameters()}
 
     kept, recomputed = gradients(), gradients(recompute=True)
     assert all(torch.equal(gradient, recomputed[name]) for name, gradient in kept.items())
     frames, *others = small_batch
     with torch.no_grad():
-        assert not ClipTrainer(small_network, recompute=True)(frames, *others, hard_fraction=0.5).loss.requires_grad
+        assert not ClipLoss(small_network, recompute=True)(frames, *others, hard_fraction=0.5).loss.requires_grad
 
 
 def test_the_pass_compiles_into_one_graph(small_network, small_batch):
     """What train.py's --compile relies on: the graph has no breaks, and its losses are those of the plain pass."""
     network = copy.deepcopy(small_network).train()
-    trainer = ClipTrainer(network)
+    trainer = ClipLoss(network)
     expected = trainer(*small_batch, hard_fraction=0.5)
     trainer.compile(backend="eager", fullgraph=True)
     compiled = trainer(*small_batch, hard_fraction=0.5)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ from conftest import ROOT, assert_refused, write_davis
 from dataset.samples.batches import GlobalBatchSampler
 from dataset.samples.stages import stage_dataset
 from model import NetworkConfig, load_network, save_network
-from model.training import ClipTrainer
+from model.losses import LossTerms
+from model.training import ClipLoss
 from small_network.toy import ToySettings, make_toy_data
 from train import first_network
 from util.errors import InputError
@@ -30,6 +31,7 @@ from util.training.arguments import chosen_losses, chosen_network, parse_argumen
 from util.training.loss_check import LossCheck
 from util.training.recipe import RECIPES
 from util.training.run import RunFolder, TrainingState
+from util.training.validation import Validation
 
 SMALL = (
     *("--key_backbone", "resnet10", "--key_width", 16, "--mask_backbone", "resnet10", "--mask_width", 16),
@@ -102,7 +104,7 @@ def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes, late
     panels = EventAccumulator(str(tmp_path / "s0" / "log")).Reload().Images("predicted (above) and true masks")
     assert len(panels) == 4 and (panels[0].height, panels[0].width) == (128, 192)
     config = json.loads((tmp_path / "s0" / "config.json").read_text())
-    assert config["recipe"].keys() == {"iterations", "batch_size", "lr", "steps", "warm_up"}  # as in older runs
+    assert config["recipe"].keys() == {"iterations", "batch_size", "lr", "lr_steps", "warm_up"}
     assert config["recipe"]["batch_size"] == 4 and config["network"]["value_channels"] == 32
     assert config["losses"].items() >= PAPER.items()
 
@@ -296,6 +298,35 @@ def test_validation_logs_its_scores_and_keeps_the_best_weights(train, small_chec
     assert_refused(train(0, "none", "--from_scratch", *SMALL, "--validate_every", 2), "--validate_on")
 
 
+def test_a_run_killed_between_checkpoint_and_validation_keeps_the_same_best(
+    train, small_checkpoint, monkeypatch, tmp_path
+):
+    davis = write_davis(tmp_path / "DAVIS", {"first": 4})
+    flags = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 3, "--save_every", 1)
+    flags += ("--validate_every", 1, "--validate_on", davis)
+    # The second validation is the best one.
+    monkeypatch.setattr(Validation, "run", lambda self, network: next(scores))
+    rows = [{"J&F": number, "J": number, "F": number} for number in (0.2, 0.9, 0.5)]
+    scores = iter(rows)
+    assert train(2, "whole", *flags).returncode == 0
+
+    def killed():
+        yield rows[0]
+        raise KeyboardInterrupt
+
+    scores = killed()
+    assert train(2, "run", *flags).returncode == 130
+    assert (tmp_path / "run" / "checkpoint_2.pth").is_file()
+    scores = iter(rows[1:])
+    assert train(2, "run", *flags, "--resume").returncode == 0
+    whole, resumed = (torch.load(tmp_path / name / "best.pth", weights_only=True) for name in ("whole", "run"))
+    assert whole["validation"] == resumed["validation"] == {"iteration": 2, **rows[1]}
+    assert all(torch.equal(tensor, resumed["network"][name]) for name, tensor in whole["network"].items())
+    assert scalars(tmp_path / "run")["validation/J&F"] == pytest.approx([0.2, 0.9, 0.5])
+    # A finished run is not validated again.
+    assert train(2, "run", *flags, "--resume").returncode == 0
+
+
 def lines(output: str) -> list[re.Match]:
     """The lines that a run prints at its log entries."""
     pattern = r"iteration (\d+)/(\d+)  loss [\d.]+  rate ([\de.-]+)  [\d.]+ samples/s  \d+:\d\d:\d\d left"
@@ -356,7 +387,7 @@ def test_running_out_of_memory_names_the_remedy(train, small_checkpoint, monkeyp
     def allocate(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(ClipTrainer, "forward", allocate)
+    monkeypatch.setattr(ClipLoss, "forward", allocate)
     result = train(2, "run", "--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
     assert_refused(result, "memory", "--accumulation", "--recompute", "--crop_size")
 
@@ -365,7 +396,7 @@ def test_another_error_of_torch_is_not_taken_for_missing_memory(train, small_che
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(ClipTrainer, "forward", fail)
+    monkeypatch.setattr(ClipLoss, "forward", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         train(2, "run", "--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
 
@@ -560,6 +591,70 @@ def test_wrong_input_is_refused(train, inline, tmp_path):
     everything = ("--freeze", "key_encoder", "mask_encoder", "decoder")
     assert_refused(train(0, "other", *scratch, *everything), "--freeze", "name fewer parts")
     assert not (tmp_path / "other").exists()
+
+
+IDLE = [  # stage, flags, the two flags that the message names
+    *((2, f"--load_network W --{flag}", flag, "--load_network") for flag in (
+        "mask_backbone resnet50", "key_backbone resnet50", "key_width 64", "mask_width 64", "key_channels 999",
+        "value_channels 512", "decoder_channels 512 256 256", "from_scratch", "from_scratch key_encoder",
+    )),
+    (2, "--key_backbone efficientnet_lite0 --key_width 64", "key_width", "--key_backbone efficientnet_lite0"),
+    (2, "--mask_backbone efficientnet_lite0 --mask_width 64", "mask_width", "--mask_backbone efficientnet_lite0"),
+    (0, "--videos V", "videos", "--stage 0"),
+    (0, "--davis_root D", "davis_root", "--stage 0"),
+    (1, "--davis_root D --validate_every 2 --validate_on D", "davis_root", "--stage 1"),
+    (1, "--static_root S", "static_root", "--stage 1"),
+    (2, "--bl_root B", "bl_root", "--stage 2"),
+    *((0, f"--{flag}", flag, "--stage 0") for flag in (
+        "frames 5", "mu 10", "guidance readout", "without_ug", "without_stm", "freeze decoder key_aggregation",
+    )),
+    (1, "--davis_year 2017", "davis_year", "--davis_root"),
+    (2, "--validate_on D", "validate_on", "--validate_every"),
+    (2, "--without_ug --mu 10", "mu", "--without_ug"),
+    (2, "--without_ug --guidance readout", "guidance", "--without_ug"),
+    (2, "--without_mc --gamma 10", "gamma", "--without_mc"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "flags", "idle", "other"), IDLE)
+def test_a_flag_without_effect_is_refused(monkeypatch, stage, flags, idle, other):
+    """Even with the value of the default, which the program alone could not tell from a missing flag."""
+    monkeypatch.setattr(sys, "argv", ["train.py", "--id", "run", "--stage", str(stage), *flags.split()])
+    with pytest.raises(InputError, match=f"--{idle.split()[0]} has no effect .*{other}"):
+        parse_arguments("")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--stage 2 --key_backbone resnet10 --key_width 8 --from_scratch --frames 7 --freeze key_aggregation --resume",
+        "--stage 1 --davis_root D --davis_year 2016 --validate_every 2",
+        "--stage 0 --static_root S --validate_every 2 --validate_on D --davis_year 2016 --gamma 5",
+        "--stage 3 --videos V --without_mc --mu 5 --load_network W --recipe release --resume",
+    ],
+)
+def test_flags_that_have_an_effect_are_taken(monkeypatch, flags):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--id", "run", *flags.split()])
+    parse_arguments("")
+
+
+def test_an_added_loss_term_leaves_older_runs_resumable(tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class MoreTerms(LossTerms):
+        boundary: bool = False
+
+    run = RunFolder(tmp_path, "run")
+    run.check_settings({"losses": LossTerms().settings()}, resume=False)
+    run.check_settings({"losses": MoreTerms().settings()}, resume=True)
+    for losses, difference in (
+        (MoreTerms(boundary=True), "boundary: None in the run, True now"),
+        (LossTerms(mu=5), "mu: 10.0 in the run, 5 now"),
+        (LossTerms(unbiased_guidance=False), "unbiased_guidance: True in the run, None now"),
+    ):
+        with pytest.raises(InputError, match=difference):
+            run.check_settings({"losses": losses.settings()}, resume=True)
+    switched_off = (LossTerms(unbiased_guidance=False, mask_consistency=False, mu=mu, gamma=mu) for mu in (5, 10))
+    assert len({str(terms.settings()) for terms in switched_off}) == 1
 
 
 def test_missing_imagenet_weights_name_the_file_to_place(train, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import argparse
 import platform
+from collections.abc import Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -11,6 +12,7 @@ import torch
 
 from dataset.layouts.davis import DAVIS, split_folders
 from dataset.samples.stages import DATA_SETS, VIDEOS, stage_flags
+from model.efficientnet import NAME as EFFICIENTNET
 from model.encoders import BACKBONES, ENCODERS
 from model.inference import STRIDE
 from model.losses import FrameWeights, Guidance, LossTerms
@@ -197,8 +199,46 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help="folder in DAVIS's layout to validate on (default: davis_root)",
     )
     arguments = parser.parse_args()
+    # argparse keeps a value that exists already, so only the flags of the command line replace these None.
+    given = vars(parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(vars(arguments)))))
+    refuse_flags_without_effect(arguments, {name for name, value in given.items() if value is not None})
     arguments.from_scratch = ENCODERS if arguments.from_scratch == [] else tuple(arguments.from_scratch or ())
     return arguments
+
+
+def refuse_flags_without_effect(arguments: argparse.Namespace, given: Set[str]) -> None:
+    """Refuse a flag that another flag, or its absence, makes meaningless.
+
+    Args:
+        arguments: the values of all flags.
+        given: the names of the flags on the command line.
+
+    Raises:
+        InputError: a flag has no effect; the message names both flags.
+    """
+    stage, other_data = f"--stage {arguments.stage}", {data_set.flag for data_set in DATA_SETS} | {VIDEOS}
+    other_data -= set(stage_flags(arguments.stage))
+    if arguments.validate_every and not arguments.validate_on:
+        other_data.discard("davis_root")  # validation uses it
+    architecture = ("key_backbone", "mask_backbone", "key_width", "mask_width", "key_channels", "value_channels")
+    architecture += ("decoder_channels", "from_scratch")
+    aggregation = {"key_aggregation", "value_aggregation"} & set(arguments.freeze)
+    videos_only = ("frames", "mu", "guidance", "without_ug", "without_stm")
+    no_davis = not arguments.davis_root and not arguments.validate_on
+    for idle, names, reason in (
+        ("load_network" in given, architecture, "with --load_network, whose file determines the architecture"),
+        (arguments.key_backbone == EFFICIENTNET, ["key_width"], f"with --key_backbone {EFFICIENTNET}"),
+        (arguments.mask_backbone == EFFICIENTNET, ["mask_width"], f"with --mask_backbone {EFFICIENTNET}"),
+        (True, other_data, f"in {stage}"),
+        (arguments.stage == 0, videos_only, f"in {stage}, whose clips have three frames and no SAM"),
+        (arguments.stage == 0 and aggregation, ["freeze"], f"on SAM in {stage}, which does not train it"),
+        (no_davis, ["davis_year"], "without --davis_root or --validate_on"),
+        (not arguments.validate_every, ["validate_on"], "without --validate_every"),
+        (arguments.without_ug, ("mu", "guidance"), "with --without_ug, which switches L_UG off"),
+        (arguments.without_mc, ["gamma"], "with --without_mc, which switches L_MC off"),
+    ):
+        if idle and (found := sorted(given & set(names))):
+            raise InputError(f"--{found[0]} has no effect {reason}; leave out one of them")
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
@@ -302,11 +342,7 @@ def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTer
     config |= {"trained_norms": list(network.trained_norms), "frozen": sorted(arguments.freeze)}
     if arguments.average is not None:
         config["average"] = arguments.average
-    # Runs of older versions can resume: their config.json lacks settings that are None here, and calls lr_steps steps.
-    built = {name: value for name, value in asdict(network.config).items() if value is not None}
-    planned = asdict(recipe)
-    planned["steps"] = planned.pop("lr_steps")
-    return config | {"recipe": planned, "losses": asdict(losses), "network": built}
+    return config | {"recipe": asdict(recipe), "losses": losses.settings(), "network": asdict(network.config)}
 
 
 def started_with(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from util.files import Difference, check_settings, is_plain_name, read_json, wri
 
 CHECKPOINTS_KEPT = 3
 _CHECKPOINT = re.compile(r"checkpoint_([0-9]{1,18})\.pth")
+_VALIDATED = "validated.json"  # the scores of the last validation
 _STATE = ("iteration", "optimizer", "schedule", "scaler", "random_state")  # see `TrainingState.content`
 
 
@@ -37,6 +38,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     iteration: int = 0  # the number of finished iterations
     average: AveragedModel | None = None  # the moving average of the weights, see `averaged`
+    dtype: torch.dtype | None = None  # the 16-bit type to compute in; None for fp32
 
     @property
     def result(self) -> RDE_VOS:
@@ -126,7 +128,7 @@ class RunFolder:
     """The folder ``<root>/<name>`` of a run.
 
     The folder contains ``config.json``, ``starts.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth``,
-    the log and, with validation, ``best.pth`` and the masks of the last validation.
+    the log and, with validation, ``best.pth``, ``validated.json`` and the masks of the last validation.
 
     Raises:
         InputError: the name is a path to another folder.
@@ -216,7 +218,7 @@ class RunFolder:
         write_text(path, json.dumps(content, indent=1) + "\n")
 
     def save_best(self, network: RDE_VOS, iteration: int, scores: dict[str, float]) -> None:
-        """Write ``best.pth`` unless an earlier validation had a higher J&F.
+        """Record a validation, and write ``best.pth`` unless an earlier one had a higher J&F.
 
         Args:
             network: the network after ``iteration`` iterations.
@@ -225,7 +227,7 @@ class RunFolder:
         Raises:
             InputError: the file of an earlier validation cannot be read.
         """
-        path = self.path / "best.pth"
+        path, note = self.path / "best.pth", self.path / _VALIDATED
         if self._best is None and path.is_file():
             try:
                 self._best = float(read_checkpoint(path)["validation"]["J&F"])
@@ -234,6 +236,21 @@ class RunFolder:
         if self._best is None or not self._best >= scores["J&F"]:  # also if the scores are NaN
             self._best = scores["J&F"]
             save_network(network, path, validation={"iteration": iteration, **scores})
+        write_text(note, json.dumps({"iteration": iteration, **scores}) + "\n")
+
+    def validated_iteration(self) -> int:
+        """The number of finished iterations at the last validation; 0 without one.
+
+        Raises:
+            InputError: the note of the last validation cannot be read.
+        """
+        note, remedy = self.path / _VALIDATED, "delete the file, and resume the run"
+        if not note.is_file():
+            return 0
+        iteration = read_json(note, remedy).get("iteration")
+        if not isinstance(iteration, int):
+            raise InputError(f"{note} names no iteration; {remedy}")
+        return iteration
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints in the folder, the newest last."""
@@ -297,7 +314,8 @@ class StopRequest:
 
     _UNREADABLE = 1000  # stands for unreadable data; greater than all signal numbers
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
         self._received = 0  # the signal that this process has received; 0 for no signal
         self._error: InputError | None = None  # of this process
         self._reason = 0  # agreed by all processes: a signal, _UNREADABLE, or 0 to continue
@@ -317,9 +335,9 @@ class StopRequest:
         except InputError as error:
             self._error = error
 
-    def agreed(self, processes: Processes) -> bool:
+    def agreed(self) -> bool:
         """Whether to stop now, because any process requests it. Every process must call this method."""
-        self._reason = processes.max(self._UNREADABLE if self._error else self._received)
+        self._reason = self._processes.max(self._UNREADABLE if self._error else self._received)
         return self.requested
 
     def exit(self) -> None:
