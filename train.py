@@ -10,6 +10,8 @@ The defaults are the paper's recipe; --recipe release is that of the authors' re
 sets. The folder runs/ID contains everything of a run; --resume resumes it.
 """
 
+import contextlib
+import copy
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from model.losses import hard_fraction_at
 from model.training import ClipLoss
 from util.device import choose_device, enough_memory, half_precision, inference_dtype, training_layout
 from util.errors import InputError, command_line
+from util.files import lock_folder
 from util.training.arguments import (
     chosen_intervals,
     chosen_losses,
@@ -42,7 +45,7 @@ from util.training.loss_check import LossCheck
 from util.training.parallel import data_parallel, exchange, load_batches, training_processes
 from util.training.recipe import Recipe
 from util.training.reports import Reports
-from util.training.run import RunFolder, StopRequest, TrainingState, averaged, latest_checkpoint, save_result
+from util.training.run import RunFolder, StopRequest, TrainingState, latest_checkpoint, save_result
 from util.training.validation import Validation
 
 INPUTS = ("frames", "masks", "perturbed", "selector")  # the entries of a batch for ClipLoss
@@ -59,6 +62,7 @@ def main() -> None:
     run = RunFolder(arguments.runs, arguments.id)
     with (
         processes.collective(),
+        lock_folder(run.path) if processes.is_main else contextlib.nullcontext(),
         enough_memory("split the batch with --accumulation, use --recompute, or make --crop_size smaller"),
     ):
         saved = latest_checkpoint(run, processes) if arguments.resume else None
@@ -219,7 +223,7 @@ def training_state(
         recipe: the learning rate and its schedule.
         device: the device to train on.
         dtype: the 16-bit type to compute in; None for fp32.
-        decay: see `util.training.run.averaged`; None for no average.
+        decay: see `TrainingState`; None for no average.
         content: the content of a checkpoint; None for a new run.
     """
     network.to(device, memory_format=training_layout(device, dtype)).train()
@@ -229,8 +233,8 @@ def training_state(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # all passes have the same shapes
-    average = None if decay is None else averaged(network, decay)
-    state = TrainingState(network, optimizer, schedule, scaler, average=average, dtype=dtype)
+    average = None if decay is None else copy.deepcopy(network)
+    state = TrainingState(network, optimizer, schedule, scaler, average=average, decay=decay or 0.0, dtype=dtype)
     if content:
         state.restore(content)
     return state

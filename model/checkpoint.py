@@ -4,6 +4,7 @@ The loader detects the architecture from the content of a file. Published state 
 of this project; all later steps are the same for all files.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -61,9 +62,23 @@ def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> N
     }
     with atomic_path(path) as temporary:
         try:
-            torch.save(content, temporary)
+            with open(temporary, "wb") as file:  # by a path, torch would write the temporary name into the archive
+                torch.save(_fresh(content), file)
         except RuntimeError as error:  # torch's writer raises no OSError on a full disk
             raise write_error(Path(path), str(error).split("\n")[0]) from None
+
+
+def _fresh(value: Any) -> Any:
+    """Plain containers with the same content, in which equal strings are one object.
+
+    A pickle writes an object once, and then refers to it. So the bytes of a file also depend on which objects are the
+    same, and those of a resumed run differ from those of a run that never stopped.
+    """
+    if isinstance(value, Mapping):
+        return {_fresh(name): _fresh(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_fresh, value))
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -156,11 +171,32 @@ def _network_without_storage(config: NetworkConfig) -> RDE_VOS:
 def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds more than a network's tensors, but no configuration; save the state dict alone")
+    for name, tensor in state.items():
+        if kind := _odd_kind(name, tensor):
+            raise InputError(
+                f"{path} holds {name} as {kind}, not as plain numbers; save its weights in fp32, fp16 or bf16"
+            )
     # Wrappers for several GPUs and compiled networks put a prefix before all names, and may be around each other.
     for prefix in ("module.", "_orig_mod.") * 2:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return dict(state)
+
+
+def _odd_kind(name: str, tensor: Tensor) -> str | None:
+    """What makes a tensor no plain weight that is in memory; None for plain weights."""
+    if tensor.is_meta:
+        return "a tensor without values"
+    if tensor.layout != torch.strided:
+        return "a sparse or nested tensor"
+    allowed = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    if name.endswith("num_batches_tracked"):
+        allowed += (torch.int64,)
+    if tensor.dtype not in allowed:
+        return str(tensor.dtype).removeprefix("torch.")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "fewer numbers than its shape has"
+    return None
 
 
 def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:

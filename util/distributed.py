@@ -3,6 +3,9 @@
 import contextlib
 import datetime
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -11,6 +14,7 @@ import torch
 from util.errors import InputError
 
 Value = TypeVar("Value")
+_SECONDS_TO_END = 60  # for a process that has lost another process
 
 
 def available_cores() -> int:
@@ -40,6 +44,8 @@ class Processes:
             torch.set_num_threads(max(1, available_cores() // beside))
         if self.count > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group(backend, timeout=timeout)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
     @staticmethod
     def local_rank() -> int:
@@ -94,11 +100,15 @@ class Processes:
         """
         try:
             yield
-        except RuntimeError as error:
+        except BaseException as error:
+            if self.count > 1:
+                # NCCL may wait for the lost process while Python ends. The system then ends this process.
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(_SECONDS_TO_END)
             lost = isinstance(error, torch.distributed.DistError) or any(
                 words in str(error) for words in ("gloo", "Gloo", "NCCL")
             )
-            if self.count == 1 or not lost:
+            if self.count == 1 or not lost or not isinstance(error, RuntimeError):
                 raise
             reason = str(error).strip().split("\n")[0]
             raise InputError(
@@ -110,3 +120,13 @@ class Processes:
         """Leave the process group."""
         if self.count > 1:
             torch.distributed.destroy_process_group()
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when torchrun, its parent, has ended without ending it, as after ``kill -9``.
+
+    Otherwise it would go on beside a run that resumes it.
+    """
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

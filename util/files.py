@@ -5,12 +5,18 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
+
 from util.errors import InputError
+
+_PATIENCE = 15.0  # seconds that a lock is waited for; forked processes notice within 5 that their parent has ended
+_TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\..*)?")  # the names of `atomic_path`
 
 
 class Difference(NamedTuple):
@@ -64,6 +70,57 @@ def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
         raise write_error(path, error.strerror or error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock_folder(path: Path) -> Iterator[None]:
+    """A context in which no other process can lock the folder; see `remove_leftovers`, too.
+
+    The system releases the lock when this process ends, in whatever way. Processes that were forked from it may hold
+    the lock a few seconds longer, so this waits for them. A folder that is still empty at the end is deleted.
+
+    Args:
+        path: the folder; it is created if it is missing.
+
+    Raises:
+        InputError: another process uses the folder.
+    """
+    name = path / ".lock"
+    lock = FileLock(name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=_PATIENCE, poll_interval=0.1)
+        if not name.exists():  # the last owner has just deleted the empty folder
+            raise Timeout(str(name))
+    except Timeout:
+        raise InputError(f"another process uses {path}; wait until it has ended, or choose another folder") from None
+    except OSError as error:
+        raise write_error(path, error.strerror or error) from None
+    try:
+        remove_leftovers(path)
+        yield
+    finally:
+        if os.listdir(path) == [name.name]:  # nothing was written
+            name.unlink()
+            path.rmdir()
+        lock.release()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of `atomic_path` in a folder whose processes have ended, as after ``kill -9``."""
+    for path in folder.glob(".*.tmp*"):
+        if (found := _TEMPORARY.fullmatch(path.name)) and not _is_running(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 @contextlib.contextmanager

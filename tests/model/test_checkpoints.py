@@ -2,7 +2,7 @@
 
 import copy
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -220,3 +220,34 @@ def test_what_is_no_checkpoint_is_named(small_network, tmp_path):
         with pytest.raises(InputError, match=text) as error:
             load_network(tmp_path / f"{name}.pth")
         assert str(tmp_path / f"{name}.pth") in str(error.value)
+
+
+ODD = {
+    "int8": lambda weight: weight.to(torch.int8),
+    "float8": lambda weight: weight.to(torch.float8_e4m3fn),
+    "complex64": lambda weight: weight.to(torch.complex64),
+    "sparse": lambda weight: weight.to_sparse(),
+    "without values": lambda weight: weight.to("meta"),
+    "qint8": lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+    "fewer numbers than its shape has": lambda weight: torch.zeros(1).expand(weight.shape),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("wrapped", [True, False], ids=["with config", "state dict"])
+def test_a_tensor_of_an_odd_kind_is_refused(small_network, tmp_path, kind, wrapped):
+    state = small_network.state_dict()
+    name = "decoder.predict.weight"
+    state[name] = ODD[kind](state[name])
+    content = {"config": asdict(small_network.config), "network": state} if wrapped else state
+    with pytest.raises(InputError, match=f"{name} as .*{kind}.*; save its weights in fp32"):
+        load_network(save(content, tmp_path))
+
+
+def test_equal_training_gives_equal_files(small_network, monkeypatch, tmp_path):
+    """In every process and under every name."""
+    for name, process in (("a", 17), ("other", 4242)):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        save_network(small_network, tmp_path / f"{name}.pth", iteration=1)
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "other.pth").read_bytes()

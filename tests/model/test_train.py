@@ -10,24 +10,32 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from conftest import ROOT, assert_refused, write_davis
+from conftest import ROOT, assert_refused, draw_clip, write_davis
+from conftest import SMALL as SMALL_CONFIG
+from dataset.files.images import normalise
 from dataset.samples.batches import GlobalBatchSampler
 from dataset.samples.stages import stage_dataset
-from model import NetworkConfig, load_network, save_network
+from model import RDE_VOS, NetworkConfig, load_network, save_network
+from model.checkpoint import read_checkpoint
 from model.losses import LossTerms
 from model.training import ClipLoss
 from small_network.toy import ToySettings, make_toy_data
 from train import first_network
+from util import files
 from util.errors import InputError
 from util.training.arguments import chosen_losses, chosen_network, parse_arguments
+from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
 from util.training.recipe import RECIPES
 from util.training.run import RunFolder, TrainingState
@@ -53,6 +61,15 @@ def toy(tmp_path_factory) -> Path:
     )  # fmt: skip
     make_toy_data(root, settings, workers=1)
     return root
+
+
+@pytest.fixture
+def small_batch_of_clips() -> dict[str, torch.Tensor]:
+    """A clip of five frames of two objects, in the format of `ClipLoss` but with uint8 frames."""
+    frames, ids = draw_clip(5, 64, 64, 2)
+    masks = torch.from_numpy(np.stack([ids == 1, ids == 2], axis=1)).to(torch.uint8)[None]
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2)[None]
+    return {"frames": images, "masks": masks, "perturbed": masks[:, 0], "selector": torch.ones(1, 2)}
 
 
 @pytest.fixture
@@ -189,8 +206,8 @@ def test_a_killed_run_resumes_to_bit_identical_weights(train, toy, tmp_path):
     assert result.returncode == 0, result.stderr
     events = EventAccumulator(str(tmp_path / "run" / "log")).Reload().Scalars("loss/total")
     assert [event.step for event in events] == list(range(1, 13))
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
-    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    for name in ("network.pth", "checkpoint_12.pth"):  # with the state of the random numbers
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
     # Resuming a finished run changes nothing.
     trained = (tmp_path / "run" / "network.pth").read_bytes()
     assert train(2, "run", *recipe, "--resume").returncode == 0
@@ -439,6 +456,78 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(train, tmp_p
     assert not list((tmp_path / "bad").glob("*.pth"))
 
 
+def small_state(memory_format: torch.memory_format, **settings: Any) -> TrainingState:
+    torch.manual_seed(0)
+    network = RDE_VOS(SMALL_CONFIG).to(memory_format=memory_format).train()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3, weight_decay=1e-7, fused=True)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [100])
+    scaler = torch.amp.GradScaler("cpu", enabled=settings.pop("scaled", False))
+    return TrainingState(network, optimizer, schedule, scaler, **settings)
+
+
+def step(state: TrainingState, number: int) -> None:
+    """A step with gradients that depend on the name and the place of each weight."""
+    rng = torch.Generator().manual_seed(number)
+    for parameter in state.parameters():
+        gradient = torch.randn(parameter.shape, generator=rng)
+        parameter.grad = torch.empty_like(parameter).copy_(gradient)  # in the layout of the weight, as autograd's
+    state.step()
+
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+@pytest.mark.parametrize(("saved", "resumed"), [LAYOUTS, LAYOUTS[::-1], LAYOUTS[:1] * 2])
+def test_a_run_resumes_on_another_kind_of_device(tmp_path, saved, resumed):
+    """A GPU trains in channels last, a CPU does not: whichever wrote the checkpoint, the next step is the same."""
+    before = small_state(saved)
+    for number in range(3):
+        step(before, number)
+    RunFolder(tmp_path, "run").save(before)
+    content = read_checkpoint(tmp_path / "run" / "checkpoint_3.pth")
+    after = small_state(resumed)
+    after.network.load_state_dict(content["network"])
+    after.restore(content)
+    for parameter, moments in after.optimizer.state.items():
+        assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
+    for state in (before, after):
+        step(state, 3)
+    for name, tensor in before.network.state_dict().items():
+        torch.testing.assert_close(after.network.state_dict()[name], tensor, atol=1e-6, rtol=0, check_stride=False)
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: values that it reads, and constants that it copies there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function.overloadpacket).removeprefix("aten.")
+        if name in ("_local_scalar_dense", "lift_fresh", "nonzero", "is_nonzero", "equal", "masked_select", "unique"):
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_an_iteration_without_a_log_line_does_not_wait_for_the_gpu(small_batch_of_clips):
+    """On a CPU each of these operations is quick; on a GPU each waits until all work before it has ended."""
+    state = small_state(torch.contiguous_format, scaled=True)
+    state.average, state.decay = copy.deepcopy(state.network), 0.9
+    loss = ClipLoss(state.network)
+    log = TrainingLog.__new__(TrainingLog)
+    log._sums, log._samples, log._bar = {}, 0, None
+    for number in range(3):  # the first ones set up the optimizer and the constants
+        with HostReads() as reads:
+            inputs = dict(small_batch_of_clips)
+            inputs["frames"] = normalise(inputs["frames"])
+            result = loss(**inputs, hard_fraction=0.5)
+            state.scaler.scale(result.loss).backward()
+            log.collect_pass(inputs, result)
+            log.collect_step(state.step(), number)
+    assert not reads.counts
+
+
 def test_no_checkpoint_is_kept_of_weights_that_are_no_numbers(small_network, tmp_path):
     network = copy.deepcopy(small_network)
     parameter = next(network.parameters())
@@ -520,6 +609,28 @@ def test_a_run_minimises_the_loss_of_its_configuration(train, small_checkpoint, 
     log = scalars(tmp_path / "run")
     expected = sum(weight[name] * np.array(log[f"loss/{name}"]) for name in weight)
     np.testing.assert_allclose(log["loss/total"], expected, rtol=1e-4)
+
+
+def test_a_loading_process_that_the_system_ends_leaves_a_checkpoint(toy, tmp_path):
+    process = start(toy, tmp_path, "--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 5000)
+    wait_for(tmp_path / "run" / "log", process)
+    time.sleep(3)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in map(int, children):
+        os.kill(child, signal.SIGKILL)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 2 and "Traceback" not in errors, errors
+    assert "error: the system ended a process that loads samples" in errors
+    done = int(output.split("stopped after iteration ")[1].split(";")[0])
+    assert (tmp_path / "run" / f"checkpoint_{done}.pth").is_file()
+
+
+def test_two_processes_do_not_train_the_same_run(train, toy, monkeypatch, tmp_path):
+    flags = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 2)
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    with files.lock_folder(tmp_path / "run"):
+        assert_refused(train(2, "run", *flags, "--resume"), "another process uses", tmp_path / "run")
+    assert train(2, "run", *flags).returncode == 0
 
 
 def test_a_corrupt_image_in_a_loading_process_ends_the_run(command, toy, tmp_path):

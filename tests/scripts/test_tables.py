@@ -215,6 +215,7 @@ def test_a_clip_need_not_be_listed(tmp_path):
     assert len(DAVIS(root).video("other").frames) == 2
 
 
+@pytest.fixture
 def fake_runs(monkeypatch, tmp_path):
     """Instead of training and segmenting, write what train.py and eval_davis.py leave; returns what was called."""
     import subprocess

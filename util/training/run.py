@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from model.checkpoint import not_finite, read_checkpoint, save_network
 from model.network import RDE_VOS
@@ -37,13 +37,16 @@ class TrainingState:
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
     iteration: int = 0  # the number of finished iterations
-    average: AveragedModel | None = None  # the moving average of the weights, see `averaged`
+    # The exponential moving average (EMA) of the weights over the iterations; None for no average. ``decay`` is the
+    # weight of the previous average, between 0 and 1, so the average covers about 1 / (1 - decay) iterations.
+    average: RDE_VOS | None = None
+    decay: float = 0.0
     dtype: torch.dtype | None = None  # the 16-bit type to compute in; None for fp32
 
     @property
     def result(self) -> RDE_VOS:
         """The network to evaluate and save: the average if there is one."""
-        return self.average.module if self.average else self.network
+        return self.average or self.network
 
     @property
     def rate(self) -> float:
@@ -63,7 +66,11 @@ class TrainingState:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
-            self.average.update_parameters(self.network)
+            # torch's AveragedModel counts on the device, and waits for the device to read the count.
+            update = get_ema_multi_avg_fn(self.decay if self.iteration else 0.0)  # the first average is the weights
+            update(list(self.average.parameters()), list(self.network.parameters()), None)
+            for average, buffer in zip(self.average.buffers(), self.network.buffers(), strict=True):
+                average.copy_(buffer)
         self.iteration += 1
         return norm
 
@@ -91,6 +98,7 @@ class TrainingState:
         try:
             self.iteration = content["iteration"]
             self.optimizer.load_state_dict(content["optimizer"])
+            self._lay_out_moments()
             self.schedule.load_state_dict(content["schedule"])
             if content["scaler"]:  # empty in checkpoints of a precision without loss scaling
                 self.scaler.load_state_dict(content["scaler"])
@@ -104,16 +112,17 @@ class TrainingState:
                 "choose another id"
             ) from None
 
+    @torch.no_grad()
+    def _lay_out_moments(self) -> None:
+        """Give every loaded moment the memory layout of its parameter.
 
-def averaged(network: RDE_VOS, decay: float) -> AveragedModel:
-    """Return the exponential moving average (EMA) of a network's weights over the iterations.
-
-    Args:
-        network: the network that is trained.
-        decay: the weight of the previous average in each iteration, between 0 and 1. The average covers about
-            1 / (1 - decay) iterations.
-    """
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        The layout of a checkpoint is that of the device that wrote it (see `util.device.training_layout`). The fused
+        Adam walks over the memory of parameter, gradient and moments in parallel, so all of them need one layout.
+        """
+        for parameter, moments in self.optimizer.state.items():
+            for name, moment in moments.items():
+                if moment.shape == parameter.shape:  # not the number of the step
+                    moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
 
 class SavedState(NamedTuple):
@@ -349,7 +358,7 @@ class StopRequest:
         """
         if self._reason == self._UNREADABLE:
             raise self._error or InputError(
-                "another process cannot read a sample; see its message, repair the sample and use --resume"
+                "another process cannot load a sample; see its message, repair the cause and use --resume"
             )
         if self._reason:
             sys.exit(128 + self._reason)
