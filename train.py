@@ -11,6 +11,7 @@ sets. The folder runs/ID contains everything of a run; --resume resumes it.
 """
 
 import contextlib
+import copy
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,10 @@ from model.encoders import ENCODERS
 from model.initialisation import add_aggregation, load_imagenet_weights, prepare_for_several_objects
 from model.losses import hard_fraction_at
 from model.training import ClipLoss
-from util.device import choose_device, enough_memory, half_precision, inference_dtype, peak_memory, training_layout
-from util.distributed import Processes
+from util.device import choose_device, enough_memory, half_precision, inference_dtype, training_layout
 from util.errors import InputError, command_line
-from util.files import only_command
+from util.files import lock_folder
 from util.training.arguments import (
-    Intervals,
     chosen_intervals,
     chosen_losses,
     chosen_network,
@@ -45,7 +44,8 @@ from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
 from util.training.parallel import data_parallel, exchange, load_batches, training_processes
 from util.training.recipe import Recipe
-from util.training.run import RunFolder, StopRequest, TrainingState, averaged, latest_checkpoint, save_result
+from util.training.reports import Reports
+from util.training.run import RunFolder, StopRequest, TrainingState, latest_checkpoint, save_result
 from util.training.validation import Validation
 
 INPUTS = ("frames", "masks", "perturbed", "selector")  # the entries of a batch for ClipLoss
@@ -62,8 +62,8 @@ def main() -> None:
     run = RunFolder(arguments.runs, arguments.id)
     with (
         processes.collective(),
+        lock_folder(run.path) if processes.is_main else contextlib.nullcontext(),
         enough_memory("split the batch with --accumulation, use --recompute, or make --crop_size smaller"),
-        only_command(run.path) if processes.is_main else contextlib.nullcontext(),
     ):
         saved = latest_checkpoint(run, processes) if arguments.resume else None
         clips = {"crop_size": arguments.crop_size, "frames": arguments.frames, "seed": arguments.seed}
@@ -98,14 +98,11 @@ def main() -> None:
         if arguments.compile:
             loss.compile()
         model = data_parallel(loss, device, processes, equal_buffers=not network.trained_norms)
-        stop = StopRequest()
+        stop = StopRequest(processes)
         first = state.iteration
         with TrainingLog(run.path / "log", processes, first, recipe.iterations) as log:
-            train(
-                model, state, batches, recipe, chosen_intervals(arguments, recipe),
-                accumulation=arguments.accumulation, dtype=dtype, processes=processes,
-                stop=stop, log=log, run=run, validation=validation,
-            )  # fmt: skip
+            reports = Reports(chosen_intervals(arguments, recipe), log, run, validation, processes)
+            train(model, state, batches, recipe, stop, reports)
         if processes.is_main:
             save_result(run, state, stopped=stop.requested, trained=state.iteration > first)
         processes.wait()  # torchrun kills all other processes when one ends, even one that is still saving
@@ -116,61 +113,45 @@ def main() -> None:
 def train(
     model: nn.Module,
     state: TrainingState,
-    batches: Iterator[dict[str, Any]],
+    batches: Iterator[list[dict[str, Any]]],
     recipe: Recipe,
-    every: Intervals,
-    *,
-    accumulation: int,
-    dtype: torch.dtype | None,
-    processes: Processes,
     stop: StopRequest,
-    log: TrainingLog,
-    run: RunFolder,
-    validation: Validation | None,
+    reports: Reports,
 ) -> None:
-    """Train until the end of the recipe or a request to stop."""
-    device = state.network.device
+    """Train until the end of the recipe or a request to stop.
 
-    def validate() -> None:
-        scores = validation.run(state.result)
-        log.write_scores(state.iteration, scores)
-        if processes.is_main:
-            run.save_best(state.result, state.iteration, scores)
+    Args:
+        model: computes the loss of ``state.network``; see `model.training.ClipLoss`.
+        state: everything that an iteration changes.
+        batches: the batches of this process; one for each iteration, in the parts that are accumulated.
+        recipe: the length of training, and its warm-up.
+        stop: the request to stop.
+        reports: what is written between iterations.
 
-    # The process may have ended between a checkpoint and its validation.
-    due = validation and state.iteration and every.due(state.iteration).validate
-    if due and not processes.broadcast(processes.is_main and run.is_validated(state.iteration)):
-        validate()
+    Raises:
+        InputError: a loss is infinite or NaN, or a file cannot be written.
+    """
+    device, dtype = state.network.device, state.dtype
     check = LossCheck(patience=20 if state.scaler.is_enabled() else 0)  # 20 reductions: from 2^16 to below 1
+    reports.before_training(state)
     while state.iteration < recipe.iterations:
-        with stop.at_unreadable_data(), log.waiting():
-            parts = [next(batches) for _ in range(accumulation)]
-        if stop.agreed(processes):
+        with stop.at_unreadable_data(), reports.log.waiting():
+            parts = next(batches)
+        if stop.agreed():
             break
         hard_fraction = hard_fraction_at(state.iteration, recipe.warm_up)
         for number, batch in enumerate(parts, start=1):
             inputs = {name: batch[name].to(device, non_blocking=True) for name in INPUTS}
             inputs["frames"] = normalise(inputs["frames"])
             # The processes exchange gradients once per iteration, in the last backward pass.
-            with exchange(model, last=number == accumulation):
+            with exchange(model, last=number == len(parts)):
                 with torch.autocast(device.type, dtype, enabled=dtype is not None):
                     result = model(**inputs, hard_fraction=hard_fraction)
-                state.scaler.scale(result.loss / accumulation).backward()
-            log.collect_pass(inputs, result)
+                state.scaler.scale(result.loss / len(parts)).backward()
+            reports.log.collect_pass(inputs, result)
             check.add(result.loss, batch["name"])
-        log.collect_step(state.step(), state.iteration)
-
-        due = every.due(state.iteration)
-        if due.log or due.save or due.validate:
-            check.finish()
-        if due.log:
-            log.write(state.iteration, state.rate, peak_memory(device), hard_fraction)
-        if due.draw:
-            log.draw(state.iteration, inputs["frames"], inputs["masks"], result.masks)
-        if due.save and processes.is_main:
-            run.save(state)
-        if due.validate and validation:
-            validate()
+        reports.log.collect_step(state.step(), state.iteration)
+        reports.after_iteration(state, check, hard_fraction, (inputs["frames"], inputs["masks"], result.masks))
     check.finish()
 
 
@@ -242,7 +223,7 @@ def training_state(
         recipe: the learning rate and its schedule.
         device: the device to train on.
         dtype: the 16-bit type to compute in; None for fp32.
-        decay: see `util.training.run.averaged`; None for no average.
+        decay: see `TrainingState`; None for no average.
         content: the content of a checkpoint; None for a new run.
     """
     network.to(device, memory_format=training_layout(device, dtype)).train()
@@ -252,8 +233,8 @@ def training_state(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # all passes have the same shapes
-    average = None if decay is None else averaged(network, decay)
-    state = TrainingState(network, optimizer, schedule, scaler, average=average)
+    average = None if decay is None else copy.deepcopy(network)
+    state = TrainingState(network, optimizer, schedule, scaler, average=average, decay=decay or 0.0, dtype=dtype)
     if content:
         state.restore(content)
     return state

@@ -4,6 +4,7 @@ The loader detects the architecture from the content of a file. Published state 
 of this project; all later steps are the same for all files.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -61,10 +62,23 @@ def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> N
     }
     with atomic_path(path) as temporary:
         try:
-            with open(temporary, "wb") as file:  # given a path, torch.save would write its name into the file
-                torch.save(content, file)
+            with open(temporary, "wb") as file:  # by a path, torch would write the temporary name into the archive
+                torch.save(_fresh(content), file)
         except RuntimeError as error:  # torch's writer raises no OSError on a full disk
             raise write_error(Path(path), str(error).split("\n")[0]) from None
+
+
+def _fresh(value: Any) -> Any:
+    """Plain containers with the same content, in which equal strings are one object.
+
+    A pickle writes an object once, and then refers to it. So the bytes of a file also depend on which objects are the
+    same, and those of a resumed run differ from those of a run that never stopped.
+    """
+    if isinstance(value, Mapping):
+        return {_fresh(name): _fresh(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_fresh, value))
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -169,11 +183,11 @@ def _unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
 def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds more than a network's tensors, but no configuration; save the state dict alone")
-    if odd := [name for name, tensor in state.items() if not _is_plain(tensor)]:
-        raise InputError(
-            f"{path} holds tensors that are no plain weights ({listed(odd)}), but complex, quantised, sparse, 8-bit, "
-            "empty or repeated ones; save the weights as dense fp32, fp16 or bf16"
-        )
+    for name, tensor in state.items():
+        if kind := _odd_kind(name, tensor):
+            raise InputError(
+                f"{path} holds {name} as {kind}, not as plain numbers; save its weights in fp32, fp16 or bf16"
+            )
     # Wrappers for several GPUs and compiled networks put a prefix before all names, and may be around each other.
     for prefix in ("module.", "_orig_mod.") * 2:
         if all(name.startswith(prefix) for name in state):
@@ -181,12 +195,20 @@ def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is dense, with an element in memory for each of its elements, of a type that weights have."""
-    types = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64)  # int64: the norms' counters
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.dtype not in types:
-        return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+def _odd_kind(name: str, tensor: Tensor) -> str | None:
+    """What makes a tensor no plain weight that is in memory; None for plain weights."""
+    if tensor.is_meta:
+        return "a tensor without values"
+    if tensor.layout != torch.strided:
+        return "a sparse or nested tensor"
+    allowed = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    if name.endswith("num_batches_tracked"):
+        allowed += (torch.int64,)
+    if tensor.dtype not in allowed:
+        return str(tensor.dtype).removeprefix("torch.")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "fewer numbers than its shape has"
+    return None
 
 
 def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:

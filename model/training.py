@@ -16,23 +16,31 @@ from model.reading import Embedding, read
 Result = TypeVar("Result")
 
 
+class LossTerm(NamedTuple):
+    """A term of Eq. 10."""
+
+    name: str  # ce_1 ... ce_4 (L_Seg), ug_2, ug_4 (L_UG) or mc (L_MC); the number is that of the frame
+    value: Tensor  # a scalar, unweighted
+    weight: float
+
+
 class ClipResult(NamedTuple):
     """The result of the forward pass of a batch of clips."""
 
     loss: Tensor  # Eq. 10, to be minimised
-    terms: dict[str, Tensor]  # ce_1 ... ce_4, ug_2, ug_4, mc; unweighted, detached
+    terms: dict[str, Tensor]  # the terms by name; unweighted, detached
     masks: dict[int, Tensor]  # predictions [B,K,H,W] by frame number, detached
 
 
 class ClipLoss(nn.Module):
-    """The loss of clips, which pass through the network and through both memory banks of training.
+    """The loss of clips, which run through the network and through both memory banks of training.
 
     Clips of five frames train all parts (stages 1 to 3). The STM bank, which keeps every frame, segments frames 1 and
     3. The SAM bank, which is the RDE alone, segments frames 2 and 4. Longer clips continue to alternate, so that SAM is
     trained on more than three updates. Clips of three frames (stage 0) have the STM bank only, which segments frames 1
     and 2.
 
-    The loss is a module, so that DistributedDataParallel can wrap the whole pass.
+    It is a module, so that DistributedDataParallel can wrap the whole pass.
 
     Args:
         network: the network to train.
@@ -68,11 +76,11 @@ class ClipLoss(nn.Module):
             raise ValueError(f"the number of frames of a clip is odd and >= 3, not {length}")
         clip = _Clip(self, frames, masks, perturbed, selector, hard_fraction)
         if length == 3:
-            clip.pass_static()
+            clip.segment_static()
         else:
-            clip.pass_video()
-        loss = sum(weight * term for _, term, weight in clip.loss_terms)
-        return ClipResult(loss, {name: term.detach() for name, term, _ in clip.loss_terms}, clip.predicted)
+            clip.segment_video()
+        loss = sum(term.weight * term.value for term in clip.losses)
+        return ClipResult(loss, {term.name: term.value.detach() for term in clip.losses}, clip.predicted)
 
 
 class _Clip:
@@ -80,27 +88,27 @@ class _Clip:
 
     def __init__(
         self,
-        module: ClipLoss,
+        loss: ClipLoss,
         frames: Tensor,
         masks: Tensor,
         perturbed: Tensor,
         selector: Tensor,
         hard_fraction: float,
     ) -> None:
-        self.network, self.terms, self.hard_fraction = module.network, module.terms, hard_fraction
-        self.recompute = module.recompute
+        self.network, self.terms, self.hard_fraction = loss.network, loss.terms, hard_fraction
+        self.recompute = loss.recompute
         self.frames, self.perturbed, self.selector = frames, perturbed.to(frames), selector.to(frames)
         self.first_masks = masks[:, 0].to(frames)
         # The class of each pixel: i for object i, 0 for the background.
         self.target = (masks * torch.arange(1, masks.shape[2] + 1, device=masks.device).view(-1, 1, 1)).sum(2).long()
-        self.loss_terms: list[tuple[str, Tensor, float]] = []  # name, scalar and weight; Eq. 10 is their sum
+        self.losses: list[LossTerm] = []  # so far
         self.predicted: dict[int, Tensor] = {}
         # All frames are encoded in one pass, grouped by frame number.
         features = self.run(self.network.encode_key, frames.transpose(0, 1).flatten(0, 1))
         by_frame = zip(*(part.split(len(frames)) for part in features), strict=True)
         self.features = [KeyFeatures(*parts) for parts in by_frame]
 
-    def pass_static(self) -> None:
+    def segment_static(self) -> None:
         """Stage 0: three deformations of one image, with the STM bank alone."""
         value_0, true_value_0 = self.encode_first()
         self.consistency_loss(value_0, true_value_0)
@@ -113,7 +121,7 @@ class _Clip:
         (logits_2,) = self.decode(2, self.read(stm, 2))
         self.segmentation_loss(2, logits_2)
 
-    def pass_video(self) -> None:
+    def segment_video(self) -> None:
         """The STM bank segments the odd frames, and the SAM bank the even frames (Section 3.3).
 
         The paper counts frames from 1. L_UG counts where the SAM bank segments: the indicator of Eq. 10. Both banks get
@@ -189,8 +197,8 @@ class _Clip:
         # An empty slot is not a class. As a class it would get probability at every pixel.
         empty = torch.cat([self.selector.new_ones(len(logits), 1), self.selector], dim=1) == 0
         logits = logits.masked_fill(empty[:, :, None, None], float("-inf"))
-        term = bootstrapped_cross_entropy(logits, self.target[:, t], self.hard_fraction)
-        self.loss_terms.append((f"ce_{t}", term, self.terms.frame_weight(t, len(self.features))))
+        loss = bootstrapped_cross_entropy(logits, self.target[:, t], self.hard_fraction)
+        self.losses.append(LossTerm(f"ce_{t}", loss, self.terms.frame_weight(t, len(self.features))))
 
     def stm_segmentation_loss(self, t: int, logits: Tensor) -> None:
         """L_Seg of a frame that the STM bank segments; Table 6 can switch it off."""
@@ -206,11 +214,11 @@ class _Clip:
         if self.terms.guidance == "decoder_input":
             query_value = self.features[t].query_value[:, None].expand_as(readout)
             readout, stm_readout = (torch.cat([part, query_value], dim=2) for part in (readout, stm_readout))
-        term = channel_divergence(teacher=stm_readout, student=readout)
-        self.loss_terms.append((f"ug_{t}", term, self.terms.mu))
+        loss = channel_divergence(teacher=stm_readout, student=readout)
+        self.losses.append(LossTerm(f"ug_{t}", loss, self.terms.mu))
 
     def consistency_loss(self, value: Tensor, true_value: Tensor | None) -> None:
         """L_MC: pull ``value``, the paper's v̌ with the perturbed masks, to ``true_value``, its v (Eq. 8)."""
         if self.terms.mask_consistency:
-            term = channel_divergence(teacher=true_value, student=value)
-            self.loss_terms.append(("mc", term, self.terms.gamma))
+            loss = channel_divergence(teacher=true_value, student=value)
+            self.losses.append(LossTerm("mc", loss, self.terms.gamma))

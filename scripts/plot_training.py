@@ -1,4 +1,4 @@
-"""Plot runs of train.py or distill_keys.py: losses, IoU, learning rate and the fraction of hard pixels.
+"""Plot runs of train.py: losses, IoU, learning rate and the fraction of hard pixels.
 
     python scripts/plot_training.py runs/s0 runs/s1 runs/s2 --output curves.png
 
@@ -18,9 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from util.errors import InputError, command_line
 from util.files import atomic_path
 
-LOSSES = "losses, unweighted"
 PANELS = {
-    LOSSES: ("loss/ce_1", "loss/ce_2", "loss/ce_3", "loss/ce_4", "loss/ug_2", "loss/ug_4", "loss/mc"),
+    "losses, unweighted": ("loss/ce_1", "loss/ce_2", "loss/ce_3", "loss/ce_4", "loss/ug_2", "loss/ug_4", "loss/mc"),
     "IoU in training": ("IoU/object 1", "IoU/object 2"),
     "schedules": ("learning rate", "share of hard pixels"),
 }
@@ -35,7 +34,7 @@ def read_scalars(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     log = EventAccumulator(str(run / "log"), {"scalars": 0})
     names = log.Reload().Tags()["scalars"] if (run / "log").is_dir() else []
     if not names:
-        raise InputError(f"{run} has no log of train.py or distill_keys.py; give the folders of runs, RUNS/ID")
+        raise InputError(f"{run} has no log of train.py; give the folders of runs, RUNS/ID")
     return {name: tuple(zip(*((e.step, e.value) for e in log.Scalars(name)), strict=True)) for name in names}
 
 
@@ -51,8 +50,6 @@ def draw(runs: list[Path], path: Path) -> None:
     logged = set().union(*logs)
     contents = {title: [name for name in names if name in logged] for title, names in PANELS.items()}
     contents = {title: names for title, names in contents.items() if names}
-    if LOSSES not in contents:  # distillation has one loss
-        contents = {LOSSES: ["loss/total"]} | contents
     figure = Figure(figsize=(1 + 4 * len(contents), 4), layout="constrained")
     panels = figure.subplots(1, len(contents), squeeze=False)[0]
     start = 0

@@ -49,7 +49,7 @@ from util.files import (
     atomic_path,
     check_settings,
     fingerprint,
-    only_command,
+    lock_folder,
     read_json,
     sha256,
     write_text,
@@ -277,7 +277,7 @@ def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) ->
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    with only_command(arguments.output):
+    with lock_folder(arguments.output):
         run_command(arguments)
 
 

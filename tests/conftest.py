@@ -34,6 +34,9 @@ sys.path.insert(0, str(GOLDENS))
 
 import weights  # noqa: E402
 
+# Tests that need a GPU ask for it; all others, and the processes that they start, see none.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 torch.set_num_threads(1)  # as many tests run at a time as there are cores
 
 # Big enough to have every part, small enough to run hundreds of frames in a test.

@@ -1,6 +1,7 @@
 """The compute device, its types and its peak memory."""
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,10 @@ import torch
 from util.distributed import Processes
 from util.errors import InputError
 
-# The messages of allocators other than torch's GPU allocator.
-# Libraries of CUDA report their own failures; their handles and workspaces need memory, too.
+# The messages of allocators other than torch's GPU allocator, and of CUDA's libraries if no memory is left for them.
 _OUT_OF_MEMORY = re.compile(
-    r"DefaultCPUAllocator|not enough memory|out of memory|bad_alloc|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)"
-    r"|CUDNN_STATUS_ALLOC_FAILED|unable to find an engine",
+    "DefaultCPUAllocator|not enough memory|out of memory|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED|"
+    "CUBLAS_STATUS_NOT_INITIALIZED|CUDNN_STATUS_ALLOC_FAILED|unable to find an engine",
     re.IGNORECASE,
 )
 
@@ -25,7 +25,8 @@ def choose_device(name: str) -> torch.device:
 
     Args:
         name: any device name of torch, or ``auto``: this process's GPU if there is one, otherwise the CPU. ``cuda`` is
-            this process's GPU, too: under ``torchrun`` each process of a machine has its own GPU.
+            this process's GPU, too: under ``torchrun`` each process of a machine has its own GPU. A launcher that shows
+            each process only one GPU, by CUDA_VISIBLE_DEVICES, has made this choice already.
 
     Raises:
         InputError: this machine has no such device.
@@ -33,13 +34,11 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
-        # A launcher may show each process its own GPU only, which then is number 0 for all of them.
-        name = "cuda:0" if torch.cuda.device_count() == 1 else f"cuda:{Processes.local_rank()}"
+        only_one = "CUDA_VISIBLE_DEVICES" in os.environ and torch.cuda.device_count() == 1
+        name = "cuda:0" if only_one else f"cuda:{Processes.local_rank()}"
     try:
         device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError("it computes nothing")
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # the device meta has no values
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(f"device {name} cannot be used here ({reason}); try device cpu") from None

@@ -1,11 +1,11 @@
 """The processes of a run: one, or several under ``torchrun``."""
 
 import contextlib
-import ctypes
 import datetime
 import os
 import signal
-import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -14,20 +14,12 @@ import torch
 from util.errors import InputError
 
 Value = TypeVar("Value")
+_SECONDS_TO_END = 60  # for a process that has lost another process
 
 
 def available_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _end_with_parent() -> None:
-    """Let Linux send SIGTERM to this process when torchrun, its parent, ends without ending it."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it has ended meanwhile
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Processes:
@@ -50,10 +42,10 @@ class Processes:
             # By default each process would use all cores of its machine, so the processes would slow each other down.
             beside = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
             torch.set_num_threads(max(1, available_cores() // beside))
-        if self.count > 1:
-            _end_with_parent()
         if self.count > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group(backend, timeout=timeout)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
     @staticmethod
     def local_rank() -> int:
@@ -108,11 +100,15 @@ class Processes:
         """
         try:
             yield
-        except RuntimeError as error:
+        except BaseException as error:
+            if self.count > 1:
+                # NCCL may wait for the lost process while Python ends. The system then ends this process.
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(_SECONDS_TO_END)
             lost = isinstance(error, torch.distributed.DistError) or any(
                 words in str(error) for words in ("gloo", "Gloo", "NCCL")
             )
-            if self.count == 1 or not lost:
+            if self.count == 1 or not lost or not isinstance(error, RuntimeError):
                 raise
             reason = str(error).strip().split("\n")[0]
             raise InputError(
@@ -124,3 +120,13 @@ class Processes:
         """Leave the process group."""
         if self.count > 1:
             torch.distributed.destroy_process_group()
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when torchrun, its parent, has ended without ending it, as after ``kill -9``.
+
+    Otherwise it would go on beside a run that resumes it.
+    """
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 
 from util.errors import InputError
 
-_TEMPORARY = re.compile(r"\..*\.([0-9]{1,18})\.tmp(\..*)?")  # the names of `atomic_path`, with the process id
+_PATIENCE = 15.0  # seconds that a lock is waited for; forked processes notice within 5 that their parent has ended
+_TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\..*)?")  # the names of `atomic_path`
 
 
 class Difference(NamedTuple):
@@ -72,6 +73,57 @@ def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def lock_folder(path: Path) -> Iterator[None]:
+    """A context in which no other process can lock the folder; see `remove_leftovers`, too.
+
+    The system releases the lock when this process ends, in whatever way. Processes that were forked from it may hold
+    the lock a few seconds longer, so this waits for them. A folder that is still empty at the end is deleted.
+
+    Args:
+        path: the folder; it is created if it is missing.
+
+    Raises:
+        InputError: another process uses the folder.
+    """
+    name = path / ".lock"
+    lock = FileLock(name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=_PATIENCE, poll_interval=0.1)
+        if not name.exists():  # the last owner has just deleted it
+            raise Timeout(str(name))
+    except Timeout:
+        raise InputError(f"another process uses {path}; wait until it has ended, or choose another folder") from None
+    except OSError as error:
+        raise write_error(path, error.strerror or error) from None
+    try:
+        remove_leftovers(path)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            name.unlink()  # Windows deletes no open file
+            path.rmdir()  # fails if something was written
+        lock.release()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of `atomic_path` in a folder whose processes have ended, as after ``kill -9``."""
+    for path in folder.glob(".*.tmp*"):
+        if (found := _TEMPORARY.fullmatch(path.name)) and not _is_running(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+@contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder. It replaces ``path`` on success, and is deleted on failure."""
     unfinished, old = (path.with_name(f".{path.name}.{kind}") for kind in ("unfinished", "old"))
@@ -86,46 +138,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         for folder in (unfinished, old):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def only_command(folder: Path) -> Iterator[None]:
-    """A context in which no other process that uses this function works in a folder.
-
-    The lock is a file beside the folder, which the system frees when the process ends, however it ends. Temporary files
-    of `atomic_path` in the folder whose process has ended are removed.
-
-    Raises:
-        InputError: another process works in the folder, or the lock cannot be written.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"another command works in {folder}; wait until it has ended, or choose another") from None
-    except OSError as error:
-        raise write_error(folder, error.strerror or error) from None
-    try:
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if (match := _TEMPORARY.fullmatch(path.name)) and not _is_running(int(match[1])):
-                path.unlink(missing_ok=True)
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # Windows deletes no open file
-            os.unlink(lock.lock_file)
-        lock.release()
-
-
-def _is_running(process: int) -> bool:
-    """Whether a process of this machine is running."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        return True
-    return True
 
 
 def _synchronise(path: Path) -> None:

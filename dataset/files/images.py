@@ -6,6 +6,7 @@ Torch is imported by the functions that make tensors, so that `scripts/onnx_exam
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -215,17 +216,21 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
 
 def normalise(image: torch.Tensor) -> torch.Tensor:
     """Convert uint8 RGB frames [...,3,H,W] to float32, normalised with ImageNet's mean, on the same device."""
+    mean, std = _statistics(image.device)
+    return image.float().div_(255).sub_(mean).div_(std)
+
+
+@functools.cache
+def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """ImageNet's mean and standard deviation, [3,1,1] each. They stay on the device: a copy of them waits for a GPU."""
     import torch
 
-    mean, std = (torch.tensor(values).view(3, 1, 1).to(image.device) for values in (IMAGE_MEAN, IMAGE_STD))
-    return image.float().div_(255).sub_(mean).div_(std)
+    return tuple(torch.tensor(values).view(3, 1, 1).to(device) for values in (IMAGE_MEAN, IMAGE_STD))
 
 
 def to_image(tensor: torch.Tensor) -> np.ndarray:
     """Convert a normalised frame, float32 [3,H,W] on the CPU, back to uint8 RGB [H,W,3]."""
-    import torch
-
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    mean, std = _statistics(tensor.device)
     return (tensor * std + mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
 

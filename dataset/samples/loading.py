@@ -3,6 +3,7 @@
 import atexit
 import multiprocessing
 import signal
+import threading
 from collections.abc import Iterator
 
 import cv2
@@ -19,38 +20,48 @@ def training_batches(
 ) -> Iterator[dict[str, torch.Tensor | list[str]]]:
     """Load the micro-batches of this process in order.
 
+    The loading processes start at the call, not at the first batch: after NCCL has started a fork may deadlock.
+
     Args:
         data: the samples.
         sampler: the keys of the samples in each micro-batch.
         workers: the number of loading processes. With 0 this process loads the samples.
         pin_memory: whether to use page-locked memory, which is faster to copy to a GPU.
 
-    Yields:
-        Dictionaries like those of the samples: tensors are stacked along a new first dimension, names are in a list.
+    Returns:
+        an iterator over dictionaries like those of the samples: tensors are stacked along a new first dimension, names
+        are in a list.
 
     Raises:
-        InputError: a sample cannot be loaded. The message names the file.
+        InputError: (from the iterator) a sample cannot be loaded, and the message names the file; or the system ended a
+            loading process.
     """
     atexit.register(_end_workers)
     loader = DataLoader(
         _ErrorsAsSamples(data), batch_sampler=sampler, collate_fn=_collate, num_workers=workers, pin_memory=pin_memory,
         worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # the loader draws a number when it starts, but not from the run's generator
     )  # fmt: skip
     batches = iter(loader)
-    _keep_failures_quiet()
+    if workers and hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        # torch would raise an error anywhere in an iteration as soon as a loading process ends.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return _without_errors(batches)
+
+
+def _without_errors(batches: Iterator) -> Iterator[dict[str, torch.Tensor | list[str]]]:
+    """The batches; the first error ends them."""
     while True:
         try:
-            batch = next(batches)
-        except StopIteration:
-            return
+            batch = next(batches, None)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
             raise InputError(
-                "the system ended a process that loads data, most likely for lack of memory; use fewer --workers and "
-                "--resume"
+                "the system ended a process that loads samples, most likely for lack of memory; use fewer --workers, "
+                "and resume with --resume"
             ) from None
+        if batch is None:
+            return
         if isinstance(batch, InputError):
             raise batch
         yield batch
@@ -88,12 +99,5 @@ def _end_workers() -> None:
 
     Otherwise Python would send SIGTERM, which they ignore, and wait for them.
     """
-    _keep_failures_quiet()
     for child in multiprocessing.active_children():
         child.kill()
-
-
-def _keep_failures_quiet() -> None:
-    """Stop torch from raising an error wherever this process is when a loading process ends; the next batch raises."""
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -49,8 +49,8 @@ class Trainer:
     ) -> None:
         self._device, self._dtype = device, dtype
         network = make_network(arguments, device).to(memory_format=training_layout(device, dtype)).train()
-        self._pass = ClipLoss(network, recompute=name == "--recompute")
-        self._optimizer = torch.optim.Adam(self._pass.parameters(), lr=1e-5, weight_decay=1e-7, fused=True)
+        self._loss = ClipLoss(network, recompute=name == "--recompute")
+        self._optimizer = torch.optim.Adam(self._loss.parameters(), lr=1e-5, weight_decay=1e-7, fused=True)
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
     def step(self, batch: tuple[Tensor, ...]) -> tuple[dict[str, float], Losses]:
@@ -58,7 +58,7 @@ class Trainer:
         clock = [self._now()]
         self._optimizer.zero_grad()
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-            loss, terms, _ = self._pass(*batch, hard_fraction=1.0)
+            loss, terms, _ = self._loss(*batch, hard_fraction=1.0)
         clock.append(self._now())
         self._scaler.scale(loss).backward()
         clock.append(self._now())

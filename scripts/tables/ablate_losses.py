@@ -35,6 +35,8 @@ VARIANTS = {
     "L_Seg w/o STM": (["--without_stm"], (83.0, 79.4, 86.6)),
     "full": ([], (84.2, 80.8, 87.5)),
 }
+# The settings of train.py that a switched-off loss leaves without effect.
+SETTINGS = {"--without_mc": ("--gamma",), "--without_ug": ("--mu", "--guidance")}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -46,6 +48,19 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1], help="runs of each variant; default 0 1")
     parser.add_argument("train", nargs="*", metavar="...", help="after --: flags of train.py")
     return parser.parse_args()
+
+
+def chosen_flags(given: list[str], variant: list[str]) -> list[str]:
+    """The flags of a variant's run: all given ones but the settings of a loss that the variant switches off."""
+    idle = [name for switch in variant for name in SETTINGS.get(switch, ())]
+    flags = iter(given)
+    kept = []
+    for flag in flags:
+        if flag in idle:
+            next(flags, None)  # its value
+        elif flag.split("=")[0] not in idle:
+            kept.append(flag)
+    return [*kept, *variant]
 
 
 def run(script: str, *arguments: object) -> None:
@@ -62,10 +77,10 @@ def run(script: str, *arguments: object) -> None:
 def train_and_score(arguments: argparse.Namespace, variant: str, seed: int) -> tuple[float, float, float]:
     """J&F, J and F in percent of a variant's run, which is resumed if it was interrupted."""
     name = f"{variant.replace('/', '').replace(' ', '_')}-{seed}"
-    folder, flags = arguments.output / name, VARIANTS[variant][0]
+    folder, flags = arguments.output / name, chosen_flags(arguments.train, VARIANTS[variant][0])
     # Both scripts resume, and refuse results of other settings.
     where = ("--runs", arguments.output, "--id", name)
-    run("train.py", *arguments.train, *flags, *where, "--seed", seed, "--resume")
+    run("train.py", *flags, *where, "--seed", seed, "--resume")
     output = folder / "val"
     data = ("--davis_path", arguments.davis_path, "--year", arguments.year)
     run("eval_davis.py", "--model", folder / "network.pth", *data, "--output", output)

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -138,47 +138,6 @@ def test_ours_with_any_architecture_and_training_state(small_network, tmp_path):
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
-@pytest.mark.parametrize(
-    "damaged",
-    [
-        lambda weight: weight.to(torch.int8),
-        lambda weight: weight.to(torch.float8_e4m3fn),
-        lambda weight: weight.to_sparse(),
-        lambda weight: weight.to("meta"),
-        lambda weight: weight.to(torch.complex64),
-        lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
-        lambda weight: weight.flatten()[:1].clone().expand(weight.shape),
-    ],
-    ids=["int8", "fp8", "sparse", "meta", "complex", "quantised", "repeated"],
-)
-@pytest.mark.parametrize("published", [True, False])
-def test_tensors_that_are_no_plain_weights_are_refused(published_state, small_network, tmp_path, damaged, published):
-    state = published_state if published else small_network.state_dict()
-    name = next(name for name in state if name.endswith("conv1.weight"))
-    path = save({**state, name: damaged(state[name].float())}, tmp_path)
-    with pytest.raises(InputError, match=f"no plain weights .*{name}"):
-        load_network(path)
-
-
-def test_the_same_weights_make_the_same_file(small_network, tmp_path):
-    for name in ("a.pth", "b.pth"):
-        save_network(small_network, tmp_path / name, iteration=3)
-    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
-
-
-def test_wrapped_averaged_and_half_precision_variants_are_taken(published_state, published_network, tmp_path):
-    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in published_state.items()}
-    averaged = {f"module.{name}": tensor for name, tensor in published_state.items()} | {"n_averaged": torch.tensor(3)}
-    zeros = {name: torch.zeros_like(tensor) for name, tensor in published_state.items()}
-    for content in ({"state_dict": published_state, "epoch": 3}, averaged, {"model": zeros, "ema": published_state}):
-        assert_same(load_network(save(content, tmp_path)), published_network)
-    loaded = load_network(save({"model": half}, tmp_path))
-    for name, tensor in loaded.state_dict().items():
-        torch.testing.assert_close(tensor, published_network.state_dict()[name], rtol=1e-3, atol=1e-3)
-    with pytest.raises(InputError, match="holds more than a network's tensors"):
-        load_network(save({"one": zeros, "other": published_state}, tmp_path))
-
-
 def test_weights_stored_in_half_precision_are_computed_with_in_single(small_network, tmp_path):
     save_network(small_network, tmp_path / "a.pth")
     content = torch.load(tmp_path / "a.pth", weights_only=True)
@@ -261,3 +220,47 @@ def test_what_is_no_checkpoint_is_named(small_network, tmp_path):
         with pytest.raises(InputError, match=text) as error:
             load_network(tmp_path / f"{name}.pth")
         assert str(tmp_path / f"{name}.pth") in str(error.value)
+
+
+ODD = {
+    "int8": lambda weight: weight.to(torch.int8),
+    "float8": lambda weight: weight.to(torch.float8_e4m3fn),
+    "complex64": lambda weight: weight.to(torch.complex64),
+    "sparse": lambda weight: weight.to_sparse(),
+    "without values": lambda weight: weight.to("meta"),
+    "qint8": lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+    "fewer numbers than its shape has": lambda weight: torch.zeros(1).expand(weight.shape),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("wrapped", [True, False], ids=["with config", "state dict"])
+def test_a_tensor_of_an_odd_kind_is_refused(small_network, tmp_path, kind, wrapped):
+    state = small_network.state_dict()
+    name = "decoder.predict.weight"
+    state[name] = ODD[kind](state[name])
+    content = {"config": asdict(small_network.config), "network": state} if wrapped else state
+    with pytest.raises(InputError, match=f"{name} as .*{kind}.*; save its weights in fp32"):
+        load_network(save(content, tmp_path))
+
+
+def test_equal_training_gives_equal_files(small_network, monkeypatch, tmp_path):
+    """In every process and under every name."""
+    for name, process in (("a", 17), ("other", 4242)):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        save_network(small_network, tmp_path / f"{name}.pth", iteration=1)
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "other.pth").read_bytes()
+
+
+def test_wrapped_averaged_and_half_precision_variants_are_taken(published_state, published_network, tmp_path):
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in published_state.items()}
+    averaged = {f"module.{name}": tensor for name, tensor in published_state.items()} | {"n_averaged": torch.tensor(3)}
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in published_state.items()}
+    for content in ({"state_dict": published_state, "epoch": 3}, averaged, {"model": zeros, "ema": published_state}):
+        assert_same(load_network(save(content, tmp_path)), published_network)
+    loaded = load_network(save({"model": half}, tmp_path))
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(tensor, published_network.state_dict()[name], rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match="holds more than a network's tensors"):
+        load_network(save({"one": zeros, "other": published_state}, tmp_path))

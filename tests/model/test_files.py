@@ -2,11 +2,16 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from conftest import ROOT
+from util import files
 from util.errors import InputError
-from util.files import Difference, atomic_path, check_settings
+from util.files import Difference, atomic_path, check_settings, lock_folder
 
 
 def test_a_folder_belongs_to_its_first_settings(tmp_path):
@@ -59,3 +64,45 @@ def test_a_durable_file_reaches_the_disk_before_its_name_does(monkeypatch, tmp_p
     with atomic_path(path) as temporary:
         temporary.write_text("y")
     assert [kind for kind, *_ in steps] == ["name"]
+
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from util.files import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    Path(sys.argv[1], "result").touch()
+    print("locked", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_one_process_at_a_time_uses_a_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "_PATIENCE", 0.2)
+    folder = tmp_path / "new" / "folder"
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(InputError, match=f"another process uses {folder}; wait"), lock_folder(folder):
+            pass
+        other.send_signal(signal.SIGKILL)
+    with lock_folder(folder):
+        assert (folder / "result").exists()
+    with lock_folder(folder):  # and again
+        pass
+
+
+def test_a_folder_in_which_nothing_was_written_is_not_left(tmp_path):
+    with lock_folder(tmp_path / "folder"):
+        pass
+    assert not (tmp_path / "folder").exists()
+
+
+def test_the_next_process_removes_what_a_killed_one_has_left(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kept = (f".a.{os.getpid()}.tmp.pth", ".b.tmp.png", ".c.12x.tmp", "d.tmp.png", f"e.{ended.pid}.tmp.mp4")
+    for name in (*kept, f".checkpoint_9.{ended.pid}.tmp.pth", f"..unpacked.{ended.pid}.tmp", f".{9**30}.{9**30}.tmp"):
+        (tmp_path / name).touch()
+    with lock_folder(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {*kept, ".lock"}

@@ -19,7 +19,7 @@ from dataset.files.video import Video, assign_masks, list_frames
 from dataset.files.video_file import EndOfVideo, VideoFile, video_writer
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings, segment
-from util.files import only_command
+from util.files import lock_folder
 
 SIZE = (48, 80)
 LENGTH = 11
@@ -292,9 +292,9 @@ def test_masks_belong_to_the_settings_that_made_them(kind, arguments, inline, cl
 
 
 def test_a_second_command_in_the_same_folder_is_refused(arguments, inline, clip, tmp_path):
-    with only_command(tmp_path / "output"):
+    with lock_folder(tmp_path / "output"):
         result = inline(*arguments(clip / "frames", "--mask", clip / "first.png"))
-    assert_refused(result, "another command works in", tmp_path / "output")
+    assert_refused(result, "another process uses", tmp_path / "output")
 
 
 def test_sizes_of_all_frames_are_checked_first(arguments, inline, clip, tmp_path):

@@ -2,6 +2,7 @@
 
 import argparse
 import platform
+from collections.abc import Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -24,9 +25,6 @@ from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES, Recipe, recipe
 # The names for --freeze: parts of the network, and parts of its key encoder.
 PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")
 PARTS += ("key_encoder.backbone", "key_encoder.key_projection", "key_encoder.value_projection")
-# The flags for the architecture of a new network, which are fields of `NetworkConfig`.
-ARCHITECTURE = ("key_backbone", "key_width", "mask_backbone", "mask_width", "key_channels", "value_channels")
-ARCHITECTURE += ("decoder_channels",)
 
 
 def clip_length(text: str) -> int:
@@ -58,7 +56,7 @@ def add_data_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup
         text = f"stage{'s' * (len(data_set.stages) > 1)} {stages}: holds {data_set.layout}"
         parser.add_argument(f"--{data_set.flag}", type=Path, metavar="FOLDER", help=text)
     parser.add_argument(
-        "--davis_year", type=int, choices=(2016, 2017),
+        "--davis_year", type=int, choices=(2016, 2017), default=2017,
         help="year of --davis_root; 2016 merges all objects of a video (default: 2017)",
     )  # fmt: skip
     parser.add_argument(
@@ -81,7 +79,7 @@ def parse_arguments(description: str) -> argparse.Namespace:
     add_data_arguments(data)
     data.add_argument("--crop_size", type=positive, default=384, help="side of the training crops (default: 384)")
     data.add_argument(
-        "--frames", type=clip_length, metavar="T",
+        "--frames", type=clip_length, default=5, metavar="T",
         help="frames of a clip in stages 1 to 3, an odd number; longer clips train SAM on more updates (default: 5)",
     )  # fmt: skip
     data.add_argument(
@@ -105,16 +103,18 @@ def parse_arguments(description: str) -> argparse.Namespace:
     )
     network = NetworkConfig()
     default = network.key_backbone
-    start.add_argument("--key_backbone", choices=BACKBONES, help=f"in a new network (default: {default})")
+    start.add_argument(
+        "--key_backbone", choices=BACKBONES, default=default, help=f"in a new network (default: {default})"
+    )
     start.add_argument(
         "--mask_backbone", choices=BACKBONES,
         help="in a new network (default: {paper}; {release} in the release)".format(**MASK_BACKBONES),
     )  # fmt: skip
     for flag in ("--key_width", "--mask_width", "--key_channels", "--value_channels"):
         default = getattr(network, flag[2:])
-        start.add_argument(flag, type=positive, help=f"in a new network (default: {default})")
+        start.add_argument(flag, type=positive, default=default, help=f"in a new network (default: {default})")
     start.add_argument(
-        "--decoder_channels", type=positive, nargs=3, metavar="C",
+        "--decoder_channels", type=positive, nargs=3, default=network.decoder_channels, metavar="C",
         help="channels in a new network, at strides 16, 8 and 4 (default: 512 256 256)",
     )  # fmt: skip
 
@@ -199,48 +199,46 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help="folder in DAVIS's layout to validate on (default: davis_root)",
     )
     arguments = parser.parse_args()
+    # argparse keeps a value that exists already, so only the flags of the command line replace these None.
+    given = vars(parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(vars(arguments)))))
+    refuse_flags_without_effect(arguments, {name for name, value in given.items() if value is not None})
     arguments.from_scratch = ENCODERS if arguments.from_scratch == [] else tuple(arguments.from_scratch or ())
-    refuse_flags_without_effect(arguments)
-    arguments.davis_year, arguments.frames = arguments.davis_year or 2017, arguments.frames or 5
     return arguments
 
 
-def refuse_flags_without_effect(arguments: argparse.Namespace) -> None:
-    """Refuse a flag that another one makes useless.
+def refuse_flags_without_effect(arguments: argparse.Namespace, given: Set[str]) -> None:
+    """Refuse a flag that another flag, or its absence, makes meaningless.
+
+    Args:
+        arguments: the values of all flags.
+        given: the names of the flags on the command line.
 
     Raises:
-        InputError: such a flag is given; the message names both.
+        InputError: a flag has no effect; the message names both flags.
     """
-    ineffective: dict[str, tuple[str, ...]] = {}  # what makes flags useless -> these flags
-    if arguments.load_network:
-        ineffective["--load_network, whose file has an architecture and weights"] = (*ARCHITECTURE, "from_scratch")
-    if arguments.key_backbone == EFFICIENTNET:
-        ineffective[f"--key_backbone {EFFICIENTNET}, which has one width"] = ("key_width",)
-    if arguments.mask_backbone == EFFICIENTNET:
-        ineffective[f"--mask_backbone {EFFICIENTNET}, which has one width"] = ("mask_width",)
-    if arguments.without_ug:
-        ineffective["--without_ug"] = ("mu", "guidance")
-    if arguments.without_mc:
-        ineffective["--without_mc"] = ("gamma",)
-    if not arguments.validate_every:
-        ineffective["no --validate_every"] = ("validate_on",)
-    if not (arguments.davis_root or arguments.validate_on):
-        ineffective["no --davis_root"] = ("davis_year",)
-    used = stage_flags(arguments.stage)
-    others = tuple(flag for flag in (*(data_set.flag for data_set in DATA_SETS), VIDEOS) if flag not in used)
-    ineffective[f"--stage {arguments.stage}, which trains on other data"] = others
-    if arguments.stage == 0:
-        ineffective["--stage 0, which has the STM bank only"] = (
-            "mu",
-            "guidance",
-            "without_ug",
-            "without_stm",
-            "frames",
-        )
-    for reason, names in ineffective.items():
-        for name in names:
-            if getattr(arguments, name):
-                raise InputError(f"--{name} has no effect with {reason}; leave --{name} out")
+    stage, other_data = f"--stage {arguments.stage}", {data_set.flag for data_set in DATA_SETS} | {VIDEOS}
+    other_data -= set(stage_flags(arguments.stage))
+    if arguments.validate_every and not arguments.validate_on:
+        other_data.discard("davis_root")  # validation uses it
+    architecture = ("key_backbone", "mask_backbone", "key_width", "mask_width", "key_channels", "value_channels")
+    architecture += ("decoder_channels", "from_scratch")
+    aggregation = {"key_aggregation", "value_aggregation"} & set(arguments.freeze)
+    videos_only = ("frames", "mu", "guidance", "without_ug", "without_stm")
+    no_davis = not arguments.davis_root and not arguments.validate_on
+    for idle, names, reason in (
+        ("load_network" in given, architecture, "with --load_network, whose file determines the architecture"),
+        (arguments.key_backbone == EFFICIENTNET, ["key_width"], f"with --key_backbone {EFFICIENTNET}"),
+        (arguments.mask_backbone == EFFICIENTNET, ["mask_width"], f"with --mask_backbone {EFFICIENTNET}"),
+        (True, other_data, f"in {stage}"),
+        (arguments.stage == 0, videos_only, f"in {stage}, whose clips have three frames and no SAM"),
+        (arguments.stage == 0 and aggregation, ["freeze"], f"on SAM in {stage}, which does not train it"),
+        (no_davis, ["davis_year"], "without --davis_root or --validate_on"),
+        (not arguments.validate_every, ["validate_on"], "without --validate_every"),
+        (arguments.without_ug, ("mu", "guidance"), "with --without_ug, which switches L_UG off"),
+        (arguments.without_mc, ["gamma"], "with --without_mc, which switches L_MC off"),
+    ):
+        if idle and (found := sorted(given & set(names))):
+            raise InputError(f"--{found[0]} has no effect {reason}; leave out one of them")
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
@@ -276,9 +274,12 @@ def chosen_losses(arguments: argparse.Namespace) -> LossTerms:
 
 def chosen_network(arguments: argparse.Namespace) -> NetworkConfig:
     """The architecture of a new network."""
-    given = {name: getattr(arguments, name) for name in ARCHITECTURE if getattr(arguments, name) is not None}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return NetworkConfig(**{"mask_backbone": MASK_BACKBONES[arguments.recipe], **given})
+    names = ("key_backbone", "key_width", "mask_width", "key_channels", "value_channels")
+    return NetworkConfig(
+        **{name: getattr(arguments, name) for name in names},
+        mask_backbone=arguments.mask_backbone or MASK_BACKBONES[arguments.recipe],
+        decoder_channels=tuple(arguments.decoder_channels),
+    )
 
 
 class Due(NamedTuple):
@@ -341,7 +342,7 @@ def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTer
     config |= {"trained_norms": list(network.trained_norms), "frozen": sorted(arguments.freeze)}
     if arguments.average is not None:
         config["average"] = arguments.average
-    return config | {"recipe": asdict(recipe), "losses": asdict(losses), "network": asdict(network.config)}
+    return config | {"recipe": asdict(recipe), "losses": losses.settings(), "network": asdict(network.config)}
 
 
 def started_with(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -16,9 +16,10 @@ class _Pending(NamedTuple):
 
 
 class LossCheck:
-    """Checks every loss one pass later, so that a GPU never idles while this process waits for a loss.
+    """Checks every loss when it has been computed, so that this process never waits for a GPU.
 
-    A loss is copied to the CPU as soon as it is computed. The check waits only for the copy, not for later GPU work.
+    A loss is copied to the CPU as soon as it is computed. The check comes at a later pass, when the copy has ended, or
+    in `finish`, which waits.
 
     Args:
         patience: the number of consecutive losses that may be infinite or NaN. In fp16 the loss scaling skips such
@@ -31,7 +32,7 @@ class LossCheck:
         self._pending: deque[_Pending] = deque()
 
     def add(self, loss: Tensor, names: list[str]) -> None:
-        """Add the loss of a pass over the named samples, and check the previous loss.
+        """Add the loss of a pass over the named samples, and check the earlier losses that have been computed.
 
         Raises:
             InputError: too many consecutive losses are infinite or NaN; the message names the samples.
@@ -42,7 +43,7 @@ class LossCheck:
             copied = torch.cuda.Event()
             copied.record()
         self._pending.append(_Pending(copy, copied, names))
-        if len(self._pending) > 1:
+        while len(self._pending) > 1 and (self._pending[0].copied is None or self._pending[0].copied.query()):
             self._check(self._pending.popleft())
 
     def finish(self) -> None:

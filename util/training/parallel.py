@@ -33,8 +33,8 @@ def load_batches(
     workers: int,
     seed: int,
     accumulation: int = 1,
-) -> Iterator[dict[str, torch.Tensor | list[str]]]:
-    """This process's share of the batches, starting at iteration ``start``.
+) -> Iterator[list[dict[str, torch.Tensor | list[str]]]]:
+    """This process's share of the batches, each in ``accumulation`` parts, starting at iteration ``start``.
 
     The samples of a batch depend only on the seed and the iteration, not on the split of the work.
 
@@ -62,7 +62,8 @@ def load_batches(
         accumulation=accumulation,
         seed=seed,
     )
-    return training_batches(data, sampler, workers=workers, pin_memory=device.type == "cuda")
+    parts = training_batches(data, sampler, workers=workers, pin_memory=device.type == "cuda")
+    return map(list, zip(*[parts] * accumulation, strict=True))
 
 
 def data_parallel(module: nn.Module, device: torch.device, processes: Processes, *, equal_buffers: bool) -> nn.Module:

@@ -6,18 +6,17 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from model.checkpoint import not_finite, read_checkpoint, save_network
-from model.losses import LossTerms
 from model.network import RDE_VOS
 from util.distributed import Processes
 from util.errors import InputError
@@ -25,6 +24,7 @@ from util.files import Difference, check_settings, is_plain_name, read_json, wri
 
 CHECKPOINTS_KEPT = 3
 _CHECKPOINT = re.compile(r"checkpoint_([0-9]{1,18})\.pth")
+_VALIDATED = "validated.json"  # the scores of the last validation
 _STATE = ("iteration", "optimizer", "schedule", "scaler", "random_state")  # see `TrainingState.content`
 
 
@@ -37,12 +37,16 @@ class TrainingState:
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
     iteration: int = 0  # the number of finished iterations
-    average: AveragedModel | None = None  # the moving average of the weights, see `averaged`
+    # The exponential moving average (EMA) of the weights over the iterations; None for no average. ``decay`` is the
+    # weight of the previous average, between 0 and 1, so the average covers about 1 / (1 - decay) iterations.
+    average: RDE_VOS | None = None
+    decay: float = 0.0
+    dtype: torch.dtype | None = None  # the 16-bit type to compute in; None for fp32
 
     @property
     def result(self) -> RDE_VOS:
         """The network to evaluate and save: the average if there is one."""
-        return self.average.module if self.average else self.network
+        return self.average or self.network
 
     @property
     def rate(self) -> float:
@@ -62,7 +66,11 @@ class TrainingState:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
-            self.average.update_parameters(self.network)
+            # torch's AveragedModel counts on the device, and waits for the device to read the count.
+            update = get_ema_multi_avg_fn(self.decay if self.iteration else 0.0)  # the first average is the weights
+            update(list(self.average.parameters()), list(self.network.parameters()), None)
+            for average, buffer in zip(self.average.buffers(), self.network.buffers(), strict=True):
+                average.copy_(buffer)
         self.iteration += 1
         return norm
 
@@ -90,7 +98,7 @@ class TrainingState:
         try:
             self.iteration = content["iteration"]
             self.optimizer.load_state_dict(content["optimizer"])
-            self._match_layouts()
+            self._lay_out_moments()
             self.schedule.load_state_dict(content["schedule"])
             if content["scaler"]:  # empty in checkpoints of a precision without loss scaling
                 self.scaler.load_state_dict(content["scaler"])
@@ -104,27 +112,17 @@ class TrainingState:
                 "choose another id"
             ) from None
 
-    def _match_layouts(self) -> None:
-        """Give each moment of the optimizer the memory layout of its parameter.
+    @torch.no_grad()
+    def _lay_out_moments(self) -> None:
+        """Give every loaded moment the memory layout of its parameter.
 
-        A loaded moment has the layout of the device that saved it. The fused optimizer walks over flat memory, so with
-        another layout it would combine elements of different positions.
+        The layout of a checkpoint is that of the device that wrote it (see `util.device.training_layout`). The fused
+        Adam walks over the memory of parameter, gradient and moments in parallel, so all of them need one layout.
         """
         for parameter, moments in self.optimizer.state.items():
             for name, moment in moments.items():
-                if moment.shape == parameter.shape:
+                if moment.shape == parameter.shape:  # not the number of the step
                     moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
-
-
-def averaged(network: RDE_VOS, decay: float) -> AveragedModel:
-    """Return the exponential moving average (EMA) of a network's weights over the iterations.
-
-    Args:
-        network: the network that is trained.
-        decay: the weight of the previous average in each iteration, between 0 and 1. The average covers about
-            1 / (1 - decay) iterations.
-    """
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 class SavedState(NamedTuple):
@@ -139,8 +137,7 @@ class RunFolder:
     """The folder ``<root>/<name>`` of a run.
 
     The folder contains ``config.json``, ``starts.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth``,
-    the log and, with validation, ``best.pth``, ``validations.json`` and the masks of the last
-    validation.
+    the log and, with validation, ``best.pth``, ``validated.json`` and the masks of the last validation.
 
     Raises:
         InputError: the name is a path to another folder.
@@ -166,10 +163,7 @@ class RunFolder:
         note = self.path / "config.json"
         if note.is_file() and not resume:
             raise InputError(f"{self.path} holds a run already; resume this run, or choose another id")
-        differences = check_settings(note, config)
-        # A run that began before a term of the loss was added has that term's default.
-        defaults = {"losses": asdict(LossTerms())}
-        if differences := [each for each in differences if _completed(each, defaults) != each.wanted]:
+        if differences := check_settings(note, config):
             names = ", ".join(sorted(map(_described, differences)))
             raise InputError(f"{note} has another {names}; resume with the run's own settings, or choose another id")
 
@@ -233,7 +227,7 @@ class RunFolder:
         write_text(path, json.dumps(content, indent=1) + "\n")
 
     def save_best(self, network: RDE_VOS, iteration: int, scores: dict[str, float]) -> None:
-        """Write ``best.pth`` unless an earlier validation had a higher J&F; note the scores in ``validations.json``.
+        """Record a validation, and write ``best.pth`` unless an earlier one had a higher J&F.
 
         Args:
             network: the network after ``iteration`` iterations.
@@ -242,7 +236,7 @@ class RunFolder:
         Raises:
             InputError: the file of an earlier validation cannot be read.
         """
-        path = self.path / "best.pth"
+        path, note = self.path / "best.pth", self.path / _VALIDATED
         if self._best is None and path.is_file():
             try:
                 self._best = float(read_checkpoint(path)["validation"]["J&F"])
@@ -251,25 +245,21 @@ class RunFolder:
         if self._best is None or not self._best >= scores["J&F"]:  # also if the scores are NaN
             self._best = scores["J&F"]
             save_network(network, path, validation={"iteration": iteration, **scores})
-        validations = {**self._validations(), str(iteration): scores}
-        write_text(self._validations_note, json.dumps(validations, indent=1) + "\n")
+        write_text(note, json.dumps({"iteration": iteration, **scores}) + "\n")
 
-    def is_validated(self, iteration: int) -> bool:
-        """Whether `save_best` has compared the weights after ``iteration`` iterations.
+    def validated_iteration(self) -> int:
+        """The number of finished iterations at the last validation; 0 without one.
 
         Raises:
-            InputError: the note of the validations cannot be read.
+            InputError: the note of the last validation cannot be read.
         """
-        return str(iteration) in self._validations()
-
-    def _validations(self) -> dict[str, Any]:
-        """The scores of all validations, by iteration."""
-        note = self._validations_note
-        return read_json(note, "delete the file and use --resume") if note.is_file() else {}
-
-    @property
-    def _validations_note(self) -> Path:
-        return self.path / "validations.json"
+        note, remedy = self.path / _VALIDATED, "delete the file, and resume the run"
+        if not note.is_file():
+            return 0
+        iteration = read_json(note, remedy).get("iteration")
+        if not isinstance(iteration, int):
+            raise InputError(f"{note} names no iteration; {remedy}")
+        return iteration
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints in the folder, the newest last."""
@@ -309,12 +299,6 @@ def save_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained:
     print(f"trained weights are in {weights}")
 
 
-def _completed(difference: Difference, defaults: Mapping[str, dict[str, Any]]) -> object:
-    """The value of a setting in the run; a group of settings gets the defaults that it lacks."""
-    name, found, _ = difference
-    return {**defaults[name], **found} if name in defaults and isinstance(found, dict) else found
-
-
 def _described(difference: Difference) -> str:
     """A setting with its value in the run and its value now; of a group of settings those that differ."""
     name, found, wanted = difference
@@ -339,7 +323,8 @@ class StopRequest:
 
     _UNREADABLE = 1000  # stands for unreadable data; greater than all signal numbers
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
         self._received = 0  # the signal that this process has received; 0 for no signal
         self._error: InputError | None = None  # of this process
         self._reason = 0  # agreed by all processes: a signal, _UNREADABLE, or 0 to continue
@@ -359,9 +344,9 @@ class StopRequest:
         except InputError as error:
             self._error = error
 
-    def agreed(self, processes: Processes) -> bool:
+    def agreed(self) -> bool:
         """Whether to stop now, because any process requests it. Every process must call this method."""
-        self._reason = processes.max(self._UNREADABLE if self._error else self._received)
+        self._reason = self._processes.max(self._UNREADABLE if self._error else self._received)
         return self.requested
 
     def exit(self) -> None:
@@ -373,7 +358,7 @@ class StopRequest:
         """
         if self._reason == self._UNREADABLE:
             raise self._error or InputError(
-                "another process cannot read a sample; see its message, repair the sample and use --resume"
+                "another process cannot load a sample; see its message, repair the cause and use --resume"
             )
         if self._reason:
             sys.exit(128 + self._reason)
