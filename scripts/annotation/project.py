@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +88,8 @@ class Project:
         self._changes = itertools.count(1)
         self._kinds = self._find_masks()
         self._uncertainty = array.array("f", [math.nan]) * len(frames)
-        note.save(frames.fps)
+        with note.saved(frames.fps):
+            pass
         self._read_uncertainty()
 
     def __len__(self) -> int:
@@ -110,7 +111,7 @@ class Project:
                 "annotated": sorted(self._note.annotated),
                 "propagated": [[run.start(), run.end() - 1] for run in re.finditer(rb"\x01+", self._kinds)],
                 "uncertainty": {
-                    str(number): round(value, 4)
+                    str(number): round(value, 6)
                     for number, value in enumerate(self._uncertainty)
                     if not math.isnan(value)
                 },
@@ -180,17 +181,43 @@ class Project:
         shown = set(object_ids(ids))
         with self._lock:
             self._check_revision(number, revision)
-            if unknown := shown.difference(self._note.objects):
-                raise Refused(400, f"there is no object {min(unknown)}; load the page again")
+            self._check_objects(shown)
             before = self._note.annotated.get(number)
             erasable = {*object_ids(self._ids(number)), *(before or ())}
-            # The mask comes first: if the power fails between the two files, the stroke is not lost.
-            write_mask(self._path(number), ids, durable=True)
             annotated = sorted(shown | erasable & set(self._note.objects))
-            if annotated != before:
-                with self._saving() as note:
+            if annotated == before:
+                self._write(number, ids)
+            else:
+                with self._saving(lambda: self._write(number, ids)) as note:
                     note.annotated[number] = annotated
             return self._changed(number, ANNOTATED)
+
+    def restore(self, number: int, ids: np.ndarray, uncertainty: float, revision: int) -> int:
+        """Make a mask the prediction of a frame again, when the user has undone all changes of it.
+
+        Args:
+            number: the frame.
+            ids: uint8 object ids [H,W], as the network has predicted them.
+            uncertainty: as it was, in bits; NaN if it is unknown.
+            revision: see `annotate`.
+
+        Returns:
+            the new revision.
+
+        Raises:
+            Refused: as `annotate`.
+            InputError: a file cannot be written.
+        """
+        with self._lock:
+            self._check_revision(number, revision)
+            self._check_objects(object_ids(ids))
+            self._append_uncertainty(number, uncertainty)
+            if number in self._note.annotated:
+                with self._saving(lambda: self._write(number, ids)) as note:
+                    del note.annotated[number]
+            else:
+                self._write(number, ids)
+            return self._changed(number, PROPAGATED, uncertainty)
 
     def clear(self, number: int, revision: int) -> int:
         """Remove the mask of a frame, and its annotation; see `annotate`."""
@@ -215,8 +242,9 @@ class Project:
         with self._lock:
             if self._kinds[number] == ANNOTATED:
                 return False
-            write_mask(self._path(number), ids, durable=True)
+            # The mask comes last, so that a full disk leaves the old one.
             self._append_uncertainty(number, uncertainty)
+            self._write(number, ids)
             self._changed(number, PROPAGATED, uncertainty)
             return True
 
@@ -307,7 +335,7 @@ class Project:
             ids = read_sized_mask(self._path(number), self.frames.video.size, self.frames.video.name)
             deleted = np.isin(ids, self._note.deleting)
             if deleted.any():
-                write_mask(self._path(number), np.where(deleted, np.uint8(0), ids), durable=True)
+                self._write(number, np.where(deleted, np.uint8(0), ids))
                 self._changed(number, kind, self._uncertainty[number])
 
     @property
@@ -343,6 +371,13 @@ class Project:
         if self._revisions[number] != revision:
             raise Refused(412, "this frame has changed in the meantime; review it before you change it")
 
+    def _check_objects(self, shown: Iterable[int]) -> None:
+        if unknown := set(shown).difference(self._note.objects):
+            raise Refused(400, f"there is no object {min(unknown)}; load the page again")
+
+    def _write(self, number: int, ids: np.ndarray) -> None:
+        write_mask(self._path(number), ids, durable=True)
+
     def _remove(self, number: int) -> int:
         # The annotation comes first: if the power fails between the two files, a mask without an annotation is left.
         if number in self._note.annotated:
@@ -352,13 +387,18 @@ class Project:
         return self._changed(number, NONE)
 
     @contextlib.contextmanager
-    def _saving(self) -> Iterator[Note]:
-        """Yield the note for a change and save it; a change that cannot be saved is undone."""
+    def _saving(self, write: Callable[[], None] = lambda: None) -> Iterator[Note]:
+        """Yield the note for a change and save it; a change that cannot be saved is undone.
+
+        `write` writes the mask that the note speaks of. Its file appears before that of the note: if the power fails
+        between the two, the stroke is not lost.
+        """
         note = self._note
         before = dict(note.objects), dict(note.annotated), list(note.deleting)
         try:
             yield note
-            note.save(self.frames.fps)
+            with note.saved(self.frames.fps):
+                write()
         except InputError:
             note.objects, note.annotated, note.deleting = before
             raise
@@ -376,7 +416,7 @@ class Project:
             "number": number,
             "kind": KINDS[kind],
             "revision": self._revisions[number],
-            "uncertainty": None if math.isnan(uncertainty) else round(uncertainty, 4),
+            "uncertainty": None if math.isnan(uncertainty) else round(uncertainty, 6),
         }
         self._announce(event)
         return self._revisions[number]
@@ -415,6 +455,8 @@ class Project:
 
     def _append_uncertainty(self, number: int, value: float) -> None:
         # Not durable, for speed: a power cut may lose lines, but no mask.
+        if math.isnan(value):
+            return
         try:
             with open(self._uncertainty_path, "a", encoding="utf-8") as file:
                 file.write(_uncertainty_line(number, value))

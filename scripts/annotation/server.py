@@ -5,6 +5,8 @@ import contextlib
 import functools
 import hmac
 import json
+import math
+import re
 import secrets
 import signal
 from collections.abc import Awaitable, Callable
@@ -232,8 +234,16 @@ class Server:
 
     async def _annotate(self, request: web.Request) -> web.Response:
         number, revision = self._number(request), _revision(request)
+        kind = request.query.get("kind", "annotated")
+        uncertainty = _uncertainty(request.query.get("uncertainty"))
+        if kind not in ("annotated", "propagated"):
+            raise Refused(400, "the kind of a mask is annotated or propagated; load the page again")
         ids = await self._raw(request)
-        return _json({"revision": await asyncio.to_thread(self._project.annotate, number, ids, revision)})
+        if kind == "annotated":
+            changed = await asyncio.to_thread(self._project.annotate, number, ids, revision)
+        else:
+            changed = await asyncio.to_thread(self._project.restore, number, ids, uncertainty, revision)
+        return _json({"revision": changed})
 
     async def _clear(self, request: web.Request) -> web.Response:
         number, revision = self._number(request), _revision(request)
@@ -442,6 +452,15 @@ def _revision(request: web.Request) -> int:
         raise Refused(428, "If-Match is missing; give the ETag of the mask")
     number = given.strip('"')
     return int(number) if number.isascii() and number.isdecimal() and len(number) < 20 else -1
+
+
+def _uncertainty(given: str | None) -> float:
+    """The uncertainty of a mask, in bits: NaN if none is given."""
+    if given is None:
+        return math.nan
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,20})?", given):
+        raise Refused(400, "an uncertainty is a number of bits; load the page again")
+    return float(given)
 
 
 async def _read_json(request: web.Request) -> dict[str, Any]:

@@ -734,6 +734,44 @@ def test_a_full_disk_changes_nothing(tmp_path):
     assert np.array_equal(read_mask(tmp_path / "output/masks/00000.png"), ids[1])
 
 
+def test_a_disk_that_fills_up_between_two_files_changes_nothing(tmp_path):
+    """The mask of an annotation fits, and the note does not: the frame has no mask, also for the next server."""
+    ids = write_clip(tmp_path / "clip", 3)
+    folder = tmp_path / "output"
+    project = open_project(folder, tmp_path / "clip", [])
+    for _ in range(9):
+        project.add_object({})
+    project.propagate(1, ids[1], 0.5)
+    small = (folder / "project.json").stat().st_size - 1
+    assert (folder / "masks/00001.png").stat().st_size < small
+    with full_disk(small):
+        for number in (0, 1):
+            with pytest.raises(InputError, match="free some space"):
+                project.annotate(number, ids[2], project.read(number).revision)
+    assert sorted(path.name for path in (folder / "masks").iterdir()) == ["00001.png"]
+    for each in (project, open_project(folder, tmp_path / "clip", [])):
+        assert [KINDS[each.kind(number)] for number in range(2)] == ["none", "propagated"]
+        assert np.array_equal(each.read(1).ids, ids[1]) and not each.read(0).ids.any()
+
+
+def test_a_prediction_comes_back_as_it_was(shared, clip):
+    ids = clip[1]
+    path = f"api/masks/6?width={SIZE[1]}&height={SIZE[0]}"
+    shared.put(6, ids[6])
+    tag = shared.mask(6)[2]
+    for wrong in ("kind=none", "kind=propagated&uncertainty=much", "kind=propagated&uncertainty=-1"):
+        assert "load the page again" in shared.refused(400, "PUT", f"{path}&{wrong}", bytes(PIXELS), If_Match=tag)
+    network = f"{path}&kind=propagated&uncertainty=0.345678"
+    answer = shared.json("PUT", network, ids[7].tobytes(), If_Match=tag)
+    served, kind, tag = shared.mask(6)
+    assert np.array_equal(served, ids[7]) and (kind, tag) == ("propagated", f'"{answer["revision"]}"')
+    state = shared.state()
+    assert 6 not in state["annotated"] and [6, 6] in state["propagated"]
+    assert state["uncertainty"]["6"] == pytest.approx(0.345678, abs=1e-6)
+    assert "6,0.345678\n" in (shared.output / "uncertainty.csv").read_text()
+    shared.json("DELETE", "api/masks/6", If_Match=tag)
+
+
 def test_a_deletion_goes_on_after_a_kill(tmp_path):
     ids = write_clip(tmp_path / "clip", 3)
     folder = tmp_path / "output"

@@ -339,6 +339,38 @@ def test_undo_and_redo(page, server):
     assert np.array_equal(server.ids(0), both)
 
 
+def test_undo_gives_a_propagated_mask_back(page, server):
+    """With its uncertainty, and not as an annotation that no propagation changes."""
+    dab(page, *CENTRES[1])
+    propagated(page)
+    seek(page, 5)
+    before, ids, shown = server.get("state").json(), server.ids(5), text(page, "#frame-kind")
+    assert "uncertainty" in shown
+    for x in (30, 45):
+        dab(page, x, 20, size=8)
+        assert kinds(page)[5] == "annotated" and (server.ids(5) != ids).any()
+    control(page, "z")
+    idle(page)
+    assert kinds(page)[5] == "annotated"  # one of the two strokes is left
+    control(page, "z")
+    idle(page)
+    after = server.get("state").json()
+    assert {name: after[name] for name in ("annotated", "propagated")} == {
+        name: before[name] for name in ("annotated", "propagated")
+    }
+    assert after["uncertainty"] == before["uncertainty"]
+    assert np.array_equal(server.ids(5), ids) and text(page, "#frame-kind") == shown
+    keys(page, Keys.DELETE)
+    idle(page)
+    assert kinds(page)[5] == "none"
+    control(page, "z")
+    idle(page)
+    assert server.get("state").json()["uncertainty"] == before["uncertainty"]
+    control(page, "y")
+    idle(page)
+    assert kinds(page)[5] == "none"
+
+
 def test_a_box_becomes_an_object(page, server):
     keys(page, "g")
     (x, y), reach = CENTRES[1], RADIUS + 5
