@@ -4,7 +4,9 @@ import array
 import contextlib
 import itertools
 import math
+import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -58,6 +60,25 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse a project with links to files outside, which exports would copy or replace.
+
+    Args:
+        folder: the folder of the project; it may itself be reached by a link.
+
+    Raises:
+        InputError: one of its files or folders leads out of the project.
+    """
+    inside = folder.resolve()
+    for part in (folder, folder / "masks", folder / "frames", folder / "export"):
+        if not part.is_dir():
+            continue
+        with os.scandir(part) as entries:
+            for entry in entries:
+                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+                    raise InputError(f"{entry.path} is a link that leads out of {folder}; put a copy in its place")
+
+
 class Project:
     """The masks and objects of a video; thread-safe. Every change is on disk before it is announced.
 
@@ -77,6 +98,7 @@ class Project:
 
     def __init__(self, folder: Path, note: Note, frames: Frames, announce: Announce) -> None:
         note.check(frames)
+        refuse_links(folder)
         self.folder = folder
         self.frames = frames
         self._note = note
@@ -425,7 +447,10 @@ class Project:
         """Find the kinds of all masks, after deleting the temporary files of a killed server."""
         for folder in (self.folder, self._masks, self.folder / "export"):
             for path in folder.glob(".*.tmp*"):
-                path.unlink(missing_ok=True)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
         names = {path.name for path in self._masks.glob("*.png")}
         video = self.frames.video
         kinds = bytearray(PROPAGATED if video.mask_name(n) in names else NONE for n in range(len(self)))

@@ -1,4 +1,4 @@
-// Requests to the server, and its stream of events. All addresses are relative, because the page's own holds the token.
+// Requests to the server, and its stream of events. All addresses are relative, because the page's own is secret.
 
 /** An error response, or no response (status 0). The message is a sentence for the user. */
 export class ServerError extends Error {
