@@ -3,7 +3,8 @@
     python scripts/annotate.py VIDEO
 
 VIDEO is a video file or a folder of images. The command prints the address of the page and opens it; the page can be
-reached from this machine only. Every stroke is saved to OUTPUT at once, and the same command resumes:
+reached from this machine only. An address works once, and the command prints the next one. Every stroke is saved to
+OUTPUT at once, and the same command resumes:
 
     OUTPUT/masks/<frame>.png  palette PNGs of the video's size, as segment_video.py writes them
     OUTPUT/project.json       the objects, and the annotated frames
@@ -17,6 +18,7 @@ Ctrl-C ends the command.
 import argparse
 import asyncio
 import contextlib
+import itertools
 import signal
 import sys
 import threading
@@ -65,9 +67,14 @@ def main() -> None:
     for note in (notes := network_notes(arguments, device)):
         print(note)
 
-    def listening(address: str) -> None:
+    name = source.name.encode(errors="backslashreplace").decode()  # the name may not be UTF-8
+    sentences = itertools.chain([f"annotating {name} at"], itertools.repeat("to open the page in another browser:"))
+
+    def show(address: str) -> None:
         with contextlib.suppress(BrokenPipeError):
-            print(f"annotating {source.name} at {address}", flush=True)
+            print(next(sentences), address, flush=True)
+
+    def browse(address: str) -> None:
         if not arguments.no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
@@ -77,7 +84,7 @@ def main() -> None:
         if isinstance(opened, VideoFile):
             frames = open_file(opened, output / "frames", note.frames)
         ended = asyncio.run(
-            serve(output, note, frames, network, settings, notes=notes, port=arguments.port, listening=listening)
+            serve(output, note, frames, network, settings, notes=notes, port=arguments.port, show=show, browse=browse)
         )
     if ended == signal.SIGINT:
         raise KeyboardInterrupt

@@ -11,7 +11,7 @@ from PIL import Image
 from annotation.errors import Refused
 from annotation.frames import UNPACKED_QUALITY, is_jpeg
 from annotation.jobs import Job, Notice
-from annotation.project import Project
+from annotation.project import Project, refuse_links
 from dataset.files.images import write_mask
 from dataset.files.video import object_ids
 from dataset.files.video_file import video_writer
@@ -44,6 +44,7 @@ class Export:
         self._parts = parts
         self._labelled = project.labelled()
         self._folder = project.folder / "export"
+        refuse_links(project.folder)
         if not self._labelled:
             raise Refused(400, "there is no mask yet; mark an object first")
         if "davis" in parts:
@@ -129,7 +130,7 @@ class Export:
                 for file in [part] if part.is_file() else sorted(each for each in part.rglob("*") if each.is_file()):
                     if job.stopped:
                         raise _Stopped
-                    archive.write(file, file.relative_to(self._folder))
+                    archive.write(file, _as_utf8(str(file.relative_to(self._folder))))
         return "a zip archive of all this", path
 
     def _write_davis(self, job: Job) -> tuple[str, Path]:
@@ -147,7 +148,7 @@ class Export:
         else:
             raise InputError("no mask shows an object; mark an object first")
         first, last = number, self._labelled[-1]
-        name = "-".join(self._video.name.split()).lstrip(".") or "video"
+        name = _as_utf8("-".join(self._video.name.split()).lstrip(".") or "video")
         new_ids: dict[int, int] = {}
         with atomic_folder(self._folder / "DAVIS") as folder:
             images, masks = (folder / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
@@ -198,6 +199,11 @@ class Export:
             raise Refused(
                 400, f"the frames {shown} have no mask; propagate through them, or leave out the DAVIS folder"
             )
+
+
+def _as_utf8(name: str) -> str:
+    """A name with question marks where its bytes are not UTF-8, because lists and archives can hold no other names."""
+    return name.encode(errors="replace").decode()
 
 
 def zip_path(project: Project) -> Path:

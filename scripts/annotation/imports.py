@@ -1,5 +1,6 @@
 """Imports of masks from other programs, as annotations."""
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from util.errors import InputError
 from util.files import is_plain_name
 
 MOST_BYTES = 2**30  # of all files of an import
+LONGEST_NAME = 255  # bytes of a file's name
 
 
 def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None) -> dict[str, Any]:
@@ -33,11 +35,12 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
     video = project.frames.video
     if frame is not None and len(files) > 1:
         raise Refused(400, "a frame has one mask; choose one file, or the folder")
-    with tempfile.TemporaryDirectory() as folder:
+    # In the project, because the folder for temporary files may be missing, full or not writable.
+    with tempfile.TemporaryDirectory(prefix=".import.", suffix=".tmp", dir=project.folder) as folder:
         paths = []
         for name, content in files.items():
-            if not is_plain_name(name):
-                raise Refused(400, f"{name} is no name of a file; rename it")
+            if not is_plain_name(name) or len(os.fsencode(name)) > LONGEST_NAME:
+                raise Refused(400, f"{name[:40]} is no name of a file, or too long; rename it")
             paths.append(Path(folder) / name)
             paths[-1].write_bytes(content)
         try:

@@ -1,14 +1,17 @@
 """The file of a project, ``project.json``: the video, its objects, and the annotated frames."""
 
+import contextlib
 import json
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from annotation.errors import Refused
 from annotation.frames import Frames
 from util.errors import InputError
-from util.files import read_json, write_text
+from util.files import atomic_path, read_json
 
 MOST_OBJECTS = 255  # ids of one byte; 0 is the background
 LONGEST_NAME = 60  # characters
@@ -82,8 +85,11 @@ class Note:
             )
         self.frames, self.size = found, size
 
-    def save(self, fps: float) -> None:
-        """Write the file, durably.
+    @contextlib.contextmanager
+    def saved(self, fps: float) -> Iterator[None]:
+        """Write the file, durably. It is replaced after the body of the `with`, and only if the body raises no error.
+
+        The new file is on disk before the body runs, so that a full disk refuses it before the body changes masks.
 
         Raises:
             InputError: the file cannot be written.
@@ -99,7 +105,12 @@ class Note:
         }
         if self.deleting:
             content["deleting"] = self.deleting
-        write_text(self.path, json.dumps(content, indent=1) + "\n", durable=True)
+        with atomic_path(self.path, durable=True) as temporary:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(json.dumps(content, indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            yield
 
 
 def check_object(fields: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,11 @@ import array
 import contextlib
 import itertools
 import math
+import os
 import re
+import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +60,25 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse a project with links to files outside, which exports would copy or replace.
+
+    Args:
+        folder: the folder of the project; it may itself be reached by a link.
+
+    Raises:
+        InputError: one of its files or folders leads out of the project.
+    """
+    inside = folder.resolve()
+    for part in (folder, folder / "masks", folder / "frames", folder / "export"):
+        if not part.is_dir():
+            continue
+        with os.scandir(part) as entries:
+            for entry in entries:
+                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+                    raise InputError(f"{entry.path} is a link that leads out of {folder}; put a copy in its place")
+
+
 class Project:
     """The masks and objects of a video; thread-safe. Every change is on disk before it is announced.
 
@@ -77,6 +98,7 @@ class Project:
 
     def __init__(self, folder: Path, note: Note, frames: Frames, announce: Announce) -> None:
         note.check(frames)
+        refuse_links(folder)
         self.folder = folder
         self.frames = frames
         self._note = note
@@ -88,7 +110,8 @@ class Project:
         self._changes = itertools.count(1)
         self._kinds = self._find_masks()
         self._uncertainty = array.array("f", [math.nan]) * len(frames)
-        note.save(frames.fps)
+        with note.saved(frames.fps):
+            pass
         self._read_uncertainty()
 
     def __len__(self) -> int:
@@ -110,7 +133,7 @@ class Project:
                 "annotated": sorted(self._note.annotated),
                 "propagated": [[run.start(), run.end() - 1] for run in re.finditer(rb"\x01+", self._kinds)],
                 "uncertainty": {
-                    str(number): round(value, 4)
+                    str(number): round(value, 6)
                     for number, value in enumerate(self._uncertainty)
                     if not math.isnan(value)
                 },
@@ -180,17 +203,43 @@ class Project:
         shown = set(object_ids(ids))
         with self._lock:
             self._check_revision(number, revision)
-            if unknown := shown.difference(self._note.objects):
-                raise Refused(400, f"there is no object {min(unknown)}; load the page again")
+            self._check_objects(shown)
             before = self._note.annotated.get(number)
             erasable = {*object_ids(self._ids(number)), *(before or ())}
-            # The mask comes first: if the power fails between the two files, the stroke is not lost.
-            write_mask(self._path(number), ids, durable=True)
             annotated = sorted(shown | erasable & set(self._note.objects))
-            if annotated != before:
-                with self._saving() as note:
+            if annotated == before:
+                self._write(number, ids)
+            else:
+                with self._saving(lambda: self._write(number, ids)) as note:
                     note.annotated[number] = annotated
             return self._changed(number, ANNOTATED)
+
+    def restore(self, number: int, ids: np.ndarray, uncertainty: float, revision: int) -> int:
+        """Make a mask the prediction of a frame again, when the user has undone all changes of it.
+
+        Args:
+            number: the frame.
+            ids: uint8 object ids [H,W], as the network has predicted them.
+            uncertainty: as it was, in bits; NaN if it is unknown.
+            revision: see `annotate`.
+
+        Returns:
+            the new revision.
+
+        Raises:
+            Refused: as `annotate`.
+            InputError: a file cannot be written.
+        """
+        with self._lock:
+            self._check_revision(number, revision)
+            self._check_objects(object_ids(ids))
+            self._append_uncertainty(number, uncertainty)
+            if number in self._note.annotated:
+                with self._saving(lambda: self._write(number, ids)) as note:
+                    del note.annotated[number]
+            else:
+                self._write(number, ids)
+            return self._changed(number, PROPAGATED, uncertainty)
 
     def clear(self, number: int, revision: int) -> int:
         """Remove the mask of a frame, and its annotation; see `annotate`."""
@@ -215,8 +264,9 @@ class Project:
         with self._lock:
             if self._kinds[number] == ANNOTATED:
                 return False
-            write_mask(self._path(number), ids, durable=True)
+            # The mask comes last, so that a full disk leaves the old one.
             self._append_uncertainty(number, uncertainty)
+            self._write(number, ids)
             self._changed(number, PROPAGATED, uncertainty)
             return True
 
@@ -307,7 +357,7 @@ class Project:
             ids = read_sized_mask(self._path(number), self.frames.video.size, self.frames.video.name)
             deleted = np.isin(ids, self._note.deleting)
             if deleted.any():
-                write_mask(self._path(number), np.where(deleted, np.uint8(0), ids), durable=True)
+                self._write(number, np.where(deleted, np.uint8(0), ids))
                 self._changed(number, kind, self._uncertainty[number])
 
     @property
@@ -343,6 +393,13 @@ class Project:
         if self._revisions[number] != revision:
             raise Refused(412, "this frame has changed in the meantime; review it before you change it")
 
+    def _check_objects(self, shown: Iterable[int]) -> None:
+        if unknown := set(shown).difference(self._note.objects):
+            raise Refused(400, f"there is no object {min(unknown)}; load the page again")
+
+    def _write(self, number: int, ids: np.ndarray) -> None:
+        write_mask(self._path(number), ids, durable=True)
+
     def _remove(self, number: int) -> int:
         # The annotation comes first: if the power fails between the two files, a mask without an annotation is left.
         if number in self._note.annotated:
@@ -352,13 +409,18 @@ class Project:
         return self._changed(number, NONE)
 
     @contextlib.contextmanager
-    def _saving(self) -> Iterator[Note]:
-        """Yield the note for a change and save it; a change that cannot be saved is undone."""
+    def _saving(self, write: Callable[[], None] = lambda: None) -> Iterator[Note]:
+        """Yield the note for a change and save it; a change that cannot be saved is undone.
+
+        `write` writes the mask that the note speaks of. Its file appears before that of the note: if the power fails
+        between the two, the stroke is not lost.
+        """
         note = self._note
         before = dict(note.objects), dict(note.annotated), list(note.deleting)
         try:
             yield note
-            note.save(self.frames.fps)
+            with note.saved(self.frames.fps):
+                write()
         except InputError:
             note.objects, note.annotated, note.deleting = before
             raise
@@ -376,7 +438,7 @@ class Project:
             "number": number,
             "kind": KINDS[kind],
             "revision": self._revisions[number],
-            "uncertainty": None if math.isnan(uncertainty) else round(uncertainty, 4),
+            "uncertainty": None if math.isnan(uncertainty) else round(uncertainty, 6),
         }
         self._announce(event)
         return self._revisions[number]
@@ -385,7 +447,10 @@ class Project:
         """Find the kinds of all masks, after deleting the temporary files of a killed server."""
         for folder in (self.folder, self._masks, self.folder / "export"):
             for path in folder.glob(".*.tmp*"):
-                path.unlink(missing_ok=True)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
         names = {path.name for path in self._masks.glob("*.png")}
         video = self.frames.video
         kinds = bytearray(PROPAGATED if video.mask_name(n) in names else NONE for n in range(len(self)))
@@ -415,6 +480,8 @@ class Project:
 
     def _append_uncertainty(self, number: int, value: float) -> None:
         # Not durable, for speed: a power cut may lose lines, but no mask.
+        if math.isnan(value):
+            return
         try:
             with open(self._uncertainty_path, "a", encoding="utf-8") as file:
                 file.write(_uncertainty_line(number, value))

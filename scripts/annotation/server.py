@@ -1,20 +1,22 @@
-"""The server of the annotation tool: the page, the API and the events, on 127.0.0.1 and behind a token."""
+"""The server of the annotation tool: the page, the API and the events, on 127.0.0.1 and behind a cookie."""
 
 import asyncio
 import contextlib
 import functools
-import hmac
 import json
-import secrets
+import math
+import re
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from aiohttp import web
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from annotation.cuts import from_box, from_strokes
+from annotation.entrance import Entrance
 from annotation.errors import Refused
 from annotation.exports import PARTS, Export, zip_path
 from annotation.frames import Frames
@@ -39,7 +41,7 @@ HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "Referrer-Policy": "no-referrer",  # the address holds the token
+    "Referrer-Policy": "no-referrer",  # the address is secret
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -57,7 +59,7 @@ class Events:
     def announce(self, event: dict[str, Any]) -> None:
         """Send an event to all clients; thread-safe."""
         with contextlib.suppress(RuntimeError):  # the server has ended
-            self._loop.call_soon_threadsafe(self._send, json.dumps(event, ensure_ascii=False))
+            self._loop.call_soon_threadsafe(self._send, json.dumps(event))
 
     def _send(self, event: str) -> None:
         for client, transport in list(self._clients.items()):
@@ -124,7 +126,7 @@ class Server:
         settings: EngineSettings,
         notes: list[str],
     ) -> None:
-        self.token = secrets.token_urlsafe(24)
+        self.entrance = Entrance()
         self._project = project
         self._jobs = jobs
         self._events = events
@@ -166,16 +168,16 @@ class Server:
             ("GET", "api/events", self._events.stream),
         ]
         for method, path, handler in routes:
-            app.router.add_route(method, f"/{{token}}/{path}", handler)
+            app.router.add_route(method, self.entrance.path + path, handler)
+        app.router.add_route("GET", "/open/{token}", self.entrance.enter)
         app.on_response_prepare.append(_add_headers)
         return app
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse requests without the token, and turn errors into JSON."""
-        token = request.path.partition("/")[2].partition("/")[0]
-        if not hmac.compare_digest(token.encode(errors="replace"), self.token.encode()):
-            return _error(403, "the address lacks the token; use the address that the command has printed")
+        """Refuse requests of browsers that have not been admitted, and turn errors into JSON."""
+        if request.match_info.handler != self.entrance.enter and not self.entrance.admits(request):
+            return _error(403, "this browser is not admitted; use the last address that the command has printed")
         try:
             most = MOST_BYTES if request.match_info.handler == self._import else self._most_bytes
             if request.content_length and request.content_length > most:
@@ -185,6 +187,10 @@ class Server:
             return _error(error.status, str(error))
         except InputError as error:
             return _error(500, str(error))
+        except ConnectionError:
+            raise  # the page has gone
+        except OSError as error:
+            return _error(500, f"{error.filename or 'a file'} cannot be used ({error.strerror or error}); try again")
         except web.HTTPRequestEntityTooLarge:
             return _error(413, self._too_large)
         except web.HTTPException as error:
@@ -232,8 +238,16 @@ class Server:
 
     async def _annotate(self, request: web.Request) -> web.Response:
         number, revision = self._number(request), _revision(request)
+        kind = request.query.get("kind", "annotated")
+        uncertainty = _uncertainty(request.query.get("uncertainty"))
+        if kind not in ("annotated", "propagated"):
+            raise Refused(400, "the kind of a mask is annotated or propagated; load the page again")
         ids = await self._raw(request)
-        return _json({"revision": await asyncio.to_thread(self._project.annotate, number, ids, revision)})
+        if kind == "annotated":
+            changed = await asyncio.to_thread(self._project.annotate, number, ids, revision)
+        else:
+            changed = await asyncio.to_thread(self._project.restore, number, ids, uncertainty, revision)
+        return _json({"revision": changed})
 
     async def _clear(self, request: web.Request) -> web.Response:
         number, revision = self._number(request), _revision(request)
@@ -303,23 +317,7 @@ class Server:
 
     async def _import(self, request: web.Request) -> web.Response:
         number = self._number(request) if "number" in request.match_info else None
-        files: dict[str, bytes] = {}
-        total = 0
-        if not request.content_type.startswith("multipart/"):
-            raise Refused(400, "the files are missing; choose a mask, or a folder of masks")
-        async for part in await request.multipart():
-            content = bytearray()
-            while piece := await part.read_chunk(2**16):
-                content += piece
-                total += len(piece)
-                if total > MOST_BYTES:
-                    raise Refused(413, f"the files have more than {MOST_BYTES // 2**20} MiB; import fewer at a time")
-            # A browser adds the folder to the names of its files; hidden files are no masks.
-            name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
-            if name and not name.startswith("."):
-                if name in files:
-                    raise Refused(400, f"two files have the name {name}; import one folder of masks")
-                files[name] = bytes(content)
+        files = await _read_files(request)
         if not files:
             raise Refused(400, "the files are missing; choose a mask, or a folder of masks")
         return _json(await asyncio.to_thread(import_masks, self._project, files, number))
@@ -372,7 +370,8 @@ async def serve(
     *,
     notes: list[str],
     port: int,
-    listening: Callable[[str], None],
+    show: Callable[[str], None],
+    browse: Callable[[str], None],
 ) -> signal.Signals:
     """Serve a project until a signal ends the server.
 
@@ -380,7 +379,9 @@ async def serve(
         folder, note, frames: see `Project`.
         network, settings, notes: see `Server`.
         port: the port to listen to; 0 for any free one.
-        listening: called with the address of the page when the server is ready.
+        show: called with the address of the page when the server is ready. An address works once, so `show` is called
+            with another one whenever the last has been used.
+        browse: opens the page in a browser; called with an address when the server is ready.
 
     Returns:
         the signal: SIGINT or SIGTERM.
@@ -400,7 +401,7 @@ async def serve(
     jobs = Jobs(events.announce)
     server = Server(Project(folder, note, frames, events.announce), jobs, events, network, settings, notes)
     # A compressed body could be much larger than its limit, so no body is decompressed. No log, because the address
-    # holds the token.
+    # is secret.
     runner = web.AppRunner(server.application(), access_log=None, auto_decompress=False, shutdown_timeout=2)
     await runner.setup()
     try:
@@ -410,7 +411,13 @@ async def serve(
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"port {port} cannot be used ({reason}); choose another --port, or 0 for any") from None
         server.start_deletion()
-        listening(f"http://{ADDRESS}:{runner.addresses[0][1]}/{server.token}/")
+        origin = f"http://{ADDRESS}:{runner.addresses[0][1]}"
+
+        def show_next() -> None:
+            show(origin + server.entrance.new_path(show_next))
+
+        show_next()
+        browse(origin + server.entrance.new_path())
         return await ended
     finally:
         await asyncio.to_thread(jobs.close)
@@ -442,6 +449,42 @@ def _revision(request: web.Request) -> int:
         raise Refused(428, "If-Match is missing; give the ETag of the mask")
     number = given.strip('"')
     return int(number) if number.isascii() and number.isdecimal() and len(number) < 20 else -1
+
+
+async def _read_files(request: web.Request) -> dict[str, bytes]:
+    """The files of a form by their names, without folders and without hidden files."""
+    files: dict[str, bytes] = {}
+    total = 0
+    if not request.content_type.startswith("multipart/"):
+        raise Refused(400, "the files are missing; choose a mask, or a folder of masks")
+    try:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader):
+                raise Refused(400, "a file holds other files; choose masks only")
+            content = bytearray()
+            while piece := await part.read_chunk(2**16):
+                content += piece
+                total += len(piece)
+                if total > MOST_BYTES:
+                    raise Refused(413, f"the files have more than {MOST_BYTES // 2**20} MiB; import fewer at a time")
+            # A browser adds the folder to the names of its files; hidden files are no masks.
+            name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
+            if name and not name.startswith("."):
+                if name in files:
+                    raise Refused(400, f"two files have the name {name}; import one folder of masks")
+                files[name] = bytes(content)
+    except (ValueError, AssertionError, RuntimeError, BadHttpMessage, web.RequestPayloadError):
+        raise Refused(400, "the files have not arrived as a browser sends them; choose them again") from None
+    return files
+
+
+def _uncertainty(given: str | None) -> float:
+    """The uncertainty of a mask, in bits: NaN if none is given."""
+    if given is None:
+        return math.nan
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,20})?", given):
+        raise Refused(400, "an uncertainty is a number of bits; load the page again")
+    return float(given)
 
 
 async def _read_json(request: web.Request) -> dict[str, Any]:

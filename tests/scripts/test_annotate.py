@@ -29,6 +29,7 @@ from annotation import cuts
 from annotation.errors import Refused
 from annotation.exports import PARTS, Export
 from annotation.frames import open_file, open_folder
+from annotation.imports import import_masks
 from annotation.jobs import Job
 from annotation.note import Note
 from annotation.project import KINDS, Project
@@ -72,10 +73,16 @@ class Running:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         line = self.process.stdout.readline()
-        match = re.fullmatch(rf"annotating {video.name} at (http://127\.0\.0\.1:\d+)(/\S+/)\n", line)
+        name = re.escape(video.name.encode(errors="backslashreplace").decode())
+        match = re.fullmatch(rf"annotating {name} at (http://127\.0\.0\.1:\d+)(/open/\S+)\n", line)
         assert match, line + self.process.communicate()[1]
-        self.host, self.root = urlsplit(match[1]).netloc, match[2]
-        self.token = self.root.strip("/")
+        self.host, self.entrance = urlsplit(match[1]).netloc, match[2]
+        self.root, self.cookie = "", ""
+        response, content = self.request("GET", self.entrance)
+        assert response.status == 200, content
+        self.set_cookie = response.headers["Set-Cookie"]
+        self.root = re.search(r'url=(/\S+/)"', content.decode())[1]
+        self.cookie = self.set_cookie.partition(";")[0]
 
     def request(
         self, method: str, path: str, body: object = None, *, root: str | None = None, **headers: str
@@ -85,7 +92,7 @@ class Running:
             body, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **headers}
         connection = HTTPConnection(self.host, timeout=60)
         with contextlib.closing(connection):
-            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            names = {name.replace("_", "-"): value for name, value in {"Cookie": self.cookie, **headers}.items()}
             connection.request(method, (self.root if root is None else root) + path, body, names)
             response = connection.getresponse()
             return response, response.read()
@@ -120,7 +127,7 @@ class Running:
         """Listen to the events; the iterator ends with the stream."""
         connection = HTTPConnection(self.host, timeout=60)
         with contextlib.closing(connection):
-            connection.request("GET", self.root + "api/events")
+            connection.request("GET", self.root + "api/events", headers={"Cookie": self.cookie})
             response = connection.getresponse()
             assert response.headers["Content-Type"] == "text/event-stream"
             yield (json.loads(line[6:]) for line in response if line.startswith(b"data: "))
@@ -207,21 +214,70 @@ ROUTES = [
 ]
 
 
-def test_every_request_must_bear_the_token(shared):
+def test_every_request_must_bear_the_path_and_the_cookie(shared):
     before = shared.state()
-    other = ("A" if shared.token[0] != "A" else "B") + shared.token[1:]
+    place = shared.root.strip("/")
+    other = ("A" if place[0] != "A" else "B") + place[1:]
+    paths = ["", "/", other, place[:-1], f"{place}x", f"%C3%A9{other}", f"%FF{other}"]
+    cookies = ["", "annotation=", shared.cookie[:-1], f"{shared.cookie}x", f"annotation={place}", "x=\xff"]
+    strangers = [(path, shared.cookie) for path in paths] + [(place, cookie) for cookie in cookies]
     for method, path in ROUTES:
         body = bytes(PIXELS) if "masks" in path and method == "PUT" else {"name": "stolen", "frame": 0}
-        for token in ("", "/", other, shared.token[:-1], f"{shared.token}x", f"%C3%A9{other}", f"%FF{other}"):
-            root = f"/{token}/" if token else "/"
-            response, content = shared.request(method, path, None if method == "GET" else body, root=root, If_Match="*")
+        for name, cookie in strangers:
+            root = f"/{name}/" if name else "/"
+            body = None if method == "GET" else body
+            response, content = shared.request(method, path, body, root=root, If_Match="*", Cookie=cookie)
             assert response.status in (403, 404), (method, root, path)
             assert len(content) < 200 and set(json.loads(content)) == {"error"}
     assert shared.state() == before
-    # The same routes answer with the token.
+    # The same routes answer with both.
     for method, path in ROUTES:
         if method == "GET" and path.startswith("api") and "events" not in path:
             assert shared.request(method, path)[0].status == 200, path
+
+
+def test_an_address_works_once(shared):
+    """What other users of the machine read in the browser's command line is of no use to them."""
+    path = rf"Path={shared.root}"
+    assert {"HttpOnly", "SameSite=Strict", path} <= set(re.split(r";\s*", shared.set_cookie))
+    for used in (shared.entrance, "/open/", "/open/x", f"/open/{shared.root}"):
+        response, content = shared.request("GET", used, root="", Cookie="")
+        assert response.status in (403, 404) and "Set-Cookie" not in response.headers
+        assert shared.root.strip("/") not in content.decode()
+    line = shared.process.stdout.readline()  # the command has printed the next one
+    entrance = re.fullmatch(rf"to open the page in another browser: http://{shared.host}(/open/\S+)\n", line)[1]
+    assert entrance != shared.entrance
+    response, content = shared.request("GET", entrance, root="", Cookie="")
+    assert response.headers["Set-Cookie"] == shared.set_cookie and shared.root in content.decode()
+    assert shared.request("GET", entrance, root="", Cookie="")[0].status == 403
+
+
+def test_the_browser_gets_an_address_of_its_own(clip, small_checkpoint, tmp_path):
+    """And the printed one, which nobody else reads, still works when the browser has used its own."""
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opening && mv {tmp_path}/opening {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    command = [sys.executable, ROOT / "scripts/annotate.py", clip[0], "--output", tmp_path / "output"]
+    command += ["--model", small_checkpoint, "--device", "cpu"]
+    environment = {**os.environ, "BROWSER": f"{browser} %s"}
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
+    try:
+        printed = process.stdout.readline().split()[-1]
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "opened").is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        opened = (tmp_path / "opened").read_text().strip()
+        assert opened != printed
+        for address, status in ((opened, 200), (opened, 403), (printed, 200), (printed, 403)):
+            parts = urlsplit(address)
+            with contextlib.closing(HTTPConnection(parts.netloc, timeout=60)) as connection:
+                connection.request("GET", parts.path)
+                assert connection.getresponse().status == status
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_no_path_leaves_the_page_and_the_frames(shared):
@@ -274,6 +330,7 @@ def test_a_body_of_a_gigabyte_is_refused_and_not_kept(shared, chunked):
     with socket.create_connection(shared.host.split(":"), timeout=60) as connection:
         length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
         head = f"PUT {shared.root}api/masks/0?width={SIZE[1]}&height={SIZE[0]} HTTP/1.1\r\nHost: {shared.host}\r\n"
+        head += f"Cookie: {shared.cookie}\r\n"
         connection.sendall(f'{head}If-Match: "0"\r\n{length}\r\n\r\n'.encode())
         with contextlib.suppress(ConnectionError):  # the server may hang up at any time
             for _ in range(size // len(block)):
@@ -417,6 +474,109 @@ def test_masks_are_imported(shared, clip):
     assert shared.state() == before
     for number in (7, 8, 9):
         shared.json("DELETE", f"api/masks/{number}", If_Match=shared.mask(number)[2])
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        (b"", "multipart/form-data"),
+        (b"", "multipart/form-data; boundary=x"),
+        (b"--x\r\n", "multipart/form-data; boundary=x"),
+        (b"--x\r\n\r\n", "multipart/form-data; boundary=%FF"),
+        (b'--x\r\nContent-Disposition: form-data; filename="0.png"\r\n\r\nhalf a', "multipart/form-data; boundary=x"),
+        (b"--x\r\nno header\r\n\r\n--x--\r\n", "multipart/form-data; boundary=x"),
+        (b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y--\r\n--x--\r\n", "multipart/mixed; boundary=x"),
+        (
+            b'--x\r\nContent-Disposition: form-data; filename="' + b"0" * 300 + b'.png"\r\n\r\nz\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+        ),
+        (
+            b'--x\r\nContent-Disposition: form-data; filename="\xff.png"\r\n\r\nz\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+        ),
+    ],
+)
+def test_a_malformed_import_is_refused_in_a_sentence(shared, form, kind):
+    before = shared.state()
+    error = shared.refused(400, "POST", "api/import/0", form, Content_Type=kind)
+    assert len(error) < 200 and shared.state() == before
+    assert not list(shared.output.glob(".import*"))
+
+
+def test_an_import_needs_no_folder_for_temporary_files(tmp_path, monkeypatch):
+    ids = write_clip(tmp_path / "clip", 2)
+    project = open_project(tmp_path / "output", tmp_path / "clip", [])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    file = io.BytesIO()
+    Image.fromarray(ids[1]).save(file, "PNG")
+    assert import_masks(project, {"00001.png": file.getvalue()}, None)["frames"] == [1]
+    assert np.array_equal(project.read(1).ids, ids[1])
+    # What a killed server leaves of an import goes away with the next start.
+    (tmp_path / "output/.import.x.tmp").mkdir()
+    (tmp_path / "output/.import.x.tmp/00000.png").touch()
+    open_project(tmp_path / "output", tmp_path / "clip", [])
+    assert not list((tmp_path / "output").glob(".import*"))
+
+
+@pytest.mark.parametrize("part", ["masks", "export", "export/masks", "masks/00001.png", "frames/00000.jpg"])
+def test_no_link_leads_out_of_a_project(tmp_path, part):
+    """Exports would copy what such a link leads to, or replace it."""
+    ids = write_clip(tmp_path / "clip", 3)
+    folder = tmp_path / "output"
+    project = open_project(folder, tmp_path / "clip", [])
+    for _ in range(2):
+        project.add_object({})
+    project.annotate(1, ids[1], 0)
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "masks").mkdir()
+    write_mask(private / "00001.png", ids[2])
+    before = sorted(private.rglob("*"))
+    link = folder / part
+    link.parent.mkdir(exist_ok=True)
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.unlink(missing_ok=True)
+    link.symlink_to(private if not link.suffix else private / "00001.png")
+    for use in (lambda: Export(project, ["masks", "zip"]), lambda: open_project(folder, tmp_path / "clip", [])):
+        with pytest.raises(InputError, match="leads out of"):
+            use()
+    assert sorted(private.rglob("*")) == before
+    # An import replaces the link to a mask, and not what it leads to.
+    if part == "masks/00001.png":
+        project.import_masks({1: ids[0]})
+        assert np.array_equal(read_mask(private / "00001.png"), ids[2]) and not link.is_symlink()
+        assert Export(project, ["masks"]).run(Job("export", 1)) is not None
+
+
+def test_names_that_are_not_utf8(serve, tmp_path):
+    """Of the folder, and so of the project, and of its frames: all but the videos of the export works."""
+    video = Path(os.fsdecode(os.fsencode(tmp_path / "clip ") + b"\xff"))
+    ids = write_clip(video, 3)
+    for number in range(3):
+        (video / f"{number:05d}.jpg").rename(Path(os.fsdecode(os.fsencode(video) + b"/\xfe%d.jpg" % number)))
+    output = Path(os.fsdecode(os.fsencode(tmp_path / "output ") + b"\xff"))
+    server = serve(video, output)
+    for _ in range(2):
+        server.json("POST", "api/objects", {}, status=201)
+    server.put(0, ids[0])
+    server.run(lambda: server.propagate(0, "forward"))
+    assert server.state()["propagated"] == [[1, 2]]
+    assert "name" in server.state()["video"] and server.request("GET", "api/frames/1")[0].status == 200
+    wish = {part: True for part in PARTS if part not in ("overlay", "matte")}
+    with server.events() as events:
+        server.json("POST", "api/export", wish, status=202)
+        notice = next(event for event in events if event["type"] == "notice")
+    assert notice["level"] == "info" and len(notice["paths"]) == 4
+    with zipfile.ZipFile(output / "export/export.zip") as archive:
+        assert "masks/?0.png" in archive.namelist()
+    with server.events() as events:
+        server.json("POST", "api/export", {"overlay": True}, status=202)
+        notice = next(event for event in events if event["type"] == "notice")
+    assert notice["level"] == "error" and "not UTF-8" in notice["text"]
+    assert "Traceback" not in server.end()
+    with pytest.raises(InputError, match="not UTF-8"):
+        VideoFile(output / "video.mp4")
 
 
 def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
@@ -732,6 +892,44 @@ def test_a_full_disk_changes_nothing(tmp_path):
     # The page may send the same stroke once more.
     assert project.annotate(0, ids[1], revision) > revision
     assert np.array_equal(read_mask(tmp_path / "output/masks/00000.png"), ids[1])
+
+
+def test_a_disk_that_fills_up_between_two_files_changes_nothing(tmp_path):
+    """The mask of an annotation fits, and the note does not: the frame has no mask, also for the next server."""
+    ids = write_clip(tmp_path / "clip", 3)
+    folder = tmp_path / "output"
+    project = open_project(folder, tmp_path / "clip", [])
+    for _ in range(9):
+        project.add_object({})
+    project.propagate(1, ids[1], 0.5)
+    small = (folder / "project.json").stat().st_size - 1
+    assert (folder / "masks/00001.png").stat().st_size < small
+    with full_disk(small):
+        for number in (0, 1):
+            with pytest.raises(InputError, match="free some space"):
+                project.annotate(number, ids[2], project.read(number).revision)
+    assert sorted(path.name for path in (folder / "masks").iterdir()) == ["00001.png"]
+    for each in (project, open_project(folder, tmp_path / "clip", [])):
+        assert [KINDS[each.kind(number)] for number in range(2)] == ["none", "propagated"]
+        assert np.array_equal(each.read(1).ids, ids[1]) and not each.read(0).ids.any()
+
+
+def test_a_prediction_comes_back_as_it_was(shared, clip):
+    ids = clip[1]
+    path = f"api/masks/6?width={SIZE[1]}&height={SIZE[0]}"
+    shared.put(6, ids[6])
+    tag = shared.mask(6)[2]
+    for wrong in ("kind=none", "kind=propagated&uncertainty=much", "kind=propagated&uncertainty=-1"):
+        assert "load the page again" in shared.refused(400, "PUT", f"{path}&{wrong}", bytes(PIXELS), If_Match=tag)
+    network = f"{path}&kind=propagated&uncertainty=0.345678"
+    answer = shared.json("PUT", network, ids[7].tobytes(), If_Match=tag)
+    served, kind, tag = shared.mask(6)
+    assert np.array_equal(served, ids[7]) and (kind, tag) == ("propagated", f'"{answer["revision"]}"')
+    state = shared.state()
+    assert 6 not in state["annotated"] and [6, 6] in state["propagated"]
+    assert state["uncertainty"]["6"] == pytest.approx(0.345678, abs=1e-6)
+    assert "6,0.345678\n" in (shared.output / "uncertainty.csv").read_text()
+    shared.json("DELETE", "api/masks/6", If_Match=tag)
 
 
 def test_a_deletion_goes_on_after_a_kill(tmp_path):

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -48,15 +49,30 @@ class Server:
 
     def __init__(self, process: subprocess.Popen, output: Path) -> None:
         self.process, self.output = process, output
+        self.is_known = False  # to the browser
 
-    @functools.cached_property
-    def address(self) -> str:
-        """The address of the page; waits until the server listens."""
+    def new_address(self) -> str:
+        """An address of the page that has not been used; waits until the server listens."""
         lines = iter(self.process.stdout.readline, "")
         return next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))
 
+    @functools.cached_property
+    def session(self) -> requests.Session:
+        """A client that the server has admitted."""
+        session = requests.Session()
+        entrance = self.new_address()
+        path = re.search(r'url=(/\S+/)"', session.get(entrance, timeout=30).text)[1]
+        self.page = urljoin(entrance, path)
+        return session
+
+    @property
+    def address(self) -> str:
+        """The address of the page for browsers that have been admitted."""
+        assert self.session
+        return self.page
+
     def get(self, path: str) -> requests.Response:
-        return requests.get(f"{self.address}api/{path}", timeout=30)
+        return self.session.get(f"{self.address}api/{path}", timeout=30)
 
     def ids(self, number: int) -> np.ndarray:
         return np.frombuffer(self.get(f"masks/{number}").content, np.uint8).reshape(HEIGHT, WIDTH)
@@ -64,14 +80,14 @@ class Server:
     def put(self, number: int, ids: np.ndarray) -> None:
         """Annotate a frame as another tab would."""
         address = f"{self.address}api/masks/{number}"
-        headers = {"If-Match": requests.get(address, timeout=30).headers["ETag"]}
+        headers = {"If-Match": self.session.get(address, timeout=30).headers["ETag"]}
         size = {"width": WIDTH, "height": HEIGHT}
-        requests.put(address, ids.tobytes(), params=size, headers=headers, timeout=30).raise_for_status()
+        self.session.put(address, ids.tobytes(), params=size, headers=headers, timeout=30).raise_for_status()
 
     def empty(self) -> None:
         """Delete all objects, and all masks with the last of them."""
         for entry in self.get("state").json()["objects"]:
-            requests.delete(f"{self.address}api/objects/{entry['id']}", timeout=30).raise_for_status()
+            self.session.delete(f"{self.address}api/objects/{entry['id']}", timeout=30).raise_for_status()
             while self.get("state").json()["job"]:
                 pass
         state = self.get("state").json()
@@ -123,7 +139,9 @@ def page(browser, server) -> webdriver.Chrome:
 
 
 def opened(browser, server: Server) -> webdriver.Chrome:
-    browser.get(server.address)
+    assert server.session
+    browser.get(server.address if server.is_known else server.new_address())
+    server.is_known = True
     wait(browser, lambda: browser.execute_script("return window.annotator && annotator.ready"))
     return browser
 
@@ -337,6 +355,38 @@ def test_undo_and_redo(page, server):
     control(page, "z")
     idle(page)
     assert np.array_equal(server.ids(0), both)
+
+
+def test_undo_gives_a_propagated_mask_back(page, server):
+    """With its uncertainty, and not as an annotation that no propagation changes."""
+    dab(page, *CENTRES[1])
+    propagated(page)
+    seek(page, 5)
+    before, ids, shown = server.get("state").json(), server.ids(5), text(page, "#frame-kind")
+    assert "uncertainty" in shown
+    for x in (30, 45):
+        dab(page, x, 20, size=8)
+        assert kinds(page)[5] == "annotated" and (server.ids(5) != ids).any()
+    control(page, "z")
+    idle(page)
+    assert kinds(page)[5] == "annotated"  # one of the two strokes is left
+    control(page, "z")
+    idle(page)
+    after = server.get("state").json()
+    assert {name: after[name] for name in ("annotated", "propagated")} == {
+        name: before[name] for name in ("annotated", "propagated")
+    }
+    assert after["uncertainty"] == before["uncertainty"]
+    assert np.array_equal(server.ids(5), ids) and text(page, "#frame-kind") == shown
+    keys(page, Keys.DELETE)
+    idle(page)
+    assert kinds(page)[5] == "none"
+    control(page, "z")
+    idle(page)
+    assert server.get("state").json()["uncertainty"] == before["uncertainty"]
+    control(page, "y")
+    idle(page)
+    assert kinds(page)[5] == "none"
 
 
 def test_a_box_becomes_an_object(page, server):
@@ -731,7 +781,7 @@ def test_import_and_zip(page, server, tmp_path):
     wait(page, lambda: "Download" in text(page, "#export-result"))
     assert str(server.output / "export/masks") in text(page, "#export-result")
     link = one(page, "#export-result a").get_attribute("href")
-    with zipfile.ZipFile(io.BytesIO(requests.get(link, timeout=30).content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(server.session.get(link, timeout=30).content)) as archive:
         assert "overlay.mp4" in archive.namelist() and "masks/00004.png" in archive.namelist()
     # The video plays in a browser.
     state = page.execute_async_script(

@@ -1,4 +1,4 @@
-// Requests to the server, and its stream of events. All addresses are relative, because the page's own holds the token.
+// Requests to the server, and its stream of events. All addresses are relative, because the page's own is secret.
 
 /** An error response, or no response (status 0). The message is a sentence for the user. */
 export class ServerError extends Error {
@@ -45,9 +45,14 @@ export async function getMask(number, signal, priority) {
   };
 }
 
-/** Make a mask the annotation of its frame. Returns the new revision; status 412 where `revision` is outdated. */
-export async function putMask(number, ids, revision, { width, height }) {
-  const address = `masks/${number}?width=${width}&height=${height}`;
+/**
+ * Make a mask the annotation of its frame, or again what the network has propagated.
+ * @param mask number, ids, kind ("annotated" or "propagated"), revision, and uncertainty (NaN if unknown).
+ * @returns the new revision; status 412 where `revision` is outdated.
+ */
+export async function putMask({ number, ids, kind, revision, uncertainty }, { width, height }) {
+  const bits = Number.isNaN(uncertainty) ? "" : `&uncertainty=${uncertainty.toFixed(6)}`;
+  const address = `masks/${number}?width=${width}&height=${height}&kind=${kind}${bits}`;
   return (await (await request("PUT", address, { body: ids, revision })).json()).revision;
 }
 

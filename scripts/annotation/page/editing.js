@@ -35,7 +35,8 @@ class Edit {
     const [before, after] = [cut(this.before, editing.size, rect), cut(entry.ids, editing.size, rect)];
     if (kind === entry.kind && before.every((id, index) => id === after[index])) return this.#end();
     editing.edit = null;
-    editing.history.add(entry.number, { rect, before, after, kindBefore: entry.kind, kindAfter: kind });
+    const uncertainty = editing.store.uncertainty[entry.number];
+    editing.history.add(entry.number, { rect, before, after, kindBefore: entry.kind, kindAfter: kind, uncertainty });
     editing.save(entry, kind);
   }
 
@@ -130,10 +131,10 @@ export class Editing {
     }
   }
 
-  /** Save a mask that has changed. */
-  save(entry, kind) {
-    entry.kind = kind;
-    this.store.setFrame(entry.number, kind, null);
+  /** Save a mask that has changed. `uncertainty`: of a mask as the network has propagated it, NaN if unknown. */
+  save(entry, kind, uncertainty = NaN) {
+    Object.assign(entry, { kind, uncertainty });
+    this.store.setFrame(entry.number, kind, uncertainty);
     this.shown.masks.save(entry);
     this.store.emit("edit");
   }
@@ -155,8 +156,8 @@ export class Editing {
     if (!step) return;
     paste(entry.ids, this.size, step.rect, step[ids]);
     this.view.refresh(step.rect);
-    // A mask that the page writes is an annotation for the server.
-    this.save(entry, step[kind] === "none" ? "none" : "annotated");
+    // The network's own mask becomes what it was, and not an annotation.
+    this.save(entry, step[kind], step[kind] === "propagated" ? step.uncertainty : NaN);
   }
 
   /** Remove the mask of the frame on the canvas. */

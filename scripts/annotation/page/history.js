@@ -4,8 +4,8 @@ const MOST_BYTES = 64 * 2 ** 20; // of all steps of all frames; the oldest are d
 const MOST_STEPS = 100; // of a frame
 
 /**
- * A step is a changed rectangle of a mask: `rect`, the ids `before` and `after` as `raster.cut` gives them, and the
- * kinds of the mask, `kindBefore` and `kindAfter`.
+ * A step is a changed rectangle of a mask: `rect`, the ids `before` and `after` as `raster.cut` gives them, the kinds of
+ * the mask, `kindBefore` and `kindAfter`, and the `uncertainty` before, NaN if it is unknown.
  */
 export class History {
   #frames = new Map(); // number → done and undone steps; the most recently changed frame comes last

@@ -115,8 +115,9 @@ export class Masks {
     if (!isReachable) setTimeout(() => this.#run(), RETRY);
   }
 
-  #send({ number, ids, kind, revision }) {
-    return kind === "none" ? api.deleteMask(number, revision) : api.putMask(number, ids, revision, this.store.video);
+  #send(entry) {
+    const { number, kind, revision } = entry;
+    return kind === "none" ? api.deleteMask(number, revision) : api.putMask(entry, this.store.video);
   }
 
   #saved(entry, revision) {
