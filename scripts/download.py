@@ -18,7 +18,6 @@ after an error.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from downloads.checks import DEMO, check_targets
 from downloads.fetch import address, fetch
 from downloads.layout import file_path, is_in_place, put_in_place, verify
 from model import load_network
-from small_network.toy import make_toy_data
+from synthetic import make_synthetic
 from util.errors import InputError, command_line
 
 
@@ -133,7 +132,7 @@ def provide(name: str, root: Path, mirror: str | None) -> tuple[bool, list[str]]
     targets: list[str] = []
     lacking: list[str] = []
     if data_set.synthetic is not None:
-        make_toy_data(root / DEMO, data_set.synthetic, os.cpu_count() or 1, progress=sys.stderr.isatty())
+        make_synthetic(root / DEMO, data_set.synthetic, progress=sys.stderr.isatty())
         print(f"{root / DEMO / 'DAVIS' / '2017'} holds the clips")
         targets.append(DEMO)
     for part in data_set.parts:

