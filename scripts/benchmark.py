@@ -1,9 +1,8 @@
-"""Measure speed and memory of the engine, of long videos, of a training step, of the data loaders, or of a GPU.
+"""Measure speed and memory of the engine, of long videos, of a training step, or of a GPU.
 
     python scripts/benchmark.py engine --output engine.csv --objects 1 2 5 --size 854x480
     python scripts/benchmark.py length --output length.csv --times 1 10 20
     python scripts/benchmark.py training --output training.csv --crop_size 192 --batch_size 2
-    python scripts/benchmark.py loaders --output loaders.csv
     python scripts/benchmark.py clicks --pairs FOLDER --output clicks.csv
     python scripts/benchmark.py gpu --output gpu.csv
 
@@ -34,16 +33,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+
 from benchmarks.clicks import measure_clicks
 from benchmarks.engine import measure_engines, measure_lengths
 from benchmarks.gpu import measure_gpu
-from benchmarks.loaders import measure_loaders
 from benchmarks.training import measure_training
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import STRIDE
 from util.errors import command_line
 from util.numbers import positive
-from util.training.arguments import add_data_arguments
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -71,13 +69,6 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--crop_size", type=positive, default=192, help="side of the synthetic clips; default 192")
     command.add_argument("--batch_size", type=positive, default=2, help="default 2")
     command.add_argument("--repetitions", type=positive, default=5, help="default 5")
-
-    command = commands.add_parser("loaders", help="samples per second and core of each stage's data set")
-    command.set_defaults(run=measure_loaders)
-    add_data_arguments(command)  # synthetic data by default
-    command.add_argument("--size", type=frame_size, default=(480, 854), help="of the synthetic data; default 854x480")
-    command.add_argument("--crop_size", type=positive, default=384, help="default 384")
-    command.add_argument("--samples", type=positive, default=64, help="number of timed samples; default 64")
 
     command = commands.add_parser("clicks", help="clicks and boxes that the annotation page needs for an object")
     command.set_defaults(run=measure_clicks)

@@ -11,14 +11,14 @@ and archives/ with the archives as downloaded. You may delete archives/ at the e
 The same command resumes interrupted downloads. Existing files are not downloaded again, but they are checked again.
 YouTube-VOS and BL30K need a browser: the script prints which archives to save in archives/, and the same command then
 unpacks and checks them. You may save any other archive there, too. The checks are those of scripts/check_data.py;
-weights are loaded.
+weights are loaded. Where Google Drive refuses the weights, their second publication on ModelScope takes their place:
+weights/pytorch_model.pt.
 
 The exit code is 0 if everything is in place without problems, 1 if the check finds problems or if you answer no, and 2
 after an error.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from downloads.catalogue import ARCHIVES, CATALOGUE, DataSet, Part
 from downloads.checks import DEMO, check_targets
 from downloads.fetch import address, fetch
-from downloads.layout import file_path, is_in_place, put_in_place, verify
+from downloads.unpack import file_path, is_in_place, put_in_place, verify
 from model import load_network
-from small_network.toy import make_toy_data
+from synthetic import make_synthetic
 from util.errors import InputError, command_line
 
 
@@ -81,6 +81,8 @@ def describe(name: str, root: Path, mirror: str | None) -> None:
         else:
             state = f"download it by hand from {data_set.homepage} and save it as {path}"
         print(f"  {part.name} ({part.content}{'' if part.required else ', not required'}): {state}")
+    if data_set.substitute is not None:
+        print(f"  {data_set.substitute.name}, in place of what is refused: {address(data_set.substitute, mirror)}")
 
 
 def confirm() -> None:
@@ -97,6 +99,39 @@ def confirm() -> None:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
         sys.exit("nothing was downloaded")
+
+
+def obtain_weights(data_set: DataSet, root: Path, mirror: str | None) -> None:
+    """Download checkpoints, and load each of them. The data set's substitute replaces what cannot be downloaded.
+
+    Raises:
+        InputError: a file that was there before cannot be loaded, or neither source sends a checkpoint. A downloaded
+            file that cannot be loaded is deleted.
+    """
+    refused = [part for part in data_set.parts if not _obtain_checkpoint(part, root, mirror, data_set.substitute)]
+    if refused:
+        _obtain_checkpoint(data_set.substitute, root, mirror, None)
+        names = " and ".join(part.name for part in refused)
+        print(f"{file_path(root, data_set.substitute)} takes the place of {names}")
+
+
+def _obtain_checkpoint(part: Part, root: Path, mirror: str | None, substitute: Part | None) -> bool:
+    """Download and load a checkpoint. Return False if it cannot be had, but there is a substitute."""
+    path = file_path(root, part)
+    was_there = path.exists()
+    try:
+        obtain(part, root, mirror)
+        load_network(path)
+    except InputError as error:
+        if was_there:
+            raise
+        path.unlink(missing_ok=True)
+        if substitute is None:
+            raise
+        print(f"{error}\ntrying {address(substitute, mirror)}")
+        return False
+    print(f"{path}: can be loaded")
+    return True
 
 
 def obtain(part: Part, root: Path, mirror: str | None) -> bool:
@@ -133,19 +168,19 @@ def provide(name: str, root: Path, mirror: str | None) -> tuple[bool, list[str]]
     targets: list[str] = []
     lacking: list[str] = []
     if data_set.synthetic is not None:
-        make_toy_data(root / DEMO, data_set.synthetic, os.cpu_count() or 1, progress=sys.stderr.isatty())
+        make_synthetic(root / DEMO, data_set.synthetic, progress=sys.stderr.isatty())
         print(f"{root / DEMO / 'DAVIS' / '2017'} holds the clips")
         targets.append(DEMO)
+    if data_set.substitute is not None:
+        obtain_weights(data_set, root, mirror)
+        return True, []
     for part in data_set.parts:
         path = file_path(root, part)
         if not obtain(part, root, mirror):
             if part.required:
                 lacking.append(f"{path} is missing; save it by hand, see {data_set.homepage}")
-        elif part.holds:
-            targets.append(part.target)
         else:
-            load_network(path)
-            print(f"{path}: can be loaded")
+            targets.append(part.target)
     faultless = check_targets(root, list(dict.fromkeys(targets)))
     if data_set.next_step and not lacking:
         print(data_set.next_step.format(root=root))

@@ -6,7 +6,7 @@ project expects; a page may offer a file under another name.
 
 from dataclasses import dataclass
 
-from small_network.toy import ToySettings
+from synthetic import SyntheticSettings
 
 ARCHIVES = "archives"  # the folder of archives, in the root folder
 
@@ -22,8 +22,8 @@ class Part:
         target: the folder of the unpacked content, or of a file that is not an archive; relative to the root.
         holds: the names that identify the content of the archive, case-insensitive. They end up in ``target``.
         drive_file: the id of the file in Google Drive, or None.
-        drive_folder: the id of a folder in Google Drive that holds the file, or None. A part with neither id must be
-            downloaded by hand.
+        drive_folder: the id of a folder in Google Drive that holds the file, or None.
+        url: the address of the file elsewhere, or None. A part with neither id nor address must be downloaded by hand.
         size: the size of the file in bytes, or None if it is not known.
         sha256: the SHA-256 of the file in hexadecimal, or None if it is not known.
         required: whether the data set is useless without the file.
@@ -35,6 +35,7 @@ class Part:
     holds: tuple[str, ...] = ()
     drive_file: str | None = None
     drive_folder: str | None = None
+    url: str | None = None
     size: int | None = None
     sha256: str | None = None
     required: bool = True
@@ -49,6 +50,7 @@ class DataSet:
         licence: the licence as far as it is known for certain, or where to read it.
         homepage: the page for a download by hand.
         parts: the files.
+        substitute: a file of another source that serves in place of parts that cannot be downloaded, or None.
         synthetic: the settings of synthetic clips, which need no download.
         next_step: what to do after the download, or an empty text.
     """
@@ -57,18 +59,16 @@ class DataSet:
     licence: str
     homepage: str = ""
     parts: tuple[Part, ...] = ()
-    synthetic: ToySettings | None = None
+    substitute: Part | None = None
+    synthetic: SyntheticSettings | None = None
     next_step: str = ""
 
 
 _DAVIS = ("JPEGImages", "Annotations", "ImageSets")
 _VIDEOS = ("JPEGImages", "Annotations")
 _WEIGHTS = "1i6GtLPUNZe0h72IfhU2s_WHA7ZuVoudG"
-# The seed is not that of the training data.
-_DEMO = ToySettings(
-    seed=37, height=320, width=568, frames=30, static=0, bl=0, youtube_train=0, youtube_valid=0, davis_train=0,
-    davis_val=3, davis_test=0,
-)  # fmt: skip
+_MODELSCOPE = "https://modelscope.cn/models/damo/cv_rdevos_video-object-segmentation/resolve/master"
+_DEMO = SyntheticSettings(seed=37, height=320, width=568, frames=30, davis_val=3)
 
 CATALOGUE = {
     "weights": DataSet(
@@ -78,6 +78,10 @@ CATALOGUE = {
         parts=(
             Part("model_s012_final.pth", "the weights for DAVIS", "weights", drive_folder=_WEIGHTS),
             Part("model_s012_final_yv.pth", "the weights for YouTube-VOS", "weights", drive_folder=_WEIGHTS),
+        ),
+        # The authors' second publication: by its card the model for YouTube-VOS 2019 val, with 83.3.
+        substitute=Part(
+            "pytorch_model.pt", "the weights on ModelScope", "weights", url=f"{_MODELSCOPE}/pytorch_model.pt"
         ),
     ),
     "davis2016": DataSet(

@@ -1,4 +1,4 @@
-"""Downloads, from Google Drive and from mirrors.
+"""Downloads, from Google Drive, other addresses and mirrors.
 
 gdown does all of them. It resumes a partial file only if the server confirms the range and the version of the file, it
 checks the size, and it retries after an interruption.
@@ -11,7 +11,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from downloads.catalogue import Part
-from downloads.space import require_space
+from downloads.unpack import require_space
 from util.errors import InputError
 from util.files import write_error
 from util.packages import needs
@@ -26,14 +26,14 @@ _RETRIES = 5  # after interruptions, per call
 
 
 def address(part: Part, mirror: str | None) -> str | None:
-    """Return the source of a part: a page for a browser, or a file of the mirror; None if it has no address."""
+    """Return the source of a part: a page for a browser, or a file; None if it has no address."""
     if mirror is not None:
         return f"{mirror.rstrip('/')}/{quote(part.name)}"
     if part.drive_file is not None:
         return f"https://drive.google.com/file/d/{part.drive_file}/view"
     if part.drive_folder is not None:
         return f"https://drive.google.com/drive/folders/{part.drive_folder}"
-    return None
+    return part.url
 
 
 def fetch(part: Part, path: Path, mirror: str | None) -> bool:
@@ -52,9 +52,11 @@ def fetch(part: Part, path: Path, mirror: str | None) -> bool:
             is deleted only if the server refuses to resume it; the download then restarts once.
     """
     place = address(part, mirror)
+    by_hand = f"save the file as {path} by hand, and run the same command again"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        source = {"id": _drive_id(part)} if mirror is None else {"url": place}
+        from_drive = mirror is None and part.url is None
+        source = {"id": _drive_id(part)} if from_drive else {"url": place}
         try:
             _download(source, path)
         except DownloadError as error:
@@ -70,14 +72,19 @@ def fetch(part: Part, path: Path, mirror: str | None) -> bool:
     except (FileURLRetrievalError, KeyError, AssertionError):
         raise InputError(
             f"Google Drive does not send {part.name} (too many downloads today, or no longer public); open {place} in "
-            f"a browser, save the file as {path}, and run the same command again"
+            f"a browser, {by_hand}"
         ) from None
     except (DownloadError, requests.RequestException) as error:
-        if isinstance(error, requests.HTTPError) and error.response.status_code == 404 and not part.required:
+        status = error.response.status_code if isinstance(error, requests.HTTPError) else None
+        if status == 404 and not part.required:
             return False
+        reason = "the connection failed or was interrupted"
+        if status is not None:
+            reason = f"the server answers {status}"
+        elif isinstance(error, DownloadError) and error.__cause__ is None:
+            reason = "the size differs from the size that the server announced"
         raise InputError(
-            f"{place} cannot be downloaded ({_reason(error)}); run the same command again to resume, or save the file "
-            f"as {path} by hand"
+            f"{place} cannot be downloaded ({reason}); run the same command again to resume, or {by_hand}"
         ) from None
     except OSError as error:
         raise write_error(path, error.strerror or error) from None
@@ -108,16 +115,8 @@ def _download(source: dict[str, str], path: Path) -> None:
                 require_space(path.parent, total - done, path)
             bar.update(done - bar.n)
 
-        gdown.download(
-            **source,
-            output=str(path),
-            quiet=True,
-            use_cookies=False,
-            resume=True,
-            progress=show,
-            timeout=_TIMEOUT,
-            retries=_RETRIES,
-        )
+        settings = {"quiet": True, "use_cookies": False, "resume": True, "timeout": _TIMEOUT, "retries": _RETRIES}
+        gdown.download(**source, output=str(path), progress=show, **settings)
 
 
 def _drive_id(part: Part) -> str:
@@ -130,25 +129,12 @@ def _drive_id(part: Part) -> str:
     """
     if part.drive_file is not None:
         return part.drive_file
+    settings = {"quiet": True, "use_cookies": False, "skip_download": True, "timeout": _TIMEOUT}
     try:
-        listed = gdown.download_folder(
-            id=part.drive_folder, quiet=True, use_cookies=False, skip_download=True, timeout=_TIMEOUT
-        )
+        listed = gdown.download_folder(id=part.drive_folder, **settings)
     except DownloadError as error:
         raise FileURLRetrievalError(str(error)) from None
     for file in listed:
         if Path(file.path).name == part.name:
             return file.id
     raise InputError(f"{address(part, None)} holds no {part.name}; look for the file there, and save it by hand")
-
-
-def _reason(error: Exception) -> str:
-    """Describe briefly why a download failed."""
-    if isinstance(error, requests.HTTPError):
-        return f"the server answers {error.response.status_code} {error.response.reason}"
-    cause = error.__cause__ if isinstance(error, DownloadError) else error
-    if isinstance(cause, requests.Timeout):
-        return f"no answer within {_TIMEOUT:.0f} seconds"
-    if isinstance(cause, requests.RequestException):
-        return "the connection failed or was interrupted"
-    return "the size differs from the size that the server announced"

@@ -1,1 +1,1 @@
-"""How the small network is trained: pasted videos, synthetic clips and the whole recipe."""
+"""How the small network is trained: pasted videos and the whole recipe."""

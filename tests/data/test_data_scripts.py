@@ -18,7 +18,7 @@ from dataset.layouts.static import ImageFolder
 from dataset.samples.image_clips import ImageClips
 from dataset.samples.stages import stage_dataset
 from dataset.samples.video_clips import VideoClips
-from small_network.toy import ToySettings, make_toy_data
+from synthetic import SyntheticSettings, make_synthetic
 from util.errors import InputError
 
 PALETTE = bytes(range(30)) + bytes(738)  # not DAVIS's
@@ -210,8 +210,7 @@ def test_training_says_how_to_make_what_is_missing(roots):
 
 
 def test_check_lists_all_problems_of_images(tmp_path, command):
-    sizes = dict.fromkeys(("bl", "youtube_train", "youtube_valid", "davis_train", "davis_val", "davis_test"), 0)
-    make_toy_data(tmp_path, ToySettings(height=48, width=64, frames=6, static=60, **sizes))
+    make_synthetic(tmp_path, SyntheticSettings(height=48, width=64, frames=6, static=60))
     static = tmp_path / "static"
     assert len(stage_dataset(0, {"static_root": static}, iterations=1)) == 10 * (4 + 2 * 5)
     first = {folder: sorted((static / folder).rglob("*.jpg"))[:2] for folder in os.listdir(static)}

@@ -1,5 +1,6 @@
 """scripts/download.py against a local server: archives of synthetic data, cuts, lies, and hostile archives."""
 
+import copy
 import dataclasses
 import hashlib
 import io
@@ -26,7 +27,7 @@ from conftest import assert_refused, full_disk
 from dataset.layouts.davis import DAVIS
 from dataset.layouts.youtube import YouTubeVOS
 from downloads.catalogue import CATALOGUE
-from small_network.toy import ToySettings, make_toy_data
+from synthetic import SyntheticSettings, make_synthetic
 
 TRAINVAL, TEST_DEV, DAVIS_2016 = "DAVIS-2017-trainval-480p.zip", "DAVIS-2017-test-dev-480p.zip", "DAVIS-data.zip"
 NOISE = np.random.default_rng(0).bytes(1_800_000)  # makes an archive larger than a few of the pieces that gdown writes
@@ -36,9 +37,13 @@ Files = dict[str, bytes]  # content by path
 
 # Archives of synthetic data.
 def contents(folder: Path) -> Files:
-    """All files of a folder whose names do not begin with a dot."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    """All files of a folder, but those whose path has a name with a dot in front."""
+    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        inner.as_posix(): path.read_bytes()
+        for inner, path in paths.items()
+        if not any(name.startswith(".") for name in inner.parts)
+    }
 
 
 def within(folder: str, files: Files) -> Files:
@@ -82,7 +87,7 @@ def toy(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("toy") / "data"
     counts = {"static": 6, "bl": 2, "youtube_train": 1, "youtube_valid": 1}
     davis = {"davis_train": 1, "davis_val": 1, "davis_test": 1}
-    make_toy_data(root, ToySettings(height=48, width=64, frames=6, max_objects=2, **counts, **davis))
+    make_synthetic(root, SyntheticSettings(height=48, width=64, frames=6, max_objects=2, **counts, **davis))
     return root
 
 
@@ -359,12 +364,6 @@ def test_a_file_of_the_wrong_size_or_hash_is_refused(wrong, download, root, arch
     assert download("davis2017").returncode == 0
 
 
-def test_weights_of_the_wrong_size_are_no_weights_that_are_there(download, root, monkeypatch):
-    change(monkeypatch, "weights", size=7)
-    for _ in range(2):
-        assert_refused(download("weights"), root / "weights/model_s012_final.pth", "wrong size", "delete it")
-
-
 def test_a_server_without_the_file_is_one_sentence(download, server):
     del server.replies[f"/files/{TRAINVAL}"]
     assert_refused(download("davis2017"), f"{server.address}/files/{TRAINVAL}", "answers 404", "by hand")
@@ -423,6 +422,26 @@ def zip_entry(name: str, kind: int = 0, **lies: int) -> bytes:
     return buffer.getvalue()
 
 
+def damaged_bzip2() -> bytes:
+    """A zip archive of one entry in bzip2, of which one byte in the middle is wrong."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("DAVIS/a", NOISE[:5000])
+    data = bytearray(buffer.getvalue())
+    data[40] ^= 255
+    return bytes(data)
+
+
+def overlapping() -> bytes:
+    """A zip archive whose hundred entries are the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("DAVIS/a", bytes(5000))
+        (entry,) = archive.infolist()
+        archive.filelist += [copy.copy(entry) for _ in range(99)]
+    return buffer.getvalue()
+
+
 def tar_entry(name: str, kind: bytes = tarfile.REGTYPE, size: int | None = None) -> bytes:
     """A tar archive of one entry. ``size`` is a wrong statement about its size."""
     buffer = io.BytesIO()
@@ -444,6 +463,9 @@ HOSTILE_ZIPS = {
     "a folder that is a link": (zip_entry("DAVIS/", stat.S_IFLNK), LINK),
     "too large for the disk": (zip_entry("DAVIS/a", file_size=PEBIBYTE), "needs 1.00PB"),
     "larger than it says": (zip_entry("DAVIS/a", file_size=5), DAMAGED),
+    "shorter than it says": (zip_entry("DAVIS/a", file_size=1 << 32), "'DAVIS/a' is shorter than it says"),
+    "a damaged bzip2": (damaged_bzip2(), "Invalid data stream"),
+    "overlapping entries": (overlapping(), "overlaps with another entry"),
     "wrong checksum": (zip_entry("DAVIS/a", CRC=7), DAMAGED),
     "a password": (zip_entry("DAVIS/a", flag_bits=1), DAMAGED),
     "unknown compression": (zip_entry("DAVIS/a", compress_type=77), DAMAGED),
@@ -459,6 +481,7 @@ HOSTILE_TARS = {
     "hard link": (tar_entry("BL30K", tarfile.LNKTYPE), LINK),
     "device": (tar_entry("BL30K", tarfile.CHRTYPE), LINK),
     "pipe": (tar_entry("BL30K", tarfile.FIFOTYPE), LINK),
+    "sparse": (tar_entry("BL30K", tarfile.GNUTYPE_SPARSE), LINK),
     "too large for the disk": (tar_entry("BL30K/a", size=PEBIBYTE), "needs 1.00PB"),
     "a cut file": (tarred({"BL30K/a": bytes(5000)})[:3000], DAMAGED),
     "cut between two files": (tarred({"BL30K/a": b"a", "BL30K/b": b"b"})[:1024], DAMAGED),
@@ -599,8 +622,8 @@ def drive(server, monkeypatch) -> Server:
 
     def redirect(adapter, request, **options):
         asked = urlsplit(request.url)
-        assert asked.scheme == "https" and asked.hostname.endswith(".google.com"), request.url
-        request.url = f"{server.address}/{asked.hostname}{asked.path}?{asked.query}"
+        assert asked.scheme == "https" and asked.hostname.endswith((".google.com", "modelscope.cn")), request.url
+        request.url = f"{server.address}/{asked.hostname}{asked.path}" + (f"?{asked.query}" if asked.query else "")
         return send(adapter, request, **options)
 
     monkeypatch.setattr(HTTPAdapter, "send", redirect)
@@ -667,11 +690,37 @@ def test_weights_are_found_in_their_folder_of_drive(from_drive, drive, root, sma
     assert set(contents(root)) == {"weights/model_s012_final.pth", "weights/model_s012_final_yv.pth"}
 
 
-def test_a_folder_of_drive_without_the_file_is_one_sentence(from_drive, drive):
+MODELSCOPE = "/modelscope.cn/models/damo/cv_rdevos_video-object-segmentation/resolve/master/pytorch_model.pt"
+
+
+def test_weights_that_drive_refuses_come_from_modelscope(from_drive, drive, root, small_checkpoint):
+    drive.replies[FOLDER] = Reply(folder_page({"model_s012_final.pth": "a" * 33}), headers=HTML)
+    drive.replies[f"/drive.google.com/uc?id={'a' * 33}"] = Reply(small_checkpoint.read_bytes(), headers=BINARY)
+    drive.replies[MODELSCOPE] = Reply(small_checkpoint.read_bytes(), headers=BINARY)
+    result = from_drive("weights")
+    assert result.returncode == 0, result.stderr
+    assert "holds no model_s012_final_yv.pth" in result.stdout
+    assert f"{root}/weights/pytorch_model.pt takes the place of model_s012_final_yv.pth" in result.stdout
+    assert set(contents(root)) == {"weights/model_s012_final.pth", "weights/pytorch_model.pt"}
+
+
+def test_weights_that_neither_source_sends_are_one_sentence(from_drive, drive, root):
     drive.replies[FOLDER] = Reply(folder_page({"other.pth": "b" * 33}), headers=HTML)
-    assert_refused(from_drive("weights"), "holds no model_s012_final.pth", "drive.google.com/drive/folders/1i6Gt")
+    drive.replies[MODELSCOPE] = Reply(b"<html>no</html>", headers=HTML)
+    result = from_drive("weights")
+    assert_refused(result, root / "weights/pytorch_model.pt")
+    assert "holds no model_s012_final.pth" in result.stdout and all_files(root) == set()
     drive.replies.clear()
-    assert_refused(from_drive("weights"), "Google Drive does not send model_s012_final.pth", "in a browser")
+    assert_refused(from_drive("weights"), "modelscope.cn", "answers 404", "by hand")
+
+
+def test_a_mirror_may_have_the_second_weights_only(download, server, root, small_checkpoint):
+    for name in ("model_s012_final.pth", "model_s012_final_yv.pth"):
+        server.replies[f"/files/{name}"] = Reply(b"not a checkpoint")
+    server.replies["/files/pytorch_model.pt"] = Reply(small_checkpoint.read_bytes())
+    result = download("weights")
+    assert result.returncode == 0, result.stderr
+    assert set(contents(root)) == {"weights/pytorch_model.pt"}
 
 
 REFUSALS = {

@@ -11,7 +11,7 @@ from model.checkpoint import SHIPPED_WEIGHTS
 from model.fast import fast_network
 from model.inference import InferenceCore
 from model.reading import Embedding
-from small_network.toy import ToySettings, make_toy_data
+from synthetic import SyntheticSettings, make_synthetic
 from util.device import inference_dtype
 from util.evaluation.metrics import region_similarity
 from util.evaluation.scoring import read_results
@@ -23,11 +23,8 @@ SAYS_SO = "using the small network shipped with the project"
 def toy(tmp_path_factory):
     """Two synthetic clips that no training has seen, in DAVIS's layout."""
     root = tmp_path_factory.mktemp("toy")
-    settings = ToySettings(
-        seed=11, height=192, width=320, frames=12, static=0, bl=0, youtube_train=0, youtube_valid=1, davis_train=0,
-        davis_val=2, davis_test=0,
-    )  # fmt: skip
-    make_toy_data(root, settings, workers=1)
+    settings = SyntheticSettings(seed=11, height=192, width=320, frames=12, youtube_valid=1, davis_val=2)
+    make_synthetic(root, settings)
     return root
 
 

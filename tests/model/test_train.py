@@ -1,4 +1,4 @@
-"""train.py as its users run it: every stage on toy data, split, stopped, killed and resumed."""
+"""train.py as its users run it: every stage on synthetic clips, split, stopped, killed and resumed."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ from model import RDE_VOS, NetworkConfig, load_network, save_network
 from model.checkpoint import read_checkpoint
 from model.losses import LossTerms
 from model.training import ClipLoss
-from small_network.toy import ToySettings, make_toy_data
+from synthetic import SyntheticSettings, make_synthetic
 from train import first_network
 from util import files
 from util.errors import InputError
@@ -53,13 +53,10 @@ RELEASE = {"mu": 10, "gamma": 10, "frame_weights": "halved", "guidance": "decode
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Path:
-    """A little of each kind of data."""
+    """A few synthetic clips of each kind."""
     root = tmp_path_factory.mktemp("toy")
-    settings = ToySettings(
-        height=72, width=108, frames=8, static=12, bl=2, youtube_train=2, davis_train=2, youtube_valid=0, davis_val=0,
-        davis_test=0,
-    )  # fmt: skip
-    make_toy_data(root, settings, workers=1)
+    settings = SyntheticSettings(height=72, width=108, frames=8, static=12, bl=2, youtube_train=2, davis_train=2)
+    make_synthetic(root, settings)
     return root
 
 

@@ -17,8 +17,9 @@ def benchmark(command, small_checkpoint, tmp_path):
 
     def run(name: str, *flags: object) -> list[dict[str, str]]:
         output = tmp_path / "made" / f"{name}.csv"
-        model = () if name == "loaders" else ("--model", small_checkpoint, *MACHINE)
-        result = command("scripts/benchmark.py", name, "--output", output, *model, *flags)
+        result = command(
+            "scripts/benchmark.py", name, "--output", output, "--model", small_checkpoint, *MACHINE, *flags
+        )
         assert result.returncode == 0, result.stderr
         with open(output, newline="") as file:
             rows = list(csv.reader(file))
@@ -90,17 +91,6 @@ def test_training(benchmark):
     assert number(rows[1], "largest difference of a term") < 1e-4
 
 
-def test_loaders(benchmark):
-    rows = benchmark("loaders", "--size", "96x64", "--crop_size", 32, "--samples", 6)
-    expected = [(stage, workers) for stage in ("0", "1", "2 and 3") for workers in "12"]
-    assert [(row["stage"], row["workers"]) for row in rows] == expected
-    for row in rows:
-        assert row["samples"] == "8"  # whole batches
-        per_second = number(row, "samples per second")
-        assert per_second > 0
-        assert number(row, "per second and core") == pytest.approx(per_second / int(row["workers"]), rel=1e-3)
-
-
 def test_what_cannot_be_measured_is_refused(inline, small_checkpoint, tmp_path: Path):
     def refused(name: str, *flags: object) -> object:
         return inline("scripts/benchmark.py", name, "--output", tmp_path / "table.csv", *flags)
@@ -112,5 +102,4 @@ def test_what_cannot_be_measured_is_refused(inline, small_checkpoint, tmp_path: 
     clip = ("--video", base / "JPEGImages/480p/clip", "--mask", base / "Annotations/480p/clip/00000.png")
     assert_refused(refused(*engine, *clip), "00000.png holds 2 objects", "--objects")
     assert_refused(refused("training", "--crop_size", 50), "--crop_size 50", "16")
-    assert_refused(refused("loaders", "--davis_root", base), "train.txt is missing", "--davis_root")
     assert not (tmp_path / "table.csv").exists()

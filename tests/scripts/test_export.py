@@ -22,7 +22,7 @@ from model import RDE_VOS, load_network
 from model.efficientnet import NAME as EFFICIENTNET
 from model.inference import InferenceCore
 from model.reading import Embedding
-from small_network.toy.scene import random_scene
+from synthetic.scene import Scene
 from util.imagenet import IMAGE_MEAN, IMAGE_STD
 
 PARTS = ("key_encoder", "reading_decoder", "mask_encoder", "sam")
@@ -71,7 +71,7 @@ def test_the_example_gives_the_masks_of_the_engine(command, exported, monkeypatc
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for labels, size in (([4], (112, 176)), ([4], (90, 141)), ([1, 2, 5], (112, 176)), ([1, 2, 5], (90, 141))):
         # In this synthetic video the network loses no object, so that there is much to compare.
-        scene = random_scene(np.random.default_rng(2), *size, 11, labels)
+        scene = Scene(np.random.default_rng(0), *size, 11, labels)
         folder = tmp_path / f"{len(labels)}-{size[0]}"
         (folder / "frames").mkdir(parents=True)
         for t in range(11):
@@ -98,7 +98,7 @@ def test_the_example_gives_the_masks_of_the_engine(command, exported, monkeypatc
 
 def test_the_example_reads_as_the_project_does(command, exported, tmp_path):
     """Frames in the order of their numbers, masks of any program, and the same refusals."""
-    scene = random_scene(np.random.default_rng(2), 64, 96, 11, [1])
+    scene = Scene(np.random.default_rng(0), 64, 96, 11, [1])
     frames = tmp_path / "frames"
     frames.mkdir()
     for t in range(3):

@@ -11,9 +11,9 @@ import numpy as np
 from dataset.files.images import write_mask
 from dataset.files.video import object_ids
 from small_network.pasting.sources import Cutout, Sources, SourceVideo, cut_out, read_still
-from small_network.toy.layouts import write_jpeg
-from small_network.toy.motion import Wander, rotation, scaling, translation
-from small_network.toy.textures import log_uniform, pick
+from synthetic.layouts import write_jpeg
+from synthetic.motion import Wander, rotation, scaling, translation
+from synthetic.textures import log_uniform, pick
 from util.errors import InputError
 
 _STILL_BACKGROUND = 0.25  # the probability of a still as background
