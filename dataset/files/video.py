@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -17,6 +18,9 @@ from util.files import is_plain_name, refuse_pipe
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
+
+# A number in a name: with a fraction if it has one point, and with a sign at the start or after another separator.
+_NUMBER = re.compile(r"((?:(?<![^\W_])-)?(?:(?<![0-9.])[0-9]+\.[0-9]+(?![0-9]|\.[0-9])|[0-9]+))")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -353,6 +357,11 @@ def read_names(path: Path, remedy: str) -> list[str]:
     return names
 
 
-def frame_order(name: str) -> list[str | int]:
-    """Return a sort key for names of frames. With it frame9 comes before frame10."""
-    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"([0-9]+)", name))]
+def frame_order(name: str) -> list[str | Decimal]:
+    """Return a sort key for names of frames, by the numbers in them.
+
+    frame9 comes before frame10, 1.05 before 1.4, and -4 before -1. A minus after a letter or a digit is a hyphen, as in
+    dates and in frame-4. Digits with several points, as in 2024.01.05, are whole numbers.
+    """
+    parts = _NUMBER.split(name)
+    return [Decimal(part) if number % 2 else part for number, part in enumerate(parts)]
