@@ -8,12 +8,13 @@
 # DAVIS       DAVIS 2016 (default data/DAVIS/2016, which is downloaded if it is missing); only its training split is used
 # STATIC      images with masks (default data/static, from `python scripts/download.py static`)
 # VIDEOS      folders of videos as train.py's --videos takes them; model/weights/README.md lists those of the shipped network
-# ITERATIONS  iterations of the four steps; PASTED is the number of pasted videos. Small numbers are for a trial
+# ITERATIONS  iterations of the four steps, SAM the last (0: SAM is not trained); small numbers are for a trial
+# PASTED      number of pasted videos (default 800)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/setup.sh
 folder=${1:-runs/small}
-read -r static_steps pasted_steps video_steps sam_steps <<<"${ITERATIONS:-1000 700 1400 300}"
+read -r static_steps pasted_steps video_steps sam_steps <<<"${ITERATIONS:-1000 700 500 0}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$folder"
 
@@ -37,27 +38,34 @@ train() {
   shift 3
   [ -f "$folder/$name/network.pth" ] || torchrun --standalone --nproc_per_node="${PROCESSES:-2}" train.py \
     --stage "$stage" --id "$name" --runs "$folder" --resume --precision bf16 --workers 1 --save_every 50 --log_every 20 \
-    --iterations "$iterations" --steps $((iterations * 6 / 7)) "$@"
+    --iterations "$iterations" "$@"
 }
 
 # The backbone of the key encoder keeps ImageNet's weights. The mask encoder, a narrow ResNet, starts from random weights.
 train 0 images "$static_steps" --static_root "$static" \
   --key_backbone efficientnet_lite0 --mask_backbone resnet10 --mask_width 32 --value_channels 128 --decoder_channels 128 64 32 \
-  --from_scratch mask_encoder --freeze key_encoder.backbone --crop_size 224 --batch_size 16 --lr 5e-4 --average 0.98
+  --from_scratch mask_encoder --freeze key_encoder.backbone --crop_size 224 --batch_size 16 --lr 5e-4 --average 0.98 \
+  --steps $((static_steps * 4 / 5)) --warm_up $((static_steps / 10)) "$static_steps"
 
 python scripts/small_network/paste_objects.py --davis_root "$davis" "${own[@]}" --images "$static" \
   --output "$folder/pasted_videos" --count "${PASTED:-800}" --frames 16
 sams=(key_aggregation value_aggregation)
 train 1 pasted "$pasted_steps" --videos "$folder/pasted_videos" --load_network "$folder/images/network.pth" \
-  --freeze key_encoder.backbone "${sams[@]}" --crop_size 224 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98
+  --freeze key_encoder.backbone "${sams[@]}" --crop_size 224 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98 \
+  --steps $((pasted_steps * 6 / 7))
 train 2 video "$video_steps" --davis_root "$davis" --davis_year 2016 "${own_repeated[@]}" --videos "$folder/pasted_videos" \
   --load_network "$folder/pasted/network.pth" \
-  --freeze key_encoder.backbone "${sams[@]}" --crop_size 256 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98
+  --freeze key_encoder.backbone "${sams[@]}" --crop_size 224 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98 \
+  --steps $((video_steps * 21 / 25))
 
-# SAM learns last and alone, on longer clips: its errors add up over the updates.
-train 2 sam "$sam_steps" --davis_root "$davis" --davis_year 2016 --load_network "$folder/video/network.pth" \
-  --freeze key_encoder mask_encoder decoder --frames 9 --crop_size 224 --batch_size 4 --lr 2e-5 --warm_up 5000 9000
-python - "$folder/sam/network.pth" "$folder/small.pth" <<'PYTHON'
+# SAM learns last and alone, on longer clips: its errors add up over the updates. In the shipped network it is as it starts.
+last=video
+if [ "$sam_steps" -gt 0 ]; then
+  train 2 sam "$sam_steps" --davis_root "$davis" --davis_year 2016 --load_network "$folder/video/network.pth" \
+    --freeze key_encoder mask_encoder decoder --frames 9 --crop_size 224 --batch_size 4 --lr 2e-5 --warm_up 5000 9000
+  last=sam
+fi
+python - "$folder/$last/network.pth" "$folder/small.pth" <<'PYTHON'
 import sys
 
 from model import load_network, save_network
