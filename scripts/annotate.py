@@ -38,7 +38,7 @@ from util.packages import needs
 with needs("annotate"):
     from annotation.frames import open_file, open_folder
     from annotation.note import Note
-    from annotation.project import locked
+    from annotation.project import locked, refuse_links
     from annotation.server import serve
 
 
@@ -80,11 +80,18 @@ def main() -> None:
 
     with locked(output):
         note = Note(output, source)
-        frames = opened
+        frames, unpacking = opened, None
         if isinstance(opened, VideoFile):
-            frames = open_file(opened, output / "frames", note.frames)
+            refuse_links(output)
+            frames, unpacking = open_file(opened, output / "frames", note.frames)
         ended = asyncio.run(
-            serve(output, note, frames, network, settings, notes=notes, port=arguments.port, show=show, browse=browse)
+            serve(
+                *(output, note, frames, unpacking, network, settings),
+                notes=notes,
+                port=arguments.port,
+                show=show,
+                browse=browse,
+            )
         )
     if ended == signal.SIGINT:
         raise KeyboardInterrupt

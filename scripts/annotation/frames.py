@@ -2,24 +2,27 @@
 
 import functools
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from annotation.jobs import Job
 from dataset.files.images import read_image
 from dataset.files.video import Video, list_frames
 from dataset.files.video_file import FOLDER_FPS, EndOfVideo, VideoFile, playback_fps
 from util.errors import InputError
-from util.files import atomic_path, check_settings
+from util.files import atomic_path, check_settings, write_text
 from util.parallel import in_background
 
 THUMBNAIL_HEIGHT = 72  # pixels
 CACHED_THUMBNAILS = 512  # of about 3 kB each
 UNPACKED_QUALITY = 95  # of the JPEGs of a video file's frames
 SHOWN_QUALITY = 90  # of JPEGs for the page only
+UNPACKING = ".unpacking"  # this file is in the folder of the frames until all are unpacked
+SPACE_EVERY = 256  # frames between two looks at the free space
 _ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -34,11 +37,13 @@ class Frames:
     Attributes:
         video: the frames for the engine, without masks.
         fps: the number of frames per second.
+        ready: how many frames there are, from the first one on. The others are still being unpacked.
     """
 
     def __init__(self, name: str, paths: list[Path], fps: float) -> None:
         self.video = Video(name, paths)
         self.fps = fps
+        self.ready = len(paths)
         self.thumbnail = functools.lru_cache(CACHED_THUMBNAILS)(self._thumbnail)
 
     def __len__(self) -> int:
@@ -85,45 +90,100 @@ def open_folder(path: Path) -> Frames:
     return Frames(path.name, list_frames(path), FOLDER_FPS)
 
 
-def open_file(video: VideoFile, folder: Path, known: int | None) -> Frames:
-    """Return the frames of a video file, unpacked into a folder, because video files have no random access.
-
-    Unpacking resumes after an interruption.
+def open_file(video: VideoFile, folder: Path, known: int | None) -> tuple[Frames, "Unpacking | None"]:
+    """Return the frames of a video file as images in a folder, because video files have no random access.
 
     Args:
         video: the video file, newly opened.
         folder: the folder for ``00000.jpg``, ``00001.jpg``, ...
-        known: the number of frames, if the video has been unpacked before.
+        known: the number of frames, if the video has been opened before.
+
+    Returns:
+        the frames, as many as the file announces, and what unpacks them; None if all frames are there.
 
     Raises:
-        InputError: the folder holds the frames of another video; or a frame cannot be decoded or written.
+        InputError: the folder holds the frames of another video, a frame cannot be decoded or written, or the frames
+            need more space than there is.
     """
     source = {"video": str(video.path), "bytes": video.path.stat().st_size}
     if check_settings(folder / ".video.json", source):
         raise InputError(f"{folder} holds the frames of another video; choose another --output or delete this folder")
-    if known is None or sum(1 for _ in folder.glob("[0-9]*.jpg")) != known:
-        _unpack(video, folder)
-    return Frames(video.path.stem, list_frames(folder), playback_fps(video))
+    there = sum(1 for _ in folder.glob("[0-9]*.jpg"))
+    fps = playback_fps(video)
+    if known == there and not (folder / UNPACKING).exists():
+        return Frames(video.path.stem, list_frames(folder), fps), None
+    total = known or video.announced or 1
+    frames = Frames(video.path.stem, [folder / f"{video.frame_name(number)}.jpg" for number in range(total)], fps)
+    return frames, Unpacking(video, folder, frames)
 
 
-def _unpack(video: VideoFile, folder: Path) -> None:
-    def decoded() -> Iterator[tuple[Path, np.ndarray]]:
-        while True:
-            number = video.decoded
+class Unpacking:
+    """The unpacking of a video file, which goes on where it was interrupted. The first frame is unpacked at once.
+
+    Args:
+        video: the video file, newly opened.
+        folder: the folder for the frames.
+        frames: the frames; ``ready`` counts those that are unpacked.
+
+    Raises:
+        InputError: the first frame cannot be decoded or written, or the frames need more space than there is.
+    """
+
+    def __init__(self, video: VideoFile, folder: Path, frames: Frames) -> None:
+        self._video, self._folder, self._frames = video, folder, frames
+        self._bytes = self._done = 0
+        paths = frames.video.frames
+        frames.ready = next((number for number, path in enumerate(paths) if not path.is_file()), len(paths))
+        write_text(folder / UNPACKING, "")
+        self._write((0, video.read_frame(0)))
+        self._check_space()
+
+    def run(self, job: Job) -> int | None:
+        """Unpack the other frames.
+
+        Returns:
+            the number of frames, which the file may have announced wrongly; None if the job was stopped.
+
+        Raises:
+            InputError: a frame cannot be decoded or written, or the space does not suffice.
+        """
+        for number in in_background(self._decoded(job), self._write):
+            job.passed(number)
+            if number % SPACE_EVERY == 0:
+                self._check_space()
+        if job.stopped:
+            return None
+        (self._folder / UNPACKING).unlink()
+        return self._video.decoded
+
+    def _decoded(self, job: Job) -> Iterator[tuple[int, np.ndarray]]:
+        while not job.stopped:
+            number = self._video.decoded
             try:
-                yield folder / f"{video.frame_name(number)}.jpg", video.read_frame(number)
+                yield number, self._video.read_frame(number)
             except EndOfVideo:
                 return
 
-    def write(item: tuple[Path, np.ndarray]) -> None:
-        path, image = item
+    def _write(self, item: tuple[int, np.ndarray]) -> int:
+        number, image = item
+        path = self._folder / f"{self._video.frame_name(number)}.jpg"
         if not path.is_file():
             with atomic_path(path, durable=True) as temporary:
                 Image.fromarray(image).save(temporary, quality=UNPACKED_QUALITY)
+        self._bytes += path.stat().st_size
+        self._done = number + 1
+        self._frames.ready = max(self._frames.ready, self._done)
+        return number
 
-    with tqdm(total=video.announced or None, desc=f"unpacking {video.name}", unit="frame", disable=None) as progress:
-        for _ in in_background(decoded(), write):
-            progress.update()
+    def _check_space(self) -> None:
+        """Refuse to fill the disk: the frames so far tell how large the others will be."""
+        free = shutil.disk_usage(self._folder).free
+        needed = round(self._bytes / self._done * (len(self._frames) - self._frames.ready))
+        if needed > free:
+            raise InputError(
+                f"the frames of {self._video.path} need {needed / 1e9:.1f} GB more in {self._folder}, where "
+                f"{free / 1e9:.1f} GB are free; free some space there, or choose another --output"
+            )
 
 
 def _encode(image: Image.Image) -> bytes:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from annotation.errors import Refused
-from annotation.project import Announce
 from util.errors import InputError
+
+Announce = Callable[[dict[str, Any]], None]
 
 ANNOUNCED_EVERY = 0.1  # seconds between two progress events
 
@@ -31,7 +32,7 @@ class Job:
     """The progress of a job, and a flag to stop it.
 
     Args:
-        kind: "propagation", "export" or "deletion".
+        kind: "propagation", "export", "deletion" or "unpacking".
         total: the number of frames to process.
 
     Attributes:

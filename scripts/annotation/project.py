@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from annotation.errors import Refused
 from annotation.frames import Frames
+from annotation.jobs import Announce
 from annotation.note import MOST_OBJECTS, Note, check_object
 from dataset.files.colours import colour_of, colour_table
 from dataset.files.images import write_mask
@@ -26,8 +27,6 @@ from util.files import atomic_path, write_error
 
 NONE, PROPAGATED, ANNOTATED = range(3)
 KINDS = ("none", "propagated", "annotated")
-
-Announce = Callable[[dict[str, Any]], None]
 
 
 class FrameMask(NamedTuple):
@@ -140,6 +139,28 @@ class Project:
                 "output": str(self.folder),
             }
 
+    def resize(self, count: int) -> None:
+        """Change the number of frames: a video file has announced a wrong one. All its frames are ready.
+
+        Raises:
+            InputError: the note cannot be written.
+        """
+        with self._lock:
+            paths, lost = self.frames.video.frames, len(self) - count
+            folder, suffix = paths[0].parent, paths[0].suffix
+            paths[:] = [folder / f"{number:05d}{suffix}" for number in range(count)]
+            if lost > 0:
+                for values in (self._revisions, self._kinds, self._uncertainty):
+                    del values[count:]
+            else:
+                self._revisions.extend([0] * -lost)
+                self._kinds.extend([NONE] * -lost)
+                self._uncertainty.extend([math.nan] * -lost)
+            self.frames.ready = count
+            with self._saving() as note:
+                note.frames = count
+        self._announce({"type": "length"})
+
     def objects(self) -> list[dict[str, Any]]:
         """The objects in the order of their ids."""
         with self._lock:
@@ -151,6 +172,15 @@ class Project:
         for entry in self.objects():
             colours[3 * entry["id"] : 3 * entry["id"] + 3] = bytes.fromhex(entry["colour"][1:])
         return bytes(colours)
+
+    def check_ready(self, numbers: Iterable[int]) -> None:
+        """Refuse frames that are not unpacked yet.
+
+        Raises:
+            Refused: with the first of them.
+        """
+        if late := [number for number in numbers if number >= self.frames.ready]:
+            raise Refused(409, f"frame {min(late)} is not unpacked yet; wait, or start the same command again")
 
     def kind(self, number: int) -> int:
         """The kind of a frame's mask: NONE, PROPAGATED or ANNOTATED."""
@@ -303,6 +333,7 @@ class Project:
             InputError: a file cannot be written.
         """
         ids = {number: object_ids(mask) for number, mask in masks.items()}
+        self.check_ready(masks)
         with self._lock:
             if self._note.deleting:
                 raise Refused(409, "an object is being deleted; wait until this ends, and import again")

@@ -19,7 +19,7 @@ from annotation.cuts import from_box, from_strokes
 from annotation.entrance import Entrance
 from annotation.errors import Refused
 from annotation.exports import PARTS, Export, zip_path
-from annotation.frames import Frames
+from annotation.frames import Frames, Unpacking
 from annotation.imports import MOST_BYTES, import_masks
 from annotation.jobs import Job, Jobs
 from annotation.note import Note
@@ -201,9 +201,19 @@ class Server:
         height, width = self._size
         return f"the body is too large; a mask of this video has {width}×{height} bytes"
 
-    def start_deletion(self) -> None:
-        """Resume the deletion of objects after a killed server."""
-        if self._project.deleting:
+    def resume(self, unpacking: Unpacking | None) -> None:
+        """Unpack the frames of the video, or resume the deletion of objects after a killed server."""
+
+        def unpack(job: Job) -> None:
+            count = unpacking.run(job)
+            if count is not None and count != len(self._project):
+                self._project.resize(count)
+            if count is not None and self._project.deleting:
+                self._erase(Job("deletion", count))
+
+        if unpacking:
+            self._jobs.start(Job("unpacking", len(self._project) - 1), unpack)
+        elif self._project.deleting:
             self._jobs.start(Job("deletion", len(self._project)), self._erase)
 
     async def _page_file(self, request: web.Request) -> web.Response:
@@ -349,6 +359,7 @@ class Server:
         number = int(request.match_info["number"])
         if number >= len(self._project):
             raise Refused(404, f"the video has no frame {number}; its last frame is {len(self._project) - 1}")
+        self._project.check_ready([number])
         return number
 
     async def _raw(self, request: web.Request) -> np.ndarray:
@@ -365,6 +376,7 @@ async def serve(
     folder: Path,
     note: Note,
     frames: Frames,
+    unpacking: Unpacking | None,
     network: RDE_VOS,
     settings: EngineSettings,
     *,
@@ -377,6 +389,7 @@ async def serve(
 
     Args:
         folder, note, frames: see `Project`.
+        unpacking: unpacks the frames that are not there yet; None if all are.
         network, settings, notes: see `Server`.
         port: the port to listen to; 0 for any free one.
         show: called with the address of the page when the server is ready. An address works once, so `show` is called
@@ -410,7 +423,7 @@ async def serve(
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"port {port} cannot be used ({reason}); choose another --port, or 0 for any") from None
-        server.start_deletion()
+        server.resume(unpacking)
         origin = f"http://{ADDRESS}:{runner.addresses[0][1]}"
 
         def show_next() -> None:

@@ -110,6 +110,11 @@ class Running:
     def state(self) -> dict[str, Any]:
         return self.json("GET", "api/state")
 
+    def unpacked(self) -> None:
+        """Wait until the video is unpacked."""
+        while self.state()["job"]:
+            time.sleep(0.05)
+
     def mask(self, number: int) -> tuple[np.ndarray, str, str]:
         """The ids, kind and ETag of a mask."""
         response, content = self.request("GET", f"api/masks/{number}")
@@ -751,6 +756,7 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
         for frame in frames:
             append(frame)
     server = serve(tmp_path / "my clip.mp4")
+    server.unpacked()
     state = server.state()
     assert state["video"] == {"name": "my clip", "frames": 12, "width": 80, "height": 48, "fps": 12.5}
     assert "no mask" in server.refused(400, "POST", "api/export", {"masks": True})
@@ -1015,18 +1021,80 @@ def test_unpacking_goes_on_where_it_stopped(tmp_path):
                 append(frame)
     video = VideoFile(tmp_path / "one.mp4")
     folder = tmp_path / "frames"
-    unpacked = open_file(video, folder, None)
-    assert len(unpacked) == 6 and unpacked.fps == 25
+    unpacked, unpacking = open_file(video, folder, None)
+    assert len(unpacked) == 6 and unpacked.fps == 25 and unpacked.ready == 1
+    assert unpacked.jpeg(0) and not unpacked.video.frames[1].exists()
+    assert unpacking.run(Job("unpacking", 5)) == 6 and unpacked.ready == 6
     reference = VideoFile(tmp_path / "one.mp4")
     for number in range(6):
         assert np.abs(unpacked.video.read_frame(number).astype(int) - reference.read_frame(number)).mean() < 6
     kept = {path: path.stat().st_mtime_ns for path in unpacked.video.frames[:3]}
     for path in unpacked.video.frames[3:]:
         path.unlink()
-    assert len(open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)) == 6
+    again, unpacking = open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)
+    assert len(again) == 6 and again.ready == 3
+    stopped = Job("unpacking", 5)
+    stopped.stop()
+    assert unpacking.run(stopped) is None
+    again, unpacking = open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)
+    assert unpacking.run(Job("unpacking", 5)) == 6
+    assert open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)[1] is None
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     with pytest.raises(InputError, match="another video"):
         open_file(VideoFile(tmp_path / "two.mp4"), folder, None)
+
+
+def test_space_is_checked_before_a_video_is_unpacked(tmp_path, monkeypatch):
+    frames, _ = draw_clip(6, *SIZE, 1)
+    with video_writer(tmp_path / "one.mp4", SIZE, 25) as append:
+        for frame in frames:
+            append(frame)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3000))
+    with pytest.raises(InputError, match=r"need 0\.0 GB more .*; free some space there"):
+        open_file(VideoFile(tmp_path / "one.mp4"), tmp_path / "frames", None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
+    assert open_file(VideoFile(tmp_path / "one.mp4"), tmp_path / "frames", None)[1].run(Job("unpacking", 5)) == 6
+
+
+def test_a_long_video_can_be_marked_while_it_is_unpacked(serve, tmp_path):
+    """The address is printed at once; other work waits; a video that announces a wrong number of frames has its own."""
+    frames, ids = draw_clip(14, *SIZE, 2)
+    length = 600
+    with video_writer(tmp_path / "long.mp4", SIZE, 25) as append:
+        for number in range(length):
+            append(frames[number % 14])
+    server = serve(tmp_path / "long.mp4")
+    state = server.state()
+    assert state["video"]["frames"] == length and state["job"]["kind"] == "unpacking"
+    server.json("POST", "api/objects", {}, status=201)
+    server.json("POST", "api/objects", {}, status=201)
+    server.put(0, ids[0])
+    last = f"api/masks/{length - 1}"
+    assert "not unpacked yet" in server.refused(409, "GET", f"api/frames/{length - 1}")
+    assert "not unpacked yet" in server.refused(409, "PUT", f"{last}?width=80&height=48", bytes(PIXELS), If_Match='"0"')
+    assert "unpacking" in server.refused(409, "POST", "api/propagation", {"frame": 0, "direction": "forward"})
+    server.end(signal.SIGKILL)
+    there = len(list((tmp_path / "output/frames").glob("[0-9]*.jpg")))
+    assert 0 < there < length
+
+    server = serve(tmp_path / "long.mp4")
+    assert server.mask(0)[1] == "annotated"
+    server.unpacked()
+    assert len(list((tmp_path / "output/frames").glob("[0-9]*.jpg"))) == length
+    assert server.request("GET", f"api/frames/{length - 1}")[0].status == 200
+    server.end()
+    note = json.loads((tmp_path / "output/project.json").read_text())
+    for wrong in (length + 5, length - 5):
+        # As if the header had announced another number when the project was made.
+        (tmp_path / "output/project.json").write_text(json.dumps({**note, "frames": wrong}))
+        server = serve(tmp_path / "long.mp4")
+        server.unpacked()
+        assert server.state()["video"]["frames"] == length
+        assert server.request("GET", f"api/frames/{length - 1}")[0].status == 200
+        assert server.mask(length - 1)[1] == "none"
+        server.end()
+        assert json.loads((tmp_path / "output/project.json").read_text()) == note
 
 
 def test_what_cannot_be_used_is_refused(shared, clip, inline, small_checkpoint, tmp_path):

@@ -35,7 +35,7 @@ export class Cuts {
 
   /** Prepare the frame on the canvas, unless the server has other work. */
   async #prepare() {
-    if (this.store.job || this.store.isLocked) return;
+    if ((this.store.job && !this.store.isUnpacking) || this.store.isLocked) return;
     try {
       await api.prepareCut(this.editing.shown.number);
     } catch {

@@ -16,6 +16,7 @@ const TITLES = {
   propagation: ({ direction }) => `Propagating ${direction ?? ""}`.trim(),
   export: () => "Exporting",
   deletion: () => "Deleting the object from all masks",
+  unpacking: () => "Unpacking the video",
 };
 
 export class Jobs {
@@ -120,7 +121,7 @@ export class Jobs {
         else element(id).removeAttribute("value");
       }
       element("follow-row").hidden = job.kind !== "propagation";
-      element("stop").hidden = job.kind === "deletion";
+      element("stop").hidden = ["deletion", "unpacking"].includes(job.kind);
     } else if (before?.kind === "propagation" && this.#propagated) {
       const frames = this.#propagated === 1 ? "1 frame" : `${this.#propagated} frames`;
       const [uncertain] = this.store.uncertainFrames();

@@ -25,7 +25,7 @@ const KIND_TEXTS = { none: "no mask", propagated: "propagated", annotated: "anno
 
 /** What to do next, for new users. */
 function guide() {
-  if (store.job) return "";
+  if (store.job && !store.isUnpacking) return "";
   const hasPropagated = store.hasAny("propagated");
   if (!store.hasAny("annotated") && !hasPropagated) {
     return "Drag a box around an object. Then press F: the network propagates the mask through the video.";
@@ -123,7 +123,7 @@ function makePage() {
     propagate,
     step: (frames) => go(store.position + frames, true),
     go,
-    last: () => go(video.frames - 1),
+    last: () => go(store.last),
     previousAnnotated: () => goTo(store.annotatedFrom(store.position, -1), "No frame before this one is annotated."),
     nextAnnotated: () => goTo(store.annotatedFrom(store.position, 1), "No frame after this one is annotated."),
     nextUncertain() {
@@ -220,6 +220,7 @@ function process(event) {
     page.shown.masks.announce(event.number, event.revision);
     if (event.kind === "propagated") page.jobs.follow(event.number);
   } else if (event.type === "job") store.setJob(event.job);
+  else if (event.type === "length") annotator.idle().then(() => location.reload());
   else if (event.type === "notice") page.jobs.notice(event);
 }
 

@@ -32,8 +32,8 @@ export class Player {
     this.isPlaying = true;
     this.shown.ahead = AHEAD.playing;
     this.onChange();
-    const { frames, fps } = this.store.video;
-    const last = frames - 1;
+    const { fps } = this.store.video;
+    const { last } = this.store;
     const first = this.store.position === last ? 0 : this.store.position;
     const started = performance.now();
     while (this.isPlaying) {

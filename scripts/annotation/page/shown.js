@@ -40,7 +40,7 @@ export class Shown {
   }
 
   #clamped(number) {
-    return Math.max(0, Math.min(this.store.video.frames - 1, number));
+    return Math.max(0, Math.min(this.store.last, number));
   }
 
   /** Show a frame; settles when frame and mask are on the canvas, or when another frame is requested. */

@@ -63,6 +63,15 @@ export class Store {
     this.emit("frames");
   }
 
+  get isUnpacking() {
+    return this.job?.kind === "unpacking";
+  }
+
+  /** The number of the last frame that can be shown: a video file may still be unpacked. */
+  get last() {
+    return this.isUnpacking ? Math.min(this.job.frame ?? 0, this.video.frames - 1) : this.video.frames - 1;
+  }
+
   object(id) {
     return this.objects.find((object) => object.id === id);
   }

@@ -32,6 +32,7 @@ export class Timeline {
     track.addEventListener("pointermove", (event) => track.hasPointerCapture(event.pointerId) && seek(event));
     new ResizeObserver(() => this.#resize()).observe(track);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#plan());
+    store.on("job", (before) => before?.kind === "unpacking" && this.#showThumbnails());
     for (const topic of ["state", "frames"]) store.on(topic, () => this.#plan());
     store.on("position", () => this.#showPosition());
     this.#showPosition();
@@ -45,6 +46,7 @@ export class Timeline {
   }
 
   #showThumbnails() {
+    if (this.store.isUnpacking) return;
     const strip = element("thumbnails");
     const { frames, width, height } = this.store.video;
     const thumbnailWidth = Math.max(24, (strip.clientHeight * width) / height);
