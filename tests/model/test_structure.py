@@ -1,6 +1,8 @@
 """The order of the project's packages: who may import whom."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,20 @@ def test_imports_go_downwards(files, allowed):
 def test_util_has_no_other_modules():
     names = {path.stem for path in (ROOT / "util").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert names - {"__pycache__"} == {"__init__", *GROUND, "evaluation", "training"}
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    date = re.search(r"^date-released: (\S+)$", citation, re.MULTILINE)[1]
+    assert re.search(r"^version: (\S+)$", citation, re.MULTILINE)[1] == version
+    sections = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[0] == f"{version} ({date})"
+
+
+def test_the_files_that_contributing_names_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    mentioned = re.findall(r"`((?:util|model|dataset|scripts|tests)/[\w/]+(?:\.(?:py|md|sh))?)`", text)
+    assert len(mentioned) > 15
+    missing = [name for name in mentioned if not (ROOT / name).exists() and "NAME" not in name]
+    assert not missing
