@@ -43,13 +43,21 @@ def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray
     return np.array(_decode(path, "RGB", least_side))
 
 
-def read_grey(path: Path | str) -> np.ndarray:
-    """Read an image as uint8 grey values [H,W]. Images with 1 bit per pixel give 0 and 255.
+def read_values(path: Path | str) -> tuple[np.ndarray, bool]:
+    """Read a mask of a static image: uint8 [H,W], and whether the values are ids, not shades of grey.
+
+    A palette image gives its indices if its palette has colours. Other images give their grey values, and images with
+    1 bit per pixel 0 and 255.
 
     Raises:
         InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
     """
-    return np.array(_decode(path, "L"))
+    image = _decode(path)
+    if image.mode == "P":
+        table = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        if (table != table[:, :1]).any():
+            return np.array(image), True
+    return np.array(_decode(path, "L")), False
 
 
 def read_pixels(path: Path | str) -> np.ndarray:

@@ -22,6 +22,8 @@ from util.errors import InputError
 
 # A grey value up to this is an id also where it is the only one. A higher one, such as 255, then marks object 1.
 MOST_PLAIN_ID = 31
+VOID = 255  # pixels of no object in Pascal VOC, VSPW and VIPSeg; its colour in their palette is cream
+_OUTLINE = 8  # pixels: the greatest width of an outline of void around objects
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
 _BLACK_OBJECT = 1 << 24  # stands for black where black is the object, and transparency the background
 _MIXTURE = 10  # levels by which a mixture of two colours may miss the line between them
@@ -105,7 +107,10 @@ class VideoIds:
                 if len(shown) == 1 and shown[0] not in self._grey:
                     return (values > 0).astype(np.uint8)
                 if shown[-1] > 255:
-                    raise InputError(f"{path} holds the id {shown[-1]}; ids go from 1 to 255, so renumber the objects")
+                    raise InputError(
+                        f"{path} holds the id {shown[-1]}, but ids go from 1 to 255; {_conversion(path)} renumbers the "
+                        f"objects"
+                    )
             case Kind.COLOURS:
                 table = dict(self._colours)
                 self._assign(table, reversed(mask.shown()))
@@ -139,7 +144,10 @@ def stated_ids(image: Image.Image, path: Path | str) -> np.ndarray:
     if image.mode[0] in "IF":
         values = _grey_values(image, path)
         if values.max() > 255:
-            raise InputError(f"{path} holds the id {values.max()}; ids go from 1 to 255, room for 255 objects")
+            raise InputError(
+                f"{path} holds the id {values.max()}, but ids go from 1 to 255; {_conversion(path)} renumbers the "
+                f"objects"
+            )
         return values.astype(np.uint8)
     mask = examine(image, path)
     if mask.kind == Kind.COLOURS:
@@ -151,7 +159,7 @@ def stated_ids(image: Image.Image, path: Path | str) -> np.ndarray:
 
 
 def examine(image: Image.Image, path: Path | str) -> Painted:
-    """Say what a mask shows, whatever its mode.
+    """Say what a mask shows, whatever its mode. Void is background, see `is_void`.
 
     Black and transparent pixels are the background; where there are none, white that surrounds the objects is. The
     indices of a palette are ids if index 0 is black or transparent. Other palettes, and colours, are ids where they are
@@ -171,6 +179,10 @@ def examine(image: Image.Image, path: Path | str) -> Painted:
             f"{path} is a {name} file, in which the colours of a mask do not last; save the mask as a PNG, or "
             f"{_conversion(path)} makes one of it"
         )
+    return _without_void(_examined(image, path))
+
+
+def _examined(image: Image.Image, path: Path | str) -> Painted:
     if image.mode == "1":
         return Painted(Kind.IDS, np.array(image).astype(np.int32), _note_about_border(np.array(image)))
     if image.mode == "P":
@@ -178,6 +190,41 @@ def examine(image: Image.Image, path: Path | str) -> Painted:
     if image.mode == "L" or image.mode[0] in "IF":
         return _examine_grey(_grey_values(image, path), path)
     return _examine_colours(np.array(image.convert("RGBA")), path)
+
+
+def is_void(values: np.ndarray) -> np.ndarray:
+    """The pixels of no object in a mask of integer values [H,W], bool [H,W].
+
+    `VOID` marks them if it stands beside other values that are plain ids, or if it is only a thin outline around them.
+    A mask whose only value is 255 shows an object.
+    """
+    void = values == VOID
+    others = np.unique(values[~void & (values > 0)])
+    if not void.any() or not len(others):
+        return np.zeros_like(void)
+    if others[-1] <= MOST_PLAIN_ID or _is_thin(void):
+        return void
+    return np.zeros_like(void)
+
+
+def _is_thin(chosen: np.ndarray) -> bool:
+    """Whether the chosen pixels (bool [H,W]) contain no square whose sides exceed `_OUTLINE` pixels."""
+    side = _OUTLINE + 1
+    if min(chosen.shape) < side:
+        return False
+    total = np.pad(chosen.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    inside = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+    return int(inside.max()) < side * side
+
+
+def _without_void(mask: Painted) -> Painted:
+    """The mask with void as background, and a note about it."""
+    if mask.kind == Kind.COLOURS or not (void := is_void(mask.values)).any():
+        return mask
+    note = f"{VOID} beside other ids marks pixels of no object, as in Pascal VOC; they are taken as background"
+    values = np.where(void, 0, mask.values)
+    kind = Kind.IDS if values.max() <= MOST_PLAIN_ID else mask.kind
+    return Painted(kind, values, ". ".join(filter(None, [note, mask.note])), mask.palette)
 
 
 def described(name: str, ids: np.ndarray, most: int = 12) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.files.images import read_mask
+from dataset.files.masks import is_void
 from dataset.files.video import FRAME_SUFFIXES, frame_order, is_junk, read_names
 from util.errors import InputError
 
@@ -69,14 +70,14 @@ class VideoFolders:
         return find_frames(self.images / video, self.masks / video, complete=self.annotation_step == 1)
 
     def read_ids(self, mask: Path) -> np.ndarray:
-        """Read the mask of a frame: uint8 object ids [H,W].
+        """Read the mask of a frame: uint8 object ids [H,W]. Void is background, see `dataset.files.masks.is_void`.
 
         Raises:
             InputError: as `dataset.files.images.read_mask`.
         """
         ids = read_mask(mask)
-        if self.void is not None:
-            ids = np.where(ids == self.void, np.uint8(0), ids)
+        void = is_void(ids) if self.void is None else ids == self.void
+        ids = np.where(void, np.uint8(0), ids)
         return (ids > 0).astype(np.uint8) if self.merge_objects else ids
 
 

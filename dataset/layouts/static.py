@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.files.images import read_grey
+from dataset.files.images import read_values
+from dataset.files.masks import MOST_PLAIN_ID, VOID, is_void
 from dataset.files.video import FRAME_SUFFIXES, is_junk
 from dataset.layouts.folders import Pair
 from util.errors import InputError
@@ -104,15 +105,18 @@ def find_images(folder: Path) -> tuple[list[Pair], list[Path]]:
 def read_object(mask: Path) -> np.ndarray:
     """Read the mask of a static image: uint8 0/1 [H,W].
 
-    Pixels >= 128 belong to the object; in a mask of 0 and one other value, all pixels that are not 0.
+    In a mask of ids, such as a palette PNG, all objects are one, and void belongs to none; see `is_void`. In other
+    masks pixels >= 128 belong to the object; in a mask of 0 and one other value, all pixels that are not 0.
 
     Raises:
         InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
     """
-    grey = read_grey(mask)
-    values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
-    least = values[1] if len(values) == 2 and values[0] == 0 else OBJECT_THRESHOLD
-    return (grey >= least).astype(np.uint8)
+    values, is_ids = read_values(mask)
+    shown = np.unique(values[values > 0])
+    only_one = len(shown) == 1 and (values == 0).any()
+    if is_ids or only_one or not len(shown[(shown > MOST_PLAIN_ID) & (shown < VOID)]):
+        return ((values > 0) & ~is_void(values)).astype(np.uint8)
+    return (values >= OBJECT_THRESHOLD).astype(np.uint8)
 
 
 def _image_and_mask_folders(folder: Path, masks: Path | None = None) -> Iterator[tuple[Path, Path]]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from annotation import cuts
 from annotation.picture import Picture
 from benchmarks.common import prepare, write_table
-from dataset.files.images import read_grey, read_image
+from dataset.files.images import read_image, read_values
 from util.errors import InputError
 from util.evaluation.stream import engine_network
 
@@ -40,7 +40,7 @@ def measure_clicks(arguments: argparse.Namespace) -> None:
     for name, weights in (("without the network", plain), ("with the network", cuts.WEIGHTS)):
         counts, seconds, box, box_and_click = [], [], [], []
         for image_path, mask_path in tqdm(objects, desc=name, disable=None):
-            truth = read_grey(mask_path) > 0
+            truth = read_values(mask_path)[0] > 0
             picture = Picture(read_image(image_path), lambda x: network.encode_key(x.to(device)), NETWORK_SIDE)
             user = SimulatedUser(picture, truth, weights)
             counts.append(user.clicks_until(TARGET))

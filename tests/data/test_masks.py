@@ -83,7 +83,6 @@ HARD = {
     "grey and opacity.png": (Image.fromarray(ONE * np.uint8(255)).convert("LA"), ONE),
     "print.tif": (painted(RED, GREEN).convert("CMYK"), IDS),
     "DAVIS.png": (davis(np.array([0, 4, 9], np.uint8)[IDS]), np.array([0, 4, 9])[IDS]),
-    "void of DAVIS.png": (davis(np.array([0, 1, 255], np.uint8)[IDS]), np.array([0, 1, 255])[IDS]),
     "own palette.png": (indexed(np.array([0, 5, 3])[IDS], BLACK, *[RED] * 5), np.array([0, 5, 3])[IDS]),
     "black is last.png": (indexed(np.array([2, 0, 1])[IDS], RED, GREEN, BLACK), IDS),
     "black is 1, and 0 unused.png": (indexed(IDS + 1, RED, BLACK, RED, GREEN), IDS),

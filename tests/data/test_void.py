@@ -1,0 +1,67 @@
+"""Void, the pixels that belong to no object: 255 beside other ids, as in Pascal VOC and VSPW."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.files.colours import davis_palette
+from dataset.files.images import PaintedMasks, write_mask
+from dataset.layouts.folders import VideoFolders
+from dataset.layouts.static import read_object
+
+
+def outlined(*ids: int) -> tuple[np.ndarray, np.ndarray]:
+    """Squares with these ids and an outline of 255, and the ids without the outline."""
+    mask = np.zeros((60, 40 * len(ids)), np.uint8)
+    for place, number in enumerate(ids):
+        mask[10:50, 40 * place + 5 : 40 * place + 35] = 255
+        mask[13:47, 40 * place + 8 : 40 * place + 32] = number
+    return mask, np.where(mask == 255, 0, mask)
+
+
+def saved(path, mask, kind):
+    image = Image.fromarray(mask)
+    if kind != "grey":
+        image.putpalette(davis_palette())
+    (image.convert("RGB") if kind == "colours" else image).save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["palette", "grey", "colours"])
+@pytest.mark.parametrize("ids", [(1, 2), (3,), (7, 20, 5)])
+def test_void_of_a_first_mask_is_background_with_a_note(tmp_path, kind, ids):
+    mask, expected = outlined(*ids)
+    path = saved(tmp_path / "mask.png", mask, kind)
+    masks = PaintedMasks([path])
+    np.testing.assert_array_equal(masks.read(path), expected)
+    (note,) = masks.notes
+    assert "255 beside other ids" in note and "background" in note
+
+
+def test_255_that_is_no_outline_stays_an_object(tmp_path):
+    mask = np.zeros((60, 90), np.uint8)
+    mask[10:50, 10:40], mask[10:50, 50:80] = 128, 255
+    masks = PaintedMasks([saved(tmp_path / "mask.png", mask, "grey")])
+    np.testing.assert_array_equal(masks.read(tmp_path / "mask.png"), mask)
+    assert not masks.notes
+
+
+@pytest.mark.parametrize("kind", ["palette", "grey"])
+@pytest.mark.parametrize("ids", [(1, 2), (4,)])
+def test_the_object_of_a_static_image_is_what_void_surrounds(tmp_path, kind, ids):
+    mask, expected = outlined(*ids)
+    np.testing.assert_array_equal(read_object(saved(tmp_path / "mask.png", mask, kind)), expected > 0)
+
+
+def test_static_masks_of_ids_without_void_are_not_empty(tmp_path):
+    _, ids = outlined(1, 2)
+    np.testing.assert_array_equal(read_object(saved(tmp_path / "mask.png", ids, "grey")), ids > 0)
+
+
+def test_void_is_no_object_of_an_annotated_video(tmp_path):
+    mask, expected = outlined(1, 2)
+    write_mask(tmp_path / "0.png", mask)
+    write_mask(tmp_path / "1.png", np.where(mask > 0, 255, 0).astype(np.uint8))
+    folders = VideoFolders("own", tmp_path, tmp_path, "copy it again")
+    np.testing.assert_array_equal(folders.read_ids(tmp_path / "0.png"), expected)
+    assert folders.read_ids(tmp_path / "1.png").max() == 255  # alone, 255 is an object
