@@ -6,7 +6,8 @@
 Each pixel gets the plain colour of an adjacent area, so a soft edge between two areas never becomes a third object with
 a colour in between. Black or transparency is the background, or white if it surrounds the objects and nothing is black.
 Objects are numbered by colour, consistently over all images of a command. In a photograph with a transparent
-background, the opaque part is the object.
+background, the opaque part is the object. Masks of 16 bits a pixel, such as those of MOTS (class·1000 + number), are
+numbered by value; 10000, MOTS's ignored region, is background.
 
 Writes palette PNGs with the names of the images, and prints their objects.
 """
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 
 from dataset.files.colours import davis_palette
-from dataset.files.images import read_pixels, write_mask
+from dataset.files.images import read_pixels, read_wide_grey, write_mask
 from dataset.files.masks import described
 from util.errors import InputError, command_line
 
@@ -29,6 +30,7 @@ FLAT = 16  # levels by which the pixels of a plain area may differ from their ne
 ALIKE = 48  # levels by which the colours of one object may differ
 LEAST_AREA = 1e-4  # the minimum fraction of the image that the plain pixels of a colour cover
 MOST_COLOURS = 64
+MOTS_IGNORED = 10000
 REACHES = (2, 4, 8, 16, 32)  # pixels from a soft pixel to the areas that it may belong to
 
 
@@ -138,6 +140,77 @@ def numbered(colours: list[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
     return {colour: number for number, colour in enumerate(sorted(colours, reverse=not is_grey), start=1)}
 
 
+def read_instances(path: Path) -> np.ndarray | None:
+    """Read a grey mask whose values do not fit into 8 bits, as int64 [H,W]; None for any other image.
+
+    If all other values are MOTS's, class·1000 + number, its ignored region 10000 becomes 0.
+
+    Raises:
+        InputError: the file is missing, truncated or not an image.
+    """
+    values = read_wide_grey(path)
+    if values is None or values.max() <= 255:
+        return None
+    others = values[(values != 0) & (values != MOTS_IGNORED)]
+    return np.where(values == MOTS_IGNORED, 0, values) if (others >= 1000).all() else values
+
+
+def renumbered(masks: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
+    """Number the objects of masks by value, consistently over all masks: int64 [H,W] -> uint8 ids [H,W].
+
+    Raises:
+        InputError: there are more than 255 objects, or a mask shows none.
+    """
+    values = np.unique(np.concatenate([np.unique(mask) for mask in masks.values()]))
+    values = values[values != 0]
+    if len(values) > 255:
+        raise InputError(f"{next(iter(masks))} and the other masks hold {len(values)} objects; 255 is the maximum")
+    if empty := [path for path, mask in masks.items() if not mask.any()]:
+        raise InputError(f"{empty[0]} shows no object; leave it out")
+    return {
+        path: np.where(mask > 0, np.searchsorted(values, mask) + 1, 0).astype(np.uint8) for path, mask in masks.items()
+    }
+
+
+def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> dict[Path, np.ndarray]:
+    """Convert painted masks of 8 bits: uint8 ids [H,W] by path.
+
+    Args:
+        paths: the images.
+        threshold: object 1 is the pixels of this brightness or more; None for objects in plain colours.
+        invert: whether to swap the only object and the background.
+
+    Raises:
+        InputError: an image cannot be read, is no mask, or shows no object.
+    """
+    masks, known = [], []
+    for path in paths:
+        pixels = read_pixels(path)
+        if threshold is not None:
+            grey = pixels[:, :, :3].max(2).astype(int) * pixels[:, :, 3] // 255
+            masks.append((grey >= threshold, {1: (255, 255, 255)}))
+        else:
+            labels, colours = areas(pixels, path)
+            empty = background(labels, colours, path)
+            # A similar colour of an earlier image counts as the same colour.
+            same = [next((k for k in known if max(map(abs, np.subtract(k, c))) <= ALIKE), c) for c in colours]
+            masks.append((labels, {index: colour for index, colour in enumerate(same) if index != empty}))
+        known += [colour for colour in masks[-1][1].values() if colour not in known]
+    ids, results = numbered(known), {}
+    for path, (labels, colours) in zip(paths, masks, strict=True):
+        mask = np.zeros(labels.shape, np.uint8)
+        for index, colour in colours.items():
+            mask[labels == index] = ids[colour]
+        if invert:
+            if len(np.unique(mask[mask > 0])) > 1:
+                raise InputError(f"{path} shows several objects, so --invert has no meaning; leave it out")
+            mask = (mask == 0).astype(np.uint8)
+        if not mask.any():
+            raise InputError(f"{path} shows no object; choose another --threshold, or --invert")
+        results[path] = mask
+    return results
+
+
 @command_line
 def main() -> None:
     """Run the command line."""
@@ -150,32 +223,15 @@ def main() -> None:
     for target in targets:
         if target.exists() or targets.count(target) > 1:
             raise InputError(f"{target} already exists; choose another --output or delete it")
-    masks, known = [], []
-    for path in arguments.images:
-        pixels = read_pixels(path)
-        if arguments.threshold is not None:
-            grey = pixels[:, :, :3].max(2).astype(int) * pixels[:, :, 3] // 255
-            masks.append((grey >= arguments.threshold, {1: (255, 255, 255)}))
-        else:
-            labels, colours = areas(pixels, path)
-            empty = background(labels, colours, path)
-            # A similar colour of an earlier image counts as the same colour.
-            same = [next((k for k in known if max(map(abs, np.subtract(k, c))) <= ALIKE), c) for c in colours]
-            masks.append((labels, {index: colour for index, colour in enumerate(same) if index != empty}))
-        known += [colour for colour in masks[-1][1].values() if colour not in known]
-    ids = numbered(known)
-    results = []
-    for path, (labels, colours) in zip(arguments.images, masks, strict=True):
-        mask = np.zeros(labels.shape, np.uint8)
-        for index, colour in colours.items():
-            mask[labels == index] = ids[colour]
-        if arguments.invert:
-            if len(np.unique(mask[mask > 0])) > 1:
-                raise InputError(f"{path} shows several objects, so --invert has no meaning; leave it out")
-            mask = (mask == 0).astype(np.uint8)
-        if not mask.any():
-            raise InputError(f"{path} shows no object; choose another --threshold, or --invert")
-        results.append(mask)
+    wide = {path: mask for path in arguments.images if (mask := read_instances(path)) is not None}
+    painted = [path for path in arguments.images if path not in wide]
+    if wide and (painted or arguments.threshold is not None or arguments.invert):
+        raise InputError(
+            f"{next(iter(wide))} has 16 bits a pixel and is numbered by value; convert such masks in a command of "
+            "their own, without --threshold and --invert"
+        )
+    converted = renumbered(wide) if wide else convert_painted(painted, arguments.threshold, arguments.invert)
+    results = [converted[path] for path in arguments.images]
     for target, mask in zip(targets, results, strict=True):
         write_mask(target, mask)
         print(f"{target}: {described(target.name, mask).partition(': ')[2]}")

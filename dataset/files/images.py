@@ -74,6 +74,16 @@ def read_pixels(path: Path | str) -> np.ndarray:
     return np.array(image.convert("RGBA"))
 
 
+def read_wide_grey(path: Path | str) -> np.ndarray | None:
+    """Read a grey image of more than 8 bits a pixel as int64 [H,W]; None for any other image.
+
+    Raises:
+        InputError: the file is missing, truncated or not an image.
+    """
+    image = _decode(path)
+    return np.array(image).astype(np.int64) if image.mode[0] == "I" else None
+
+
 def image_size(path: Path | str) -> tuple[int, int]:
     """Return the height and width of an image in pixels, upright, without decoding the image.
 

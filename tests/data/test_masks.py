@@ -373,3 +373,22 @@ def test_objects_have_colours_in_the_order_of_their_ids():
 def test_written_masks_keep_the_palette_of_the_data_set(tmp_path):
     write_mask(tmp_path / "a.png", IDS)
     assert bytes(Image.open(tmp_path / "a.png").getpalette()) == davis_palette()
+
+
+@pytest.mark.parametrize("values", [(0, 1001, 2003), (0, 300, 65000)])
+def test_masks_of_16_bits_are_numbered_by_value(inline, tmp_path, values):
+    """The same value is the same object in all masks of a command; 10000 is background among MOTS's values."""
+    first, second = (np.array(values, np.uint16)[ids] for ids in (IDS, np.where(IDS == 1, 0, IDS)))
+    if values[1] > 1000:
+        first[:4] = 10000
+    for name, mask in (("a.png", first), ("b.png", second)):
+        Image.fromarray(mask).save(tmp_path / name)
+    with pytest.raises(InputError, match=r"convert_mask\.py"):
+        read_mask(tmp_path / "a.png")
+    result = inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "b.png", "--output", tmp_path / "o")
+    assert result.returncode == 0, result.stderr
+    assert np.array_equal(read_mask(tmp_path / "o/a.png"), IDS)
+    assert np.array_equal(read_mask(tmp_path / "o/b.png"), np.where(IDS == 2, 2, 0))
+    painted(RED, GREEN).save(tmp_path / "c.png")
+    mixed = inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "c.png", "--output", tmp_path / "mixed")
+    assert_refused(mixed, tmp_path / "a.png", "command of their own")
