@@ -266,24 +266,32 @@ def measure_engines(arguments: argparse.Namespace) -> None:
     write_table(arguments, header, rows)
 
 
-def segment_repeatedly(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, float, Memory]:
-    """Segment the clip ``times`` times in a row, in this process; return frames, seconds and memory."""
-    device = prepare(arguments)
-    clip = Clip(arguments, arguments.objects)
-    network, mask = network_of("fast", make_network(arguments, device)), clip.mask(arguments.objects)
-    frames = clip.frames(0, clip.length or arguments.frames)
-    settings = {"bank": bank, "mem_every": arguments.mem_every}
+def repeat_clip(
+    network: RDE_VOS, frames: list[np.ndarray], mask: Tensor, times: int, *, bank: str, mem_every: int
+) -> tuple[int, float, Memory]:
+    """Segment frames, uint8 RGB [H,W,3], ``times`` times in a row; return the number of frames, seconds and memory."""
+    settings = {"bank": bank, "mem_every": mem_every}
     warm_up = TimedEngine(network, mask, **settings)
     engine = TimedEngine(network, mask, **settings)
     # The measurement starts before the warm-up. Otherwise the run could reuse memory that the warm-up has freed.
-    meter = MemoryMeter(device)
-    for t in range(warm_up_length(arguments.mem_every)):
+    meter = MemoryMeter(network.device)
+    for t in range(warm_up_length(mem_every)):
         warm_up.step(frames[t % len(frames)])
     del warm_up
     count = times * len(frames)
     for t in tqdm(range(count), desc=f"{bank} ×{times}", unit="frame", disable=None):
         engine.step(frames[t % len(frames)])
     return count, engine.take_times()["total"], meter.read()
+
+
+def segment_repeatedly(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, float, Memory]:
+    """Segment the clip of the command line ``times`` times in a row, in this process; see `repeat_clip`."""
+    device = prepare(arguments)
+    clip = Clip(arguments, arguments.objects)
+    network = network_of("fast", make_network(arguments, device))
+    frames = clip.frames(0, clip.length or arguments.frames)
+    mask = clip.mask(arguments.objects)
+    return repeat_clip(network, frames, mask, times, bank=bank, mem_every=arguments.mem_every)
 
 
 def measure_lengths(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import copy
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import MEMORY_COLUMNS, Memory, MemoryMeter, draw, machine, make_network
-from benchmarks.engine import TimedEngine, warm_up_length
+from benchmarks.engine import TimedEngine, repeat_clip, warm_up_length
 from benchmarks.training import Trainer, draw_batch
 from model import RDE_VOS
 from model.fast import fast_network
@@ -27,7 +27,7 @@ HEADER = ("part", "what", "precision", "network", "per second", "ms", *MEMORY_CO
 DTYPES = {"fp32": torch.float32, "TF32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MEM_EVERY = 3
 TIMED_FRAMES = 30  # a multiple of MEM_EVERY, so that every measurement has the same fraction of updates
-CLIP_FRAMES = 24  # of the clip that is repeated
+CLIP_FRAMES = 50  # of the clip that is repeated
 WARM_UP_STEPS, TIMED_STEPS = 3, 5  # of training
 
 
@@ -117,30 +117,17 @@ def measure_engine(
         engine.take_times()
         for frame in frames[warm_up:]:
             engine.step(frame)
-        return _figures(engine, len(frames) - warm_up, meter)
+        count, seconds = len(frames) - warm_up, engine.take_times()["total"]
+        return Figures(count / seconds, 1000 * seconds / count, meter.read())
 
 
 def measure_length(
     network: RDE_VOS, device: torch.device, bank: str, times: int, frames: list[np.ndarray], mask: Tensor
 ) -> Figures:
-    """Segment a clip that is repeated ``times`` times, with the fast network in fp32."""
-    with precision_of_torch("fp32"):
-        network = network_on(network, device, "fp32", fast=True)
-        warm_up = TimedEngine(network, mask, mem_every=MEM_EVERY, bank=bank)
-        for t in range(warm_up_length(MEM_EVERY)):
-            warm_up.step(frames[t % len(frames)])
-        del warm_up
-        engine = TimedEngine(network, mask, mem_every=MEM_EVERY, bank=bank)
-        meter = MemoryMeter(device)
-        for _ in range(times):
-            for frame in frames:
-                engine.step(frame)
-        return _figures(engine, times * len(frames), meter)
-
-
-def _figures(engine: TimedEngine, frames: int, meter: MemoryMeter) -> Figures:
-    seconds = engine.take_times()["total"]
-    return Figures(frames / seconds, 1000 * seconds / frames, meter.read())
+    """Segment a clip that is repeated ``times`` times, with the fast network in fp16."""
+    network = network_on(network, device, "fp16", fast=True)
+    count, seconds, memory = repeat_clip(network, frames, mask, times, bank=bank, mem_every=MEM_EVERY)
+    return Figures(count / seconds, 1000 * seconds / count, memory)
 
 
 def measure_step(arguments: argparse.Namespace, device: torch.device, batch_size: int) -> Figures:
@@ -157,7 +144,10 @@ def measure_step(arguments: argparse.Namespace, device: torch.device, batch_size
 
 
 def planned(arguments: argparse.Namespace, device: torch.device, compiler: str = "inductor") -> list[Measurement]:
-    """All measurements, the most important ones first, those with ``torch.compile`` last.
+    """All measurements, in the order in which a reader wants them.
+
+    First the fast network in fp16; memory and speed over the length of a clip; a training step; ``torch.compile``; then
+    the other precisions, and the plain network.
 
     Args:
         arguments: ``model`` (a checkpoint or None), ``size`` (height and width of the frames), ``objects`` and
@@ -167,7 +157,9 @@ def planned(arguments: argparse.Namespace, device: torch.device, compiler: str =
     """
     network = make_network(arguments, torch.device("cpu"))
     most = max(arguments.objects)
-    frames = [draw(t, arguments.size, most)[0] for t in range(warm_up_length(MEM_EVERY) + TIMED_FRAMES)]
+    timed = warm_up_length(MEM_EVERY) + TIMED_FRAMES
+    clip = [draw(t, arguments.size, most)[0] for t in range(max(timed, CLIP_FRAMES))]
+    frames = clip[:timed]
     ids = torch.from_numpy(draw(0, arguments.size, most)[1])
     half = ["fp16", "bf16"] if half_precision(device) == torch.bfloat16 else ["fp16"]
 
@@ -179,29 +171,29 @@ def planned(arguments: argparse.Namespace, device: torch.device, compiler: str =
         return Measurement("engine", f"{objects} object{'s' * (objects > 1)}", precision, name, work)
 
     def length(bank: str, times: int) -> Measurement:
-        work = partial(measure_length, network, device, bank, times, frames[:CLIP_FRAMES], ids * (ids == 1))
-        return Measurement("length", f"{bank}, {times} × {CLIP_FRAMES} frames", "fp32", "fast", work)
+        work = partial(measure_length, network, device, bank, times, clip[:CLIP_FRAMES], ids * (ids == 1))
+        return Measurement("length", f"{bank}, {times} × {CLIP_FRAMES} frames", "fp16", "fast", work)
 
     def step(batch_size: int) -> Measurement:
         work = partial(measure_step, arguments, device, batch_size)
         precision = f"{half[-1]} autocast"
         return Measurement("training step", f"batch of {batch_size}", precision, "plain", work)
 
-    return [
-        *(
-            engine(precision, objects, fast)
-            for precision in ("fp32", "TF32", *half)
-            for objects in arguments.objects
-            for fast in (False, True)
-        ),
-        *(length(bank, times) for bank in ("2F+L+RDE", "STM") for times in arguments.times),
-        *(step(batch_size) for batch_size in arguments.batch_sizes),
-        *(
+    def engines(precisions: Iterable[str], networks: Iterable[bool], compiler: str | None = None) -> list[Measurement]:
+        return [
             engine(precision, objects, fast, compiler)
-            for precision in (half[-1], "TF32", "fp32", *half[:-1])
-            for fast in (True, False)
+            for precision in precisions
+            for fast in networks
             for objects in arguments.objects
-        ),
+        ]
+
+    return [
+        *engines(["fp16"], [True]),
+        *(length(bank, times) for times in arguments.times for bank in ("2F+L+RDE", "STM")),
+        *(step(batch_size) for batch_size in arguments.batch_sizes),
+        *engines(["fp16"], [True], compiler),
+        *engines([*half[1:], "TF32", "fp32"], [True]),
+        *engines([*half, "TF32", "fp32"], [False]),
     ]
 
 

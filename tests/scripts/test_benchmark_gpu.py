@@ -41,27 +41,35 @@ def test_the_plan_has_every_combination_once(plan):
     lines = [measurement[:4] for measurement in plan]
     assert len(set(lines)) == len(lines)
     engines = {line[1:] for line in lines if line[0] == "engine"}
-    networks = ("plain", "fast", "plain, torch.compile", "fast, torch.compile")
-    assert engines == {
-        (objects, precision, network)
-        for objects in ("1 object", "2 objects")
-        for precision in ("fp32", "TF32", "fp16", "bf16")
-        for network in networks
-    }
-    assert [line[1] for line in lines if line[0] == "length"] == [
-        "2F+L+RDE, 1 × 4 frames", "2F+L+RDE, 2 × 4 frames", "STM, 1 × 4 frames", "STM, 2 × 4 frames",
-    ]  # fmt: skip
-    assert [line[1] for line in lines if line[0] == "training step"] == ["batch of 1", "batch of 2"]
+    kinds = {(precision, network) for precision in ("fp32", "TF32", "fp16", "bf16") for network in ("plain", "fast")}
+    kinds.add(("fp16", "fast, torch.compile"))
+    assert engines == {(objects, *kind) for objects in ("1 object", "2 objects") for kind in kinds}
 
 
-def test_every_kind_of_measurement_runs(plan):
+def test_a_reader_gets_the_published_network_in_fp16_first(plan):
+    assert [measurement[1:4] for measurement in plan][:10] == [
+        ("1 object", "fp16", "fast"),
+        ("2 objects", "fp16", "fast"),
+        ("2F+L+RDE, 1 × 4 frames", "fp16", "fast"),
+        ("STM, 1 × 4 frames", "fp16", "fast"),
+        ("2F+L+RDE, 2 × 4 frames", "fp16", "fast"),
+        ("STM, 2 × 4 frames", "fp16", "fast"),
+        ("batch of 1", "bf16 autocast", "plain"),
+        ("batch of 2", "bf16 autocast", "plain"),
+        ("1 object", "fp16", "fast, torch.compile"),
+        ("2 objects", "fp16", "fast, torch.compile"),
+    ]
+
+
+def test_every_kind_of_measurement_runs(plan, monkeypatch):
+    monkeypatch.setitem(gpu.DTYPES, "fp16", torch.float32)  # few CPUs have convolutions in fp16
     chosen = [
         ("1 object", "fp32", "plain"),
         ("2 objects", "TF32", "fast"),
         ("1 object", "bf16", "plain"),
-        ("2 objects", "fp32", "plain, torch.compile"),
-        ("2F+L+RDE, 2 × 4 frames", "fp32", "fast"),
-        ("STM, 2 × 4 frames", "fp32", "fast"),
+        ("2 objects", "fp16", "fast, torch.compile"),
+        ("2F+L+RDE, 2 × 4 frames", "fp16", "fast"),
+        ("STM, 2 × 4 frames", "fp16", "fast"),
         ("batch of 2", "bf16 autocast", "plain"),
     ]
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
