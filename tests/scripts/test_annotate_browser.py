@@ -406,6 +406,29 @@ def test_a_box_becomes_an_object(page, server):
     assert overlap(server.ids(0) == 1, DISCS[0] == 1) > 0.8
 
 
+def test_a_mask_that_fills_its_box_leads_to_clicks(page, server):
+    keys(page, "g")
+    (x, y), reach = CENTRES[1], RADIUS + 5
+    corners = (x - reach, y - reach), (x, y), (x + reach, y + reach)
+    pressed(page, *corners)
+    idle(page)
+    assert "fills its box" not in text(page, "#notices")
+    # As where nothing in the box differs from its surroundings.
+    page.execute_script(
+        "const given = arguments; window.realFetch ??= window.fetch;"
+        "window.fetch = (address, options) => address.includes('api/cut')"
+        " ? Promise.resolve(new Response(new Uint8Array(given[0]).map((_, i) => {"
+        "   const [x, y] = [i % given[1], Math.floor(i / given[1])];"
+        "   return x >= given[2] && x < given[4] && y >= given[3] && y < given[5];"
+        " }))) : window.realFetch(address, options)",
+        *(HEIGHT * WIDTH, WIDTH, *corners[0], *corners[2]),
+    )
+    pressed(page, *corners)
+    idle(page)
+    page.execute_script("window.fetch = window.realFetch")
+    assert "fills its box" in text(page, "#notices") and "click inside the object" in text(page, "#notices")
+
+
 def test_scribbles_become_an_object_and_take_no_pixel_of_another_one(page, server):
     brush_size(page, 12)
     pressed(page, (CENTRES[2][0] - 8, 52), (CENTRES[2][0] + 8, 52))
