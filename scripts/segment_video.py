@@ -307,9 +307,10 @@ def run_command(arguments: argparse.Namespace) -> None:
         print(described(video.masks[number].name, ids))
     first = min(video.masks)
     if first and not arguments.both_ways:
+        before = "mask of the frame before it is" if first == 1 else f"masks of the {first} frames before it are"
         print(
-            f"note: the first mask is given for frame {video.frame_name(first)}, so the masks of the {first} frames "
-            f"before it are empty; --both_ways segments these frames backward"
+            f"note: the first mask is given for frame {video.frame_name(first)}, so the {before} empty; --both_ways "
+            f"segments backward, too"
         )
 
     run = Run(

@@ -308,6 +308,14 @@ def test_killing_the_server_loses_no_mask(browser, tmp_path):
         for number in (0, 1, 2, 3):
             seek(page, number)
             pictures[number] = canvas(page)
+        opened(page, server)  # loaded again: the count of the frames goes on
+        one(page, "#stop").click()
+        wait(page, lambda: "has propagated" in text(page, "#notices"))
+        count = int(re.search(r"propagated (\d+) frame", text(page, "#notices"))[1])
+        assert count == kinds(page, length).count("propagated")
+        seek(page, 0)
+        keys(page, "f")
+        wait(page, lambda: shown(page, "#job") and kinds(page, length).count("propagated") > 0)
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
     with serving(clip, output) as server:
@@ -396,6 +404,29 @@ def test_a_box_becomes_an_object(page, server):
     wait(page, lambda: kinds(page)[0] == "annotated")
     idle(page)
     assert overlap(server.ids(0) == 1, DISCS[0] == 1) > 0.8
+
+
+def test_a_mask_that_fills_its_box_leads_to_clicks(page, server):
+    keys(page, "g")
+    (x, y), reach = CENTRES[1], RADIUS + 5
+    corners = (x - reach, y - reach), (x, y), (x + reach, y + reach)
+    pressed(page, *corners)
+    idle(page)
+    assert "fills its box" not in text(page, "#notices")
+    # As where nothing in the box differs from its surroundings.
+    page.execute_script(
+        "const given = arguments; window.realFetch ??= window.fetch;"
+        "window.fetch = (address, options) => address.includes('api/cut')"
+        " ? Promise.resolve(new Response(new Uint8Array(given[0]).map((_, i) => {"
+        "   const [x, y] = [i % given[1], Math.floor(i / given[1])];"
+        "   return x >= given[2] && x < given[4] && y >= given[3] && y < given[5];"
+        " }))) : window.realFetch(address, options)",
+        *(HEIGHT * WIDTH, WIDTH, *corners[0], *corners[2]),
+    )
+    pressed(page, *corners)
+    idle(page)
+    page.execute_script("window.fetch = window.realFetch")
+    assert "fills its box" in text(page, "#notices") and "click inside the object" in text(page, "#notices")
 
 
 def test_scribbles_become_an_object_and_take_no_pixel_of_another_one(page, server):
@@ -611,6 +642,25 @@ def test_a_sentence_goes_away_when_it_is_true_no_more(page, server):
     assert f"Check frame {frame}: correct the mask if it is wrong" in text(page, "#guide")
 
 
+def test_a_sentence_leaves_the_guide_in_sight(page):
+    """In a narrow window, too."""
+    view(page, 800, "light", 1000)
+    seek(page, 5)
+    keys(page, "f")
+    wait(page, lambda: "Frame 5 has no mask" in text(page, "#notices") and shown(page, "#guide"))
+    messages, guide = one(page, "#messages").rect, one(page, "#guide").rect
+    assert messages["y"] <= guide["y"] and guide["y"] + guide["height"] <= messages["y"] + messages["height"]
+
+
+def test_names_of_files_keep_their_letters(page, tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "wrong.png")
+    one(page, "#import").click()
+    one(page, "#import-file").send_keys(str(tmp_path / "wrong.png"))
+    wait(page, lambda: text(page, "#import-result").startswith("wrong.png is 9×9"))
+    page.get_log("browser")
+    keys(page, Keys.ESCAPE)
+
+
 def test_two_tabs(page, server):
     dab(page, *CENTRES[1])
     seek(page, 0)
@@ -706,6 +756,7 @@ def test_the_wheel_zooms_about_the_pointer_and_space_pans(page, server):
     assert place(page, 40, 30)[0] - target[0] == pytest.approx(right / 2, abs=2)
     idle(page)
     assert kinds(page)[0] == "none"  # nothing was painted
+    assert one(page, "#play").get_attribute("title").startswith("Play")  # the space bar has moved the frame
     dab(page, 45, 35, size=6)
     assert server.ids(0)[35, 45] == 1 and server.ids(0).sum() < 60
 
@@ -807,6 +858,11 @@ def test_frames_are_reached_by_keys_timeline_and_playing(page, server):
     assert one(page, "#play").get_attribute("title").startswith("Pause")
     wait(page, lambda: page.execute_script("return annotator.frame") == LENGTH - 1)
     wait(page, lambda: one(page, "#play").get_attribute("title").startswith("Play"))
+    seek(page, 0)
+    webdriver.ActionChains(page).key_down(" ").key_up(" ").perform()  # as in other players
+    assert one(page, "#play").get_attribute("title").startswith("Pause")
+    keys(page, Keys.END)
+    wait(page, lambda: page.execute_script("return annotator.frame") == LENGTH - 1)
     keys(page, "f")  # no mask here: a sentence, and no request
     assert f"Frame {LENGTH - 1} has no mask" in text(page, "#notices")
 

@@ -190,6 +190,24 @@ def test_the_worst_moments_come_first(page, scores):
     assert page.texts("figcaption")[: 3 * len(moments)] == ["frame", "prediction", "truth"] * len(moments)
 
 
+def test_a_small_object_of_a_worst_moment_is_enlarged(tmp_path):
+    """Nine pixels of a frame are not seen: the pictures show their surroundings, and say so."""
+    davis = write_davis(tmp_path / "davis", {"tiny": 12}, size=(96, 160), objects=1)
+    for path in (davis / "trainval/Annotations/480p/tiny").glob("*.png"):
+        ids = np.zeros((96, 160), np.uint8)
+        ids[70:73, 30:33] = 1
+        write_mask(path, ids)
+    page = tmp_path / "report.html"
+    report(write_evaluation(davis, tmp_path / "output", ["tiny"]), davis, page)
+    page = Page(page)
+    pictures = page.all("svg", role="img")[:3]
+    left, top, width, height = map(int, pictures[0]["viewbox"].split())
+    assert 160 / 6 - 1 < width < 60 and height == pytest.approx(0.6 * width, abs=1)
+    assert len({each["viewbox"] for each in pictures}) == 1
+    assert left <= 30 and left + width >= 33 and top <= 70 and top + height >= 73
+    assert any(f"enlarged {160 / width:.1f} times" in text for text in page.texts("span"))
+
+
 def test_a_player_shows_masks_over_frames_and_their_scores(page, davis, evaluated, scores):
     for score, pictures in zip(scores, page.players, strict=True):
         assert [picture["number"] for picture in pictures] == list(range(len(pictures)))

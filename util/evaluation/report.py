@@ -41,6 +41,7 @@ PICTURE_QUALITY = 55  # of WebP: a DAVIS frame of this width takes about 12 kB
 FRAMES_PER_VIDEO = 60  # in the player, at most
 FRAMES_PER_PAGE = 900  # in all players: a phone has little memory for a page
 MOMENTS = 8  # worst moments on the page
+MOST_ENLARGED = 6  # times, for an object of a worst moment that is small in its frame
 MOMENT_DISTANCE = 10  # frames between two worst moments of an object, because neighbouring frames look alike
 
 TINT, EDGE = 120, 255  # the opacity of the inside and of the contour of an object, in 0..255
@@ -294,6 +295,30 @@ def _picture_size(video: Video) -> tuple[int, int]:
     return round(scale * width), max(1, round(scale * height))
 
 
+def _region(benchmark: Benchmark, result: Result, moment: Moment) -> tuple[int, int, int, int]:
+    """The part of a picture that shows an object and its surroundings: left, top, width and height in pixels.
+
+    It is the whole picture, unless the object takes less than a third of its width and height.
+    """
+    video = result.video
+    width, height = _picture_size(video)
+    seen = (
+        _read_ids(benchmark, result.predictions / video.mask_name(moment.frame), video, read_mask) == moment.object_id
+    )
+    truth = benchmark.true_mask(video, moment.frame)
+    seen |= _read_ids(benchmark, truth, video, video.read_mask) == moment.object_id
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    if not rows.size:
+        return 0, 0, width, height
+    spans = [
+        (values[0] / side, (values[-1] + 1) / side)
+        for values, side in zip((columns, rows), seen.shape[::-1], strict=True)
+    ]
+    part = min(1, max(1 / MOST_ENLARGED, 3 * max(end - start for start, end in spans)))
+    starts = [min(max(0, (start + end - part) / 2), 1 - part) for start, end in spans]
+    return round(starts[0] * width), round(starts[1] * height), round(part * width), round(part * height)
+
+
 def _read_ids(benchmark: Benchmark, path: Path, video: Video, read: Callable[[Path], np.ndarray]) -> np.ndarray:
     """The object ids of a mask, uint8 [H,W], with merged objects and void pixels as in `score_plans`."""
     ids = read(path)
@@ -334,6 +359,7 @@ def _render(
             **moment._asdict(),
             "colour": colour_of(moment.object_id, results[moment.video].entries),
             "picture": next(pictures),
+            "region": _region(benchmark, results[moment.video], moment),
         }
         for moment in moments
     ]

@@ -5,6 +5,7 @@ import { brushSpans, clipped } from "./raster.js";
 
 const LEAST = 3; // pixels: a smaller box is ignored
 const REST = 300; // ms on a frame until the server prepares it
+const FULL = 0.92; // of a box: an object that takes more of it than an ellipse by far has mostly not been found
 const MOST_STROKES = 200; // of a frame that are sent again; the oldest are dropped first
 // The bits of a pixel, as the server takes them.
 const [INSIDE, OUTSIDE, MASK, EARLIER_INSIDE, EARLIER_OUTSIDE, OTHER] = [1, 2, 4, 8, 16, 32];
@@ -124,6 +125,13 @@ export class Cuts {
       return had && !found[i] && id === object ? 0 : id;
     });
     edit.commit();
+    const area = (right - left) * (bottom - top);
+    if (box && found.reduce((sum, id) => sum + id, 0) > FULL * area) {
+      this.notify(
+        "The mask fills its box, so the outline is probably wrong. Undo it and click inside the object (K), or draw a " +
+          "polygon (P). A box that fits more closely can help, too.",
+      );
+    }
     if (!box) this.#strokes.set(frame, [...(this.#strokes.get(frame) ?? []), ...cuts].slice(-MOST_STROKES));
   }
 

@@ -108,7 +108,7 @@ export class Jobs {
     for (const id of ["export-stop", "export-progress"]) element(id).hidden = !exports;
     element("export-start").disabled = Boolean(job);
     if (job) {
-      if (!before) this.#propagated = 0;
+      if (!before) this.#propagated = job.done; // not 0 where the page was loaded during the propagation
       if (!before) element("follow").checked = this.#wantsToFollow;
       const parts = [TITLES[job.kind](job)];
       if (job.frame !== null && job.frame !== undefined) parts.push(`frame ${job.frame}`);

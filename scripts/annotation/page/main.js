@@ -141,7 +141,10 @@ function makePage() {
   };
   const groups = shortcuts(actions);
   showKeys(groups, element("shortcuts-table"));
-  handleKeys(groups, (isDown) => {
+  handleKeys(groups, (isDown, isReleased) => {
+    // The space bar moves the frame with the pointer, and plays without it.
+    if (isReleased && pointer.isSpaceDown && !pointer.hasMoved) actions.playOrPause();
+    if (isDown && !pointer.isSpaceDown) pointer.hasMoved = false;
     pointer.isSpaceDown = isDown;
     pointer.showCursor();
   });
@@ -155,7 +158,7 @@ function makePage() {
   button("next-uncertain", "Next uncertain frame (U)", actions.nextUncertain);
   button("previous", "Previous frame (←)", () => actions.step(-1));
   button("next", "Next frame (→)", () => actions.step(1));
-  button("play", "Play (L)", actions.playOrPause);
+  button("play", "Play (Space)", actions.playOrPause);
   button("zoom-out", "Zoom out (−)", () => actions.zoom(-1));
   button("zoom-in", "Zoom in (+)", () => actions.zoom(1));
   button("zoom-fit", "Show the whole frame (0)", actions.fit);
@@ -167,7 +170,7 @@ function makePage() {
   element("until").addEventListener("change", (event) => event.target.blur()); // or the next key selects an entry
 
   function showPlaying() {
-    const title = player.isPlaying ? "Pause (L)" : "Play (L)";
+    const title = player.isPlaying ? "Pause (Space)" : "Play (Space)";
     Object.assign(element("play"), { title, ariaLabel: title });
     element("play").querySelector("use").setAttribute("href", player.isPlaying ? "#icon-pause" : "#icon-play");
   }
@@ -208,17 +211,18 @@ function makePage() {
 let page = null;
 let ids = new Set();
 
-/** Process an event of the server. */
-function process(event) {
+/** Process an event of the server. `isOld`: it came before the state, which may contain it. */
+function process(event, isOld = false) {
   if (event.type === "objects") {
     const gone = [...ids].some((id) => !event.objects.some((object) => object.id === id));
     if (gone) page.history.clear(); // a step could restore the deleted object
     ids = new Set(event.objects.map((object) => object.id));
     store.setObjects(event.objects);
   } else if (event.type === "frame") {
+    const isKnown = isOld && store.uncertainty[event.number] === Math.fround(event.uncertainty ?? NaN);
     store.setFrame(event.number, event.kind, event.uncertainty);
     page.shown.masks.announce(event.number, event.revision);
-    if (event.kind === "propagated") page.jobs.follow(event.number);
+    if (event.kind === "propagated" && !isKnown) page.jobs.follow(event.number);
   } else if (event.type === "job") store.setJob(event.job);
   else if (event.type === "length") annotator.idle().then(() => location.reload());
   else if (event.type === "notice") page.jobs.notice(event);
@@ -244,7 +248,7 @@ async function connect() {
     }
     const events = waiting;
     waiting = null;
-    events.forEach(process);
+    for (const event of events) process(event, true);
   } catch (error) {
     store.emit("error", error);
   }

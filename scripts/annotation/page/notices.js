@@ -4,9 +4,9 @@
 const SHOWN = 15000; // ms
 const MOST = 4;
 
-/** A text with a capital letter and a full stop. */
+/** A text with a capital letter and a full stop. A file name or a path at its start keeps its letters. */
 export function asSentence(text) {
-  const sentence = text[0].toUpperCase() + text.slice(1);
+  const sentence = /^[a-z]+[ ,;]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
   return /[.!?]$/.test(sentence) || sentence.includes("\n") ? sentence : `${sentence}.`; // paths follow after line ends
 }
 

@@ -6,6 +6,7 @@ const PEN_ERASER = 32; // in `buttons`: the other end of the pen
 
 export class Pointer {
   isSpaceDown = false;
+  hasMoved = false; // whether the pointer was pressed since the space bar is down
   #fingers = new Map(); // pointer id → position on the stage
   #gesture = null; // what the pointers do: "draw" or "pan"
   #owner = null; // the pointer that draws or pans
@@ -39,6 +40,7 @@ export class Pointer {
     event.preventDefault(); // no text is selected
     document.activeElement?.blur(); // keys belong to the canvas now, and a name in the list of objects is complete
     this.view.marks.setPointerCapture(event.pointerId);
+    this.hasMoved = true;
     this.onTouch();
     if (event.pointerType === "pen") this.#hasPen = true;
     if (event.pointerType === "touch") {

@@ -79,7 +79,7 @@ export function shortcuts(actions) {
       { keys: ["Shift+ArrowRight"], label: "Shift+→", text: "Annotated frame after", run: actions.nextAnnotated },
       { keys: ["Home"], label: "Home", text: "First frame", run: () => actions.go(0) },
       { keys: ["End"], label: "End", text: "Last frame", run: actions.last },
-      { keys: ["l"], label: "L", text: "Play, pause", run: actions.playOrPause },
+      { keys: ["l"], label: "Space / L", text: "Play, pause", run: actions.playOrPause },
     ],
     View: [
       { keys: ["+", "="], label: "+ / Wheel", text: "Zoom in", run: () => actions.zoom(1), repeats: true },
@@ -94,7 +94,7 @@ export function shortcuts(actions) {
 /**
  * Handle keys.
  * @param groups the table, as `shortcuts` gives it.
- * @param onSpace is called with whether the space bar is down.
+ * @param onSpace is called with whether the space bar is down, and whether the user has just released it.
  */
 export function handleKeys(groups, onSpace) {
   const table = new Map();
@@ -117,7 +117,7 @@ export function handleKeys(groups, onSpace) {
   addEventListener("keyup", (event) => {
     if (event.key !== " ") return;
     if (!isNative(event.target, " ")) event.preventDefault(); // or the last clicked button is pressed
-    onSpace(false);
+    onSpace(false, true);
   });
   addEventListener("blur", () => onSpace(false));
   // A clicked element loses the focus, so that the next key belongs to the page; keyboard focus stays.
