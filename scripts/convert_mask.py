@@ -31,6 +31,7 @@ ALIKE = 48  # levels by which the colours of one object may differ
 LEAST_AREA = 1e-4  # the minimum fraction of the image that the plain pixels of a colour cover
 MOST_COLOURS = 64
 MOTS_IGNORED = 10000
+WHITE = 65535  # of 16 bits
 REACHES = (2, 4, 8, 16, 32)  # pixels from a soft pixel to the areas that it may belong to
 
 
@@ -141,15 +142,16 @@ def numbered(colours: list[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
 
 
 def read_instances(path: Path) -> np.ndarray | None:
-    """Read a grey mask whose values do not fit into 8 bits, as int64 [H,W]; None for any other image.
+    """Read a grey mask whose ids do not fit into 8 bits, as int64 [H,W]; None for any other image.
 
-    If all other values are MOTS's, class·1000 + number, its ignored region 10000 becomes 0.
+    An image with 65535, the white of 16 bits, shows shades of grey and no ids. If all other values are MOTS's,
+    class·1000 + number, its ignored region 10000 becomes 0.
 
     Raises:
         InputError: the file is missing, truncated or not an image.
     """
     values = read_wide_grey(path)
-    if values is None or values.max() <= 255:
+    if values is None or values.max() <= 255 or values.max() == WHITE:
         return None
     others = values[(values != 0) & (values != MOTS_IGNORED)]
     return np.where(values == MOTS_IGNORED, 0, values) if (others >= 1000).all() else values

@@ -238,7 +238,7 @@ def _no_objects(base):
 def _more_objects_than_the_palette(base):
     ids = np.arange(48 * 80, dtype=np.uint16).reshape(48, 80)
     Image.fromarray(ids).save(base / "Annotations/480p/clip/00000.png")
-    return base / "Annotations/480p/clip/00000.png", "255 objects"
+    return base / "Annotations/480p/clip/00000.png", "from 1 to 255", "convert_mask.py"
 
 
 def _lost_frame(base):

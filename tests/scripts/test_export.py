@@ -194,7 +194,7 @@ def test_shapes_are_named(exported):
         for part, session in sessions.items()
     }
     assert shapes["key_encoder"]["image"] == [1, 3, "16*h", "16*w"]
-    assert shapes["key_encoder"]["f8"] == [1, 128, "2*h", "2*w"]
+    assert shapes["key_encoder"]["f8"] == [1, 40, "2*h", "2*w"]
     assert shapes["reading_decoder"]["memory_value"] == ["T", "K", 128, "h", "w"]
     assert shapes["reading_decoder"]["probability"] == [1, "K", "16*h", "16*w"]
     assert shapes["mask_encoder"]["value"] == shapes["sam"]["next_rde_value"] == [1, "K", 128, "h", "w"]
