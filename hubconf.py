@@ -10,7 +10,7 @@ afresh, has to call ``torch.hub.load`` before it unpickles a network.
 
 After the first ``torch.hub.load`` a program can import everything else of the project:
 
-    from rde_vos_hub.dataset.files.images import read_image, read_mask, to_tensor
+    from rde_vos_hub.dataset.images import read_image, read_mask, to_tensor
 """
 
 import ast
@@ -63,7 +63,7 @@ def rde_vos_engine(
     """An engine that segments one video, frame by frame.
 
         core = torch.hub.load("RDE-VOS", "rde_vos_engine", source="local")  # the folder of the project
-        from rde_vos_hub.dataset.files.images import read_image, read_mask, to_tensor
+        from rde_vos_hub.dataset.images import read_image, read_mask, to_tensor
 
         prob = core.step(to_tensor(read_image("00000.jpg")), read_mask("00000.png"))
         prob = core.step(to_tensor(read_image("00001.jpg")))  # [K+1,H,W]: background, then core.object_ids

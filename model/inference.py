@@ -147,6 +147,8 @@ class InferenceCore:
                 is unknown or has pixels, or the mask holds no object while no object is absent.
         """
         mask = torch.from_numpy(np.ascontiguousarray(mask)) if isinstance(mask, np.ndarray) else mask
+        if not isinstance(mask, Tensor | None):
+            raise ValueError(f"a mask is integer ids [H,W] of torch or NumPy, not {type(mask).__name__}; convert it")
         self._check(image, mask, absent)
         self._size = (image.shape[1], image.shape[2])
         device, dtype = self.network.device, self.network.dtype
@@ -192,6 +194,11 @@ class InferenceCore:
                 f"the frame has values up to {image.max():.0f}, but must be normalised with ImageNet's mean; "
                 "dataset.files.images.to_tensor does that"
             )
+        if self._size is None and image.min() >= 0 and 0 < image.max() <= 1:
+            raise ValueError(
+                "all values of the frame are from 0 to 1, but a frame must be normalised with ImageNet's mean; "
+                "dataset.files.images.to_tensor does that"
+            )
         if self._size not in (None, tuple(image.shape[1:])):
             raise ValueError(f"this frame is {list(image.shape[1:])}, but the frames before are {list(self._size)}")
         if unknown := set(absent).difference(self.object_ids):
@@ -205,6 +212,8 @@ class InferenceCore:
                 f"the mask is {mask.dtype} {list(mask.shape)}, but must be integer ids of the frame's size "
                 f"{list(image.shape[1:])}"
             )
+        if mask.min() < 0:
+            raise ValueError(f"the mask holds the id {int(mask.min())}; ids are 0 for the background or positive")
         if contradicted := set(absent).intersection(mask.unique().tolist()):
             raise ValueError(f"object {min(contradicted)} is absent, but has pixels in the mask")
         if not mask.any() and not absent:

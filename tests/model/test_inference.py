@@ -3,11 +3,14 @@
 import copy
 import gc
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from conftest import draw_clip, tensors
+from dataset.files.images import to_tensor
 from model import RDE_VOS
 from model.inference import InferenceCore, UpdateClock, pad_to_stride
 from model.memory import BANKS, BankSpec
@@ -219,6 +222,15 @@ def test_what_the_engine_refuses(small_network):
         core.step(image, mask, absent=[2])
     with pytest.raises(ValueError, match=r"must be normalised .* dataset\.files\.images\.to_tensor"):
         core.step(torch.full_like(image, 255), mask)
+    with pytest.raises(ValueError, match=r"from 0 to 1, but .* normalised"):
+        core.step(torch.full_like(image, 0.5), mask)
+    with pytest.raises(ValueError, match="the id -1"):
+        core.step(image, mask.long() - 2 * (torch.arange(48) < 5))
+    with pytest.raises(ValueError, match="not Image"):
+        core.step(image, Image.fromarray(mask.numpy()))
+    for frame in (np.zeros((32, 48, 3), np.float32), np.zeros((32, 48), np.uint8), np.zeros((32, 48, 4), np.uint8)):
+        with pytest.raises(ValueError, match="uint8 RGB"):
+            to_tensor(frame)
     core.step(image, mask)
     with pytest.raises(ValueError, match="object 1 is absent, but has pixels"):
         core.step(image, mask, absent=[1])
