@@ -23,9 +23,6 @@ from util.imagenet import IMAGE_MEAN, IMAGE_STD
 if TYPE_CHECKING:
     import torch
 
-# The mean and standard deviation of ImageNet's images (RGB, 0 to 1). All networks here expect frames normalised with
-# them, because training starts from ImageNet weights.
-
 _ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
 
 
@@ -57,7 +54,7 @@ def read_values(path: Path | str) -> tuple[np.ndarray, bool]:
         table = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
         if (table != table[:, :1]).any():
             return np.array(image), True
-    return np.array(_decode(path, "L")), False
+    return np.array(_converted(image, "L", path)), False
 
 
 def read_pixels(path: Path | str) -> np.ndarray:
@@ -80,8 +77,10 @@ def read_wide_grey(path: Path | str) -> np.ndarray | None:
     Raises:
         InputError: the file is missing, truncated or not an image.
     """
-    image = _decode(path)
-    return np.array(image).astype(np.int64) if image.mode[0] == "I" else None
+    with _opened(path) as image:
+        if image.mode[0] != "I":
+            return None
+    return np.array(_decode(path)).astype(np.int64)
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -263,10 +262,14 @@ def _decode(path: Path | str, mode: str | None = None, least_side: int | None = 
         if least_side:
             image.draft(None, (least_side, least_side))
         image.load()
-        if mode and image.mode[0] in "IF":  # a conversion would clip all bright values
-            raise InputError(f"{path} has more than 8 bits a channel ({image.mode}); save it with 8")
         ImageOps.exif_transpose(image, in_place=True)
-        return image.convert(mode) if mode else image
+        return _converted(image, mode, path) if mode else image
+
+
+def _converted(image: Image.Image, mode: str, path: Path | str) -> Image.Image:
+    if image.mode[0] in "IF":  # a conversion would clip all bright values
+        raise InputError(f"{path} has more than 8 bits a channel ({image.mode}); save it with 8")
+    return image.convert(mode)
 
 
 @contextlib.contextmanager
