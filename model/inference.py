@@ -11,35 +11,11 @@ from model.decoder import soft_aggregation
 from model.memory import BankSpec, MemoryBank
 from model.network import RDE_VOS
 from model.reading import Embedding
+from model.updates import FixedInterval
 
 STRIDE = 16  # pixels between neighbouring positions of an embedding; frames are padded to multiples of STRIDE
 MIN_SIDE = 2 * STRIDE  # frames are padded to at least MIN_SIDE, because SAM halves the embeddings
 MOST_NORMALISED = 20  # a normalised frame goes up to 2.7; one of 0 to 255 is not normalised
-
-
-class UpdateClock:
-    """Tells which frames of a video update the memory: every ``mem_every`` frames after the last update or annotation.
-
-    The clock needs no images, so a video reader can plan which frames to decode.
-    """
-
-    def __init__(self, mem_every: int) -> None:
-        self.mem_every = mem_every
-        self._elapsed: int | None = None  # frames since the last update or annotation; None before the first one
-
-    @property
-    def due(self) -> bool:
-        """Whether the next frame updates the memory if it has no mask."""
-        return self._elapsed is not None and self._elapsed + 1 >= self.mem_every
-
-    def tick(self, annotated: bool = False) -> bool:
-        """Advance to the next frame, and return whether it updates the memory."""
-        update = annotated or self.due
-        if update:
-            self._elapsed = 0
-        elif self._elapsed is not None:
-            self._elapsed += 1
-        return update
 
 
 def checked_bank(network: RDE_VOS, bank: str, mem_every: int, top_k: int) -> BankSpec:
@@ -80,14 +56,14 @@ class InferenceCore:
         self.network = network
         self.top_k = top_k
         self.object_ids: list[int] = []  # in the order of the probabilities' channels
-        self._clock = UpdateClock(mem_every)
+        self.rule = FixedInterval(mem_every)  # decides which frames update the memory
         self._memory = MemoryBank(spec, network.aggregate)
         self._size: tuple[int, int] | None = None
 
     @property
     def update_due(self) -> bool:
-        """Whether the next frame updates the memory. Other frames may be skipped if their masks are not needed."""
-        return self._clock.due
+        """Whether the next frame updates the memory, or may do so. Other frames may be skipped."""
+        return self.rule.looks or self.rule.due
 
     def skip(self) -> None:
         """Skip a frame without segmenting it.
@@ -97,7 +73,7 @@ class InferenceCore:
         """
         if self.update_due:
             raise ValueError("this frame updates the memory and cannot be skipped; give the frame to step()")
-        self._clock.tick()
+        self.rule.tick()
 
     @torch.inference_mode()
     def remove(self, object_id: int) -> None:
@@ -115,7 +91,7 @@ class InferenceCore:
         self._memory.remove(channel)
         del self.object_ids[channel]
         if not self.object_ids:
-            self._clock = UpdateClock(self._clock.mem_every)
+            self.rule.reset()
 
     @torch.inference_mode()
     def step(
@@ -155,7 +131,6 @@ class InferenceCore:
         if mask is None and not self.object_ids:
             return torch.ones(1, *self._size, device=device)
 
-        update = self._clock.tick(annotated=mask is not None)
         image, padding = pad_to_stride(image[None].to(device))
         probability = image.new_ones(1, 1, *image.shape[2:])
         image = image.to(dtype)
@@ -169,7 +144,8 @@ class InferenceCore:
                 probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
         if mask is not None:
             probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0], absent)
-        if update and not last and (mask is not None or self._memory.spec.changes):
+        update = self.rule.tick(annotated=mask is not None, probability=probability)
+        if update and not last and (mask is not None or self._memory.spec.reads_updates):
             value = self.network.encode_value(image, f16, probability[:, 1:].to(dtype))
             self._memory.update(Embedding(key, value))  # every θ frames
         return unpad(probability, padding)[0]

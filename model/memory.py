@@ -27,7 +27,7 @@ class BankSpec:
     growing: bool = False
 
     @property
-    def changes(self) -> bool:
+    def reads_updates(self) -> bool:
         """Whether updates change the embeddings that are read; the first frame never changes."""
         return bool(self.growing or self.latest or self.recurrent)
 
@@ -67,7 +67,7 @@ class _Group:
         """
         if spec.growing:
             return [(embedding, 1) for embedding in (self.first, *self.updates)]
-        if self.latest is None or not spec.changes:
+        if self.latest is None or not spec.reads_updates:
             return [(self.first, max(1, bool(spec.first) + bool(spec.recurrent)))]
         counted = [(self.first, spec.first), (self.latest, spec.latest), (self.recurrent, spec.recurrent)]
         return [(embedding, count) for embedding, count in counted if count]

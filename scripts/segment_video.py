@@ -43,7 +43,7 @@ from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
 from util.evaluation.arguments import MEMORY_REMEDY, add_engine_arguments, engine_settings, network_notes
 from util.evaluation.pictures import cutout, matte, overlay
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, engine_network, segment
+from util.evaluation.stream import EngineSettings, Segmented, Throughput, engine_network, read_inputs, segment
 from util.files import (
     atomic_folder,
     atomic_path,
@@ -54,7 +54,7 @@ from util.files import (
     sha256,
     write_text,
 )
-from util.parallel import in_background
+from util.parallel import background, in_background
 from util.progress import frames_bar
 
 AnyVideo = Video | VideoFile
@@ -193,13 +193,14 @@ def segment_into(
         return Throughput(0, 0.0)
     frames, seconds = 0, 0.0
 
-    def write(result: Segmented) -> Segmented:
+    def save(result: Segmented) -> None:
         write_mask(run.masks / video.mask_name(result.number), result.ids, video.palette)
-        return result
 
-    with enough_memory(MEMORY_REMEDY), frames_bar(total) as bar:
+    core = settings.core(network)
+    with enough_memory(MEMORY_REMEDY), frames_bar(total) as bar, background(save) as write:
         bar.update(name=title or video.name)
-        for result in in_background(segment(network, video, settings), write):
+        for result in segment(core, read_inputs(video, core.rule, settings.size)):
+            write(result)
             frames, seconds = frames + result.frames, seconds + result.seconds
             bar.increment()
     return Throughput(frames, seconds)

@@ -1,5 +1,6 @@
 """Work in threads and in other processes."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -21,8 +22,7 @@ Result = TypeVar("Result")
 def in_background(items: Iterable[Item], work: Callable[[Item], Result], ahead: int = 4) -> Iterator[Result]:
     """Yield ``work(item)`` for each item in order. The work is done in a background thread.
 
-    Frames are decoded this way before the network needs them, and masks are written this way while the network goes
-    on. If ``work`` raises an error, this function raises it.
+    Frames are decoded this way before the network needs them. If ``work`` raises an error, this function raises it.
 
     Args:
         items: the input of the work.
@@ -38,6 +38,34 @@ def in_background(items: Iterable[Item], work: Callable[[Item], Result], ahead: 
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+@contextlib.contextmanager
+def background(work: Callable[[Item], object], ahead: int = 4) -> Iterator[Callable[[Item], None]]:
+    """Yield a function that lets a background thread do ``work(item)`` for its argument, in order.
+
+    Masks are written this way while the network goes on. All work is done at the end of the block. If ``work`` raises
+    an error, a later call or the end of the block raises it.
+
+    Args:
+        work: the function that runs in the thread.
+        ahead: how many items may wait, so that memory is limited.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pending: deque[Future] = deque()
+
+        def submit(item: Item) -> None:
+            pending.append(pool.submit(work, item))
+            if len(pending) > ahead:
+                pending.popleft().result()
+
+        try:
+            yield submit
+            while pending:
+                pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()

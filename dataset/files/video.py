@@ -73,6 +73,20 @@ class GivenMasks:
             raise InputError(f"{path} holds no object; mark at least one pixel, or leave the file out")
         return mask
 
+    def read_frame(self, number: int) -> np.ndarray:
+        """Decode a frame: uint8 RGB [H,W,3]."""
+        raise NotImplementedError
+
+    def read(self, number: int) -> tuple[np.ndarray, np.ndarray | None, Collection[int]]:
+        """Decode a frame, its given mask or None, and the ids of the objects that the mask shows to be absent.
+
+        Raises:
+            InputError: as for `read_frame` and `read_given_mask`.
+        """
+        image = self.read_frame(number)
+        mask = self.read_given_mask(number) if number in self.masks else None
+        return image, mask, self.absent.get(number, ())
+
     @functools.cached_property
     def given_ids(self) -> dict[int, list[int]]:
         """The ids of the objects that each given mask holds, by frame number; both in order.

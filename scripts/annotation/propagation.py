@@ -1,7 +1,7 @@
 """Propagation of masks through the video, from one frame on."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +12,8 @@ from annotation.project import ANNOTATED, Project
 from dataset.files.video import Video, object_ids
 from model.network import RDE_VOS
 from util.errors import InputError
-from util.evaluation.stream import EngineSettings, Segmented, segment
-from util.parallel import in_background
+from util.evaluation.stream import EngineSettings, Segmented, read_inputs, segment
+from util.parallel import background
 
 DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
 LIMITS = ("end", "annotation")
@@ -23,35 +23,26 @@ LIMITS = ("end", "annotation")
 class LiveVideo(Video):
     """The frames of a propagation, with the current masks of the project.
 
-    The mask of a frame is looked up when `segment` decodes the frame, and not earlier, because the user may change
-    masks during the propagation.
+    The mask of a frame is looked up when the frame is decoded, and not earlier, because the user may change masks
+    during the propagation.
 
     Attributes:
         given: returns the given mask of a frame and the objects that are absent from it, or None.
         known: the ids of the objects in the masks so far.
-        pending: the given masks of decoded frames that the engine has not reached.
     """
 
     given: Callable[[int], tuple[np.ndarray, set[int]] | None]
     known: set[int] = field(default_factory=set)
-    pending: dict[int, np.ndarray] = field(default_factory=dict)
 
-    def read_frame(self, number: int) -> np.ndarray:
-        """Decode a frame as `Video.read_frame` does, and look up its given mask."""
-        if found := self.given(number):
-            ids, absent = found
-            shown = object_ids(ids)
-            # The engine ignores an empty mask that states no known object to be absent.
-            if shown or absent & self.known:
-                self.known.update(shown)
-                self.pending[number] = ids
-                self.absent[number] = absent
-                self.masks[number] = self.frames[number]  # a placeholder: `read_given_mask` reads no file
-        return super().read_frame(number)
-
-    def read_given_mask(self, number: int) -> np.ndarray:
-        """The mask that `read_frame` has found; it can be read once."""
-        return self.pending.pop(number)
+    def read(self, number: int) -> tuple[np.ndarray, np.ndarray | None, Collection[int]]:
+        """As `Video.read`, with the mask that the frame has now."""
+        ids, absent = self.given(number) or (None, ())
+        shown = [] if ids is None else object_ids(ids)
+        # An empty mask that states no known object to be absent says nothing.
+        if not shown and self.known.isdisjoint(absent):
+            ids, absent = None, ()
+        self.known.update(shown)
+        return self.read_frame(number), ids, absent
 
 
 class Propagation:
@@ -113,24 +104,20 @@ class Propagation:
 
         video = LiveVideo(frames.name, [frames.frames[number] for number in numbers], given=given)
 
-        def results() -> Iterator[Segmented]:
-            with contextlib.closing(segment(network, video, settings, uncertainty=True)) as stream:
-                for result in stream:
-                    if not video.known:
-                        raise InputError(f"frame {self._frame} shows no object any more; mark an object in it first")
-                    # A new annotation stops a propagation until the next annotation, too.
-                    if job.stopped or (self._stops and result.number and self._is_annotated(numbers[result.number])):
-                        return
-                    yield result
+        def save(result: Segmented) -> None:
+            self._project.propagate(numbers[result.number], result.ids, result.uncertainty)
+            job.passed(numbers[result.number])
 
-        def write(result: Segmented) -> None:
-            if result.number:
-                self._project.propagate(numbers[result.number], result.ids, result.uncertainty)
-                job.passed(numbers[result.number])
-
-        # A thread writes, so that the engine does not wait for the disk.
-        for _ in in_background(results(), write):
-            pass
+        core = settings.core(network)
+        with contextlib.closing(read_inputs(video, core.rule, settings.size)) as inputs, background(save) as write:
+            for result in segment(core, inputs, uncertainty=True):
+                if not video.known:
+                    raise InputError(f"frame {self._frame} shows no object any more; mark an object in it first")
+                # A new annotation stops a propagation until the next annotation, too.
+                if job.stopped or (self._stops and result.number and self._is_annotated(numbers[result.number])):
+                    break
+                if result.number:
+                    write(result)
 
     def _is_annotated(self, number: int) -> bool:
         return self._project.kind(number) == ANNOTATED

@@ -4,7 +4,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -36,25 +35,25 @@ ENGINES = ("plain", "fast", "fast --amp")
 PARTS = ("key encoder", "reading", "decoder", "mask encoder", "SAM", "rest")
 
 
-class PartTimes:
-    """Times function calls. On a GPU it uses events, so that calls are not synchronised."""
+Moment = float | torch.cuda.Event
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._calls: list[tuple[str, float | torch.cuda.Event, float | torch.cuda.Event]] = []
 
-    def timed(self, part: str, function: Callable) -> Callable:
-        """Wrap a function so that its calls count as time of a part."""
+class TimedNetwork:
+    """A network whose parts are timed while an engine calls them.
 
-        def call(*arguments: object) -> object:
-            start = self._now()
-            result = function(*arguments)
-            self._calls.append((part, start, self._now()))
-            return result
+    On a GPU events take the times, so that calls are not synchronised. The memory is read between the key encoder and
+    the decoder.
+    """
 
-        return call
+    def __init__(self, network: RDE_VOS) -> None:
+        self.config, self.device, self.dtype = network.config, network.device, network.dtype
+        self.encode_key = self._timed("key encoder", network.encode_key)
+        self.decode = self._timed("decoder", network.decode)
+        self.encode_value = self._timed("mask encoder", network.encode_value)
+        self.aggregate = self._timed("SAM", network.aggregate)
+        self._calls: list[tuple[str, Moment, Moment]] = []
 
-    def take(self) -> dict[str, float]:
+    def take_times(self) -> dict[str, float]:
         """Seconds by part since the last call of this method; a GPU must have finished its work."""
         total: dict[str, float] = {}
         for part, start, end in self._calls:
@@ -63,19 +62,23 @@ class PartTimes:
         self._calls.clear()
         return total
 
-    def _now(self) -> float | torch.cuda.Event:
-        if self._device.type != "cuda":
+    def _timed(self, part: str, function: Callable) -> Callable:
+        def call(*arguments: object) -> object:
+            start = self._now()
+            if part == "decoder":
+                self._calls.append(("reading", self._calls[-1][2], start))
+            result = function(*arguments)
+            self._calls.append((part, start, self._now()))
+            return result
+
+        return call
+
+    def _now(self) -> Moment:
+        if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
-
-
-def network_of(engine: str, network: RDE_VOS) -> RDE_VOS:
-    """The network of one of `ENGINES`, from a plain network."""
-    if engine == "plain":
-        return network
-    return fast_network(network, inference_dtype(network.device, amp=engine == "fast --amp"))
 
 
 class TimedEngine:
@@ -89,20 +92,10 @@ class TimedEngine:
 
     def __init__(self, network: RDE_VOS, mask: Tensor, *, mem_every: int, bank: str = "2F+L+RDE") -> None:
         self._device = network.device
-        self._core = core = InferenceCore(network, bank=bank, mem_every=mem_every)
+        self._network = TimedNetwork(network)
+        self._core = InferenceCore(self._network, bank=bank, mem_every=mem_every)
         self._mask: Tensor | None = mask
         self._seconds = 0.0
-        self._parts = PartTimes(self._device)
-        timed = self._parts.timed
-        core.network = SimpleNamespace(
-            device=network.device,
-            dtype=network.dtype,
-            encode_key=timed("key encoder", network.encode_key),
-            decode=timed("decoder", network.decode),
-            encode_value=timed("mask encoder", network.encode_value),
-        )
-        core._memory.read = timed("reading", core._memory.read)
-        core._memory._aggregate = timed("SAM", core._memory._aggregate)
 
     def step(self, image: np.ndarray) -> Tensor:
         """Segment a frame, uint8 RGB [H,W,3], including its ids on the CPU; return the probabilities [K+1,H,W]."""
@@ -118,10 +111,17 @@ class TimedEngine:
 
     def take_times(self) -> dict[str, float]:
         """Seconds by part since the last call of this method, and the seconds of all parts as ``total``."""
-        parts = dict.fromkeys(PARTS, 0.0) | self._parts.take()
+        parts = dict.fromkeys(PARTS, 0.0) | self._network.take_times()
         parts["rest"] = self._seconds - sum(parts.values())
         parts["total"], self._seconds = self._seconds, 0.0
         return parts
+
+
+def network_of(engine: str, network: RDE_VOS) -> RDE_VOS:
+    """The network of one of `ENGINES`, from a plain network."""
+    if engine == "plain":
+        return network
+    return fast_network(network, inference_dtype(network.device, amp=engine == "fast --amp"))
 
 
 class Clip:

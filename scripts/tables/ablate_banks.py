@@ -22,7 +22,8 @@ from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, network_notes
 from util.evaluation.benchmarks import DAVISBenchmark
-from util.evaluation.output import OutputFolder, evaluate
+from util.evaluation.output import OutputFolder
+from util.evaluation.run import evaluate
 from util.evaluation.scoring import read_results, score_plans
 from util.evaluation.stream import EngineSettings, engine_network
 from util.files import atomic_path, write_csv

@@ -17,7 +17,7 @@ import itertools
 import math
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ import torch
 from matplotlib.figure import Figure
 
 from dataset.files.images import read_mask
+from dataset.files.video import Video
 from dataset.layouts.davis import DAVIS
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
@@ -37,7 +38,7 @@ from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import check_given_masks, check_plans, davis_plan
-from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
+from util.evaluation.stream import EngineSettings, Segmented, engine_network, read_inputs, segment
 from util.files import atomic_path, write_csv
 from util.numbers import positive
 from util.parallel import in_background, in_own_process
@@ -115,9 +116,13 @@ def measure(plan: Plan) -> LongRun:
         figures = region_similarity(truth, predicted), contour_accuracy(truth, predicted), truth.any(axis=(1, 2))
         return [np.stack(figures)], result.seconds
 
+    def results(video: Video) -> Iterator[Segmented]:
+        core = plan.settings.core(network)
+        return segment(core, read_inputs(video, core.rule, plan.settings.size))
+
     # Warm-up: a device selects algorithms in its first frames.
-    deque(itertools.islice(segment(network, clip, plan.settings), 2 * plan.settings.mem_every), maxlen=0)
-    scored = in_background(segment(network, video, plan.settings), score)
+    deque(itertools.islice(results(clip), 2 * plan.settings.mem_every), maxlen=0)
+    scored = in_background(results(video), score)
     with frames_bar(len(video.frames)) as bar:
         bar.update(name=plan.settings.bank)
         for figures, frame_seconds in scored:

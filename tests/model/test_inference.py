@@ -12,8 +12,9 @@ from torch import Tensor
 from conftest import draw_clip, tensors
 from dataset.files.images import to_tensor
 from model import RDE_VOS
-from model.inference import InferenceCore, UpdateClock, pad_to_stride
+from model.inference import InferenceCore, pad_to_stride
 from model.memory import BANKS, BankSpec
+from model.updates import FixedInterval
 from plain import segment
 
 # Odd sizes, sizes below one stride, and multiples of it.
@@ -102,10 +103,32 @@ def test_skipped_frames_change_nothing(small_network):
         core.skip()
 
 
-def test_the_clock_counts_from_the_last_update_or_annotation():
-    clock = UpdateClock(mem_every=3)
+def test_the_interval_counts_from_the_last_update_or_annotation():
+    rule = FixedInterval(mem_every=3)
     annotated = {2, 7}
-    assert [t for t in range(15) if clock.tick(t in annotated)] == [2, 5, 7, 10, 13]
+    assert [t for t in range(15) if rule.tick(t in annotated)] == [2, 5, 7, 10, 13]
+
+
+def test_a_rule_of_ones_own_sees_the_probabilities_of_every_frame(small_network):
+    """A rule that updates after every frame in which it finds an object gives the masks of θ = 1."""
+
+    class WhereSeen(FixedInterval):
+        looks = True
+        due = False
+
+        def tick(self, annotated=False, probability=None):
+            assert probability.shape == (1, 2, 48, 48)
+            return bool(annotated or probability[:, 1:].max() > 0)
+
+    frames, ids = draw_clip(5, 48, 48, 1)
+    expected, core = InferenceCore(small_network, mem_every=1), InferenceCore(small_network)
+    core.rule = WhereSeen(mem_every=3)
+    for t, image in enumerate(tensors(frames)):
+        mask = torch.from_numpy(ids[0]) if t == 0 else None
+        assert torch.equal(core.step(image, mask), expected.step(image, mask))
+        assert core.update_due
+    with pytest.raises(ValueError, match="cannot be skipped"):
+        core.skip()
 
 
 @pytest.mark.parametrize("bank", ["2F+L+RDE", "F", "STM"])

@@ -34,7 +34,7 @@ from annotation.jobs import Job
 from annotation.note import Note
 from annotation.project import KINDS, Project
 from annotation.server import Events
-from conftest import ROOT, assert_refused, draw_clip, full_disk
+from conftest import ROOT, assert_refused, draw_clip, full_disk, segmented
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile, video_writer
@@ -42,7 +42,7 @@ from dataset.layouts.davis import split_folders
 from dataset.samples.video_clips import VideoClips
 from util.errors import InputError
 from util.evaluation.pictures import overlay
-from util.evaluation.stream import EngineSettings, optimised, segment
+from util.evaluation.stream import EngineSettings, optimised
 
 SIZE = (48, 80)
 LENGTH = 150  # long enough that a test can do something before a propagation is over
@@ -202,7 +202,7 @@ def direct(network, video: Path, numbers: list[int], masks: dict[int, Path], abs
         absent={numbers.index(number): ids for number, ids in absent.items()},
     )
     settings = EngineSettings(size=min(SIZE))
-    results = segment(optimised(network, network.dtype), passage, settings, uncertainty=True)
+    results = segmented(optimised(network, network.dtype), passage, settings, uncertainty=True)
     return {numbers[result.number]: result for result in results}
 
 

@@ -26,12 +26,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from browser import needs_chromium, one, view, wait
-from conftest import ROOT, draw_clip
+from conftest import ROOT, draw_clip, segmented
 from dataset.files.images import read_mask, write_mask
 from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile
 from model.checkpoint import SHIPPED_WEIGHTS
-from util.evaluation.stream import EngineSettings, engine_network, segment
+from util.evaluation.stream import EngineSettings, engine_network
 
 pytestmark = needs_chromium
 
@@ -242,7 +242,7 @@ def engine(clip: Path, start: int, mask: Path) -> dict[int, np.ndarray]:
     """What the engine makes of the frames after a frame, given its mask."""
     network = engine_network(SHIPPED_WEIGHTS, torch.device("cpu"), amp=False)
     video = Video("clip", list_frames(clip)[start:], masks={0: mask})
-    results = segment(network, video, EngineSettings(size=HEIGHT))
+    results = segmented(network, video, EngineSettings(size=HEIGHT))
     return {start + result.number: result.ids for result in results if result.number}
 
 

@@ -12,13 +12,13 @@ from PIL import Image
 
 import plain
 from browser import needs_chromium
-from conftest import assert_refused, draw_clip, tensors
+from conftest import assert_refused, draw_clip, segmented, tensors
 from dataset.files.colours import colour_table
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.video import Video, assign_masks, list_frames
 from dataset.files.video_file import EndOfVideo, VideoFile, video_writer
 from util.errors import InputError
-from util.evaluation.stream import EngineSettings, segment
+from util.evaluation.stream import EngineSettings
 from util.files import lock_folder
 
 SIZE = (48, 80)
@@ -128,7 +128,7 @@ def test_frames_are_decoded_only_shortly_before_they_are_segmented(clip, small_n
                 append(frame)
     video = VideoFile(tmp_path / "long.mp4")
     video.masks[0] = clip / "first.png"
-    ahead = [video.decoded - result.number for result in segment(small_network, video, EngineSettings(bank="F"))]
+    ahead = [video.decoded - result.number for result in segmented(small_network, video, EngineSettings(bank="F"))]
     assert len(ahead) == 6 * LENGTH and max(ahead) <= 6
 
 

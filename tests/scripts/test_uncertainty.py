@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from conftest import draw_clip, tensors
+from conftest import draw_clip, segmented, tensors
 from dataset.files.images import write_mask
 from dataset.files.video import Video
 from model.inference import InferenceCore
 from util.errors import InputError
-from util.evaluation.stream import EngineSettings, contour_entropy, segment
+from util.evaluation.stream import EngineSettings, contour_entropy
 
 HEIGHT, WIDTH = 30, 40  # a diagonal of 50 pixels, so the margin is one pixel
 
@@ -58,7 +58,7 @@ def test_results_tell_how_uncertain_the_network_is(small_network, tmp_path):
     masks = {0: tmp_path / "first.png", 2: tmp_path / "later.png"}
     video = written_video(tmp_path / "frames", backwards, masks, {2: [1]})
     settings = EngineSettings(mem_every=2)
-    results = list(segment(small_network, video, settings, uncertainty=True))
+    results = list(segmented(small_network, video, settings, uncertainty=True))
 
     core = InferenceCore(small_network, mem_every=2)
     for t, image in enumerate(tensors(backwards)):
@@ -67,7 +67,7 @@ def test_results_tell_how_uncertain_the_network_is(small_network, tmp_path):
         assert np.array_equal(results[t].ids, probability.argmax(0).numpy())
         assert results[t].uncertainty == pytest.approx(contour_entropy(probability, results[t].ids), rel=1e-5)
     assert not (results[2].ids == 1).any()
-    assert all(math.isnan(result.uncertainty) for result in segment(small_network, video, settings))
+    assert all(math.isnan(result.uncertainty) for result in segmented(small_network, video, settings))
 
 
 def test_an_empty_mask_needs_an_absent_object(small_network, tmp_path):
@@ -76,10 +76,10 @@ def test_an_empty_mask_needs_an_absent_object(small_network, tmp_path):
     write_mask(tmp_path / "empty.png", np.zeros_like(ids[0]))
     masks = {0: tmp_path / "first.png", 1: tmp_path / "empty.png"}
     video = written_video(tmp_path / "frames", frames, masks, {1: [1]})
-    results = list(segment(small_network, video, EngineSettings()))
+    results = list(segmented(small_network, video, EngineSettings()))
     assert results[0].ids.any() and not results[1].ids.any()
     with pytest.raises(InputError, match=r"empty.png holds no object"):
-        list(segment(small_network, written_video(tmp_path / "again", frames, masks, {}), EngineSettings()))
+        list(segmented(small_network, written_video(tmp_path / "again", frames, masks, {}), EngineSettings()))
 
 
 def written_video(folder, frames: np.ndarray, masks: dict, absent: dict) -> Video:

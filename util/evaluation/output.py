@@ -1,23 +1,21 @@
-"""The output folder of an evaluation, and the loop over the videos."""
+"""The output folder of an evaluation."""
 
+import contextlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dataset.files.images import write_mask
 from dataset.files.video import Video
-from model.network import RDE_VOS
-from util.device import device_name
 from util.distributed import Processes
 from util.errors import InputError
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
+from util.evaluation.stream import Segmented, Throughput
 from util.files import check_settings, read_json, sha256, write_text
-from util.parallel import in_background
-from util.progress import frames_bar
+from util.parallel import background
 
 _REMEDY = "delete it and run the evaluation again"
 
@@ -115,34 +113,33 @@ class OutputFolder:
         given = _given(video)
         return self._read(record).get("given", given) == given  # older records lack it
 
-    def store(
-        self, video: Video, results: Iterable[Segmented], written: Callable[[], object], device: str = ""
-    ) -> None:
-        """Write the masks of a video as they are computed, then its record.
+    @contextlib.contextmanager
+    def writing(self, video: Video, device: str = "") -> Iterator[Callable[[Segmented], None]]:
+        """Yield a function that writes the mask of a result. The folder of the video appears at the end of the block.
 
         Args:
-            video: the video.
-            results: the results of all its wanted frames.
-            written: called after each mask.
+            video: the video; the block has to write all its results.
             device: the name of the device, for the record.
 
         Raises:
-            InputError: as ``results``, or a file cannot be written.
+            InputError: a file cannot be written.
         """
         unfinished = self.records / f"{video.name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        palette = video.palette
+        palette, frames, seconds = video.palette, 0, 0.0
 
-        def write(result: Segmented) -> Segmented:
+        def save(result: Segmented) -> None:
             write_mask(unfinished / video.mask_name(result.number), result.ids, palette)
-            return result
 
-        frames, seconds = 0, 0.0
+        def write(result: Segmented) -> None:
+            nonlocal frames, seconds
+            frames, seconds = frames + result.frames, seconds + result.seconds
+            submit(result)
+
         try:
-            for result in in_background(results, write):
-                frames, seconds = frames + result.frames, seconds + result.seconds
-                written()
+            with background(save) as submit:
+                yield write
             folder = self.masks / video.name
             shutil.rmtree(folder, ignore_errors=True)
             self.masks.mkdir(exist_ok=True)
@@ -198,30 +195,3 @@ class OutputFolder:
 def _given(video: Video) -> dict[str, str]:
     """The SHA-256 of each given mask, by frame name; a changed mask invalidates the results of a video."""
     return {video.frame_name(number): sha256(path) for number, path in sorted(video.masks.items())}
-
-
-def evaluate(
-    network: RDE_VOS, videos: Sequence[Video], output: OutputFolder, settings: EngineSettings, processes: Processes
-) -> Throughput:
-    """Segment videos into an output folder, distributed over the processes.
-
-    Finished videos are skipped, so an interrupted run resumes. A video is segmented again if its given masks have
-    changed.
-
-    Returns:
-        the throughput over all videos, including those of earlier runs and other processes.
-
-    Raises:
-        InputError: as `segment`.
-    """
-    unfinished = [video for video in videos if not output.is_finished(video)]
-    processes.wait()  # until every process has found the same unfinished videos
-    # Longest videos first, in turns, so that all processes finish at about the same time.
-    mine = sorted(unfinished, key=lambda video: -video.last)[processes.rank :: processes.count]
-    if mine:
-        with frames_bar(sum(len(video.results) for video in mine)) as bar:
-            for number, video in enumerate(mine, start=1):
-                bar.update(name=f"video {number}/{len(mine)} {video.name}")
-                output.store(video, segment(network, video, settings), bar.increment, device_name(network.device))
-    processes.wait()
-    return output.throughput(videos)

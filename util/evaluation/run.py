@@ -8,14 +8,16 @@ from tqdm import tqdm
 
 from dataset.files.masks import described
 from dataset.files.video import Video
-from util.device import choose_device, enough_memory, peak_memory
+from model.network import RDE_VOS
+from util.device import choose_device, device_name, enough_memory, peak_memory
 from util.distributed import Processes
 from util.evaluation.arguments import MEMORY_REMEDY, engine_settings, network_notes
 from util.evaluation.benchmarks import Benchmark
-from util.evaluation.output import OutputFolder, evaluate
+from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import draw_video
 from util.evaluation.scoring import score_plans
-from util.evaluation.stream import engine_network
+from util.evaluation.stream import EngineSettings, Throughput, engine_network, read_inputs, segment
+from util.progress import frames_bar
 
 
 def segment_videos(
@@ -52,6 +54,37 @@ def segment_videos(
     if processes.is_main:
         print(f"FPS         {speed.text(device)}")
         print(f"peak memory {memory / 2**30:.3f} GiB ({device})")
+
+
+def evaluate(
+    network: RDE_VOS, videos: Sequence[Video], output: OutputFolder, settings: EngineSettings, processes: Processes
+) -> Throughput:
+    """Segment videos into an output folder, distributed over the processes.
+
+    Finished videos are skipped, so an interrupted run resumes. A video is segmented again if its given masks have
+    changed.
+
+    Returns:
+        the throughput over all videos, including those of earlier runs and other processes.
+
+    Raises:
+        InputError: as `read_inputs`, or a file cannot be written.
+    """
+    unfinished = [video for video in videos if not output.is_finished(video)]
+    processes.wait()  # until every process has found the same unfinished videos
+    # Longest videos first, in turns, so that all processes finish at about the same time.
+    mine = sorted(unfinished, key=lambda video: -video.last)[processes.rank :: processes.count]
+    if mine:
+        with frames_bar(sum(len(video.results) for video in mine)) as bar:
+            for number, video in enumerate(mine, start=1):
+                bar.update(name=f"video {number}/{len(mine)} {video.name}")
+                core = settings.core(network)
+                with output.writing(video, device_name(network.device)) as write:
+                    for result in segment(core, read_inputs(video, core.rule, settings.size)):
+                        write(result)
+                        bar.increment()
+    processes.wait()
+    return output.throughput(videos)
 
 
 def given_masks(videos: Sequence[Video], most: int = 20) -> Iterator[str]:

@@ -1,10 +1,11 @@
 """Inference on a video, as a stream of results."""
 
 import contextlib
+import copy
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +20,9 @@ from dataset.files.video import Video
 from dataset.files.video_file import EndOfVideo, VideoFile
 from model.checkpoint import load_network
 from model.fast import fast_network
-from model.inference import InferenceCore, UpdateClock, checked_bank
+from model.inference import InferenceCore, checked_bank
 from model.network import RDE_VOS
+from model.updates import FixedInterval
 from util.device import device_name, inference_dtype, synchronize
 from util.errors import InputError
 from util.parallel import in_background
@@ -63,6 +65,18 @@ class EngineSettings:
         """
         self.check(network)
         return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k)
+
+
+class Input(NamedTuple):
+    """What the engine gets for one frame."""
+
+    number: int  # of the frame in the video
+    image: np.ndarray  # the frame, uint8 RGB [H,W,3]
+    pixels: torch.Tensor  # the frame at the network's size, normalised [3,h,w]
+    mask: torch.Tensor | None  # the given mask at the network's size: uint8 object ids [h,w]
+    absent: Collection[int]  # ids of objects that are absent according to the mask
+    wanted: bool  # whether the results contain this frame
+    last: bool  # whether it is the last frame
 
 
 class Segmented(NamedTuple):
@@ -114,59 +128,80 @@ def optimised(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
     return fast_network(network, dtype)
 
 
-def segment(
-    network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings, *, uncertainty: bool = False
-) -> Iterator[Segmented]:
-    """Segment a video as a stream: a few frames are decoded in advance, and no frame and no result is kept.
+def read_inputs(video: Video | VideoFile, rule: FixedInterval, size: int | None = None) -> Iterator[Input]:
+    """Read a video for the engine; a thread decodes a few frames in advance.
 
-    Only wanted frames and frames that update the memory are decoded, and none after the last wanted frame. With a
-    ``size`` the probabilities are resized to the size of the frame before the argmax.
+    Only wanted frames and frames that update the memory are read, and none after the last wanted frame.
 
     Args:
-        network: as `engine_network` returns it.
         video: the video and its given masks.
-        settings: the settings of the engine.
+        rule: the engine's update rule in its first state. A copy of it finds the frames that update the memory.
+        size: the short side of the network's input, in pixels; None for the size of the frames.
+
+    Raises:
+        InputError: a frame or mask is missing, corrupt or of the wrong size.
+    """
+    size = short_side_size(video.size, size) if size else video.size
+    rule = copy.copy(rule)
+
+    def needed() -> Iterator[tuple[int, bool]]:
+        for number in itertools.count() if video.last is None else range(video.last + 1):
+            update = rule.looks or rule.tick(annotated=number in video.masks)
+            wanted = video.wanted is None or number in video.wanted
+            if update or wanted:
+                yield number, wanted
+
+    def read(frame: tuple[int, bool]) -> Input:
+        number, wanted = frame
+        image, mask, absent = video.read(number)
+        pixels = to_tensor(resize_image(image, size))
+        mask = None if mask is None else torch.from_numpy(resize_mask(mask, size))
+        return Input(number, image, pixels, mask, absent, wanted, number == video.last)
+
+    with contextlib.suppress(EndOfVideo):
+        yield from in_background(needed(), read)
+
+
+def segment(core: InferenceCore, inputs: Iterable[Input], *, uncertainty: bool = False) -> Iterator[Segmented]:
+    """Segment a video as a stream: no frame and no result is kept.
+
+    Frames that are missing in ``inputs`` are skipped. Where the network's input is smaller than the frames, the
+    probabilities are resized to the size of the frame before the argmax.
+
+    Args:
+        core: a new engine.
+        inputs: the frames in order, as `read_inputs` yields them.
         uncertainty: whether to compute `Segmented.uncertainty`.
 
     Yields:
         the results of the wanted frames, in order.
 
     Raises:
-        InputError: a frame or mask is missing, corrupt or of the wrong size, or as `EngineSettings.check`.
+        InputError: as ``inputs``.
     """
-    core = settings.core(network)
-    full_size = video.size
-    size = short_side_size(full_size, settings.size) if settings.size else full_size
-
-    def load(number: int) -> tuple[int, np.ndarray, torch.Tensor, torch.Tensor | None]:
-        image, mask = video.read_frame(number), None
-        if number in video.masks:
-            mask = torch.from_numpy(resize_mask(video.read_given_mask(number), size))
-        return number, image, to_tensor(resize_image(image, size)), mask
-
+    device = core.network.device
     passed, frames, seconds = 0, 0, 0.0
-    with contextlib.suppress(EndOfVideo):
-        for number, image, pixels, mask in in_background(planned_frames(video, settings.mem_every), load):
-            started = time.perf_counter()
-            for _ in range(passed, number):
-                core.skip()
-            passed = number + 1
-            absent = [i for i in video.absent.get(number, ()) if i in core.object_ids]
-            probability = core.step(pixels, mask, absent=absent, last=number == video.last)
-            frames += 1
-            wanted = video.wanted is None or number in video.wanted
-            if wanted:
-                if size != full_size:
-                    probability = F.interpolate(probability[None], full_size, mode="bilinear", align_corners=False)[0]
-                labels = torch.tensor([0, *core.object_ids], dtype=torch.uint8, device=network.device)
-                # argmax takes 20 times as long as max on a CPU.
-                ids = labels[probability.max(0).indices].cpu().numpy()
-            synchronize(network.device)
-            seconds += time.perf_counter() - started
-            if wanted:
-                entropy = contour_entropy(probability, ids) if uncertainty else math.nan
-                yield Segmented(number, image, ids, seconds, frames, entropy)
-                frames, seconds = 0, 0.0
+    for frame in inputs:
+        started = time.perf_counter()
+        for _ in range(passed, frame.number):
+            core.skip()
+        passed = frame.number + 1
+        absent = [i for i in frame.absent if i in core.object_ids]
+        probability = core.step(frame.pixels, frame.mask, absent=absent, last=frame.last)
+        frames += 1
+        if frame.wanted:
+            full_size = frame.image.shape[:2]
+            if probability.shape[1:] != full_size:
+                probability = F.interpolate(probability[None], full_size, mode="bilinear", align_corners=False)[0]
+            labels = torch.tensor([0, *core.object_ids], dtype=torch.uint8, device=device)
+            # argmax takes 20 times as long as max on a CPU.
+            ids = labels[probability.max(0).indices].cpu().numpy()
+        synchronize(device)
+        seconds += time.perf_counter() - started
+        if frame.wanted:
+            entropy = contour_entropy(probability, ids) if uncertainty else math.nan
+            yield Segmented(frame.number, frame.image, ids, seconds, frames, entropy)
+            frames, seconds = 0, 0.0
 
 
 def contour_entropy(probability: torch.Tensor, ids: np.ndarray) -> float:
@@ -187,12 +222,3 @@ def contour_entropy(probability: torch.Tensor, ids: np.ndarray) -> float:
     near = cv2.dilate(ids, square) != cv2.erode(ids, square)
     selected = probability[:, torch.from_numpy(near).to(probability.device)] if near.any() else probability
     return float(torch.special.entr(selected.float()).sum(0).mean()) / math.log(2)
-
-
-def planned_frames(video: Video | VideoFile, mem_every: int) -> Iterator[int]:
-    """The numbers of the frames to decode: the wanted frames, and the frames that update the memory."""
-    clock = UpdateClock(mem_every)
-    for number in itertools.count() if video.last is None else range(video.last + 1):
-        update = clock.tick(annotated=number in video.masks)
-        if update or video.wanted is None or number in video.wanted:
-            yield number

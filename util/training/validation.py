@@ -14,7 +14,7 @@ from model.reading import Embedding
 from util.distributed import Processes
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import VideoScore, global_results, score_videos
-from util.evaluation.stream import EngineSettings, optimised, segment
+from util.evaluation.stream import EngineSettings, optimised, read_inputs, segment
 
 TIMES = 20  # repetitions of the clip for the recurrence, forward and backward, as in Figure 3
 
@@ -50,7 +50,10 @@ class Validation:
         settings = EngineSettings() if network.config.aggregation else EngineSettings(bank="2F+L")
         mine = self._videos[self._processes.rank :: self._processes.count]
         for video in mine:
-            self._output.store(video, segment(fast, video, settings), written=lambda: None)
+            core = settings.core(fast)
+            with self._output.writing(video) as write:
+                for result in segment(core, read_inputs(video, core.rule)):
+                    write(result)
         names = [video.name for video in mine]
         scores: list[VideoScore] = score_videos(
             self._davis.annotations, self._output.masks, names, merge_objects=self._davis.year == 2016

@@ -1,0 +1,43 @@
+"""The update rule: which frames of a video update the memory (Section 3.3; Section 4.5 discusses other rules)."""
+
+from torch import Tensor
+
+
+class FixedInterval:
+    """The paper's rule: an update every θ frames after the last update or annotation.
+
+    A rule of your own has the same attributes and methods; assign it to `model.inference.InferenceCore.rule` before the
+    first frame. A rule that decides by the probabilities of the frame sets `looks`.
+
+    Args:
+        mem_every: θ.
+    """
+
+    looks = False  # whether `tick` needs the probabilities; such a rule must see every frame, so none can be skipped
+
+    def __init__(self, mem_every: int) -> None:
+        self.mem_every = mem_every
+        self._elapsed: int | None = None  # frames since the last update or annotation; None before the first one
+
+    @property
+    def due(self) -> bool:
+        """Whether the next frame updates the memory if it has no mask."""
+        return self._elapsed is not None and self._elapsed + 1 >= self.mem_every
+
+    def tick(self, annotated: bool = False, probability: Tensor | None = None) -> bool:
+        """Advance to the next frame, and return whether it updates the memory.
+
+        Args:
+            annotated: whether the frame has a mask.
+            probability: the probabilities of the frame [1,K+1,H,W]; None for a frame that is not segmented.
+        """
+        update = annotated or self.due
+        if update:
+            self._elapsed = 0
+        elif self._elapsed is not None:
+            self._elapsed += 1
+        return update
+
+    def reset(self) -> None:
+        """Return to the state before the first mask."""
+        self._elapsed = None
