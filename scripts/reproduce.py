@@ -217,8 +217,10 @@ def main() -> None:
         for (data, network) in outcomes
         if (outcome := outcomes[data, network]).folder and data not in ("Table 5", "Figure 3")
     }
-    write_zip(output / "masks.zip", folders, text)
-    print(f"{text}\n{output / 'reproduction.md'}\n{output / 'masks.zip'}")
+    print(f"{text}\n{output / 'reproduction.md'}")
+    if folders:
+        write_zip(output / "masks.zip", folders, text)
+        print(output / "masks.zip")
     if any(problem.is_error for outcome in outcomes.values() for problem in outcome.problems):
         sys.exit(1)
 
