@@ -46,14 +46,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--yes", action="store_true", help="accept the licences without asking")
     parser.add_argument(
         "--mirror",
-        type=_web_address,
+        type=web_address,
         metavar="URL",
         help="download URL/<file name> instead of the original addresses; the script prints the file names",
     )
     return parser.parse_args()
 
 
-def _web_address(text: str) -> str:
+def web_address(text: str) -> str:
+    """A type for argparse: an address that starts with http:// or https://."""
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text[:80]!r} does not start with http:// or https://")
     return text
