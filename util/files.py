@@ -19,7 +19,7 @@ _PATIENCE = 15.0  # seconds that a lock is waited for; forked processes notice w
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\..*)?")  # the names of `atomic_path`
 
 
-class Difference(NamedTuple):
+class ChangedSetting(NamedTuple):
     """A setting whose value in a note differs from the wanted value; None stands for a missing setting."""
 
     name: str
@@ -225,7 +225,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def check_settings(note: Path, settings: Mapping[str, object]) -> list[Difference]:
+def check_settings(note: Path, settings: Mapping[str, object]) -> list[ChangedSetting]:
     """Compare the settings of a folder, which are in a note, with other settings.
 
     The first call writes the settings into the note. Every later call compares its settings with the note. Values are
@@ -246,5 +246,5 @@ def check_settings(note: Path, settings: Mapping[str, object]) -> list[Differenc
     if not note.is_file():
         write_text(note, text + "\n")
     found, wanted = read_json(note, "choose another folder or delete this one"), json.loads(text)
-    differences = [Difference(name, found.get(name), wanted.get(name)) for name in {**wanted, **found}]
+    differences = [ChangedSetting(name, found.get(name), wanted.get(name)) for name in {**wanted, **found}]
     return [difference for difference in differences if difference.found != difference.wanted]

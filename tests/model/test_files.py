@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from util import files
 from util.errors import InputError
-from util.files import Difference, atomic_path, check_settings, lock_folder
+from util.files import ChangedSetting, atomic_path, check_settings, lock_folder
 
 
 def test_a_folder_belongs_to_its_first_settings(tmp_path):
@@ -23,9 +23,9 @@ def test_a_folder_belongs_to_its_first_settings(tmp_path):
     assert check_settings(note, settings) == []
     other = {"new": True, "seed": 1, "size": (48, 80)}
     assert check_settings(note, other) == [
-        Difference("new", None, True),
-        Difference("seed", 0, 1),
-        Difference("recipe", {"steps": [1, 2]}, None),
+        ChangedSetting("new", None, True),
+        ChangedSetting("seed", 0, 1),
+        ChangedSetting("recipe", {"steps": [1, 2]}, None),
     ]
     assert note.read_text() == written
 

@@ -40,9 +40,10 @@ from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile, video_writer
 from dataset.layouts.davis import split_folders
 from dataset.samples.video_clips import VideoClips
+from model.fast import fast_network
 from util.errors import InputError
 from util.evaluation.pictures import overlay
-from util.evaluation.stream import EngineSettings, optimised
+from util.evaluation.stream import EngineSettings
 
 SIZE = (48, 80)
 LENGTH = 150  # long enough that a test can do something before a propagation is over
@@ -202,7 +203,7 @@ def direct(network, video: Path, numbers: list[int], masks: dict[int, Path], abs
         absent={numbers.index(number): ids for number, ids in absent.items()},
     )
     settings = EngineSettings(size=min(SIZE))
-    results = segmented(optimised(network, network.dtype), passage, settings, uncertainty=True)
+    results = segmented(fast_network(network, network.dtype), passage, settings, uncertainty=True)
     return {numbers[result.number]: result for result in results}
 
 

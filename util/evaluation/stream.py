@@ -117,15 +117,7 @@ def engine_network(path: Path | str | None, device: torch.device, amp: bool) -> 
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
-    return optimised(load_network(path, device), inference_dtype(device, amp))
-
-
-def optimised(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
-    """A copy of a network, optimised for inference in a dtype.
-
-    Nothing else in evaluation or training imports `model.fast`, so the folder can be removed.
-    """
-    return fast_network(network, dtype)
+    return fast_network(load_network(path, device), inference_dtype(device, amp))
 
 
 def read_inputs(video: Video | VideoFile, rule: FixedInterval, size: int | None = None) -> Iterator[Input]:

@@ -20,7 +20,7 @@ from model.checkpoint import not_finite, read_checkpoint, save_network
 from model.network import RDE_VOS
 from util.distributed import Processes
 from util.errors import InputError
-from util.files import Difference, check_settings, is_plain_name, read_json, write_text
+from util.files import ChangedSetting, check_settings, is_plain_name, read_json, write_text
 
 CHECKPOINTS_KEPT = 3
 _CHECKPOINT = re.compile(r"checkpoint_([0-9]{1,18})\.pth")
@@ -299,11 +299,11 @@ def save_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained:
     print(f"trained weights are in {weights}")
 
 
-def _described(difference: Difference) -> str:
+def _described(difference: ChangedSetting) -> str:
     """A setting with its value in the run and its value now; of a group of settings those that differ."""
     name, found, wanted = difference
     if isinstance(found, dict) and isinstance(wanted, dict):
-        inner = [Difference(each, found.get(each), wanted.get(each)) for each in {**found, **wanted}]
+        inner = [ChangedSetting(each, found.get(each), wanted.get(each)) for each in {**found, **wanted}]
         return f"{name} ({', '.join(_described(each) for each in inner if each.found != each.wanted)})"
     return f"{name}: {found} in the run, {wanted} now"
 
