@@ -34,9 +34,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.files.colours import colour_table
-from dataset.files.images import PaintedMasks, read_mask, write_mask
+from dataset.files.images import read_mask, write_mask
 from dataset.files.masks import described
-from dataset.files.video import FRAME_SUFFIXES, Video, assign_masks, is_junk, list_frames
+from dataset.files.object_masks import find_masks, read_given
+from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile, playback_fps, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
@@ -87,13 +88,12 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
     Raises:
         InputError: the video or a mask cannot be used.
     """
-    masks = [mask for given in masks for mask in (_images(given) if given.is_dir() else [given])]
     if path.is_dir():
-        frames = list_frames(path, without=masks)
-        assigned = assign_masks(masks, path.name, [frame.stem for frame in frames])
-        return Video(path.name, frames, assigned, reader=PaintedMasks(assigned.values()))
-    assigned = assign_masks(masks, path.stem)
-    video = VideoFile(path, assigned, PaintedMasks(assigned.values()))
+        frames = list_frames(path, without=find_masks(masks))
+        assigned, reader = read_given(masks, path.name, [frame.stem for frame in frames])
+        return Video(path.name, frames, assigned, reader=reader)
+    assigned, reader = read_given(masks, path.stem)
+    video = VideoFile(path, assigned, reader)
     last = max(assigned)
     if video.announced and last >= video.announced:
         raise InputError(
@@ -101,15 +101,6 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
             f"after its frame"
         )
     return video
-
-
-def _images(folder: Path) -> list[Path]:
-    found = [
-        path for path in sorted(folder.iterdir()) if path.suffix.lower() in FRAME_SUFFIXES and not is_junk(path.name)
-    ]
-    if not found:
-        raise InputError(f"{folder} holds no masks; give masks, or a folder that holds them")
-    return found
 
 
 class Run:
@@ -303,8 +294,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     network = engine_network(arguments.model, device, arguments.amp)
     settings.check(network)
     for number, ids in given.items():
-        print(f"frame {video.frame_name(number)} has the mask {video.masks[number]}")
-        print(described(video.masks[number].name, ids))
+        print(f"frame {video.frame_name(number)} has the mask {', '.join(map(str, video.mask_files(number)))}")
+        print(described(", ".join(path.name for path in video.mask_files(number)), ids))
     first = min(video.masks)
     if first and not arguments.both_ways:
         before = "mask of the frame before it is" if first == 1 else f"masks of the {first} frames before it are"
@@ -319,7 +310,9 @@ def run_command(arguments: argparse.Namespace) -> None:
             "model": sha256(arguments.model),
             "video": str(arguments.video.resolve()),
             "frames": fingerprint(video.frames if isinstance(video, Video) else [video.path]),
-            "mask": {video.frame_name(number): sha256(path) for number, path in video.masks.items()},
+            "mask": {
+                video.frame_name(number): "+".join(map(sha256, video.mask_files(number))) for number in video.masks
+            },
             **asdict(settings),
             "amp": arguments.amp,
             "both_ways": arguments.both_ways,

@@ -146,11 +146,18 @@ class PaintedMasks:
         Raises:
             InputError: the mask is missing, corrupt, no mask or has ids above 255.
         """
-        return self._ids.of(read_painted(path), path)
+        return self._ids.of(self._painted(path), path)
+
+    def files(self, path: Path) -> list[Path]:
+        """The files whose contents make the given mask of this path."""
+        return [path]
+
+    def _painted(self, path: Path | str) -> Painted:
+        return read_painted(path)
 
     def _given(self, paths: Iterable[Path]) -> Iterator[Painted]:
         for path in paths:
-            mask = read_painted(path)
+            mask = self._painted(path)
             self.palette = self.palette or mask.palette
             if mask.note:
                 self.notes.append(f"{path}: {mask.note}")

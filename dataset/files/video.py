@@ -53,6 +53,10 @@ class GivenMasks:
         """
         return self.reader.read(path) if self.reader else read_mask(path)
 
+    def mask_files(self, number: int) -> list[Path]:
+        """The files of the mask that is given for frame ``number``: mostly one; several where each shows one object."""
+        return self.reader.files(self.masks[number]) if self.reader else [self.masks[number]]
+
     def read_given_mask(self, number: int) -> np.ndarray:
         """Decode the mask that is given for frame ``number``: uint8 object ids [H,W].
 
@@ -238,7 +242,7 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
         stem = mask.stem.removeprefix(video) or mask.stem
         number = stated = _stated_number(stem, any_number=len(masks) > 1)
         if names is not None:
-            number = _named_frame(mask.stem, names) if number is None else _numbered_frame(mask.stem, number, names)
+            number = named_frame(mask.stem, names) if number is None else numbered_frame(mask.stem, number, names)
         if number is None and (len(masks) > 1 or stated is not None):
             example = "00000" if names is None else names[0]
             raise InputError(
@@ -265,7 +269,7 @@ def _stated_number(name: str, *, any_number: bool) -> int | None:
     return int(digits) if any_number or padded or announced or name == digits else None
 
 
-def _named_frame(name: str, names: Sequence[str]) -> int | None:
+def named_frame(name: str, names: Sequence[str]) -> int | None:
     """The number of the frame whose name is a mask's name, or the longest part of it between signs."""
     if name in names:
         return names.index(name)
@@ -273,9 +277,9 @@ def _named_frame(name: str, names: Sequence[str]) -> int | None:
     return names.index(max(parts, key=len)) if parts else None
 
 
-def _numbered_frame(name: str, number: int, names: Sequence[str]) -> int | None:
+def numbered_frame(name: str, number: int, names: Sequence[str]) -> int | None:
     """The number of the frame with a mask's name, or else with its number."""
-    named = _named_frame(name, names)
+    named = named_frame(name, names)
     if named is not None:
         return named
     numbers = [re.findall(r"[0-9]+", frame)[-1:] for frame in names]
