@@ -7,8 +7,9 @@ colours on black or transparency, 0 and 255, a palette or 8-bit grey PNG whose v
 the objects of each mask. scripts/convert_mask.py converts images with soft edges and JPEGs.
 
 A mask has the name of its frame, such as 00003.png or frame_0003.png. The frames of a video file are numbered from 0.
-A single mask whose name states no number belongs to the first frame. The masks of frames before the first given mask
-are empty; with --both_ways they are segmented backward from this mask.
+A single mask whose name states no number belongs to the first frame. Binary masks may show one object each, such as
+object_1.png and object_2.png, 00003_1.png and 00003_2.png, or 1/00003.png and 2/00003.png. The masks of frames before
+the first given mask are empty; with --both_ways they are segmented backward from this mask.
 
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
 frames (VP9, without sound; a folder's at 24 frames a second). --cutout also writes OUTPUT/cutout/<frame>.png, the

@@ -235,13 +235,12 @@ def _folder_name(mask: Path, names: Sequence[str] | None) -> _Named:
     for frame, key in ((stem, folder), (folder, stem)):
         if names is not None and frame in names:
             return _Named(mask, names.index(frame), key)
-    digits = [re.findall(r"[0-9]+", text)[-1:] for text in (stem, folder)]
-    frame, key, (number,) = stem, folder, digits[0] or [""]
-    if digits[1] and len(digits[1][0]) > len(number):
-        frame, key, (number,) = folder, stem, digits[1]
+    number, other = (max(re.findall(r"[0-9]+", text), key=len, default="") for text in (stem, folder))
+    if len(other) > max(1, len(number)):
+        stem, folder, number = folder, stem, other
     if not number:
         return _Named(mask, None, folder)
-    return _Named(mask, int(number) if names is None else numbered_frame(frame, int(number), names), key)
+    return _Named(mask, int(number) if names is None else numbered_frame(stem, int(number), names), folder)
 
 
 def _frame_words(names: Sequence[str] | None) -> str:

@@ -365,6 +365,26 @@ def test_remedies_fit_what_was_given(arguments, inline, clip, tmp_path):
     assert result.returncode == 0 and "frame 00004 has the mask" in result.stdout
 
 
+def test_a_file_for_each_object(arguments, inline, clip, monkeypatch, tmp_path):
+    """The settings of the run cover each of the files."""
+    first = read_mask(clip / "first.png")
+    files = [tmp_path / "given" / f"object_{number}.png" for number in (1, 2)]
+    files[0].parent.mkdir()
+    for number, path in enumerate(files, start=1):
+        Image.fromarray(np.where(first == number, 255, 0).astype(np.uint8)).save(path)
+    command = arguments(clip / "clip.mp4", "--mask", files[0].parent)
+    with monkeypatch.context() as patch:
+        patch.setattr("dataset.files.video_file.video_writer", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert inline(*command).returncode == 130
+    content = files[1].read_bytes()
+    shutil.copy(files[0], files[1])
+    assert_refused(inline(*command), "another mask")
+    files[1].write_bytes(content)
+    result = inline(*command)
+    assert result.returncode == 0 and "object 1 is object_1.png, object 2 is object_2.png" in result.stdout
+    assert np.array_equal(masks(tmp_path / "output")["00000"], first)
+
+
 def test_tiff_frames_of_upper_case_and_exif(arguments, inline, clip, tmp_path):
     (tmp_path / "frames").mkdir()
     for t in range(3):
