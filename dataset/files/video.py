@@ -345,7 +345,7 @@ def read_names(path: Path, remedy: str) -> list[str]:
         remedy: what the user can do if the file cannot be read, for messages.
 
     Raises:
-        InputError: the file cannot be read, or a name is a path to another folder. The message ends with the remedy.
+        InputError: the file cannot be read, a name is a path to another folder, or the file lists a name twice.
     """
     refuse_pipe(path)
     try:
@@ -358,6 +358,8 @@ def read_names(path: Path, remedy: str) -> list[str]:
     for name in names:
         if not is_plain_name(name):
             raise InputError(f"{path} lists {name!r}, which is not the name of a folder; {remedy}")
+        if names.count(name) > 1:
+            raise InputError(f"{path} lists {name} twice; delete one of the lines")
     return names
 
 
