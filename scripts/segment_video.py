@@ -35,9 +35,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.files.colours import colour_table
+from dataset.files.given_masks import absences, find_masks, read_given
 from dataset.files.images import read_mask, write_mask
 from dataset.files.masks import described
-from dataset.files.object_masks import find_masks, read_given
 from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile, playback_fps, video_writer
 from model.network import RDE_VOS
@@ -92,9 +92,11 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
     if path.is_dir():
         frames = list_frames(path, without=find_masks(masks))
         assigned, reader = read_given(masks, path.name, [frame.stem for frame in frames])
-        return Video(path.name, frames, assigned, reader=reader)
+        assigned, absent = absences(assigned, reader)
+        return Video(path.name, frames, assigned, absent=absent, reader=reader)
     assigned, reader = read_given(masks, path.stem)
-    video = VideoFile(path, assigned, reader)
+    assigned, absent = absences(assigned, reader)
+    video = VideoFile(path, assigned, reader, absent=absent)
     last = max(assigned)
     if video.announced and last >= video.announced:
         raise InputError(
@@ -176,7 +178,7 @@ def segment_into(
     """Segment a video from frame ``start`` on, or from the first missing mask, and write the masks."""
     start = run.first_missing(video, start)
     if isinstance(video, VideoFile):
-        video = VideoFile(video.path, video.masks, video.reader, start)
+        video = VideoFile(video.path, video.masks, video.reader, start, video.absent)
         total = max(0, video.announced - start) or None
     else:
         video = replace(video, wanted=frozenset(range(start, len(video.frames))))
@@ -205,7 +207,7 @@ def reversed_video(video: AnyVideo, first: int, folder: Path) -> Iterator[Video]
     """
     masks = {0: video.masks[first]}
     if isinstance(video, Video):
-        yield replace(video, frames=video.frames[first::-1], masks=masks)
+        yield replace(video, frames=video.frames[first::-1], masks=masks, absent={})
         return
     source = VideoFile(video.path)
     try:

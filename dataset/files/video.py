@@ -325,16 +325,28 @@ def is_junk(name: str) -> bool:
 
 def _remedy_without_frames(folder: Path, files: Collection[Path]) -> str:
     """What to do about a folder without frames, by what it holds instead."""
-    inner = sorted(path.name for path in files if path.is_dir())
+    inner = _frames_inside(folder)
     videos = sorted(path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
     others = sorted({path.suffix.lower() for path in files if path.is_file() and path.suffix})
     if videos:
         return f"give one of its video files, such as {folder / videos[0]}, or a folder of frames"
     if inner:
-        return f"give a folder of frames, such as {folder / inner[0]}"
+        return f"give a folder of frames, such as {inner}"
     if others:
         return f"it has {', '.join(others[:4])} files; convert its frames to {', '.join(FRAME_SUFFIXES)}"
     return "check the path"
+
+
+def _frames_inside(folder: Path) -> Path | None:
+    """The first folder with images in a folder, up to four levels down; one of masks only if there is no other."""
+    masks = None
+    for depth in range(1, 5):
+        for inner in sorted(folder.glob("*/" * depth)):
+            if any(path.suffix.lower() in FRAME_SUFFIXES and not is_junk(path.name) for path in inner.iterdir()):
+                if not re.search("annotation|mask", str(inner.relative_to(folder)), re.IGNORECASE):
+                    return inner
+                masks = masks or inner
+    return masks
 
 
 def read_names(path: Path, remedy: str) -> list[str]:

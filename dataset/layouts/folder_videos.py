@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dataset.files.given_masks import ObjectMasks, absences, images_in, read_given
 from dataset.files.images import PaintedMasks
-from dataset.files.object_masks import ObjectMasks, images_in, read_given
 from dataset.files.video import VIDEO_SUFFIXES, Video, list_frames, object_ids, read_sized_mask
-from dataset.layouts.folders import find_videos
+from dataset.layouts.folders import annotated_folders, find_videos
 from util.errors import InputError
 
 
@@ -19,7 +19,7 @@ class FolderVideos:
     """The videos in two folders, ``images/<video>/<frame>.jpg`` (or .png, ...) and ``masks/<video>/<frame>.png``.
 
     Every folder in ``masks`` is a video. Every mask in this folder is given for the frame with its name; or each file
-    is the binary mask of one object, as `dataset.files.object_masks.read_given` finds.
+    is the binary mask of one object, as `dataset.files.given_masks.read_given` finds.
     `dataset.files.masks` says what masks mean. Hidden files and folders, and ``__MACOSX``, are left out.
 
     Args:
@@ -47,9 +47,11 @@ class FolderVideos:
 
         Raises:
             InputError: a folder cannot be read, ``masks`` holds no video, a video has no frames or no given mask, or a
-                mask has no frame. With ``new_only`` also: a mask cannot be read or has another size than the frames.
-                With ``only_truth`` also: a video has no ground truth.
+                mask has no frame; or ``images`` or ``masks`` is the root of a data set. With ``new_only`` also: a mask
+                cannot be read or has another size than the frames; without it: every frame has a mask. With
+                ``only_truth`` also: a video has no ground truth.
         """
+        self._refuse_roots()
         names, missing = find_videos(self.images, self.masks)
         absent = set(missing)
         names = [name for name in names if self.masks / name not in absent]
@@ -59,7 +61,22 @@ class FolderVideos:
             if self.images / name in absent:
                 raise InputError(self._without_frames(name))
         hidden = None if progress else True  # None shows the bar only in terminals
-        return [self._video(name) for name in tqdm(names, desc="listing", unit="video", disable=hidden)]
+        videos = [self._video(name) for name in tqdm(names, desc="listing", unit="video", disable=hidden)]
+        long = [video for video in videos if len(video.frames) > 1]
+        if long and not self.new_only and all(_is_complete(video) for video in long):
+            raise InputError(
+                f"{self.masks} has a mask of every frame, so nothing is left to segment; add --new_only, which uses "
+                "only the first mask of each object"
+            )
+        return videos
+
+    def _refuse_roots(self) -> None:
+        """Refuse the root of a data set, and name its folders of frames and masks."""
+        for root in (self.images, self.masks):
+            if found := annotated_folders(root, ("valid", "val", "test", "trainval", "train")):
+                raise InputError(
+                    f"{root} is the root of a data set; give --images {found.images} --masks {found.masks}"
+                )
 
     def without_masks(self) -> list[str]:
         """Return the names of the folders in ``images`` that have no folder in ``masks``, in order.
@@ -103,7 +120,11 @@ class FolderVideos:
                 raise InputError(f"{self.truth / name} holds no mask, so no frame is wanted; copy its masks there")
         elif self.every > 1:
             wanted = frozenset(range(0, len(frames), self.every))
-        video = Video(name, frames, masks, wanted=wanted, reader=objects or PaintedMasks(masks.values()))
+        reader = objects or PaintedMasks(masks.values())
+        absent = {}
+        if not self.new_only:
+            masks, absent = absences(masks, reader)
+        video = Video(name, frames, masks, wanted=wanted, absent=absent, reader=reader)
         if self.new_only:
             self._keep_new_objects(video)
         return video
@@ -143,6 +164,11 @@ class FolderVideos:
                 del video.masks[number]
         if not known:
             raise InputError(f"{self.masks / video.name} holds no mask that shows an object; mark one in some mask")
+
+
+def _is_complete(video: Video) -> bool:
+    """Whether each frame has a given mask."""
+    return len(video.reader.empty.union(video.masks.values())) == len(video.frames)
 
 
 def _find_masks(folder: Path, frames: Sequence[Path]) -> tuple[dict[int, Path], ObjectMasks | None]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from annotation.errors import Refused
 from annotation.project import Project
+from dataset.files.given_masks import read_given
 from dataset.files.images import PaintedMasks
 from dataset.files.masks import described
-from dataset.files.object_masks import read_given
 from dataset.files.video import object_ids, read_sized_mask
 from util.errors import InputError
 from util.files import is_plain_name

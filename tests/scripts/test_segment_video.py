@@ -358,6 +358,23 @@ def test_remedies_fit_what_was_given(arguments, inline, clip, tmp_path):
     assert_refused(inline(*arguments(tmp_path / "photos", *mask)), "no images", ".heic")
     assert_refused(inline(*arguments(clip / "frames/8.png", *mask)), "is an image", clip / "frames")
     assert_refused(inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "no masks")), "holds no masks")
+    for content, *mentioned in (
+        (b"", "empty"),
+        (b'{"shapes": []}', "JSON", "convert_mask.py"),
+        (b"hello", "text file"),
+        (b"\x93NUMPY", "NumPy", "PNG"),
+        ((clip / "clip.mp4").read_bytes(), "video", "mask of one frame"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS", "git lfs pull"),
+    ):
+        (tmp_path / "no mask").write_bytes(content)
+        assert_refused(inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "no mask")), "no mask", *mentioned)
+    result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "nothere.png"))
+    assert_refused(result, "nothere.png is missing; check the path")
+    (tmp_path / "data/valid/Annotations/a").mkdir(parents=True)
+    shutil.copytree(tmp_path / "data/valid/Annotations", tmp_path / "data/valid/JPEGImages")
+    for kind in ("Annotations", "JPEGImages"):
+        shutil.copy(clip / "first.png", tmp_path / "data/valid" / kind / "a/0.png")
+    assert_refused(inline(*arguments(tmp_path / "data", *mask)), f"such as {tmp_path / 'data/valid/JPEGImages/a'}")
     (tmp_path / "given").mkdir()
     for name in ("00000.png", "00004.png"):
         shutil.copy(clip / ("first.png" if name == "00000.png" else name), tmp_path / "given" / name)

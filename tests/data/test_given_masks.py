@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.files.object_masks import ObjectMasks, read_given
+from dataset.files.given_masks import ObjectMasks, read_given
 from dataset.layouts.folder_videos import FolderVideos
 from util.errors import InputError
 
@@ -147,6 +147,47 @@ def test_files_of_one_frame_that_do_not_fit_are_refused(tmp_path):
         given(tmp_path / "data", {"clip/00000": FIRST, "other/00000": SECOND})
     with pytest.raises(InputError, match=r"60×40.*30×20|30×20.*60×40"):
         given(tmp_path / "sizes", {"object_1": FIRST, "object_2": SECOND[:20, :30]})
+
+
+def black(*shown: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"{number:05d}": mask for number, mask in enumerate(shown)}
+
+
+EMPTY = np.zeros_like(FIRST)
+
+
+def test_black_masks_after_an_object_mean_that_it_is_absent(tmp_path):
+    for name, mask in black(EMPTY, EMPTY, FIRST, EMPTY, FIRST).items():
+        save(tmp_path / f"masks/v/{name}.png", mask)
+    for number in range(6):
+        save(tmp_path / f"images/v/{number:05d}.png", FIRST)
+    (video,) = FolderVideos(tmp_path / "images", tmp_path / "masks").videos()
+    assert list(video.masks) == [2, 3, 4] and video.absent == {3: [1]} and video.given_ids == {2: [1], 3: [], 4: [1]}
+    before, absent = video.reader.notes
+    assert "00000.png and 1 more masks show no object" in before and "00003.png shows no object" in absent
+    for number in range(2, 5):
+        save(tmp_path / f"masks/v/{number:05d}.png", EMPTY)
+    (video,) = FolderVideos(tmp_path / "images", tmp_path / "masks").videos()
+    with pytest.raises(InputError, match="mark at least one pixel"):
+        video.read_given_mask(0)
+
+
+@pytest.mark.parametrize("split", ["valid", "train", ""])
+@pytest.mark.parametrize(
+    ("images", "masks"), [("JPEGImages", "Annotations"), ("JPEGImages/480p", "Annotations/480p"), ("imgs", "panomasks")]
+)
+def test_a_data_set_as_it_comes_names_its_folders_and_new_only(tmp_path, split, images, masks):
+    images, masks = tmp_path / "LVOS" / split / images, tmp_path / "LVOS" / split / masks
+    for name, mask in black(EMPTY, FIRST, EMPTY, FIRST).items():
+        save(images / "v" / f"{name}.png", FIRST)
+        save(masks / "v" / f"{name}.png", mask)
+    for roots in ((tmp_path / "LVOS", masks), (images, tmp_path / "LVOS"), (tmp_path / "LVOS" / split,) * 2):
+        with pytest.raises(InputError, match=f"give --images {images} --masks {masks}$"):
+            FolderVideos(*roots).videos()
+    with pytest.raises(InputError, match=r"a mask of every frame.*--new_only"):
+        FolderVideos(images, masks).videos()
+    (video,) = FolderVideos(images, masks, new_only=True).videos()
+    assert video.given_ids == {1: [1]}
 
 
 def test_a_folder_for_each_object_of_a_collection(tmp_path):

@@ -15,7 +15,15 @@ import numpy as np
 
 from dataset.files.images import PaintedMasks, read_painted
 from dataset.files.masks import Kind, Painted
-from dataset.files.video import FRAME_SUFFIXES, assign_masks, frame_order, is_junk, named_frame, numbered_frame
+from dataset.files.video import (
+    FRAME_SUFFIXES,
+    assign_masks,
+    frame_order,
+    is_junk,
+    named_frame,
+    numbered_frame,
+    object_ids,
+)
 from util.errors import InputError
 
 _FRAME_WORDS = "f|frame|frm|img|image"
@@ -130,6 +138,33 @@ def read_given(
     return assigned, ObjectMasks({path: objects[frame] for frame, path in assigned.items()})
 
 
+def absences(masks: Mapping[int, Path], reader: PaintedMasks) -> tuple[dict[int, Path], dict[int, list[int]]]:
+    """Take empty masks as statements that the objects are absent. A note says which of them state nothing.
+
+    Args:
+        masks: the masks of a video by the number of their frames, in order.
+        reader: their reader.
+
+    Returns:
+        the masks without those before the first that shows an object; and by frame number the ids of all objects before
+        an empty mask. If all are empty, nothing changes.
+    """
+    if not reader.empty or len(reader.empty) == len(masks):
+        return dict(masks), {}
+    kept, absent, known = {}, {}, set()
+    for number, path in masks.items():
+        known.update(() if path in reader.empty else object_ids(reader.read(path)))
+        if known:
+            kept[number] = path
+            absent |= {number: sorted(known)} if path in reader.empty else {}
+    if early := [path for number, path in masks.items() if number not in kept]:
+        names = f"{early[0]} and {len(early) - 1} more masks show" if len(early) > 1 else f"{early[0]} shows"
+        reader.notes.append(f"{names} no object, and come before the first object, so they state nothing")
+    if absent:
+        reader.notes.append(f"{masks[min(absent)]} shows no object: in empty masks ({len(absent)}) all are absent")
+    return kept, absent
+
+
 def find_masks(given: Sequence[Path]) -> list[Path]:
     """Replace folders by the masks in them, or else by those in their folders.
 
@@ -143,7 +178,10 @@ def find_masks(given: Sequence[Path]) -> list[Path]:
             inner = sorted(entry for entry in path.iterdir() if entry.is_dir() and not is_junk(entry.name))
             found = images_in(path) or [mask for folder in inner for mask in images_in(folder)]
         if not found:
-            raise InputError(f"{path} holds no masks; give masks, or a folder that holds them")
+            others = sorted({entry.suffix for entry in path.iterdir() if entry.is_file() and not is_junk(entry.name)})
+            has = f", but {', '.join(others[:4])} files" if others else ""
+            remedy = "make masks of them with scripts/convert_mask.py" if ".json" in others else "give PNGs"
+            raise InputError(f"{path} holds no masks{has}; {remedy}, or a folder that holds them")
         masks += found
     return masks
 
