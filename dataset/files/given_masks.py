@@ -129,13 +129,22 @@ def read_given(
         InputError: a folder holds no mask, a mask cannot be read, has the name of no frame, or may be the mask of a
             frame as well as of an object; or masks are for the same frame and show several objects each.
     """
-    masks = find_masks(given)
-    objects = _objects(masks, video, names, by_folder=_are_object_folders(given, masks)) if len(masks) > 1 else {}
+    objects = find_objects(given, video, names)
     if not objects:
-        assigned = assign_masks(masks, video, names)
+        assigned = assign_masks(find_masks(given), video, names)
         return assigned, PaintedMasks(assigned.values())
     assigned = {frame: next(iter(files.values())) for frame, files in sorted(objects.items())}
     return assigned, ObjectMasks({path: objects[frame] for frame, path in assigned.items()})
+
+
+def find_objects(given: Sequence[Path], video: str, names: Sequence[str] | None = None) -> dict[int, dict[str, Path]]:
+    """The files of the objects, by frame and by the objects' names; nothing if each file is the mask of a frame.
+
+    Args, Raises:
+        as for `read_given`.
+    """
+    masks = find_masks(given)
+    return _objects(masks, video, names, by_folder=_are_object_folders(given, masks)) if len(masks) > 1 else {}
 
 
 def absences(masks: Mapping[int, Path], reader: PaintedMasks) -> tuple[dict[int, Path], dict[int, list[int]]]:
@@ -203,7 +212,7 @@ def _are_object_folders(given: Sequence[Path], masks: Sequence[Path]) -> bool:
 def _objects(
     masks: Sequence[Path], video: str, names: Sequence[str] | None, *, by_folder: bool
 ) -> dict[int, dict[str, Path]]:
-    """The files of the objects, by frame and by the objects' names; nothing if each file is the mask of a frame."""
+    """As `find_objects`, of masks whose folders are (``by_folder``) or are not part of their names."""
     for folder in {mask.parent for mask in masks if by_folder}:
         if folder.name == video:
             raise InputError(f"{folder.parent} holds the masks of several videos; give {folder}")

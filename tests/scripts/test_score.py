@@ -50,7 +50,7 @@ def test_a_list_of_videos_and_merged_objects(tmp_path):
     ("spoiled", "message"),
     [
         ("gt", "nowhere cannot be read"),
-        ("pred", "drift is missing; predict this video, or do not score it"),
+        ("pred", "drift is missing; predict this video, or list the videos to score (--videos)"),
         ("frame", "00007.png is missing; predict every frame of the video"),
         ("videos", "val.txt names no video"),
         ("output", "cannot be written"),
