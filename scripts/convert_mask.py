@@ -1,7 +1,9 @@
-"""Convert images with soft edges, JPEGs and inverted masks to masks for all scripts.
+"""Convert images with soft edges, JPEGs, inverted masks and annotations as JSON to masks for all scripts.
 
     python scripts/convert_mask.py PAINTED.jpg --output MASK.png
     python scripts/convert_mask.py PAINTED_*.png --output FOLDER
+    python scripts/convert_mask.py ANNOTATIONS.json --output FOLDER
+    python scripts/convert_mask.py FOLDER_OF_OBJECTS --output FOLDER
 
 Each pixel gets the plain colour of an adjacent area, so a soft edge between two areas never becomes a third object with
 a colour in between. Black or transparency is the background, or white if it surrounds the objects and nothing is black.
@@ -9,11 +11,18 @@ Objects are numbered by colour, consistently over all images of a command. In a 
 background, the opaque part is the object. Masks of 16 bits a pixel, such as those of MOTS (class·1000 + number), are
 numbered by value; 10000, MOTS's ignored region, is background.
 
+JSON files are those of LabelMe, one for each frame, or of COCO with polygons or RLE, which may hold many frames.
+Shapes of one label and group_id (LabelMe) or track_id (COCO) are one object. In a folder, or for one PNG as the output,
+binary files of one object each (object_1.png and object_2.png, 1/00000.png and 2/00000.png) are merged into a mask for
+each frame.
+
 Writes palette PNGs with the names of the images, and prints their objects.
 """
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,8 +31,10 @@ import cv2
 import numpy as np
 
 from dataset.files.colours import davis_palette
+from dataset.files.given_masks import ObjectMasks, find_masks, find_objects
 from dataset.files.images import read_pixels, read_wide_grey, write_mask
 from dataset.files.masks import described
+from dataset.files.shapes import read_shapes
 from util.errors import InputError, command_line
 
 FLAT = 16  # levels by which the pixels of a plain area may differ from their neighbours
@@ -38,7 +49,7 @@ REACHES = (2, 4, 8, 16, 32)  # pixels from a soft pixel to the areas that it may
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="painted masks, in any format")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="painted masks, folders or JSON files")
     parser.add_argument("--output", type=Path, required=True, help="PNG file, or folder for several masks")
     parser.add_argument(
         "--threshold",
@@ -213,30 +224,67 @@ def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> d
     return results
 
 
-@command_line
-def main() -> None:
-    """Run the command line."""
-    arguments = parse_arguments()
-    output = arguments.output
-    if len(arguments.images) > 1 and output.suffix.lower() == ".png":
-        raise InputError(f"{output} is one file, but there are {len(arguments.images)} images; give a folder")
-    is_file = output.suffix.lower() == ".png"
-    targets = [output if is_file else output / f"{path.stem}.png" for path in arguments.images]
-    for target in targets:
-        if target.exists() or targets.count(target) > 1:
-            raise InputError(f"{target} already exists; choose another --output or delete it")
-    wide = {path: mask for path in arguments.images if (mask := read_instances(path)) is not None}
-    painted = [path for path in arguments.images if path not in wide]
-    if wide and (painted or arguments.threshold is not None or arguments.invert):
+def convert_images(paths: list[Path], threshold: int | None, invert: bool) -> dict[Path, np.ndarray]:
+    """Convert painted masks, or masks of 16 bits: uint8 ids [H,W] by path; arguments and errors as `convert_painted`.
+
+    Raises:
+        InputError: also: the images are of both kinds, or those of 16 bits have options of the others.
+    """
+    wide = {path: mask for path in paths if (mask := read_instances(path)) is not None}
+    if not wide:
+        return convert_painted(paths, threshold, invert)
+    if len(wide) < len(paths) or threshold is not None or invert:
         raise InputError(
             f"{next(iter(wide))} has 16 bits a pixel and is numbered by value; convert such masks in a command of "
             "their own, without --threshold and --invert"
         )
-    converted = renumbered(wide) if wide else convert_painted(painted, arguments.threshold, arguments.invert)
-    results = [converted[path] for path in arguments.images]
-    for target, mask in zip(targets, results, strict=True):
-        write_mask(target, mask)
-        print(f"{target}: {described(target.name, mask).partition(': ')[2]}")
+    return renumbered(wide)
+
+
+def merged(objects: Mapping[int, Mapping[str, Path]]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Merge binary files of one object each into uint8 ids [H,W] by the name of the frame; also returns notes.
+
+    Raises:
+        InputError: as `dataset.files.given_masks.ObjectMasks`.
+    """
+    paths = {number: next(iter(files.values())) for number, files in sorted(objects.items())}
+    reader = ObjectMasks({path: objects[number] for number, path in paths.items()})
+    return {f"{number:05d}": reader.read(path) for number, path in paths.items()}, reader.notes
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    output, paths = arguments.output, arguments.images
+    is_file, notes = output.suffix.lower() == ".png", []
+    plain = arguments.threshold is None and not arguments.invert
+    if any(path.suffix.lower() == ".json" for path in paths):
+        if not plain or not all(path.suffix.lower() == ".json" for path in paths):
+            raise InputError(
+                f"{paths[0]} and the other files include JSON; convert it in a command of its own, without --threshold "
+                "and --invert"
+            )
+        results, notes = read_shapes(paths)
+    elif plain and (is_file or any(map(Path.is_dir, paths))) and (objects := find_objects(paths, "")):
+        results, notes = merged(objects)
+    else:
+        paths = find_masks(paths)
+        converted = convert_images(paths, arguments.threshold, arguments.invert)
+        if repeated := [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]:
+            raise InputError(f"{output / repeated[0]}.png would come of two images; choose another --output for one")
+        results = {path.stem: converted[path] for path in paths}
+    if is_file and len(results) > 1:
+        raise InputError(f"{output} is one file, but there are {len(results)} masks; give a folder")
+    targets = {name: output if is_file else output / f"{name}.png" for name in results}
+    for target in targets.values():
+        if target.exists():
+            raise InputError(f"{target} already exists; choose another --output or delete it")
+    for name, mask in results.items():
+        write_mask(targets[name], mask)
+        print(f"{targets[name]}: {described(name, mask).partition(': ')[2]}")
+    for note in notes:
+        print(f"note: {note}")
 
 
 if __name__ == "__main__":

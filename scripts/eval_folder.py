@@ -4,7 +4,8 @@
 
 IMAGES holds <video>/<frame>.jpg (or .png, ...). MASKS holds <video>/<frame>.png, palette or 8-bit grey PNGs of the
 frame's size: 0 is the background, every other value an object. Each folder in MASKS is a video, and each mask is given
-for the frame with its name. A mask may add objects at any frame. It overrides the prediction of the objects that it
+for the frame with its name. As in SA-V a binary mask may show one object, as <video>/<object>/<frame>.png or
+<video>/<frame>_<object>.png. A mask may add objects at any frame. It overrides the prediction of the objects that it
 holds; the other objects are segmented in the remaining pixels. If MASKS is the ground truth of many frames, --new_only
 uses only the objects of a mask that are in no earlier mask.
 

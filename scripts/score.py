@@ -8,6 +8,7 @@ Both folders hold <video>/<frame>.png. Writes global_results-val.csv and per-seq
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -43,9 +44,26 @@ def list_videos(truth_root: Path, list_file: Path | None) -> list[str]:
             videos = sorted(path.name for path in truth_root.iterdir() if path.is_dir() and not is_junk(path.name))
         except OSError as error:
             raise InputError(f"{truth_root} cannot be read ({error}); check the path") from None
+        found = (min(truth_root.glob("*/" * depth + "*.png"), default=None) for depth in (1, 0, 2, 3, 4))
+        mask = next(filter(None, found), None)
+        if mask and mask.parents[1] != truth_root:
+            raise InputError(f"{truth_root} holds no masks in <video>/<frame>.png; give --gt {mask.parents[1]}")
     if not videos:
         raise InputError(f"{list_file or truth_root} names no video; masks are expected in <video>/<frame>.png")
     return videos
+
+
+def check_root(flag: str, root: Path, videos: Sequence[str]) -> None:
+    """Find the folder that holds the videos where ``root`` holds none of them.
+
+    Raises:
+        InputError: it is a folder in ``root`` or the one above. The message names it.
+    """
+    if any((root / video).is_dir() for video in videos):
+        return
+    for folder in (root.parent, *(path for depth in (1, 2, 3) for path in sorted(root.glob("*/" * depth)))):
+        if any((folder / video).is_dir() for video in videos):
+            raise InputError(f"{root} holds no folder {videos[0]}; give the folder of the videos, {flag} {folder}")
 
 
 @command_line
@@ -53,7 +71,12 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     videos = list_videos(arguments.gt, arguments.videos)
+    for flag, root in (("--gt", arguments.gt), ("--pred", arguments.pred)):
+        check_root(flag, root, videos)
     scores = score_videos(arguments.gt, arguments.pred, videos, merge_objects=arguments.merge_objects, progress=True)
+    for score in scores:
+        if not score.frames:
+            print(f"note: no frame of {score.name} is scored, because the first and the last frame never are")
     write_results(scores, arguments.output)
     print(format_results(scores))
 

@@ -7,8 +7,9 @@ colours on black or transparency, 0 and 255, a palette or 8-bit grey PNG whose v
 the objects of each mask. scripts/convert_mask.py converts images with soft edges and JPEGs.
 
 A mask has the name of its frame, such as 00003.png or frame_0003.png. The frames of a video file are numbered from 0.
-A single mask whose name states no number belongs to the first frame. The masks of frames before the first given mask
-are empty; with --both_ways they are segmented backward from this mask.
+A single mask whose name states no number belongs to the first frame. Binary masks may show one object each, such as
+object_1.png and object_2.png, 00003_1.png and 00003_2.png, or 1/00003.png and 2/00003.png. The masks of frames before
+the first given mask are empty; with --both_ways they are segmented backward from this mask.
 
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
 frames (VP9, without sound; a folder's at 24 frames a second). --cutout also writes OUTPUT/cutout/<frame>.png, the
@@ -34,9 +35,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.files.colours import colour_table
-from dataset.files.images import PaintedMasks, read_mask, write_mask
+from dataset.files.given_masks import absences, find_masks, read_given
+from dataset.files.images import read_mask, write_mask
 from dataset.files.masks import described
-from dataset.files.video import FRAME_SUFFIXES, Video, assign_masks, is_junk, list_frames
+from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile, playback_fps, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
@@ -87,13 +89,14 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
     Raises:
         InputError: the video or a mask cannot be used.
     """
-    masks = [mask for given in masks for mask in (_images(given) if given.is_dir() else [given])]
     if path.is_dir():
-        frames = list_frames(path, without=masks)
-        assigned = assign_masks(masks, path.name, [frame.stem for frame in frames])
-        return Video(path.name, frames, assigned, reader=PaintedMasks(assigned.values()))
-    assigned = assign_masks(masks, path.stem)
-    video = VideoFile(path, assigned, PaintedMasks(assigned.values()))
+        frames = list_frames(path, without=find_masks(masks))
+        assigned, reader = read_given(masks, path.name, [frame.stem for frame in frames])
+        assigned, absent = absences(assigned, reader)
+        return Video(path.name, frames, assigned, absent=absent, reader=reader)
+    assigned, reader = read_given(masks, path.stem)
+    assigned, absent = absences(assigned, reader)
+    video = VideoFile(path, assigned, reader, absent=absent)
     last = max(assigned)
     if video.announced and last >= video.announced:
         raise InputError(
@@ -101,15 +104,6 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
             f"after its frame"
         )
     return video
-
-
-def _images(folder: Path) -> list[Path]:
-    found = [
-        path for path in sorted(folder.iterdir()) if path.suffix.lower() in FRAME_SUFFIXES and not is_junk(path.name)
-    ]
-    if not found:
-        raise InputError(f"{folder} holds no masks; give masks, or a folder that holds them")
-    return found
 
 
 class Run:
@@ -184,7 +178,7 @@ def segment_into(
     """Segment a video from frame ``start`` on, or from the first missing mask, and write the masks."""
     start = run.first_missing(video, start)
     if isinstance(video, VideoFile):
-        video = VideoFile(video.path, video.masks, video.reader, start)
+        video = VideoFile(video.path, video.masks, video.reader, start, video.absent)
         total = max(0, video.announced - start) or None
     else:
         video = replace(video, wanted=frozenset(range(start, len(video.frames))))
@@ -214,7 +208,7 @@ def reversed_video(video: AnyVideo, first: int, folder: Path) -> Iterator[Video]
     """
     masks = {0: video.masks[first]}
     if isinstance(video, Video):
-        yield replace(video, frames=video.frames[first::-1], masks=masks)
+        yield replace(video, frames=video.frames[first::-1], masks=masks, absent={})
         return
     source = VideoFile(video.path)
     try:
@@ -304,8 +298,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     network = engine_network(arguments.model, device, arguments.amp)
     settings.check(network)
     for number, ids in given.items():
-        print(f"frame {video.frame_name(number)} has the mask {video.masks[number]}")
-        print(described(video.masks[number].name, ids))
+        print(f"frame {video.frame_name(number)} has the mask {', '.join(map(str, video.mask_files(number)))}")
+        print(described(", ".join(path.name for path in video.mask_files(number)), ids))
     first = min(video.masks)
     if first and not arguments.both_ways:
         before = "mask of the frame before it is" if first == 1 else f"masks of the {first} frames before it are"
@@ -320,7 +314,9 @@ def run_command(arguments: argparse.Namespace) -> None:
             "model": sha256(arguments.model),
             "video": str(arguments.video.resolve()),
             "frames": fingerprint(video.frames if isinstance(video, Video) else [video.path]),
-            "mask": {video.frame_name(number): sha256(path) for number, path in video.masks.items()},
+            "mask": {
+                video.frame_name(number): "+".join(map(sha256, video.mask_files(number))) for number in video.masks
+            },
             **asdict(settings),
             "amp": arguments.amp,
             "both_ways": arguments.both_ways,

@@ -130,6 +130,7 @@ class PaintedMasks:
     Attributes:
         palette: the palette of the first given mask that has one whose indices are ids, 256 RGB triples, or None.
         notes: sentences about the given masks that a user should read.
+        empty: the given masks that show no object.
 
     Raises:
         InputError: a given mask is missing, corrupt or no mask.
@@ -138,6 +139,7 @@ class PaintedMasks:
     def __init__(self, paths: Iterable[Path]) -> None:
         self.palette: bytes | None = None
         self.notes: list[str] = []
+        self.empty: set[Path] = set()
         self._ids = VideoIds(self._given(paths))
 
     def read(self, path: Path | str) -> np.ndarray:
@@ -146,12 +148,21 @@ class PaintedMasks:
         Raises:
             InputError: the mask is missing, corrupt, no mask or has ids above 255.
         """
-        return self._ids.of(read_painted(path), path)
+        return self._ids.of(self._painted(path), path)
+
+    def files(self, path: Path) -> list[Path]:
+        """The files whose contents make the given mask of this path."""
+        return [path]
+
+    def _painted(self, path: Path | str) -> Painted:
+        return read_painted(path)
 
     def _given(self, paths: Iterable[Path]) -> Iterator[Painted]:
         for path in paths:
-            mask = read_painted(path)
+            mask = self._painted(path)
             self.palette = self.palette or mask.palette
+            if not mask.values.any():
+                self.empty.add(path)
             if mask.note:
                 self.notes.append(f"{path}: {mask.note}")
             yield mask
@@ -279,6 +290,30 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             yield image
     except FileNotFoundError:
-        raise InputError(f"{path} is missing; check the data set's folder") from None
+        raise InputError(f"{path} is missing; check the path") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if other := _other_kind(path):
+            raise InputError(f"{path} cannot be decoded, because it is {other}") from None
         raise InputError(f"{path} cannot be decoded ({error}); copy or download it again") from None
+
+
+def _other_kind(path: Path | str) -> str:
+    """What a file is that is no image, and the remedy; empty if nobody knows."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096)
+    except OSError:
+        return ""
+    if not start:
+        return "empty; copy or download it again"
+    if start.startswith((b"\x93NUMPY", b"PK\x03\x04")):
+        return "a NumPy array or an archive; save masks as PNGs, for example with PIL.Image.fromarray(ids).save"
+    if start[4:8] == b"ftyp" or start.startswith(b"\x1aE\xdf\xa3") or start[8:12] == b"AVI ":
+        return "a video; give an image, such as the mask of one frame as a PNG"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS; get the file itself with git lfs pull"
+    if start.lstrip().startswith((b"{", b"[")):
+        return "a JSON file; scripts/convert_mask.py makes masks of the polygons of LabelMe and COCO"
+    if all(byte >= 32 or byte in b"\t\n\r" for byte in start):
+        return "a text file; give an image, or download it again"
+    return ""

@@ -53,6 +53,10 @@ class GivenMasks:
         """
         return self.reader.read(path) if self.reader else read_mask(path)
 
+    def mask_files(self, number: int) -> list[Path]:
+        """The files of the mask that is given for frame ``number``: mostly one; several where each shows one object."""
+        return self.reader.files(self.masks[number]) if self.reader else [self.masks[number]]
+
     def read_given_mask(self, number: int) -> np.ndarray:
         """Decode the mask that is given for frame ``number``: uint8 object ids [H,W].
 
@@ -252,7 +256,7 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
         stem = mask.stem.removeprefix(video) or mask.stem
         number = stated = _stated_number(stem, any_number=len(masks) > 1)
         if names is not None:
-            number = _named_frame(mask.stem, names) if number is None else _numbered_frame(mask.stem, number, names)
+            number = named_frame(mask.stem, names) if number is None else numbered_frame(mask.stem, number, names)
         if number is None and (len(masks) > 1 or stated is not None):
             example = "00000" if names is None else names[0]
             raise InputError(
@@ -279,7 +283,7 @@ def _stated_number(name: str, *, any_number: bool) -> int | None:
     return int(digits) if any_number or padded or announced or name == digits else None
 
 
-def _named_frame(name: str, names: Sequence[str]) -> int | None:
+def named_frame(name: str, names: Sequence[str]) -> int | None:
     """The number of the frame whose name is a mask's name, or the longest part of it between signs."""
     if name in names:
         return names.index(name)
@@ -287,9 +291,9 @@ def _named_frame(name: str, names: Sequence[str]) -> int | None:
     return names.index(max(parts, key=len)) if parts else None
 
 
-def _numbered_frame(name: str, number: int, names: Sequence[str]) -> int | None:
+def numbered_frame(name: str, number: int, names: Sequence[str]) -> int | None:
     """The number of the frame with a mask's name, or else with its number."""
-    named = _named_frame(name, names)
+    named = named_frame(name, names)
     if named is not None:
         return named
     numbers = [re.findall(r"[0-9]+", frame)[-1:] for frame in names]
@@ -335,16 +339,28 @@ def is_junk(name: str) -> bool:
 
 def _remedy_without_frames(folder: Path, files: Collection[Path]) -> str:
     """What to do about a folder without frames, by what it holds instead."""
-    inner = sorted(path.name for path in files if path.is_dir())
+    inner = _frames_inside(folder)
     videos = sorted(path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
     others = sorted({path.suffix.lower() for path in files if path.is_file() and path.suffix})
     if videos:
         return f"give one of its video files, such as {folder / videos[0]}, or a folder of frames"
     if inner:
-        return f"give a folder of frames, such as {folder / inner[0]}"
+        return f"give a folder of frames, such as {inner}"
     if others:
         return f"it has {', '.join(others[:4])} files; convert its frames to {', '.join(FRAME_SUFFIXES)}"
     return "check the path"
+
+
+def _frames_inside(folder: Path) -> Path | None:
+    """The first folder with images in a folder, up to four levels down; one of masks only if there is no other."""
+    masks = None
+    for depth in range(1, 5):
+        for inner in sorted(folder.glob("*/" * depth)):
+            if any(path.suffix.lower() in FRAME_SUFFIXES and not is_junk(path.name) for path in inner.iterdir()):
+                if not re.search("annotation|mask", str(inner.relative_to(folder)), re.IGNORECASE):
+                    return inner
+                masks = masks or inner
+    return masks
 
 
 def read_names(path: Path, remedy: str) -> list[str]:
@@ -355,7 +371,7 @@ def read_names(path: Path, remedy: str) -> list[str]:
         remedy: what the user can do if the file cannot be read, for messages.
 
     Raises:
-        InputError: the file cannot be read, or a name is a path to another folder. The message ends with the remedy.
+        InputError: the file cannot be read, a name is a path to another folder, or the file lists a name twice.
     """
     refuse_pipe(path)
     try:
@@ -368,6 +384,8 @@ def read_names(path: Path, remedy: str) -> list[str]:
     for name in names:
         if not is_plain_name(name):
             raise InputError(f"{path} lists {name!r}, which is not the name of a folder; {remedy}")
+        if names.count(name) > 1:
+            raise InputError(f"{path} lists {name} twice; delete one of the lines")
     return names
 
 

@@ -5,7 +5,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -33,6 +33,7 @@ class VideoFile(GivenMasks):
         masks: the files of the given masks, by frame number.
         reader: the reader of masks that people have painted, or None where the files state the ids.
         start: the number of the first frame whose mask the results contain. They contain all later ones.
+        absent: the ids of objects that a given mask shows to be absent, by frame number.
 
     Raises:
         InputError: the file is missing or not a video.
@@ -46,11 +47,13 @@ class VideoFile(GivenMasks):
         masks: Mapping[int, Path] | None = None,
         reader: PaintedMasks | None = None,
         start: int = 0,
+        absent: Mapping[int, Collection[int]] | None = None,
     ) -> None:
         self.name = path.name
         self.path = path
         self.masks = dict(masks or {})
         self.reader = reader
+        self.absent = absent or {}
         self.wanted = range(start, sys.maxsize)
         self.decoded = 0  # number of frames that have been decoded
         self._capture = _open(path)

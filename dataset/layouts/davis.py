@@ -23,7 +23,7 @@ def split_folders(davis_root: Path, year: int, split: str) -> VideoFolders:
     half, listed = _SPLITS[split]
     base = davis_root / half if (davis_root / half).is_dir() else davis_root
     sets = base / "ImageSets"
-    remedy = "check --davis_root, or copy it again"
+    remedy = f"check --davis_root, copy it again, or download it with scripts/download.py davis{year}"
     for other in {2016, 2017} - {year}:
         if (sets / str(other)).is_dir() and not (sets / str(year)).exists():
             remedy = f"this is DAVIS {other}; add --davis_year {other}"
@@ -134,7 +134,10 @@ class DAVIS:
                 f"the folder is the download of DAVIS 2016; download DAVIS 2017, which has the lists of both years, "
                 f"and choose --year {self.year}"
             )
-        return "point at the folder that holds trainval/ and test-dev/"
+        return (
+            "point at the folder that holds trainval/ and test-dev/, or download it with scripts/download.py "
+            f"davis{self.year}"
+        )
 
     @property
     def _folders(self) -> VideoFolders:

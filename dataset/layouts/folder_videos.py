@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dataset.files.given_masks import ObjectMasks, absences, images_in, read_given
 from dataset.files.images import PaintedMasks
-from dataset.files.video import FRAME_SUFFIXES, VIDEO_SUFFIXES, Video, is_junk, list_frames, object_ids, read_sized_mask
-from dataset.layouts.folders import find_videos
+from dataset.files.video import VIDEO_SUFFIXES, Video, list_frames, object_ids, read_sized_mask
+from dataset.layouts.folders import annotated_folders, find_videos
 from util.errors import InputError
 
 
@@ -17,7 +18,8 @@ from util.errors import InputError
 class FolderVideos:
     """The videos in two folders, ``images/<video>/<frame>.jpg`` (or .png, ...) and ``masks/<video>/<frame>.png``.
 
-    Every folder in ``masks`` is a video. Every mask in this folder is given for the frame with its name.
+    Every folder in ``masks`` is a video. Every mask in this folder is given for the frame with its name; or each file
+    is the binary mask of one object, as `dataset.files.given_masks.read_given` finds.
     `dataset.files.masks` says what masks mean. Hidden files and folders, and ``__MACOSX``, are left out.
 
     Args:
@@ -45,9 +47,11 @@ class FolderVideos:
 
         Raises:
             InputError: a folder cannot be read, ``masks`` holds no video, a video has no frames or no given mask, or a
-                mask has no frame. With ``new_only`` also: a mask cannot be read or has another size than the frames.
-                With ``only_truth`` also: a video has no ground truth.
+                mask has no frame; or ``images`` or ``masks`` is the root of a data set. With ``new_only`` also: a mask
+                cannot be read or has another size than the frames; without it: every frame has a mask. With
+                ``only_truth`` also: a video has no ground truth.
         """
+        self._refuse_roots()
         names, missing = find_videos(self.images, self.masks)
         absent = set(missing)
         names = [name for name in names if self.masks / name not in absent]
@@ -57,7 +61,22 @@ class FolderVideos:
             if self.images / name in absent:
                 raise InputError(self._without_frames(name))
         hidden = None if progress else True  # None shows the bar only in terminals
-        return [self._video(name) for name in tqdm(names, desc="listing", unit="video", disable=hidden)]
+        videos = [self._video(name) for name in tqdm(names, desc="listing", unit="video", disable=hidden)]
+        long = [video for video in videos if len(video.frames) > 1]
+        if long and not self.new_only and all(_is_complete(video) for video in long):
+            raise InputError(
+                f"{self.masks} has a mask of every frame, so nothing is left to segment; add --new_only, which uses "
+                "only the first mask of each object"
+            )
+        return videos
+
+    def _refuse_roots(self) -> None:
+        """Refuse the root of a data set, and name its folders of frames and masks."""
+        for root in (self.images, self.masks):
+            if found := annotated_folders(root, ("valid", "val", "test", "trainval", "train")):
+                raise InputError(
+                    f"{root} is the root of a data set; give --images {found.images} --masks {found.masks}"
+                )
 
     def without_masks(self) -> list[str]:
         """Return the names of the folders in ``images`` that have no folder in ``masks``, in order.
@@ -84,15 +103,16 @@ class FolderVideos:
             raise InputError(f"{self.truth} is missing; give the folder of ground truth, or leave it out")
         if not (self.truth / video).is_dir() and (self.truth / "Annotations" / video).is_dir():
             raise InputError(f"{self.truth} holds its masks in Annotations; give {self.truth / 'Annotations'} as --gt")
-        return _masks(self.truth / video, frames)
+        return _find_masks(self.truth / video, frames)[0]
 
     def _video(self, name: str) -> Video:
         frames = list_frames(self.images / name)
-        masks = _masks(self.masks / name, frames)
+        masks, objects = _find_masks(self.masks / name, frames)
         if not masks:
             raise InputError(
                 f"{self.masks / name} holds no mask; put the mask of a frame there, such as {frames[0].stem}.png"
             )
+        self._add_truth(name, frames, objects)
         wanted = None
         if self.only_truth:
             wanted = frozenset(self.true_masks(name, frames))
@@ -100,10 +120,25 @@ class FolderVideos:
                 raise InputError(f"{self.truth / name} holds no mask, so no frame is wanted; copy its masks there")
         elif self.every > 1:
             wanted = frozenset(range(0, len(frames), self.every))
-        video = Video(name, frames, masks, wanted=wanted, reader=PaintedMasks(masks.values()))
+        reader = objects or PaintedMasks(masks.values())
+        absent = {}
+        if not self.new_only:
+            masks, absent = absences(masks, reader)
+        video = Video(name, frames, masks, wanted=wanted, absent=absent, reader=reader)
         if self.new_only:
             self._keep_new_objects(video)
         return video
+
+    def _add_truth(self, name: str, frames: Sequence[Path], objects: ObjectMasks | None) -> None:
+        """Let the reader of the given masks read the true ones where both have a file for each object."""
+        truth = _find_masks(self.truth / name, frames)[1] if self.truth else None
+        if truth and not objects:
+            raise InputError(
+                f"{self.truth / name} has a file for each object, but {self.masks / name} has not, so nobody knows "
+                "which objects are the same; give both in one form"
+            )
+        if truth:
+            objects.add_truth(truth)
 
     def _without_frames(self, name: str) -> str:
         """The message about a video that has masks, but no folder of frames."""
@@ -131,6 +166,26 @@ class FolderVideos:
             raise InputError(f"{self.masks / video.name} holds no mask that shows an object; mark one in some mask")
 
 
+def _is_complete(video: Video) -> bool:
+    """Whether each frame has a given mask."""
+    return len(video.reader.empty.union(video.masks.values())) == len(video.frames)
+
+
+def _find_masks(folder: Path, frames: Sequence[Path]) -> tuple[dict[int, Path], ObjectMasks | None]:
+    """The masks in a folder by the number of their frames, in order, and their reader if each object has a file.
+
+    Raises:
+        InputError: a mask has no frame, cannot be read or may be the one of a frame as well as of an object.
+    """
+    names = {frame.stem for frame in frames}
+    stems = {path.stem for path in images_in(folder)} if folder.is_dir() else set()
+    if stems - names or (not stems and any(any(images_in(path)) for path in folder.glob("[!._]*/"))):
+        masks, reader = read_given([folder], folder.name, [frame.stem for frame in frames])
+        if isinstance(reader, ObjectMasks):
+            return masks, reader
+    return _masks(folder, frames), None
+
+
 def _masks(folder: Path, frames: Sequence[Path]) -> dict[int, Path]:
     """The masks in a folder by the number of the frame with the same name, in order; none if there is no folder.
 
@@ -139,9 +194,7 @@ def _masks(folder: Path, frames: Sequence[Path]) -> dict[int, Path]:
     """
     numbers = {frame.stem: number for number, frame in enumerate(frames)}
     masks: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if is_junk(path.name) or path.suffix.lower() not in FRAME_SUFFIXES:
-            continue
+    for path in images_in(folder) if folder.is_dir() else ():
         if path.stem not in numbers:
             raise InputError(
                 f"{path} is named like no frame in {frames[0].parent}; name each mask after its frame, such as "

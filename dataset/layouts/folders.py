@@ -24,6 +24,32 @@ class Pair(NamedTuple):
     mask: Path
 
 
+class Layout(NamedTuple):
+    """Folders of frames and masks in a data set."""
+
+    name: str
+    images: Path
+    masks: Path
+
+
+# The folders of frames and of masks in the roots of data sets, or in a split.
+_LAYOUTS = (
+    ("DAVIS", "JPEGImages/480p", "Annotations/480p"),
+    ("YouTube-VOS, MOSE or LVOS", "JPEGImages", "Annotations"),
+    ("SA-V", "JPEGImages_24fps", "Annotations_6fps"),
+    ("VIPSeg", "imgs", "panomasks"),
+)
+
+
+def annotated_folders(root: Path, splits: Sequence[str]) -> Layout | None:
+    """Find the folders of frames and of masks in the root of a data set, or in one of its splits; None without them."""
+    for base in (root, *(root / split for split in splits)):
+        for name, images, masks in _LAYOUTS:
+            if (base / images).is_dir() and (base / masks).is_dir():
+                return Layout(name, base / images, base / masks)
+    return None
+
+
 @dataclass(frozen=True)
 class VideoFolders:
     """The folders of a data set's annotated videos, and their use in training. The folders need not exist.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dataset.files.video import FRAME_SUFFIXES, VIDEO_SUFFIXES, is_junk
-from dataset.layouts.folders import VideoFolders
+from dataset.layouts.folders import VideoFolders, annotated_folders
 from dataset.layouts.static import find_images
 from util.errors import InputError
 
@@ -53,10 +53,24 @@ def known_layout(root: Path) -> str | None:
         return f"DAVIS {year or 2017}; give it with --davis_root" + (f" --davis_year {year}" if year else "")
     if (root / "train_480p" / "JPEGImages").is_dir():
         return "YouTube-VOS; give it with --yv_root"
-    if (root / "train" / "JPEGImages").is_dir():
+    if (root / "train" / "meta.json").is_file() and (root / "train" / "JPEGImages").is_dir():
         return "YouTube-VOS; make its copies with scripts/resize_youtube.py, and give it with --yv_root"
     if (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir():
         return "a folder of videos; give it with --videos"
+    if found := annotated_folders(root, ("train", "valid", "val", "test")):
+        if found.name == "SA-V":
+            return (
+                "SA-V, with a mask for each object; merge them with scripts/convert_mask.py, and put frames into "
+                "JPEGImages/<video> and masks into Annotations/<video>"
+            )
+        if found.name == "VIPSeg":
+            return (
+                "VIPSeg, whose masks state classes; renumber each video's with scripts/convert_mask.py, and put frames "
+                "into JPEGImages/<video> and masks into Annotations/<video>"
+            )
+        return f"a data set such as MOSE or LVOS; give its split with --videos {found.images.parent}"
+    if (root / "frames").is_dir() and any((root / "annotations").rglob("*.json")):
+        return "BURST, whose masks are in JSON files; write them as PNGs of ids with its own tools"
     entries = [path for path in root.iterdir() if not is_junk(path.name)] if root.is_dir() else []
     inside = {path.suffix.lower() for path in entries if path.is_file()}
     if inside & set(VIDEO_SUFFIXES):

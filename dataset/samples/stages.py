@@ -113,7 +113,7 @@ def stage_dataset(
 def _existing(root: Path | str, flag: str) -> Path:
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder; check --{flag}")
+        raise InputError(f"{root} is not a folder; check --{flag}, or download data with scripts/download.py")
     return root
 
 

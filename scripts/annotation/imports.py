@@ -8,9 +8,10 @@ from typing import Any
 
 from annotation.errors import Refused
 from annotation.project import Project
+from dataset.files.given_masks import read_given
 from dataset.files.images import PaintedMasks
 from dataset.files.masks import described
-from dataset.files.video import assign_masks, object_ids, read_sized_mask
+from dataset.files.video import object_ids, read_sized_mask
 from util.errors import InputError
 from util.files import is_plain_name
 
@@ -23,7 +24,7 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
 
     Args:
         project: the project.
-        files: the contents of image files by name.
+        files: the contents of image files by name. A folder for each object is a part of the name.
         frame: the number of the frame of a single file; None for files that are named after their frames.
 
     Returns:
@@ -39,16 +40,17 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
     with tempfile.TemporaryDirectory(prefix=".import.", suffix=".tmp", dir=project.folder) as folder:
         paths = []
         for name, content in files.items():
-            if not is_plain_name(name) or len(os.fsencode(name)) > LONGEST_NAME:
+            if not all(is_plain_name(part) and len(os.fsencode(part)) <= LONGEST_NAME for part in name.split("/")):
                 raise Refused(400, f"{name[:40]} is no name of a file, or too long; rename it")
             paths.append(Path(folder) / name)
+            paths[-1].parent.mkdir(exist_ok=True)
             paths[-1].write_bytes(content)
         try:
             if frame is not None:
-                assigned = {frame: paths[0]}
+                assigned, reader = {frame: paths[0]}, PaintedMasks(paths)
             else:
-                assigned = assign_masks(paths, video.name, [video.frame_name(number) for number in range(len(project))])
-            reader = PaintedMasks(assigned.values())
+                names = [video.frame_name(number) for number in range(len(project))]
+                assigned, reader = read_given(paths, video.name, names)
             masks = {
                 number: read_sized_mask(path, video.size, video.name, read=reader.read)
                 for number, path in assigned.items()

@@ -465,7 +465,11 @@ def _revision(request: web.Request) -> int:
 
 
 async def _read_files(request: web.Request) -> dict[str, bytes]:
-    """The files of a form by their names, without folders and without hidden files."""
+    """The files of a form by their names, without hidden files.
+
+    A browser adds folders to the names. They are left out, but for the last one where files have the same name in
+    several folders, as in a folder for each object.
+    """
     files: dict[str, bytes] = {}
     total = 0
     if not request.content_type.startswith("multipart/"):
@@ -480,15 +484,15 @@ async def _read_files(request: web.Request) -> dict[str, bytes]:
                 total += len(piece)
                 if total > MOST_BYTES:
                     raise Refused(413, f"the files have more than {MOST_BYTES // 2**20} MiB; import fewer at a time")
-            # A browser adds the folder to the names of its files; hidden files are no masks.
-            name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
-            if name and not name.startswith("."):
+            name = "/".join((part.filename or "").replace("\\", "/").split("/")[-2:])
+            if name and not name.rpartition("/")[2].startswith("."):  # hidden files are no masks
                 if name in files:
                     raise Refused(400, f"two files have the name {name}; import one folder of masks")
                 files[name] = bytes(content)
     except (ValueError, AssertionError, RuntimeError, BadHttpMessage, web.RequestPayloadError):
         raise Refused(400, "the files have not arrived as a browser sends them; choose them again") from None
-    return files
+    plain = {name.rpartition("/")[2]: content for name, content in files.items()}
+    return plain if len(plain) == len(files) else files
 
 
 def _uncertainty(given: str | None) -> float:

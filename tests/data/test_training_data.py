@@ -367,6 +367,19 @@ def test_a_wrong_layout_is_named(roots, tmp_path):
     assert "is DAVIS 2017; give it with --davis_root" in refusal(2, videos=[(roots["davis_root"], 1)])
     assert "is DAVIS 2017; give it with --davis_root" in refusal(2, yv_root=roots["davis_root"])
     assert "is YouTube-VOS; give it with --yv_root" in refusal(2, davis_root=roots["yv_root"])
+    for root, images, masks, mentioned in (
+        ("MOSE", "train/JPEGImages", "train/Annotations", f"--videos {tmp_path}/MOSE/train"),
+        ("LVOS", "valid/JPEGImages", "valid/Annotations", f"--videos {tmp_path}/LVOS/valid"),
+        ("SAV", "JPEGImages_24fps", "Annotations_6fps", "SA-V, with a mask for each object"),
+        ("VIPSeg", "imgs", "panomasks", "VIPSeg, whose masks state classes"),
+        ("BURST", "frames", "annotations/val", "BURST"),
+    ):
+        (tmp_path / root / images / "v").mkdir(parents=True)
+        (tmp_path / root / masks / "v").mkdir(parents=True)
+        (tmp_path / root / masks / "all_classes.json").touch()
+        assert mentioned in refusal(2, videos=[(tmp_path / root, 1)])
+    (tmp_path / "MOSE/train/meta.json").touch()
+    assert "resize_youtube.py" in refusal(2, videos=[(tmp_path / "MOSE", 1)])
     assert "is a folder of videos; give it with --videos" in refusal(2, davis_root=roots["bl_root"])
     assert "with masks; give it with --static_root" in refusal(1, videos=[(roots["static_root"], 1)])
     draw_frame(tmp_path / "images", "a", ellipses((48, 30)))

@@ -466,6 +466,13 @@ def test_masks_are_imported(shared, clip):
     for number in (8, 9):
         assert np.array_equal(shared.mask(number)[0], ids[number])
 
+    # A file for each object, in one folder and in a folder for each object.
+    binary = {n: png(np.where(ids[0] == n, 255, 0).astype(np.uint8)) for n in (1, 2)}
+    for pattern in ("masks/object_{}.png", "masks/{}/00000.png"):
+        answer = send("api/import", {pattern.format(n): content for n, content in binary.items()})
+        assert answer["frames"] == [0] and any("object 2 is" in sentence for sentence in answer["sentences"])
+        assert np.array_equal(shared.mask(0)[0], ids[0])
+
     before = shared.state()
     for path, files, *mentioned in (
         ("api/import/7", {"wide.png": png(np.zeros((8, 8), np.uint8))}, "wide.png", "8×8"),
@@ -478,7 +485,7 @@ def test_masks_are_imported(shared, clip):
         assert all(text in error for text in mentioned) and "/tmp" not in error, error
     assert "missing" in shared.refused(400, "POST", "api/import", {})
     assert shared.state() == before
-    for number in (7, 8, 9):
+    for number in (0, 7, 8, 9):
         shared.json("DELETE", f"api/masks/{number}", If_Match=shared.mask(number)[2])
 
 

@@ -50,7 +50,7 @@ def test_a_list_of_videos_and_merged_objects(tmp_path):
     ("spoiled", "message"),
     [
         ("gt", "nowhere cannot be read"),
-        ("pred", "drift is missing; predict this video, or do not score it"),
+        ("pred", "drift is missing; predict this video, or list the videos to score (--videos)"),
         ("frame", "00007.png is missing; predict every frame of the video"),
         ("videos", "val.txt names no video"),
         ("output", "cannot be written"),
@@ -74,6 +74,70 @@ def test_bad_input_ends_with_one_sentence_and_no_output(inline, tmp_path, spoile
             output.touch()
     assert_refused(inline("scripts/score.py", "--gt", gt, "--pred", pred, "--output", output, *extra), message)
     assert not list(tmp_path.rglob("*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("gt", "pred", "named"),
+    [
+        ("gt", "out", "--pred {}/out/masks"),  # of eval_folder.py
+        ("gt", "out/masks/swap", "--pred {}/out/masks"),
+        ("gt/swap", "out/masks", "--gt {}/gt"),
+        ("davis", "out/masks", "--gt {}/davis/Annotations/480p"),
+        ("davis/Annotations", "out/masks", "--gt {}/davis/Annotations/480p"),
+    ],
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_folder_too_deep_or_too_shallow_names_the_right_one(inline, tmp_path, gt, pred, named, listed):
+    shutil.copytree(TRUTH, tmp_path / "gt")
+    shutil.copytree(TRUTH, tmp_path / "davis/Annotations/480p")
+    shutil.copytree(PREDICTIONS, tmp_path / "out/masks")
+    (tmp_path / "val.txt").write_text("swap\n")
+    flags = ("--gt", tmp_path / gt, "--pred", tmp_path / pred, "--output", tmp_path / "figures")
+    flags += ("--videos", tmp_path / "val.txt") if listed else ()
+    assert_refused(inline("scripts/score.py", *flags), named.format(tmp_path))
+
+
+def test_predictions_as_jpeg_are_refused(inline, tmp_path):
+    shutil.copytree(PREDICTIONS, tmp_path / "pred")
+    (tmp_path / "pred/swap/00003.png").rename(tmp_path / "pred/swap/00003.jpg")
+    flags = ("--gt", TRUTH, "--pred", tmp_path / "pred", "--output", tmp_path / "out")
+    assert_refused(inline("scripts/score.py", *flags), "save 00003.jpg as a PNG")
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_truth_of_the_first_and_the_last_frame_is_nothing_to_score(inline, tmp_path, kept):
+    for video in ("swap", "drift"):
+        frames = sorted((TRUTH / video).glob("*.png"))
+        (tmp_path / "gt" / video).mkdir(parents=True)
+        for path in (frames[0], frames[-1])[:kept]:
+            shutil.copy(path, tmp_path / "gt" / video)
+    flags = ("--pred", PREDICTIONS, "--output", tmp_path / "out")
+    assert_refused(inline("scripts/score.py", "--gt", tmp_path / "gt", *flags), "nothing", "eval_folder.py --gt")
+    assert not (tmp_path / "out").exists()
+    shutil.rmtree(tmp_path / "gt/swap")
+    shutil.copytree(TRUTH / "swap", tmp_path / "gt/swap")
+    result = inline("scripts/score.py", "--gt", tmp_path / "gt", *flags)
+    assert result.returncode == 0 and "note: no frame of drift is scored" in result.stdout
+
+
+@pytest.mark.parametrize("shift", [1, -1, 100])
+def test_frames_numbered_from_another_number_are_refused(inline, tmp_path, shift):
+    shutil.copytree(TRUTH / "swap", tmp_path / "gt/swap")
+    frames = sorted((tmp_path / "gt/swap").glob("*.png"))
+    for kind, step in (("gt", 5), ("pred", 5 + shift)):
+        for number, path in enumerate(frames):
+            target = tmp_path / "shifted" / kind / "swap" / f"{number + step:05d}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    roots = ("--gt", tmp_path / "shifted/gt", "--pred", tmp_path / "shifted/pred")
+    result = inline("scripts/score.py", *roots, "--output", tmp_path / "out")
+    assert_refused(result, f"has the frames {5 + shift:05d} to", "number the predictions")
+
+
+def test_a_name_that_is_listed_twice_is_refused(inline, tmp_path):
+    (tmp_path / "val.txt").write_text("swap\ndrift\nswap\n")
+    flags = ("--gt", TRUTH, "--pred", PREDICTIONS, "--videos", tmp_path / "val.txt", "--output", tmp_path / "out")
+    assert_refused(inline("scripts/score.py", *flags), "val.txt lists swap twice")
 
 
 def test_truth_of_0_and_255_names_the_flag(inline, tmp_path):

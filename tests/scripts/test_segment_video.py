@@ -358,11 +358,48 @@ def test_remedies_fit_what_was_given(arguments, inline, clip, tmp_path):
     assert_refused(inline(*arguments(tmp_path / "photos", *mask)), "no images", ".heic")
     assert_refused(inline(*arguments(clip / "frames/8.png", *mask)), "is an image", clip / "frames")
     assert_refused(inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "no masks")), "holds no masks")
+    for content, *mentioned in (
+        (b"", "empty"),
+        (b'{"shapes": []}', "JSON", "convert_mask.py"),
+        (b"hello", "text file"),
+        (b"\x93NUMPY", "NumPy", "PNG"),
+        ((clip / "clip.mp4").read_bytes(), "video", "mask of one frame"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS", "git lfs pull"),
+    ):
+        (tmp_path / "no mask").write_bytes(content)
+        assert_refused(inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "no mask")), "no mask", *mentioned)
+    result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "nothere.png"))
+    assert_refused(result, "nothere.png is missing; check the path")
+    (tmp_path / "data/valid/Annotations/a").mkdir(parents=True)
+    shutil.copytree(tmp_path / "data/valid/Annotations", tmp_path / "data/valid/JPEGImages")
+    for kind in ("Annotations", "JPEGImages"):
+        shutil.copy(clip / "first.png", tmp_path / "data/valid" / kind / "a/0.png")
+    assert_refused(inline(*arguments(tmp_path / "data", *mask)), f"such as {tmp_path / 'data/valid/JPEGImages/a'}")
     (tmp_path / "given").mkdir()
     for name in ("00000.png", "00004.png"):
         shutil.copy(clip / ("first.png" if name == "00000.png" else name), tmp_path / "given" / name)
     result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "given", "--format", "masks"))
     assert result.returncode == 0 and "frame 00004 has the mask" in result.stdout
+
+
+def test_a_file_for_each_object(arguments, inline, clip, monkeypatch, tmp_path):
+    """The settings of the run cover each of the files."""
+    first = read_mask(clip / "first.png")
+    files = [tmp_path / "given" / f"object_{number}.png" for number in (1, 2)]
+    files[0].parent.mkdir()
+    for number, path in enumerate(files, start=1):
+        Image.fromarray(np.where(first == number, 255, 0).astype(np.uint8)).save(path)
+    command = arguments(clip / "clip.mp4", "--mask", files[0].parent)
+    with monkeypatch.context() as patch:
+        patch.setattr("dataset.files.video_file.video_writer", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert inline(*command).returncode == 130
+    content = files[1].read_bytes()
+    shutil.copy(files[0], files[1])
+    assert_refused(inline(*command), "another mask")
+    files[1].write_bytes(content)
+    result = inline(*command)
+    assert result.returncode == 0 and "object 1 is object_1.png, object 2 is object_2.png" in result.stdout
+    assert np.array_equal(masks(tmp_path / "output")["00000"], first)
 
 
 def test_tiff_frames_of_upper_case_and_exif(arguments, inline, clip, tmp_path):

@@ -17,7 +17,7 @@ from util.evaluation.scoring import (
     VideoScore,
     check_given_masks,
     check_plans,
-    davis_plan,
+    davis_plans,
     format_results,
     global_results,
     write_results,
@@ -133,7 +133,7 @@ class DAVISBenchmark(Benchmark):
         """Every object in every frame but the first and the last."""
         if self.truth is None:
             return []
-        return [davis_plan(self.truth / video.name, video.merge_objects) for video in self.videos]
+        return davis_plans(self.truth, [video.name for video in self.videos], self.settings["year"] == 2016)
 
     def write(self, scores: Sequence[VideoScore], output: Path) -> None:
         """Write global_results-val.csv and per-sequence_results-val.csv, in the layout of DAVIS's code."""

@@ -194,4 +194,4 @@ class OutputFolder:
 
 def _given(video: Video) -> dict[str, str]:
     """The SHA-256 of each given mask, by frame name; a changed mask invalidates the results of a video."""
-    return {video.frame_name(number): sha256(path) for number, path in sorted(video.masks.items())}
+    return {video.frame_name(number): "+".join(map(sha256, video.mask_files(number))) for number in sorted(video.masks)}

@@ -1,6 +1,7 @@
 """Scoring of videos with `util.evaluation.metrics`, and the tables of figures in the layout of DAVIS's code."""
 
 import csv
+import glob
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,10 +124,39 @@ def score_videos(
 
     Raises:
         InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id that the
-            first ground-truth mask does not allow; or the first ground-truth mask holds no object.
+            first ground-truth mask does not allow; the first ground-truth mask holds no object; no video has a scored
+            frame; or the frames of predictions are numbered from another number than those of the ground truth.
     """
-    plans = [davis_plan(Path(truth_root) / video, merge_objects) for video in videos]
+    plans = davis_plans(Path(truth_root), videos, merge_objects)
+    for plan in plans:
+        _refuse_shifted(plan.truth, Path(prediction_root) / plan.truth.name)
     return score_plans(plans, Path(prediction_root), progress=progress)
+
+
+def davis_plans(truth_root: Path, videos: Iterable[str], merge_objects: bool = False) -> list[ScoringPlan]:
+    """What DAVIS scores of videos.
+
+    Raises:
+        InputError: as for `davis_plan`, or no video has a scored frame.
+    """
+    plans = [davis_plan(truth_root / video, merge_objects) for video in videos]
+    if plans and not any(plan.frames for plan in plans):
+        raise InputError(
+            f"{truth_root} has one or two masks of each video, and the first and the last are not scored, so nothing "
+            "is left to score; scripts/eval_folder.py --gt scores the ground truth of few frames"
+        )
+    return plans
+
+
+def _refuse_shifted(truth: Path, prediction: Path) -> None:
+    """Refuse predictions of as many frames as the ground truth has, but of other ones at both ends."""
+    names = [{path.stem for path in folder.glob("*.png") if not is_junk(path.name)} for folder in (truth, prediction)]
+    true, predicted = (sorted(stems, key=frame_order) for stems in names)
+    if len(true) == len(predicted) and true[0] != predicted[0] and true[-1] != predicted[-1] and len(true) > 2:
+        raise InputError(
+            f"{prediction} has the frames {predicted[0]} to {predicted[-1]}, but its ground truth has {true[0]} to "
+            f"{true[-1]}; number the predictions as the ground truth is numbered"
+        )
 
 
 def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
@@ -275,10 +305,12 @@ def _score(videos: list[tuple[ScoringPlan, Path]], progress: bool) -> list[Video
     """Score the predictions in the folder beside each plan."""
     for plan, folder in videos:
         if not folder.is_dir():
-            raise InputError(f"{folder} is missing; predict this video, or do not score it")
+            raise InputError(f"{folder} is missing; predict this video, or list the videos to score (--videos)")
         for frame in plan.frames:
             if not (folder / f"{frame}.png").is_file():
-                raise InputError(f"{folder / frame}.png is missing; predict every frame of the video")
+                others = [path.name for path in folder.glob(f"{glob.escape(frame)}.*")]
+                remedy = f"save {others[0]} as a PNG of ids" if others else "predict every frame of the video"
+                raise InputError(f"{folder / frame}.png is missing; {remedy}")
     tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
     hidden = None if progress else True  # None shows the bar only in terminals
     scored = in_threads(lambda task: _score_frame(*task), tasks)

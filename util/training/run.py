@@ -162,7 +162,7 @@ class RunFolder:
         """
         note = self.path / "config.json"
         if note.is_file() and not resume:
-            raise InputError(f"{self.path} holds a run already; resume this run, or choose another id")
+            raise InputError(f"{self.path} holds a run already; add --resume to resume it, or choose another --id")
         if differences := check_settings(note, config):
             names = ", ".join(sorted(map(_described, differences)))
             raise InputError(f"{note} has another {names}; resume with the run's own settings, or choose another id")

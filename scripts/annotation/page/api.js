@@ -95,7 +95,7 @@ export const stopPropagation = () => request("DELETE", "propagation");
 export async function importMasks(frame, files) {
   const address = frame === null ? "import" : `import/${frame}`;
   const body = new FormData();
-  for (const file of files) body.append("file", file, file.name);
+  for (const file of files) body.append("file", file, file.webkitRelativePath || file.name);
   return (await request("POST", address, { body })).json();
 }
 

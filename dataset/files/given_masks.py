@@ -1,0 +1,346 @@
+"""Given masks that people have painted: a file for each frame, or a binary file for each object of a frame.
+
+Many tools write the objects of a frame as separate files of 0 and 255: ``object_1.png`` and ``object_2.png``,
+``cat.png`` and ``dog.png``, ``00000_1.png`` and ``00000_2.png``, or ``1/00000.png`` and ``2/00000.png``. `read_given`
+tells them from the masks of several frames by their names, and by their pixels where the names may mean both.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataset.files.images import PaintedMasks, read_painted
+from dataset.files.masks import Kind, Painted
+from dataset.files.video import (
+    FRAME_SUFFIXES,
+    assign_masks,
+    frame_order,
+    is_junk,
+    named_frame,
+    numbered_frame,
+    object_ids,
+)
+from util.errors import InputError
+
+_FRAME_WORDS = "f|frame|frm|img|image"
+_OBJECT = re.compile(r"(?<![a-z])(?:objects?|obj|instances?|inst|id)[ _.#-]*[0-9]+", re.IGNORECASE)
+_SAME = 0.5  # the IoU of two masks above which they seem to show one object
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What the name of a mask states.
+
+    Attributes:
+        path: the mask.
+        frame: the number of the frame, or None.
+        key: the rest of the name, which tells the objects of a frame apart.
+        sure: whether the number can only be the one of a frame.
+    """
+
+    path: Path
+    frame: int | None
+    key: str
+    sure: bool = True
+
+
+class ObjectMasks(PaintedMasks):
+    """A reader for masks whose objects have a binary file each. Where objects overlap, the last is in front.
+
+    The objects get the ids 1, 2, ... in the order of their names.
+
+    Args:
+        objects: the files by the names of the objects, by the path that stands for the mask of their frame.
+
+    Raises:
+        InputError: as `PaintedMasks`, a file shows several objects, or two files of a frame differ in size.
+    """
+
+    def __init__(self, objects: Mapping[Path, Mapping[str, Path]]) -> None:
+        self._objects = dict(objects)
+        names = sorted({name for files in objects.values() for name in files}, key=frame_order)
+        if len(names) > 255:
+            raise InputError(f"{next(iter(objects))} and the other masks show {len(names)} objects; 255 is the maximum")
+        self._numbers = {name: number for number, name in enumerate(names, start=1)}
+        super().__init__(objects)
+        if len(objects) == 1:
+            (files,) = objects.values()
+            shown = [files[name].name for name in names]
+            names = shown if len(set(shown)) == len(shown) else names
+        shown = [f"object {number} is {name}" for number, name in enumerate(names[:8], start=1)]
+        rest = [f"{len(names) - 8} more"] if len(names) > 8 else []
+        self.notes.insert(0, f"each mask file shows one object: {', '.join(shown + rest)}")
+
+    def add_truth(self, truth: "ObjectMasks") -> None:
+        """Read the masks of ``truth`` as well. An object of the same name has the same id."""
+        self._objects |= truth._objects
+        for name in truth._numbers:
+            self._numbers.setdefault(name, len(self._numbers) + 1)
+
+    def files(self, path: Path) -> list[Path]:
+        """The files of the objects of a mask."""
+        return list(self._objects[path].values()) if path in self._objects else [path]
+
+    def _painted(self, path: Path | str) -> Painted:
+        if path not in self._objects:
+            return super()._painted(path)
+        files, values, notes = self._objects[path], np.zeros(0, np.int32), []
+        for name, number in self._numbers.items():
+            if name not in files:
+                continue
+            mask = read_painted(files[name])
+            values = values if values.size else np.zeros_like(mask.values)
+            if mask.values.shape != values.shape:
+                raise InputError(
+                    f"{files[name]} is {mask.values.shape[1]}×{mask.values.shape[0]}, but {path} is "
+                    f"{values.shape[1]}×{values.shape[0]}; give the masks of all objects at the size of the frames"
+                )
+            if len(mask.shown()) > 1:
+                raise InputError(
+                    f"{files[name]} shows {len(mask.shown())} objects, but other files show objects of the same frame; "
+                    "give one mask for each frame, or one for each object"
+                )
+            shown = mask.values > 0
+            if both := np.count_nonzero(values[shown]):
+                notes.append(f"{files[name]} covers {both} pixels of earlier objects, which go to object {number}")
+            values = np.where(shown, number, values)
+        return Painted(Kind.IDS, values, "; ".join(notes))
+
+
+def read_given(
+    given: Sequence[Path], video: str, names: Sequence[str] | None = None
+) -> tuple[dict[int, Path], PaintedMasks]:
+    """Find the frames of the given masks of a video, and a reader for them.
+
+    Args:
+        given: masks, and folders that hold masks or a folder of masks for each object.
+        video: the name of the video, without suffix.
+        names: the names of the frames, in order; None for a video file, whose frames are numbered from 0.
+
+    Returns:
+        a path for each frame with a mask, by the number of the frame, in order; and the reader, which knows the files
+        of the objects where they are several. Its notes say what the files were taken for.
+
+    Raises:
+        InputError: a folder holds no mask, a mask cannot be read, has the name of no frame, or may be the mask of a
+            frame as well as of an object; or masks are for the same frame and show several objects each.
+    """
+    objects = find_objects(given, video, names)
+    if not objects:
+        assigned = assign_masks(find_masks(given), video, names)
+        return assigned, PaintedMasks(assigned.values())
+    assigned = {frame: next(iter(files.values())) for frame, files in sorted(objects.items())}
+    return assigned, ObjectMasks({path: objects[frame] for frame, path in assigned.items()})
+
+
+def find_objects(given: Sequence[Path], video: str, names: Sequence[str] | None = None) -> dict[int, dict[str, Path]]:
+    """The files of the objects, by frame and by the objects' names; nothing if each file is the mask of a frame.
+
+    Args, Raises:
+        as for `read_given`.
+    """
+    masks = find_masks(given)
+    return _objects(masks, video, names, by_folder=_are_object_folders(given, masks)) if len(masks) > 1 else {}
+
+
+def absences(masks: Mapping[int, Path], reader: PaintedMasks) -> tuple[dict[int, Path], dict[int, list[int]]]:
+    """Take empty masks as statements that the objects are absent. A note says which of them state nothing.
+
+    Args:
+        masks: the masks of a video by the number of their frames, in order.
+        reader: their reader.
+
+    Returns:
+        the masks without those before the first that shows an object; and by frame number the ids of all objects before
+        an empty mask. If all are empty, nothing changes.
+    """
+    if not reader.empty or len(reader.empty) == len(masks):
+        return dict(masks), {}
+    kept, absent, known = {}, {}, set()
+    for number, path in masks.items():
+        known.update(() if path in reader.empty else object_ids(reader.read(path)))
+        if known:
+            kept[number] = path
+            absent |= {number: sorted(known)} if path in reader.empty else {}
+    if early := [path for number, path in masks.items() if number not in kept]:
+        names = f"{early[0]} and {len(early) - 1} more masks show" if len(early) > 1 else f"{early[0]} shows"
+        reader.notes.append(f"{names} no object, and come before the first object, so they state nothing")
+    if absent:
+        reader.notes.append(f"{masks[min(absent)]} shows no object: in empty masks ({len(absent)}) all are absent")
+    return kept, absent
+
+
+def find_masks(given: Sequence[Path]) -> list[Path]:
+    """Replace folders by the masks in them, or else by those in their folders.
+
+    Raises:
+        InputError: a folder holds none.
+    """
+    masks = []
+    for path in given:
+        found = [path]
+        if path.is_dir():
+            inner = sorted(entry for entry in path.iterdir() if entry.is_dir() and not is_junk(entry.name))
+            found = images_in(path) or [mask for folder in inner for mask in images_in(folder)]
+        if not found:
+            others = sorted({entry.suffix for entry in path.iterdir() if entry.is_file() and not is_junk(entry.name)})
+            has = f", but {', '.join(others[:4])} files" if others else ""
+            remedy = "make masks of them with scripts/convert_mask.py" if ".json" in others else "give PNGs"
+            raise InputError(f"{path} holds no masks{has}; {remedy}, or a folder that holds them")
+        masks += found
+    return masks
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder, in order."""
+    return [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() in FRAME_SUFFIXES and not is_junk(path.name)
+    ]
+
+
+def _are_object_folders(given: Sequence[Path], masks: Sequence[Path]) -> bool:
+    """Whether the names of the masks' folders belong to the names of the masks."""
+    stems = [mask.stem for mask in masks]
+    inner = not {mask.parent for mask in masks} & {*given, *(path.parent for path in given if path.is_file())}
+    return inner or len(set(stems)) < len(stems) == len({(mask.parent, mask.stem) for mask in masks})
+
+
+def _objects(
+    masks: Sequence[Path], video: str, names: Sequence[str] | None, *, by_folder: bool
+) -> dict[int, dict[str, Path]]:
+    """As `find_objects`, of masks whose folders are (``by_folder``) or are not part of their names."""
+    for folder in {mask.parent for mask in masks if by_folder}:
+        if folder.name == video:
+            raise InputError(f"{folder.parent} holds the masks of several videos; give {folder}")
+    named = [_folder_name(mask, names) if by_folder else _parsed(mask, mask.stem, video, names) for mask in masks]
+    frames = [mask.frame for mask in named]
+    if any(frame is None for frame in frames):
+        if any(frame is not None for frame in frames):
+            raise _nameless(next(mask.path for mask in named if mask.frame is None), video, names)
+        if not _are_binary(masks):
+            return {}
+        _refuse_frames(named, names)
+        named = [_Named(mask.path, 0, mask.key) for mask in named]
+    elif not by_folder and len(set(frames)) == len(frames):
+        if not all(mask.sure for mask in named) and _is_count(frames) and _are_binary(masks) and not _overlap(masks, 0):
+            raise _unclear(masks, names)
+        return {}
+    elif not by_folder and not _are_binary(masks):  # `ObjectMasks` checks those in folders, of which there may be many
+        return {}
+    objects: dict[int, dict[str, Path]] = {}
+    for mask in named:
+        files = objects.setdefault(mask.frame, {})
+        if mask.key in files:
+            raise InputError(f"{files[mask.key]} and {mask.path} show one object in the same frame; leave one out")
+        files[mask.key] = mask.path
+    return objects
+
+
+def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _Named:
+    """Read a name without suffix.
+
+    Raises:
+        InputError: it can only be the name of a frame that the video does not have.
+    """
+    if names is not None and name in names:
+        return _Named(path, names.index(name), "")
+    name = name.removeprefix(video) or name
+    found = _OBJECT.search(name)
+    rest = name.replace(found[0], " ") if found else name
+    announced = re.search(rf"(?<![a-z])(?:{_frame_words(names)})[ _.#-]*([0-9]+)", rest, re.IGNORECASE)
+    numbers = re.findall(r"[0-9]+", rest)
+    longest = max(numbers, key=len, default="")
+    digits, sure = "", True
+    if announced:
+        digits = announced[1]
+    elif names is not None and (frame := named_frame(rest, names)) is not None:
+        digits = names[frame]
+        key = name.replace(digits, "", 1).strip(" _.#-")
+        return _Named(path, frame, key, sure=len(numbers) > 1 or name.startswith(digits))
+    elif len(numbers) > 1:
+        digits = longest if sum(len(number) == len(longest) for number in numbers) == 1 else numbers[-1]
+        sure = digits == longest
+    elif numbers and not re.search(r"[^\W\d_]", rest):  # a number alone
+        digits, sure = longest, longest[0] == "0" and len(longest) > 1
+    elif numbers and longest[0] == "0" and len(longest) > 1:
+        digits, sure = longest, name.startswith(longest)
+    if not digits:
+        return _Named(path, None, path.stem)
+    number = int(digits) if names is None else numbered_frame(rest, int(digits), names)
+    if number is None and sure:
+        raise _nameless(path, video, names)
+    return _Named(path, number, name.replace(digits, "", 1).strip(" _.#-"), sure)
+
+
+def _folder_name(mask: Path, names: Sequence[str] | None) -> _Named:
+    """Read a name in a folder for each object, ``1/00000.png``, or for each frame, ``00000/1.png``."""
+    folder, stem = mask.parent.name, mask.stem
+    for frame, key in ((stem, folder), (folder, stem)):
+        if names is not None and frame in names:
+            return _Named(mask, names.index(frame), key)
+    number, other = (max(re.findall(r"[0-9]+", text), key=len, default="") for text in (stem, folder))
+    if len(other) > max(1, len(number)):
+        stem, folder, number = folder, stem, other
+    if not number:
+        return _Named(mask, None, folder)
+    return _Named(mask, int(number) if names is None else numbered_frame(stem, int(number), names), folder)
+
+
+def _frame_words(names: Sequence[str] | None) -> str:
+    """The words before the number of a frame: the usual ones, and the one in the names of the frames."""
+    own = re.match(r"[^\W\d_]+", names[0]) if names else None
+    return f"{_FRAME_WORDS}|{re.escape(own[0])}" if own else _FRAME_WORDS
+
+
+def _refuse_frames(named: Sequence[_Named], names: Sequence[str] | None) -> None:
+    """Refuse masks with numbers after one word that may be numbers of frames: ``mask_3.png`` and ``mask_40.png``."""
+    stems = [mask.path.stem for mask in named]
+    numbers = [int(number[-1]) for stem in stems if (number := re.findall(r"[0-9]+", stem))]
+    words = {re.sub(r"[0-9]+", "", stem) for stem in stems}
+    if len(words) > 1 or len(numbers) < len(named) or all(_OBJECT.search(stem) for stem in stems):
+        return
+    masks = [mask.path for mask in named]
+    if not _is_count(numbers) or _overlap(masks, _SAME):
+        raise _unclear(masks, names)
+
+
+def _is_count(numbers: Sequence[int]) -> bool:
+    """Whether numbers are 0, 1, 2, ... or 1, 2, 3, ..., in any order."""
+    return sorted(numbers) in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
+
+
+def _unclear(masks: Sequence[Path], names: Sequence[str] | None) -> InputError:
+    one, other, *_ = masks
+    return InputError(
+        f"{one} and {other} show one object each, and may be masks of two frames or of two objects of one frame; name "
+        f"masks of frames after the frames, such as {names[0] if names else '00000'}.png, and those of objects "
+        f"object_1.png, object_2.png"
+    )
+
+
+def _nameless(mask: Path, video: str, names: Sequence[str] | None) -> InputError:
+    example = names[0] if names else "00000"
+    return InputError(
+        f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png"
+    )
+
+
+def _are_binary(masks: Sequence[Path]) -> bool:
+    """Whether each mask shows one object at most. Nothing is decoded after the first that shows more."""
+    return all(len(read_painted(mask).shown()) < 2 for mask in masks)
+
+
+def _overlap(masks: Sequence[Path], most: float) -> bool:
+    """Whether the IoU of a mask and the one after it is above ``most``."""
+    for one, other in itertools.pairwise(_decoded(masks)):
+        if one.shape == other.shape and (union := (one | other).sum()) and (one & other).sum() / union > most:
+            return True
+    return False
+
+
+def _decoded(masks: Sequence[Path]) -> Iterator[np.ndarray]:
+    yield from (read_painted(mask).values > 0 for mask in sorted(masks, key=lambda mask: frame_order(mask.stem)))
