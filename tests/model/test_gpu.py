@@ -1,0 +1,168 @@
+"""What a GPU would do, on a pretended one: when the host waits for it, its launches, devices, layouts and types."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SMALL, draw_clip
+from fake_gpu import CPU, GPU, DeviceMismatch, FakeGPU, fake_gpu
+from model import RDE_VOS
+from model.fast import fast_network
+from model.training import ClipLoss
+from train import choose_trained_parts, train, training_state
+from util.distributed import Processes
+from util.evaluation.stream import EngineSettings, segment
+from util.training.arguments import Intervals
+from util.training.log import TrainingLog
+from util.training.recipe import RECIPES
+from util.training.reports import Reports
+from util.training.run import RunFolder, TrainingState
+
+
+@pytest.fixture
+def gpu() -> Iterator[FakeGPU]:
+    with fake_gpu() as gpu:
+        yield gpu
+
+
+def test_the_pretended_gpu_computes_real_values_and_notices_what_a_gpu_would(gpu):
+    x = torch.arange(6.0).to(GPU, non_blocking=True)
+    pinned = torch.arange(6.0).pin_memory().to(GPU, non_blocking=True)
+    assert x.device == pinned.device == (2 * x.view(2, 3)).T.device == torch.zeros(1, device="cuda").device == GPU
+    assert gpu.kinds == ["upload"] and gpu.uploaded == 2 * 24  # only the pinned upload is free
+    gpu.reset()
+    assert (x + pinned).sum() > 29 and x[x > 3].tolist() == [4, 5]
+    assert gpu.kinds == ["download", "item", "nonzero"] and gpu.launches["add"] == 1
+    for refused in (lambda: x + torch.ones(6), lambda: x.add_(torch.ones(6)), lambda: torch.stack([x, x.cpu()])):
+        with pytest.raises(DeviceMismatch):
+            refused()
+    with pytest.raises(TypeError):
+        x.numpy()
+
+
+def test_values_of_a_download_come_with_the_wait(gpu):
+    x = torch.ones(3, device=GPU)
+    values, event = x.to("cpu", non_blocking=True), torch.cuda.Event()
+    event.record()
+    assert values.device == CPU and values.isnan().all() and not gpu.waits
+    event.synchronize()
+    assert values.sum() == 3 and gpu.kinds == ["event"]
+
+
+def test_autocast_of_the_pretended_gpu_is_cudas(gpu):
+    weight = torch.full((1, 4), 1 / 3, device=GPU, requires_grad=True)
+    with torch.autocast("cuda", torch.float16):
+        product = weight @ weight.T
+        with torch.autocast("cuda", enabled=False):
+            exact = weight @ weight.T
+        total = product.sum()
+    assert (product.dtype, exact.dtype, total.dtype) == (torch.float16, torch.float32, torch.float32)
+    total.backward()
+    assert weight.grad.dtype == torch.float32 and torch.equal(weight.grad, 2 * weight.half().float())
+
+
+class Clip:
+    """A video as `util.evaluation.stream.segment` reads it: eight frames of two objects."""
+
+    name, size, wanted, masks, absent, last = "clip", (48, 64), None, {0: None}, {}, 7
+    frames, ids = draw_clip(8, 48, 64, 2)
+
+    def read_frame(self, number: int) -> np.ndarray:
+        return self.frames[number]
+
+    def read_given_mask(self, number: int) -> np.ndarray:
+        return self.ids[number]
+
+
+def segmented(network: RDE_VOS, gpu: FakeGPU | None = None) -> Iterator[tuple[np.ndarray, list[str], int]]:
+    """The ids of each frame, with the kinds of waits and the launches for it."""
+    for result in segment(network, Clip(), EngineSettings()):
+        yield result.ids, gpu.kinds if gpu else [], sum(gpu.launches.values()) if gpu else 0
+        if gpu:
+            gpu.reset()
+
+
+def test_the_waits_of_a_frame(small_network):
+    expected = [ids for ids, *_ in segmented(fast_network(small_network))]
+    with fake_gpu() as gpu:
+        ids, waits, launches = zip(*segmented(fast_network(copy.deepcopy(small_network).to(GPU)), gpu), strict=True)
+    assert np.mean(np.array(ids) == np.array(expected)) > 0.999
+    frame = ["download", "synchronize", "upload", "upload"]
+    assert waits[2] == waits[3] == waits[5] == frame  # frame 3 updates the memory
+    assert waits[1] == waits[4] == [*frame, "upload"]
+    assert launches[5] <= 101 and launches[4] <= 110 and launches[3] <= 215
+
+
+def training(
+    dtype: torch.dtype | None, gpu: FakeGPU, folder: Path, iterations: int
+) -> tuple[TrainingState, list[list[str]], list[int]]:
+    """Train a small network as train.py does; every third iteration writes a log line.
+
+    Returns:
+        the state, and for each iteration the kinds of waits and the launches.
+    """
+    frames, ids = draw_clip(5, 32, 32, 2)
+    masks = torch.from_numpy(np.stack([ids == 1, ids == 2], axis=1)).to(torch.uint8)[None]
+    batch = {
+        "frames": torch.from_numpy(frames).permute(0, 3, 1, 2)[None],
+        "masks": masks,
+        "perturbed": masks[:, 0],
+        "selector": torch.ones(1, 2),
+    }
+    torch.manual_seed(0)
+    network = RDE_VOS(SMALL)
+    choose_trained_parts(network, 2, [], norms=[])
+    recipe = replace(RECIPES[2], iterations=iterations)
+    state = training_state(network, recipe, GPU, dtype, 0.9, None)
+    waits, launches = [], []
+
+    def batches() -> Iterator[list[dict]]:
+        while True:
+            gpu.reset()
+            yield [{name: values.pin_memory() for name, values in batch.items()} | {"name": ["clip"]}]
+            waits.append(gpu.kinds)
+            launches.append(sum(gpu.launches.values()))
+
+    source, processes = batches(), Processes()
+    stop = SimpleNamespace(at_unreadable_data=contextlib.nullcontext, agreed=lambda: False)
+    with TrainingLog(folder / "log", processes, 0, iterations) as log:
+        reports = Reports(Intervals(3, 100, 100, None, 100), log, RunFolder(folder, "run"), None, processes)
+        train(ClipLoss(network), state, source, recipe, stop, reports)
+    return state, waits, launches
+
+
+def test_the_waits_of_an_iteration(gpu, tmp_path):
+    state, waits, launches = training(None, gpu, tmp_path, 5)
+    assert state.network.device == state.average.device == GPU
+    assert waits[1] == waits[3] == []
+    assert waits[2] == ["download", "event"]  # a log line: the means, and the check of the last loss
+    assert launches[1] <= 2515 and launches[2] <= 2516
+
+
+def test_moments_of_a_cpu_go_on_in_the_layout_of_the_gpus_weights(gpu):
+    """The pretended GPU refuses another layout, as CUDA's fused Adam does."""
+    torch.manual_seed(0)
+    network = RDE_VOS(SMALL)
+
+    def step(state: TrainingState) -> None:
+        for parameter in state.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        state.step()
+
+    saved = training_state(network, RECIPES[2], CPU, None, None, None)
+    step(saved)
+    resumed = training_state(copy.deepcopy(network), RECIPES[2], GPU, torch.bfloat16, None, saved.content())
+    step(resumed)
+    weight = network.decoder.up4.skip.weight
+    moments = resumed.optimizer.state[resumed.network.decoder.up4.skip.weight]
+    assert moments["exp_avg"].stride() != weight.stride() and moments["step"] == 2
+    moments["exp_avg"] = moments["exp_avg"].contiguous()
+    with pytest.raises(RuntimeError, match="the same layout"):
+        step(resumed)
