@@ -10,8 +10,8 @@ module
 - fills the result of a non-blocking download only when the host has waited for it; before, it is NaN or 77;
 - follows CUDA's autocast, and rounds 16-bit products as tensor cores do: 16-bit operands, sums in fp32, 16-bit result.
 
-Only functions that Python calls are cast, not those that operators call in C++. Autocast here casts a weight at each
-use, whereas CUDA's casts it once, so launches are exact without autocast only.
+Only functions that Python calls are cast, not those that operators call in C++. The backward pass of the rounding
+counts as launches, so launches of training are exact without autocast only.
 """
 
 import contextlib
@@ -87,6 +87,7 @@ class FakeGPU:
     def __init__(self) -> None:
         self._place: torch.device | None = None  # of tensors that the current function makes
         self._rounding = False
+        self._weights: dict[int, Tensor] = {}  # in 16 bits, as autocast keeps them until it ends
         self._downloads: list[Callable[[], object]] = []  # the ends of non-blocking downloads
         self.reset()
 
@@ -199,6 +200,7 @@ class FakeGPU:
         half = next((x.dtype for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.dtype in HALF), None)
         if autocast and name in IN_16_BITS:
             half = torch.get_autocast_dtype("cuda")
+            args, kwargs = tree_map(self._weight, (args, kwargs))
             args, kwargs = tree_map(cast(half, (torch.float32, *HALF)), (args, kwargs))
         elif autocast and name in IN_FP32:
             args, kwargs = tree_map(cast(torch.float32, HALF), (args, kwargs))
@@ -210,6 +212,14 @@ class FakeGPU:
             return function(*args, **kwargs).to(half)
         finally:
             self._rounding = False
+
+    def _weight(self, x: Any) -> Any:
+        """A weight in autocast's type, which is cast once: its gradients of several uses are added in 16 bits."""
+        if not isinstance(x, Tensor) or not (x.is_leaf and x.requires_grad and x.dtype == torch.float32):
+            return x
+        if id(x) not in self._weights:
+            self._weights[id(x)] = x.to(torch.get_autocast_dtype("cuda"))
+        return self._weights[id(x)]
 
     def operator(self, operator: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run an operator on CPU tensors, after the checks of CUDA; results are where the operands are."""
@@ -327,6 +337,7 @@ def fake_gpu() -> Iterator[FakeGPU]:
     with contextlib.ExitStack() as stack:
         for name, replacement in cuda.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, replacement))
+        stack.enter_context(mock.patch.object(torch, "clear_autocast_cache", gpu._weights.clear))
         # Threads have no modes.
         stack.enter_context(mock.patch.object(Tensor, "pin_memory", pin_memory))
         stack.enter_context(mock.patch.object(Tensor, "is_pinned", is_pinned))

@@ -13,13 +13,14 @@ import torch
 
 from conftest import SMALL, draw_clip
 from fake_gpu import CPU, GPU, DeviceMismatch, FakeGPU, fake_gpu
-from model import RDE_VOS
+from model import RDE_VOS, load_network
 from model.fast import fast_network
 from model.reading import Embedding, MemoryTable
 from model.training import ClipLoss
 from train import choose_trained_parts, train, training_state
 from util.distributed import Processes
 from util.evaluation.stream import EngineSettings, segment
+from util.imagenet import normalise
 from util.training.arguments import Intervals
 from util.training.log import TrainingLog
 from util.training.recipe import RECIPES
@@ -92,12 +93,13 @@ def segmented(network: RDE_VOS, gpu: FakeGPU | None = None) -> Iterator[tuple[np
             gpu.reset()
 
 
-def test_the_waits_of_a_frame(small_network):
+@pytest.mark.parametrize(("dtype", "agreement"), [(torch.float32, 0.999), (torch.float16, 0.8)])
+def test_the_waits_of_a_frame(small_network, dtype, agreement):
     expected = [ids for ids, *_ in segmented(fast_network(small_network))]
     with fake_gpu() as gpu:
-        network = fast_network(copy.deepcopy(small_network).to(GPU))
+        network = fast_network(copy.deepcopy(small_network).to(GPU), dtype)
         ids, waits, launches = zip(*segmented(network, gpu), strict=True)
-    assert np.mean(np.array(ids) == np.array(expected)) > 0.999
+    assert np.mean(np.array(ids) == np.array(expected)) > agreement
     assert waits == (["download"],) * len(Clip.frames)  # the ids'
     # The update of the memory with frame 3 comes with frame 4.
     assert launches[2] <= 103 and launches[3] <= 103 and launches[4] <= 228
@@ -116,6 +118,18 @@ def test_a_gpu_reads_the_memory_in_one_chunk_if_it_is_large_enough(gpu, monkeypa
     assert gpu.launches["topk"] == 3
 
 
+def drawn_batch() -> dict[str, torch.Tensor]:
+    """A clip of five frames of two objects, as `train.train` gets it."""
+    frames, ids = draw_clip(5, 32, 32, 2)
+    masks = torch.from_numpy(np.stack([ids == 1, ids == 2], axis=1)).to(torch.uint8)[None]
+    return {
+        "frames": torch.from_numpy(frames).permute(0, 3, 1, 2)[None],
+        "masks": masks,
+        "perturbed": masks[:, 0].roll(3, 2),
+        "selector": torch.ones(1, 2),
+    }
+
+
 def training(
     dtype: torch.dtype | None, gpu: FakeGPU, folder: Path, iterations: int
 ) -> tuple[TrainingState, list[list[str]], list[int]]:
@@ -124,14 +138,6 @@ def training(
     Returns:
         the state, and for each iteration the kinds of waits and the launches.
     """
-    frames, ids = draw_clip(5, 32, 32, 2)
-    masks = torch.from_numpy(np.stack([ids == 1, ids == 2], axis=1)).to(torch.uint8)[None]
-    batch = {
-        "frames": torch.from_numpy(frames).permute(0, 3, 1, 2)[None],
-        "masks": masks,
-        "perturbed": masks[:, 0],
-        "selector": torch.ones(1, 2),
-    }
     torch.manual_seed(0)
     network = RDE_VOS(SMALL)
     choose_trained_parts(network, 2, [], norms=[])
@@ -142,7 +148,7 @@ def training(
     def batches() -> Iterator[list[dict]]:
         while True:
             gpu.reset()
-            yield [{name: values.pin_memory() for name, values in batch.items()} | {"name": ["clip"]}]
+            yield [{name: values.pin_memory() for name, values in drawn_batch().items()} | {"name": ["clip"]}]
             waits.append(gpu.kinds)
             launches.append(sum(gpu.launches.values()))
 
@@ -154,12 +160,71 @@ def training(
     return state, waits, launches
 
 
-def test_the_waits_of_an_iteration(gpu, tmp_path):
-    state, waits, launches = training(None, gpu, tmp_path, 5)
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_the_waits_of_an_iteration(gpu, tmp_path, dtype):
+    state, waits, launches = training(dtype, gpu, tmp_path, 4)
     assert state.network.device == state.average.device == GPU
-    assert waits[1] == waits[3] == []
+    assert waits[1] == []
     assert waits[2] == ["download", "event"]  # a log line: the means, and the check of the last loss
-    assert launches[1] <= 2515 and launches[2] <= 2516
+    if dtype is None:
+        assert launches[1] <= 2515 and launches[2] <= 2516
+    else:  # the gradients overflow at the first loss scale, and the scale that fits is found in a few steps
+        steps = int(next(iter(state.optimizer.state.values()))["step"])
+        assert 1 <= steps <= 3 and state.scaler.get_scale() == 2.0 ** (16 - 4 + steps)
+        assert all(parameter.isfinite().all() for parameter in state.network.parameters())
+
+
+def losses_and_gradients(dtype: torch.dtype, scale: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """The terms of the loss of a small network, and the gradients of its weights, under autocast in a dtype."""
+    torch.manual_seed(0)
+    network = RDE_VOS(SMALL).to(GPU).train()
+    batch = {name: values.to(GPU) for name, values in drawn_batch().items()}
+    batch["frames"] = normalise(batch["frames"])
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        result = ClipLoss(network)(**batch, hard_fraction=0.5)
+    (scale * result.loss).backward()
+    gradients = {name: weight.grad.cpu() / scale for name, weight in network.named_parameters()}
+    return {name: term.item() for name, term in result.terms.items()}, gradients
+
+
+@pytest.mark.parametrize(("dtype", "scale", "cosine"), [(torch.float16, 2.0**13, 0.9999), (torch.bfloat16, 1, 0.999)])
+def test_losses_and_gradients_in_16_bits_are_close_to_those_in_fp32(gpu, dtype, scale, cosine):
+    exact_terms, exact = losses_and_gradients(torch.float32, 1)
+    terms, gradients = losses_and_gradients(dtype, scale)
+    assert terms.keys() == {"mc", "ce_1", "ce_2", "ug_2", "ce_3", "ce_4", "ug_4"}
+    for name, term in terms.items():
+        assert term == pytest.approx(exact_terms[name], rel=0.02), name
+    cosines = {
+        name: torch.cosine_similarity(gradients[name].flatten(), gradient.flatten(), dim=0)
+        for name, gradient in exact.items()
+        if gradient.any()
+    }
+    assert len(cosines) > 100 and np.median(list(cosines.values())) > cosine
+    assert min(cosines.values()) > 0.9, min(cosines, key=cosines.get)  # false also for NaN
+
+
+@torch.inference_mode()
+def recurrence(network: RDE_VOS, updates: int) -> torch.Tensor:
+    """The norm of the RDE's value after each update with a frame of a clip, relative to that of the first frame."""
+    embeddings = []
+    for frame, ids in zip(Clip.frames[:4], Clip.ids[:4], strict=True):
+        image = normalise(torch.from_numpy(frame).permute(2, 0, 1)[None].to(network.device)).to(network.dtype)
+        masks = torch.from_numpy(np.stack([ids == 1, ids == 2]))[None].to(network.device).to(network.dtype)
+        features = network.encode_key(image)
+        embeddings.append(Embedding(features.key, network.encode_value(image, features.f16, masks)))
+    rde, norms = embeddings[0], []
+    for update in range(updates):
+        rde = network.aggregate(rde, embeddings[update % 4])
+        norms.append(rde.value.float().norm())
+    return torch.stack(norms).cpu() / embeddings[0].value.float().norm().cpu()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_200_updates_of_the_rde_stay_bounded_in_16_bits(gpu, dtype):
+    network = load_network()  # trained weights: those of a new SAM are close to a mean
+    exact = recurrence(network, 200)
+    assert exact.max() < 1.5
+    torch.testing.assert_close(recurrence(network.to(GPU, dtype), 200), exact, rtol=0.01, atol=0)
 
 
 def test_moments_of_a_cpu_go_on_in_the_layout_of_the_gpus_weights(gpu):

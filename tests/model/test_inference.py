@@ -256,6 +256,17 @@ def test_a_network_without_sam_serves_the_banks_without_rde(small_network):
     run(InferenceCore(network, bank="2F+L", mem_every=1), tensors(frames), {0: torch.from_numpy(ids[0])})
 
 
+def test_bytes_are_taken_as_frames_and_results_may_be_changed(small_network):
+    """The memory is updated after the caller has got the result."""
+    frames, ids = draw_clip(5, 48, 64, 2)
+    expected = run(InferenceCore(small_network, mem_every=1), tensors(frames), {0: torch.from_numpy(ids[0])})
+    core = InferenceCore(small_network, mem_every=1)
+    for t, frame in enumerate(frames):
+        probability = core.step(torch.from_numpy(frame).permute(2, 0, 1), ids[0] if t == 0 else None)
+        assert torch.equal(probability, expected[t]) and core.labels.tolist() == [0, 1, 2]
+        probability.numpy().fill(0)
+
+
 def test_numpy_masks_are_taken_and_frames_of_0_to_255_refused(small_network):
     torch.manual_seed(0)
     image, mask = torch.randn(3, 48, 64), torch.zeros(48, 64, dtype=torch.uint8)
