@@ -264,6 +264,8 @@ class FakeGPU:
             indices = [x for x in args[1] if x is not None]
             if any(x.dtype in (torch.bool, torch.uint8) for x in indices):
                 self.wait("nonzero")
+            if not is_on_gpu(args[0]) and any(map(is_on_gpu, indices)):
+                raise DeviceMismatch(f"indices on {GPU} of a tensor on {CPU}")
             if not all(map(is_on_gpu, indices)):
                 self.wait("upload")
             operands = [x for x in (args[0], *args[2:3]) if isinstance(x, Tensor)]

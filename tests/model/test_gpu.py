@@ -42,7 +42,8 @@ def test_the_pretended_gpu_computes_real_values_and_notices_what_a_gpu_would(gpu
     gpu.reset()
     assert (x + pinned).sum() > 29 and x[x > 3].tolist() == [4, 5]
     assert gpu.kinds == ["download", "item", "nonzero"] and gpu.launches["add"] == 1
-    for refused in (lambda: x + torch.ones(6), lambda: x.add_(torch.ones(6)), lambda: torch.stack([x, x.cpu()])):
+    i = torch.zeros(2, dtype=torch.int64, device=GPU)
+    for refused in (lambda: x + torch.ones(6), lambda: torch.stack([x, x.cpu()]), lambda: torch.ones(6)[i]):
         with pytest.raises(DeviceMismatch):
             refused()
     with pytest.raises(TypeError):
