@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dataset.files.images import normalise
 from dataset.samples.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network
 from model.checkpoint import network_from_checkpoint
@@ -30,6 +29,7 @@ from model.training import ClipLoss
 from util.device import choose_device, enough_memory, half_precision, inference_dtype, training_layout
 from util.errors import InputError, command_line
 from util.files import lock_folder
+from util.imagenet import normalise
 from util.training.arguments import (
     chosen_intervals,
     chosen_losses,

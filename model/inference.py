@@ -12,6 +12,8 @@ from model.memory import BankSpec, MemoryBank
 from model.network import RDE_VOS
 from model.reading import Embedding
 from model.updates import FixedInterval
+from util.device import upload
+from util.imagenet import normalise
 
 STRIDE = 16  # pixels between neighbouring positions of an embedding; frames are padded to multiples of STRIDE
 MIN_SIDE = 2 * STRIDE  # frames are padded to at least MIN_SIDE, because SAM halves the embeddings
@@ -38,14 +40,20 @@ def checked_bank(network: RDE_VOS, bank: str, mem_every: int, top_k: int) -> Ban
 class InferenceCore:
     """Segments a video frame by frame, with memory that does not grow with the video (Figure 1b).
 
-    The engine keeps a memory bank, but no frames and no results. Every ``mem_every`` frames after the last update or
-    annotation, the segmented frame updates the bank.
+    The engine keeps a memory bank, but no results, and no frames except the last one. Every ``mem_every`` frames after
+    the last update or annotation, the segmented frame updates the bank. The update comes with the next step, so the
+    result of a frame does not wait for it.
 
     Args:
         network: in eval mode. The engine computes on the device and in the precision of the network's weights.
         bank: the memory bank, in Table 5's notation (`model.memory.BANKS`).
         mem_every: θ, the number of frames between updates.
         top_k: the number of memory positions per query position.
+
+    Attributes:
+        object_ids: the ids of the objects in the order of the probabilities' channels.
+        labels: 0 and then ``object_ids``, int64 [K+1] on the network's device: the id of each channel.
+        rule: decides which frames update the memory; see `model.updates`.
 
     Raises:
         ValueError: the bank is unknown, or reads RDE while the network has no SAM; θ or k is not positive.
@@ -55,10 +63,13 @@ class InferenceCore:
         spec = checked_bank(network, bank, mem_every, top_k)
         self.network = network
         self.top_k = top_k
-        self.object_ids: list[int] = []  # in the order of the probabilities' channels
-        self.rule = FixedInterval(mem_every)  # decides which frames update the memory
+        self.object_ids: list[int] = []
+        self.labels = torch.zeros(1, dtype=torch.int64, device=network.device)
+        self.rule = FixedInterval(mem_every)
         self._memory = MemoryBank(spec, network.aggregate)
         self._size: tuple[int, int] | None = None
+        # The last frame if it is to update the memory: the image, its embedding's key, f16, and the masks of objects.
+        self._pending: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
     def update_due(self) -> bool:
@@ -88,8 +99,10 @@ class InferenceCore:
         if object_id not in self.object_ids:
             raise ValueError(f"object {object_id} is not tracked; the objects are {self.object_ids}")
         channel = self.object_ids.index(object_id)
+        self._update_memory()
         self._memory.remove(channel)
         del self.object_ids[channel]
+        self._relabel()
         if not self.object_ids:
             self.rule.reset()
 
@@ -109,7 +122,8 @@ class InferenceCore:
         their prediction elsewhere, unless they are ``absent``.
 
         Args:
-            image: the frame [3,H,W], float, ImageNet-normalised; all frames of a video have the same size.
+            image: the frame [3,H,W], uint8 RGB, or float and ImageNet-normalised; all frames of a video have the same
+                size.
             mask: integer object ids [H,W], 0 for the background, of torch or NumPy; any ids, known or new.
             absent: the ids of known objects that are absent from this frame according to the mask. They get no pixel.
             last: whether this is the last frame, which needs no memory update.
@@ -125,13 +139,16 @@ class InferenceCore:
         mask = torch.from_numpy(np.ascontiguousarray(mask)) if isinstance(mask, np.ndarray) else mask
         if not isinstance(mask, Tensor | None):
             raise ValueError(f"a mask is integer ids [H,W] of torch or NumPy, not {type(mask).__name__}; convert it")
-        self._check(image, mask, absent)
+        self._check(image)
+        annotated = self._annotated_ids(image, mask, absent)
         self._size = (image.shape[1], image.shape[2])
         device, dtype = self.network.device, self.network.dtype
         if mask is None and not self.object_ids:
             return torch.ones(1, *self._size, device=device)
 
-        image, padding = pad_to_stride(image[None].to(device))
+        self._update_memory()
+        image = upload(image, device)
+        image, padding = pad_to_stride((image if image.is_floating_point() else normalise(image))[None])
         probability = image.new_ones(1, 1, *image.shape[2:])
         image = image.to(dtype)
         # If the first mask belongs to the last frame, the mask itself is the result.
@@ -143,17 +160,30 @@ class InferenceCore:
                 del features  # frees f4 and f8, the largest features
                 probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
         if mask is not None:
-            probability = self._annotate(probability, pad_to_stride(mask[None, None].to(device))[0], absent)
+            mask = pad_to_stride(upload(mask, device)[None, None])[0]
+            probability = self._annotate(probability, mask, annotated, absent)
         update = self.rule.tick(annotated=mask is not None, probability=probability)
         if update and not last and (mask is not None or self._memory.spec.reads_updates):
-            value = self.network.encode_value(image, f16, probability[:, 1:].to(dtype))
-            self._memory.update(Embedding(key, value))  # every θ frames
+            # A copy, because the caller may change the result.
+            self._pending = image, key, f16, probability[:, 1:].to(dtype, copy=True)
         return unpad(probability, padding)[0]
 
-    def _annotate(self, probability: Tensor, mask: Tensor, absent: Collection[int]) -> Tensor:
+    def _update_memory(self) -> None:
+        """Update the memory with the last frame, every θ frames."""
+        if self._pending:
+            image, key, f16, masks = self._pending
+            self._pending = None
+            self._memory.update(Embedding(key, self.network.encode_value(image, f16, masks)))
+
+    def _relabel(self) -> None:
+        self.labels = upload(torch.tensor([0, *self.object_ids]), self.network.device)
+
+    def _annotate(
+        self, probability: Tensor, mask: Tensor, annotated: Collection[int], absent: Collection[int]
+    ) -> Tensor:
         """Let a padded mask [1,1,H,W] override the predicted probabilities [1,K+1,H,W], and aggregate again."""
-        annotated = [int(i) for i in mask.unique() if i != 0]
         self.object_ids += [i for i in annotated if i not in self.object_ids]
+        self._relabel()
         objects = probability.new_zeros(1, len(self.object_ids), *probability.shape[2:])
         objects[:, : probability.shape[1] - 1] = probability[:, 1:] * (mask == 0)
         for i in annotated:
@@ -162,38 +192,45 @@ class InferenceCore:
             objects[:, self.object_ids.index(i)] = 0
         return soft_aggregation(objects).softmax(dim=1)
 
-    def _check(self, image: Tensor, mask: Tensor | None, absent: Collection[int]) -> None:
-        if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
-            raise ValueError(f"a frame is a float tensor [3,H,W], not {image.dtype} {list(image.shape)}")
-        if self._size is None and image.max() > MOST_NORMALISED:
+    def _check(self, image: Tensor) -> None:
+        if image.ndim != 3 or image.shape[0] != 3 or not (image.is_floating_point() or image.dtype == torch.uint8):
+            raise ValueError(f"a frame is a uint8 or float tensor [3,H,W], not {image.dtype} {list(image.shape)}")
+        if self._size not in (None, tuple(image.shape[1:])):
+            raise ValueError(f"this frame is {list(image.shape[1:])}, but the frames before are {list(self._size)}")
+        if self._size is not None or image.dtype == torch.uint8:
+            return
+        if image.max() > MOST_NORMALISED:
             raise ValueError(
                 f"the frame has values up to {image.max():.0f}, but must be normalised with ImageNet's mean; "
                 "dataset.files.images.to_tensor does that"
             )
-        if self._size is None and image.min() >= 0 and 0 < image.max() <= 1:
+        if image.min() >= 0 and 0 < image.max() <= 1:
             raise ValueError(
                 "all values of the frame are from 0 to 1, but a frame must be normalised with ImageNet's mean; "
                 "dataset.files.images.to_tensor does that"
             )
-        if self._size not in (None, tuple(image.shape[1:])):
-            raise ValueError(f"this frame is {list(image.shape[1:])}, but the frames before are {list(self._size)}")
+
+    def _annotated_ids(self, image: Tensor, mask: Tensor | None, absent: Collection[int]) -> list[int]:
+        """The ids of the objects in the mask of a frame, which is checked; see `step`."""
         if unknown := set(absent).difference(self.object_ids):
             raise ValueError(f"no mask so far has held the absent object {min(unknown)}")
         if mask is None:
             if absent:
                 raise ValueError("only a mask can show that an object is absent; give the mask of the frame")
-            return
+            return []
         if mask.is_floating_point() or mask.shape != image.shape[1:]:
             raise ValueError(
                 f"the mask is {mask.dtype} {list(mask.shape)}, but must be integer ids of the frame's size "
                 f"{list(image.shape[1:])}"
             )
-        if mask.min() < 0:
-            raise ValueError(f"the mask holds the id {int(mask.min())}; ids are 0 for the background or positive")
-        if contradicted := set(absent).intersection(mask.unique().tolist()):
+        ids = [int(i) for i in mask.unique().tolist()]
+        if ids[0] < 0:
+            raise ValueError(f"the mask holds the id {ids[0]}; ids are 0 for the background or positive")
+        if contradicted := set(absent).intersection(ids):
             raise ValueError(f"object {min(contradicted)} is absent, but has pixels in the mask")
-        if not mask.any() and not absent:
+        if ids == [0] and not absent:
             raise ValueError("the mask holds no object; give at least one pixel an id other than 0")
+        return [i for i in ids if i]
 
 
 def pad_to_stride(x: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:

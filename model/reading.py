@@ -83,7 +83,8 @@ class MemoryTable:
         contents: embeddings of the same objects [1,...], each with the multiplicity of its positions.
     """
 
-    ROWS = 512  # query positions per chunk; bounds the memory of the similarities
+    ROWS = 512  # the least number of query positions per chunk; bounds the memory of the similarities
+    SIMILARITIES = 2**26  # the most of a larger chunk on a GPU, which takes fewer launches; 256 MiB
 
     def __init__(self, contents: Sequence[tuple[Embedding, int]]) -> None:
         embeddings = [embedding for embedding, _ in contents]
@@ -93,12 +94,16 @@ class MemoryTable:
         self._objects = embeddings[0].value.shape[1]
         self._count = None
         if any(count != 1 for _, count in contents):
-            counts = torch.tensor([count for _, count in contents], device=self._value.device)
-            self._count = counts.repeat_interleave(len(self._value) // len(contents))
+            positions = len(self._value) // len(contents)
+            # A copy of the counts from the CPU would wait for a GPU.
+            counts = [self._value.new_full((positions,), count, dtype=torch.int64) for _, count in contents]
+            self._count = torch.cat(counts)
 
     def read(self, query_key: Tensor, top_k: int) -> Tensor:
         """`read` over the ``top_k`` most similar positions: query [1,Ck,h,w] -> [1,K,Cv,h,w]."""
-        rows = torch.cat([self._read(rows, top_k) for rows in _rows(query_key).split(self.ROWS, dim=1)])
+        on_cpu = query_key.device.type == "cpu"
+        length = self.ROWS if on_cpu else max(self.ROWS, self.SIMILARITIES // len(self._value))
+        rows = torch.cat([self._read(rows, top_k) for rows in _rows(query_key).split(length, dim=1)])
         return rows.T.view(1, self._objects, -1, *query_key.shape[2:])
 
     def _read(self, query_key: Tensor, top_k: int) -> Tensor:

@@ -66,6 +66,13 @@ def training_layout(device: torch.device, dtype: torch.dtype | None) -> torch.me
     return torch.contiguous_format if device.type == "cpu" and fp32 else torch.channels_last
 
 
+def upload(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device. A GPU copies it from pinned memory, so that this process does not wait for the GPU."""
+    if device.type == "cuda" and not x.is_cuda:
+        x = x.pin_memory()
+    return x.to(device, non_blocking=device.type == "cuda")
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until a GPU has finished its work, so that timings include this work."""
     if device.type == "cuda":

@@ -6,7 +6,6 @@ Torch is imported by the functions that make tensors, so that `scripts/onnx_exam
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from dataset.files.colours import davis_palette
 from dataset.files.masks import Painted, VideoIds, examine, stated_ids
 from util.errors import InputError
 from util.files import atomic_path, refuse_pipe
-from util.imagenet import IMAGE_MEAN, IMAGE_STD
+from util.imagenet import normalise, statistics
 
 if TYPE_CHECKING:
     import torch
@@ -248,23 +247,9 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
     return normalise(torch.from_numpy(image).permute(2, 0, 1))
 
 
-def normalise(image: torch.Tensor) -> torch.Tensor:
-    """Convert uint8 RGB frames [...,3,H,W] to float32, normalised with ImageNet's mean, on the same device."""
-    mean, std = _statistics(image.device)
-    return image.float().div_(255).sub_(mean).div_(std)
-
-
-@functools.cache
-def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """ImageNet's mean and standard deviation, [3,1,1] each. They stay on the device: a copy of them waits for a GPU."""
-    import torch
-
-    return tuple(torch.tensor(values).view(3, 1, 1).to(device) for values in (IMAGE_MEAN, IMAGE_STD))
-
-
 def to_image(tensor: torch.Tensor) -> np.ndarray:
     """Convert a normalised frame, float32 [3,H,W] on the CPU, back to uint8 RGB [H,W,3]."""
-    mean, std = _statistics(tensor.device)
+    mean, std = statistics(tensor.device)
     return (tensor * std + mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
 

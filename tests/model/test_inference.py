@@ -141,6 +141,7 @@ def test_remove_forgets_one_object_and_its_memory(small_network, bank):
     core.step(images[0], torch.where(first == 3, 0, first))
     core.step(images[1], torch.where(torch.from_numpy(ids[1]) == 3, 3, 0))
     core.step(images[2])
+    core._update_memory()
     read = core._memory.read(core.network.encode_key(pad_to_stride(images[3][None])[0]).key, 40)
     for object_id, rest in [(2, [0, 2]), (3, [0])]:
         core.remove(object_id)
@@ -176,10 +177,12 @@ def test_the_last_frame_owes_no_work(small_network, monkeypatch):
 
 
 @pytest.mark.parametrize("bank", ["2F+L+RDE", "STM"])
+@torch.inference_mode()
 def test_the_engine_keeps_no_frames_and_a_bank_of_constant_size(small_network, bank):
     """What tensors hold after many frames is what they held after two updates, except for STM's bank."""
 
     def held() -> int:
+        core._update_memory()  # of the last frame, which waits for the next one
         gc.collect()
         storages = {
             t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
@@ -274,6 +277,17 @@ def test_a_network_without_sam_serves_the_banks_without_rde(small_network):
         InferenceCore(network)
     frames, ids = draw_clip(4, 32, 32, 1)
     run(InferenceCore(network, bank="2F+L", mem_every=1), tensors(frames), {0: torch.from_numpy(ids[0])})
+
+
+def test_bytes_are_taken_as_frames_and_results_may_be_changed(small_network):
+    """The memory is updated after the caller has got the result."""
+    frames, ids = draw_clip(5, 48, 64, 2)
+    expected = run(InferenceCore(small_network, mem_every=1), tensors(frames), {0: torch.from_numpy(ids[0])})
+    core = InferenceCore(small_network, mem_every=1)
+    for t, frame in enumerate(frames):
+        probability = core.step(torch.from_numpy(frame).permute(2, 0, 1), ids[0] if t == 0 else None)
+        assert torch.equal(probability, expected[t]) and core.labels.tolist() == [0, 1, 2]
+        probability.numpy().fill(0)
 
 
 def test_numpy_masks_are_taken_and_frames_of_0_to_255_refused(small_network):

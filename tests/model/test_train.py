@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,9 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from conftest import ROOT, assert_refused, draw_clip, write_davis
+from conftest import ROOT, assert_refused, write_davis
 from conftest import SMALL as SMALL_CONFIG
-from dataset.files.images import normalise
 from dataset.samples.batches import GlobalBatchSampler
 from dataset.samples.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
@@ -35,7 +32,6 @@ from train import first_network
 from util import files
 from util.errors import InputError
 from util.training.arguments import chosen_losses, chosen_network, parse_arguments
-from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
 from util.training.recipe import RECIPES
 from util.training.run import RunFolder, TrainingState
@@ -58,15 +54,6 @@ def toy(tmp_path_factory) -> Path:
     settings = SyntheticSettings(height=72, width=108, frames=8, static=12, bl=2, youtube_train=2, davis_train=2)
     make_synthetic(root, settings)
     return root
-
-
-@pytest.fixture
-def small_batch_of_clips() -> dict[str, torch.Tensor]:
-    """A clip of five frames of two objects, in the format of `ClipLoss` but with uint8 frames."""
-    frames, ids = draw_clip(5, 64, 64, 2)
-    masks = torch.from_numpy(np.stack([ids == 1, ids == 2], axis=1)).to(torch.uint8)[None]
-    images = torch.from_numpy(frames).permute(0, 3, 1, 2)[None]
-    return {"frames": images, "masks": masks, "perturbed": masks[:, 0], "selector": torch.ones(1, 2)}
 
 
 @pytest.fixture
@@ -491,38 +478,6 @@ def test_a_run_resumes_on_another_kind_of_device(tmp_path, saved, resumed):
         step(state, 3)
     for name, tensor in before.network.state_dict().items():
         torch.testing.assert_close(after.network.state_dict()[name], tensor, atol=1e-6, rtol=0, check_stride=False)
-
-
-class HostReads(TorchDispatchMode):
-    """Counts what makes the host wait for a GPU: values that it reads, and constants that it copies there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = str(function.overloadpacket).removeprefix("aten.")
-        if name in ("_local_scalar_dense", "lift_fresh", "nonzero", "is_nonzero", "equal", "masked_select", "unique"):
-            self.counts[name] += 1
-        return function(*args, **(kwargs or {}))
-
-
-def test_an_iteration_without_a_log_line_does_not_wait_for_the_gpu(small_batch_of_clips):
-    """On a CPU each of these operations is quick; on a GPU each waits until all work before it has ended."""
-    state = small_state(torch.contiguous_format, scaled=True)
-    state.average, state.decay = copy.deepcopy(state.network), 0.9
-    loss = ClipLoss(state.network)
-    log = TrainingLog.__new__(TrainingLog)
-    log._sums, log._samples, log._bar = {}, 0, None
-    for number in range(3):  # the first ones set up the optimizer and the constants
-        with HostReads() as reads:
-            inputs = dict(small_batch_of_clips)
-            inputs["frames"] = normalise(inputs["frames"])
-            result = loss(**inputs, hard_fraction=0.5)
-            state.scaler.scale(result.loss).backward()
-            log.collect_pass(inputs, result)
-            log.collect_step(state.step(), number)
-    assert not reads.counts
 
 
 def test_no_checkpoint_is_kept_of_weights_that_are_no_numbers(small_network, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from dataset.files.images import resize_image, resize_mask, short_side_size, to_tensor
+from dataset.files.images import resize_image, resize_mask, short_side_size
 from dataset.files.video import Video
 from dataset.files.video_file import EndOfVideo, VideoFile
 from model.checkpoint import load_network
@@ -23,7 +23,7 @@ from model.fast import fast_network
 from model.inference import InferenceCore, checked_bank
 from model.network import RDE_VOS
 from model.updates import FixedInterval
-from util.device import device_name, inference_dtype, synchronize
+from util.device import device_name, inference_dtype
 from util.errors import InputError
 from util.parallel import in_background
 
@@ -72,7 +72,7 @@ class Input(NamedTuple):
 
     number: int  # of the frame in the video
     image: np.ndarray  # the frame, uint8 RGB [H,W,3]
-    pixels: torch.Tensor  # the frame at the network's size, normalised [3,h,w]
+    pixels: torch.Tensor  # the frame at the network's size, uint8 RGB [3,h,w]
     mask: torch.Tensor | None  # the given mask at the network's size: uint8 object ids [h,w]
     absent: Collection[int]  # ids of objects that are absent according to the mask
     wanted: bool  # whether the results contain this frame
@@ -146,7 +146,7 @@ def read_inputs(video: Video | VideoFile, rule: FixedInterval, size: int | None 
     def read(frame: tuple[int, bool]) -> Input:
         number, wanted = frame
         image, mask, absent = video.read(number)
-        pixels = to_tensor(resize_image(image, size))
+        pixels = torch.from_numpy(resize_image(image, size)).permute(2, 0, 1)
         mask = None if mask is None else torch.from_numpy(resize_mask(mask, size))
         return Input(number, image, pixels, mask, absent, wanted, number == video.last)
 
@@ -171,7 +171,6 @@ def segment(core: InferenceCore, inputs: Iterable[Input], *, uncertainty: bool =
     Raises:
         InputError: as ``inputs``.
     """
-    device = core.network.device
     passed, frames, seconds = 0, 0, 0.0
     for frame in inputs:
         started = time.perf_counter()
@@ -185,10 +184,8 @@ def segment(core: InferenceCore, inputs: Iterable[Input], *, uncertainty: bool =
             full_size = frame.image.shape[:2]
             if probability.shape[1:] != full_size:
                 probability = F.interpolate(probability[None], full_size, mode="bilinear", align_corners=False)[0]
-            labels = torch.tensor([0, *core.object_ids], dtype=torch.uint8, device=device)
-            # argmax takes 20 times as long as max on a CPU.
-            ids = labels[probability.max(0).indices].cpu().numpy()
-        synchronize(device)
+            # argmax takes 20 times as long as max on a CPU. This copy is the only wait for a GPU.
+            ids = core.labels.byte()[probability.max(0).indices].cpu().numpy()
         seconds += time.perf_counter() - started
         if frame.wanted:
             entropy = contour_entropy(probability, ids) if uncertainty else math.nan
