@@ -1,4 +1,4 @@
-"""Measure the rows of the paper's Tables 1 to 5 and Figure 3, as far as weights and data can be had.
+"""Measure the rows of the paper's Tables 1 to 5 and Figure 3, as far as weights and data are available.
 
     python scripts/reproduce.py --yes
 

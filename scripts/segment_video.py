@@ -121,7 +121,7 @@ class Run:
         self.folder, self._result = unfinished_folder(output), output / "masks"
         self._settings, self._segmented = self.folder / "settings.json", self.folder / "segmented.json"
         if not self._settings.is_file():
-            shutil.rmtree(self.folder, ignore_errors=True)  # nobody knows which settings made these masks
+            shutil.rmtree(self.folder, ignore_errors=True)  # the settings of these masks are unknown
         names = " and ".join(difference.name for difference in check_settings(self._settings, settings))
         if names:
             raise InputError(

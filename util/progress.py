@@ -34,3 +34,8 @@ def frames_bar(total: int | None = None) -> progressbar.ProgressBar:
         max_error=False,  # a video file may hold more frames than it announces
         min_poll_interval=None if sys.stderr.isatty() else LINE_EVERY,
     )
+
+
+def hidden(progress: bool) -> bool | None:
+    """The value of tqdm's ``disable``: with ``progress`` a bar shows in terminals, and without it nowhere."""
+    return None if progress else True

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dataset.files.colours import davis_palette
 from dataset.files.masks import Painted, VideoIds, examine, stated_ids
@@ -21,8 +21,6 @@ from util.imagenet import normalise, statistics
 
 if TYPE_CHECKING:
     import torch
-
-_ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
 
 
 def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray:
@@ -91,7 +89,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
     with _opened(path) as image:
         # The method of PngImageFile would decode the whole image in search of a tag that no PNG of a camera has.
         # Pillow states the size of a TIFF upright.
-        lies = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        lies = image.format != "TIFF" and Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (image.width, image.height) if lies else (image.height, image.width)
 
 
@@ -283,7 +281,7 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
 
 
 def _other_kind(path: Path | str) -> str:
-    """What a file is that is no image, and the remedy; empty if nobody knows."""
+    """What a file is that is no image, and the remedy; empty if unknown."""
     try:
         with open(path, "rb") as file:
             start = file.read(4096)

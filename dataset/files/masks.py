@@ -152,7 +152,7 @@ def stated_ids(image: Image.Image, path: Path | str) -> np.ndarray:
     mask = examine(image, path)
     if mask.kind == Kind.COLOURS:
         raise InputError(
-            f"{path} has colours that are not those of DAVIS's palette, so nobody knows its ids; {_conversion(path)} "
+            f"{path} has colours that are not those of DAVIS's palette, so its ids are ambiguous; {_conversion(path)} "
             f"makes a palette PNG of it"
         )
     return mask.values.astype(np.uint8)

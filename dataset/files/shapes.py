@@ -117,7 +117,7 @@ def _objects(shapes: Sequence[_Shape]) -> list[str]:
         elif counts[shape.frame, shape.label] > 1:
             if not single:
                 raise InputError(
-                    f"{shape.path} shows {shape.label} several times in {shape.frame}, so nobody knows "
+                    f"{shape.path} shows {shape.label} several times in {shape.frame}, so it is unclear "
                     f"which is which in the other frames; set group_id in LabelMe or track_id in COCO, or convert one "
                     "frame alone"
                 )

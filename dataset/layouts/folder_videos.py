@@ -12,6 +12,7 @@ from dataset.files.images import PaintedMasks
 from dataset.files.video import VIDEO_SUFFIXES, Video, list_frames, object_ids, read_sized_mask
 from dataset.layouts.folders import annotated_folders, find_videos
 from util.errors import InputError
+from util.progress import hidden
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ class FolderVideos:
         for name in names:
             if self.images / name in absent:
                 raise InputError(self._without_frames(name))
-        hidden = None if progress else True  # None shows the bar only in terminals
-        videos = [self._video(name) for name in tqdm(names, desc="listing", unit="video", disable=hidden)]
+        videos = [self._video(name) for name in tqdm(names, desc="listing", unit="video", disable=hidden(progress))]
         long = [video for video in videos if len(video.frames) > 1]
         if long and not self.new_only and all(_is_complete(video) for video in long):
             raise InputError(
@@ -134,7 +134,7 @@ class FolderVideos:
         truth = _find_masks(self.truth / name, frames)[1] if self.truth else None
         if truth and not objects:
             raise InputError(
-                f"{self.truth / name} has a file for each object, but {self.masks / name} has not, so nobody knows "
+                f"{self.truth / name} has a file for each object, but {self.masks / name} has not, so it is unclear "
                 "which objects are the same; give both in one form"
             )
         if truth:

@@ -46,7 +46,7 @@ def known_layout(root: Path) -> str | None:
     """Describe the layout of a folder and name the flag of train.py for it; None if the layout is unknown."""
     if root.is_file():
         return "a file; give the folder that holds the data"
-    base = root / "trainval" if (root / "trainval").is_dir() else root
+    base = _davis_base(root)
     sets = base / "ImageSets"
     if sets.is_dir():
         year = "" if (sets / "2017").is_dir() else "2016"
@@ -82,12 +82,17 @@ def known_layout(root: Path) -> str | None:
     return None
 
 
+def _davis_base(root: Path) -> Path:
+    """The folder ``trainval`` of DAVIS, which people give, or the folder that holds it."""
+    return root / "trainval" if (root / "trainval").is_dir() else root
+
+
 def _is_davis(root: Path) -> bool:
     """Whether a folder is a download of DAVIS, whose train and val splits differ.
 
     The annotation page exports videos in the same layout, with equal splits.
     """
-    base = root / "trainval" if (root / "trainval").is_dir() else root
+    base = _davis_base(root)
     for year in ("2016", "2017"):
         splits = [base / "ImageSets" / year / f"{split}.txt" for split in ("train", "val")]
         contents = [path.read_bytes() for path in splits if path.is_file()]

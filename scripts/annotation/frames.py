@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from annotation.jobs import Job
 from dataset.files.images import read_image
@@ -23,7 +23,6 @@ UNPACKED_QUALITY = 95  # of the JPEGs of a video file's frames
 SHOWN_QUALITY = 90  # of JPEGs for the page only
 UNPACKING = ".unpacking"  # this file is in the folder of the frames until all are unpacked
 SPACE_EVERY = 256  # frames between two looks at the free space
-_ORIENTATION = 0x0112  # EXIF tag
 
 
 class Frames:
@@ -76,7 +75,7 @@ def is_jpeg(path: Path, *, upright: bool = False) -> bool:
     """Whether a file is a JPEG; with ``upright``, whether its pixels are stored as they are shown."""
     try:
         with Image.open(path) as image:
-            return image.format == "JPEG" and not (upright and image.getexif().get(_ORIENTATION, 1) != 1)
+            return image.format == "JPEG" and not (upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
     except OSError:
         return False  # decoding the file will raise an error
 

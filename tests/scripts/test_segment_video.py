@@ -285,7 +285,7 @@ def test_masks_belong_to_the_settings_that_made_them(kind, arguments, inline, cl
     assert_refused(inline(*arguments(video, "--mask", other)), output, "another mask")
     os.utime(video if kind == "file" else video / "9.png", (1, 1))  # as if another file took its place
     assert_refused(inline(*command), output, "another frames")
-    (output / ".unfinished/settings.json").unlink()  # nobody knows whose masks these are
+    (output / ".unfinished/settings.json").unlink()  # the settings of these masks are unknown
     result = inline(*arguments(video, "--mask", other, "--format", "overlay"))
     assert result.returncode == 0 and f"{LENGTH} frames in" in result.stdout, result.stderr
     assert [path.name for path in output.iterdir()] == ["overlay.mp4"]

@@ -35,6 +35,7 @@ from util.evaluation.pictures import contours, evenly_spaced
 from util.evaluation.scoring import ObjectFigures, VideoScore, score_plans
 from util.evaluation.stream import Throughput
 from util.files import atomic_path
+from util.progress import hidden
 
 PICTURE_WIDTH = 480  # pixels
 PICTURE_QUALITY = 55  # of WebP: a DAVIS frame of this width takes about 12 kB
@@ -352,8 +353,9 @@ def _render(
     tasks += [(result, number) for result, numbers in zip(results, shown, strict=True) for number in numbers]
     with ThreadPoolExecutor() as pool:
         pictures = pool.map(lambda task: _picture(benchmark, *task), tasks)
-        hidden = None if progress else True  # None shows the bar only in terminals
-        pictures = iter(list(tqdm(pictures, total=len(tasks), desc="drawing", unit="picture", disable=hidden)))
+        pictures = iter(
+            list(tqdm(pictures, total=len(tasks), desc="drawing", unit="picture", disable=hidden(progress)))
+        )
     moments = [
         {
             **moment._asdict(),

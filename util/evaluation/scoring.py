@@ -27,6 +27,7 @@ from util.evaluation.metrics import (
 )
 from util.files import write_csv
 from util.parallel import in_threads
+from util.progress import hidden
 
 
 class ObjectFigures(NamedTuple):
@@ -236,8 +237,7 @@ def check_plans(
         return object_ids(read_sized_mask(plan.mask(frame), sizes[name], name, plan.read))
 
     shown: dict[str, set[int]] = {plan.truth.name: set() for plan in plans}
-    hidden = None if progress else True  # None shows the bar only in terminals
-    checked = tqdm(in_threads(check, tasks), total=len(tasks), desc="checking", unit="mask", disable=hidden)
+    checked = tqdm(in_threads(check, tasks), total=len(tasks), desc="checking", unit="mask", disable=hidden(progress))
     for (plan, _), ids in zip(tasks, checked, strict=True):
         shown[plan.truth.name].update(ids)
     return shown
@@ -312,9 +312,8 @@ def _score(videos: list[tuple[ScoringPlan, Path]], progress: bool) -> list[Video
                 remedy = f"save {others[0]} as a PNG of ids" if others else "predict every frame of the video"
                 raise InputError(f"{folder / frame}.png is missing; {remedy}")
     tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
-    hidden = None if progress else True  # None shows the bar only in terminals
     scored = in_threads(lambda task: _score_frame(*task), tasks)
-    figures = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=hidden)))
+    figures = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=hidden(progress))))
     scores = []
     for plan, _ in videos:
         j, f = table = np.full((2, len(plan.ids), len(plan.frames)), np.nan)
