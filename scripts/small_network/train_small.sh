@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train the small network in model/weights the paper's way: ImageNet, static images (stage 0), pasted videos in the place of
-# BL30K (stage 1), real video (stage 2), then SAM.
+# BL30K (stage 1), real video (stage 2, first in small and then in large crops), then SAM.
 # Writes to FOLDER (default runs/small); the same command resumes. Training runs on PROCESSES cores (default 2).
 #
 #   [DAVIS=...] [STATIC=...] [VIDEOS="FOLDER ..."] [PROCESSES=2] bash scripts/small_network/train_small.sh [FOLDER]
@@ -8,13 +8,14 @@
 # DAVIS       DAVIS 2016 (default data/DAVIS/2016, which is downloaded if it is missing); only its training split is used
 # STATIC      images with masks (default data/static, from `python scripts/download.py static`)
 # VIDEOS      folders of videos as train.py's --videos takes them; model/weights/README.md lists those of the shipped network
-# ITERATIONS  iterations of the four steps, SAM the last (0: SAM is not trained); small numbers are for a trial
-# PASTED      number of pasted videos (default 800)
+# ITERATIONS  iterations of the five steps, SAM the last (0: SAM is not trained); small numbers are for a trial
+# PASTED      numbers of pasted videos, for small and for large crops (default "800 240")
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/setup.sh
 folder=${1:-runs/small}
-read -r static_steps pasted_steps video_steps sam_steps <<<"${ITERATIONS:-1000 700 500 0}"
+read -r static_steps pasted_steps video_steps large_steps sam_steps <<<"${ITERATIONS:-1000 700 500 600 0}"
+read -r pasted_small pasted_large <<<"${PASTED:-800 240}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$folder"
 
@@ -25,10 +26,11 @@ if [ ! -d "$static" ]; then
   echo "error: $static is missing; run python scripts/download.py static, or give a folder of images: STATIC=FOLDER" >&2
   exit 2
 fi
-own=() own_repeated=()
+own=() own_4=() own_5=()
 for videos in ${VIDEOS:-}; do
   own+=(--videos "$videos")
-  own_repeated+=(--videos "$videos:4")
+  own_4+=(--videos "$videos:4")
+  own_5+=(--videos "$videos:5")
 done
 [ "${#own[@]}" -gt 0 ] || echo "note: VIDEOS names no folder, so DAVIS 2016 is the only real video"
 
@@ -47,21 +49,27 @@ train 0 images "$static_steps" --static_root "$static" \
   --from_scratch mask_encoder --freeze key_encoder.backbone --crop_size 224 --batch_size 16 --lr 5e-4 --average 0.98 \
   --steps $((static_steps * 4 / 5)) --warm_up $((static_steps / 10)) "$static_steps"
 
-python scripts/small_network/paste_objects.py --davis_root "$davis" "${own[@]}" --images "$static" \
-  --output "$folder/pasted_videos" --count "${PASTED:-800}" --frames 16
+paste() { python scripts/small_network/paste_objects.py --davis_root "$davis" "${own[@]}" --images "$static" --frames 16 "$@"; }
+paste --output "$folder/pasted_videos" --count "$pasted_small"
+paste --output "$folder/pasted_large" --count "$pasted_large" --height 384 --width 512 --seed 1
 sams=(key_aggregation value_aggregation)
 train 1 pasted "$pasted_steps" --videos "$folder/pasted_videos" --load_network "$folder/images/network.pth" \
   --freeze key_encoder.backbone "${sams[@]}" --crop_size 224 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98 \
   --steps $((pasted_steps * 6 / 7))
-train 2 video "$video_steps" --davis_root "$davis" --davis_year 2016 "${own_repeated[@]}" --videos "$folder/pasted_videos" \
+train 2 video "$video_steps" --davis_root "$davis" --davis_year 2016 "${own_4[@]}" --videos "$folder/pasted_videos" \
   --load_network "$folder/pasted/network.pth" \
   --freeze key_encoder.backbone "${sams[@]}" --crop_size 224 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98 \
   --steps $((video_steps * 21 / 25))
 
+train 2 large "$large_steps" --davis_root "$davis" --davis_year 2016 "${own_5[@]}" --videos "$folder/pasted_large" \
+  --load_network "$folder/video/network.pth" \
+  --freeze key_encoder.backbone "${sams[@]}" --crop_size 320 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98 \
+  --steps $((large_steps * 5 / 6))
+
 # SAM learns last and alone, on longer clips: its errors add up over the updates. In the shipped network it is as it starts.
-last=video
+last=large
 if [ "$sam_steps" -gt 0 ]; then
-  train 2 sam "$sam_steps" --davis_root "$davis" --davis_year 2016 --load_network "$folder/video/network.pth" \
+  train 2 sam "$sam_steps" --davis_root "$davis" --davis_year 2016 --load_network "$folder/large/network.pth" \
     --freeze key_encoder mask_encoder decoder --frames 9 --crop_size 224 --batch_size 4 --lr 2e-5 --warm_up 5000 9000
   last=sam
 fi

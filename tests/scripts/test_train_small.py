@@ -30,7 +30,7 @@ def data(tmp_path) -> dict[str, str]:
 
 def train_small(folder: os.PathLike, **environment: str) -> subprocess.CompletedProcess:
     """Run the recipe in the virtual environment of the tests, with two iterations a step."""
-    tiny = {"ITERATIONS": "2 2 2 2", "PASTED": "2", "PROCESSES": "1", "VIRTUAL_ENV": sys.prefix}
+    tiny = {"ITERATIONS": "2 2 2 2 2", "PASTED": "2 1", "PROCESSES": "1", "VIRTUAL_ENV": sys.prefix}
     path = {"PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])}
     command = ["bash", ROOT / "scripts/small_network/train_small.sh", folder]
     return subprocess.run(
@@ -45,7 +45,7 @@ def test_the_whole_recipe_and_a_second_call(data, tmp_path):
     network = load_network(tmp_path / "small/small.pth")
     assert network.config.key_backbone == "efficientnet_lite0" and network.config.aggregation
     # The backbone of the keys is ImageNet's after all steps; SAM learns in the last step only.
-    before, after = (load_network(tmp_path / f"small/{step}/network.pth").state_dict() for step in ("video", "sam"))
+    before, after = (load_network(tmp_path / f"small/{step}/network.pth").state_dict() for step in ("large", "sam"))
     changed = {name.split(".")[0] for name in after if not before[name].equal(after[name])}
     assert changed == {"key_aggregation", "value_aggregation"}
     checkpoints = sorted((tmp_path / "small").rglob("checkpoint_*.pth"))
