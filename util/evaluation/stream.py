@@ -92,26 +92,27 @@ class Throughput(NamedTuple):
         return f"{self.fps:.3g} ({self.frames} frames in {self.seconds:.1f} s, {device_name(device)})"
 
 
-def engine_network(path: Path | str | None, device: torch.device, amp: bool) -> RDE_VOS:
+def engine_network(path: Path | str | None, device: torch.device, amp: bool, *, compiled: bool = False) -> RDE_VOS:
     """Load a checkpoint and optimise the network for inference.
 
     Args:
         path: the checkpoint; None is the small network that comes with the project.
         device: the device to compute on.
         amp: half precision, if the device supports it.
+        compiled: whether ``torch.compile`` compiles the network.
 
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
-    return optimised(load_network(path, device), inference_dtype(device, amp))
+    return optimised(load_network(path, device), inference_dtype(device, amp), compiled=compiled)
 
 
-def optimised(network: RDE_VOS, dtype: torch.dtype) -> RDE_VOS:
-    """A copy of a network, optimised for inference in a dtype.
+def optimised(network: RDE_VOS, dtype: torch.dtype, *, compiled: bool = False) -> RDE_VOS:
+    """A copy of a network, optimised for inference in a dtype, and compiled by ``torch.compile`` if wanted.
 
     Nothing else in evaluation or training imports `model.fast`, so the folder can be removed.
     """
-    return fast_network(network, dtype)
+    return fast_network(network, dtype, compiler="inductor" if compiled else None)
 
 
 def segment(
