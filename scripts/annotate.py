@@ -62,7 +62,7 @@ def main() -> None:
     output = arguments.output or Path("annotations") / (source.name if source.is_dir() else source.stem)
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
-    network = engine_network(arguments.model, device, arguments.amp)
+    network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
     for note in (notes := network_notes(arguments, device)):
         print(note)

@@ -295,7 +295,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     device = choose_device(arguments.device)
     for note in [*network_notes(arguments, device), *(f"note: {note}" for note in video.reader.notes)]:
         print(note)
-    network = engine_network(arguments.model, device, arguments.amp)
+    network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
     for number, ids in given.items():
         print(f"frame {video.frame_name(number)} has the mask {', '.join(map(str, video.mask_files(number)))}")
@@ -319,6 +319,7 @@ def run_command(arguments: argparse.Namespace) -> None:
             },
             **asdict(settings),
             "amp": arguments.amp,
+            **({"compile": True} if arguments.compile else {}),
             "both_ways": arguments.both_ways,
         },
     )

@@ -22,6 +22,7 @@ from model.fast.blocks import (
     fast_efficientnet,
 )
 from model.fast.convolution import PackedConv2d
+from model.fast.graphs import compile_network
 from model.network import RDE_VOS
 from model.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -39,19 +40,21 @@ FAST_BLOCKS = {
 }
 
 
-def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VOS:
+def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32, *, compiler: str | None = None) -> RDE_VOS:
     """Convert a plain network to one for inference that computes the same, faster.
 
     - Frozen batch norms are folded into the convolutions before them.
     - On CPUs the blocks of `FAST_BLOCKS` replace the plain blocks, if this build of PyTorch has oneDNN. At high
       resolution objects are processed one by one, which takes less memory.
     - On GPUs tensors in half precision are channels last.
+    - A compiler makes graphs of the plain blocks instead, on CPUs and GPUs; see `model.fast.graphs`.
 
     Unchanged weights share their memory with ``network``. To save memory, delete ``network`` if it is not needed.
 
     Args:
         network: a plain network, which is not modified.
         dtype: the type to compute in; see `util.device.inference_dtype`.
+        compiler: a backend of ``torch.compile``, such as ``inductor``; None for no compilation.
 
     Returns:
         the fast network, on the device of ``network``, in eval mode, without gradients.
@@ -66,10 +69,13 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32) -> RDE_VO
     _fold_norms(fast)
     fast.to(dtype)
     if fast.device.type != "cpu":
-        return fast.to(memory_format=torch.channels_last) if dtype != torch.float32 else fast
-    if PackedConv2d.available():
+        if dtype != torch.float32:
+            fast.to(memory_format=torch.channels_last)
+    elif PackedConv2d.available() and not compiler:
         _replace_blocks(fast)
         fast.mask_encoder.backbone = ObjectByObject(fast.mask_encoder.backbone)
+    if compiler:
+        compile_network(fast, compiler)
     return fast
 
 

@@ -86,14 +86,10 @@ def network_on(
         device: the device of the copy.
         precision: one of `DTYPES`.
         fast: whether `model.fast.fast_network` makes the copy.
-        compiler: the backend of ``torch.compile``, which then compiles every verb of the network; None for none.
+        compiler: see `model.fast.fast_network`, which alone compiles.
     """
     network = copy.deepcopy(network).to(device)
-    network = fast_network(network, DTYPES[precision]) if fast else network.to(DTYPES[precision])
-    if compiler:
-        for verb in ("encode_key", "encode_value", "aggregate", "decode"):
-            setattr(network, verb, torch.compile(getattr(network, verb), backend=compiler, dynamic=False))
-    return network
+    return fast_network(network, DTYPES[precision], compiler=compiler) if fast else network.to(DTYPES[precision])
 
 
 def measure_engine(

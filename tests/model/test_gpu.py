@@ -15,7 +15,7 @@ from conftest import SMALL, draw_clip
 from fake_gpu import CPU, GPU, DeviceMismatch, FakeGPU, fake_gpu
 from model import RDE_VOS, load_network
 from model.fast import fast_network
-from model.reading import Embedding, MemoryTable
+from model.reading import Embedding, MemoryTable, Similarity
 from model.training import ClipLoss
 from train import choose_trained_parts, train, training_state
 from util.distributed import Processes
@@ -69,6 +69,14 @@ def test_autocast_of_the_pretended_gpu_is_cudas(gpu):
     assert (product.dtype, exact.dtype, total.dtype) == (torch.float16, torch.float32, torch.float32)
     total.backward()
     assert weight.grad.dtype == torch.float32 and torch.equal(weight.grad, 2 * weight.half().float())
+
+
+def test_similarities_are_computed_in_fp32_under_autocast(gpu):
+    torch.manual_seed(0)
+    memory, query = (10 * torch.randn(1, rows, 64, device=GPU) for rows in (30, 20))
+    exact = Similarity(memory)(query)
+    with torch.autocast("cuda", torch.float16):
+        assert torch.equal(Similarity(memory)(query), exact)
 
 
 class Clip:

@@ -14,6 +14,7 @@ from conftest import SMALL, assert_refused, write_davis
 from dataset.files.images import davis_palette, read_image, read_mask, to_tensor, write_mask
 from dataset.layouts.davis import DAVIS
 from model import RDE_VOS, save_network
+from model.fast import network as fast_network
 from model.inference import InferenceCore
 from util.errors import InputError
 
@@ -47,6 +48,25 @@ def figures(path: Path) -> dict[str, float]:
     with open(path, newline="") as file:
         (row,) = csv.DictReader(file)
     return {name: float(value) for name, value in row.items()}
+
+
+def test_compiled_networks_write_the_same_masks(evaluate, tmp_path, monkeypatch):
+    """With graphs that torch runs without optimising them, which would take minutes."""
+    compile_network, backends = fast_network.compile_network, []
+
+    def compile_quickly(network: RDE_VOS, backend: str) -> None:
+        backends.append(backend)
+        compile_network(network, "eager")
+
+    monkeypatch.setattr(fast_network, "compile_network", compile_quickly)
+    for flags in ((), ("--compile",)):
+        result = evaluate(*flags, "--videos", "short", output=tmp_path / "-".join(("output", *flags)))
+        assert result.returncode == 0, result.stderr
+    torch.compiler.reset()
+    assert backends == ["inductor"]
+    expected, found = (masks(tmp_path / name) for name in ("output", "output---compile"))
+    assert expected.keys() == found.keys() and len(found) == 4
+    assert np.mean([np.mean(expected[name] == found[name]) for name in found]) > 0.999
 
 
 def test_masks_scores_and_pictures(evaluate, davis, small_network, tmp_path):

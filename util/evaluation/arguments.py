@@ -57,6 +57,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, siz
     """
     add_network_arguments(parser)
     parser.add_argument(
+        "--compile", action="store_true",
+        help="compile the network with torch.compile, which takes minutes; for videos of a few sizes",
+    )  # fmt: skip
+    parser.add_argument(
         "--bank", default="2F+L+RDE", help="memory bank, in Table 5's notation (F, L, RDE, F+L, ...), or STM"
     )
     parser.add_argument(

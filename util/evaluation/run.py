@@ -44,9 +44,10 @@ def segment_videos(
             print(note)
         for line in given_masks(benchmark.videos):
             print(line)
-    network = engine_network(arguments.model, device, arguments.amp)
+    network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
     described = {**benchmark.settings, **asdict(settings), "amp": arguments.amp}
+    described |= {"compile": True} if arguments.compile else {}  # older folders have no such setting
     output.check_settings(arguments.model, benchmark.data, processes, **described)
     with enough_memory(MEMORY_REMEDY):
         speed = evaluate(network, benchmark.videos, output, settings, processes)

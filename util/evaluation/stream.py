@@ -106,18 +106,20 @@ class Throughput(NamedTuple):
         return f"{self.fps:.3g} ({self.frames} frames in {self.seconds:.1f} s, {device_name(device)})"
 
 
-def engine_network(path: Path | str | None, device: torch.device, amp: bool) -> RDE_VOS:
+def engine_network(path: Path | str | None, device: torch.device, amp: bool, *, compiled: bool = False) -> RDE_VOS:
     """Load a checkpoint and optimise the network for inference.
 
     Args:
         path: the checkpoint; None is the small network that comes with the project.
         device: the device to compute on.
         amp: half precision, if the device supports it.
+        compiled: whether ``torch.compile`` compiles the network.
 
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
-    return fast_network(load_network(path, device), inference_dtype(device, amp))
+    network = load_network(path, device)
+    return fast_network(network, inference_dtype(device, amp), compiler="inductor" if compiled else None)
 
 
 def read_inputs(video: Video | VideoFile, rule: FixedInterval, size: int | None = None) -> Iterator[Input]:

@@ -1,0 +1,62 @@
+"""Compilation of a network by ``torch.compile``. The bank has a constant size, so the shapes of all tensors repeat."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from model.network import RDE_VOS
+from util.errors import InputError
+
+VERBS = ("encode_key", "encode_value", "aggregate", "decode")
+MOST_SHAPES = 8  # torch itself compiles no function more often
+
+
+def compile_network(network: RDE_VOS, backend: str = "inductor") -> None:
+    """Let ``torch.compile`` compile the verbs of a network, each at its first call with inputs of new shapes.
+
+    The graphs stay valid from video to video, for frames of one size and one number of objects. Compiling takes a
+    minute or more. So a verb compiles for at most `MOST_SHAPES` combinations of shapes; all others run as before.
+
+    Args:
+        network: a network for inference, which is modified.
+        backend: the backend of ``torch.compile``. On GPUs ``inductor`` replays CUDA graphs.
+    """
+    for verb in VERBS:
+        setattr(network, verb, _Compiled(getattr(network, verb), backend))
+
+
+class _Compiled:
+    """A function of tensors on one device, compiled for the first few combinations of shapes."""
+
+    def __init__(self, function: Callable, backend: str) -> None:
+        self._function, self._backend = function, backend
+        self._compiled: Callable | None = None
+        self._shapes: set[tuple] = set()
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Call the function.
+
+        Raises:
+            InputError: the function cannot be compiled here.
+        """
+        tensors = tree_leaves(inputs)
+        shapes = tuple((x.shape, x.stride(), x.dtype) for x in tensors)
+        if shapes not in self._shapes and len(self._shapes) == MOST_SHAPES:
+            return self._function(*inputs)
+        on_gpu = tensors[0].is_cuda
+        if self._compiled is None:
+            graphs = {"mode": "reduce-overhead"} if on_gpu and self._backend == "inductor" else {}
+            self._compiled = torch.compile(self._function, dynamic=False, backend=self._backend, **graphs)
+        self._shapes.add(shapes)
+        if on_gpu:
+            torch.compiler.cudagraph_mark_step_begin()
+        try:
+            results = self._compiled(*inputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = " ".join(str(error).split("\n")[:2])  # the backend's name, and the error
+            raise InputError(f"the network cannot be compiled here ({reason}); leave out --compile") from None
+        # The next replay of a CUDA graph overwrites its results.
+        return tree_map(Tensor.clone, results) if on_gpu else results
