@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.files.given_masks import ObjectMasks, read_given
+from dataset.files.given_masks import ObjectMasks, absences, read_given
 from dataset.layouts.folder_videos import FolderVideos
 from util.errors import InputError
 
@@ -107,6 +107,10 @@ def test_masks_of_several_objects_are_masks_of_frames(tmp_path):
         Image.fromarray(both).save(tmp_path / f"{name}.png")
     masks, reader = read_given([tmp_path], "clip")
     assert list(masks) == [7, 150] and not isinstance(reader, ObjectMasks)
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / path.name.replace("mask", "object"))
+    with pytest.raises(InputError, match=r"named after objects.*00000\.png"):
+        read_given([tmp_path], "clip")
 
 
 @pytest.mark.parametrize(
@@ -164,12 +168,20 @@ def test_black_masks_after_an_object_mean_that_it_is_absent(tmp_path):
     (video,) = FolderVideos(tmp_path / "images", tmp_path / "masks").videos()
     assert list(video.masks) == [2, 3, 4] and video.absent == {3: [1]} and video.given_ids == {2: [1], 3: [], 4: [1]}
     before, absent = video.reader.notes
-    assert "00000.png and 1 more masks show no object" in before and "00003.png shows no object" in absent
+    assert "left out" in before and "00000.png and 1 more" in before and "absent from 1 frames, first 1 in" in absent
     for number in range(2, 5):
         save(tmp_path / f"masks/v/{number:05d}.png", EMPTY)
     (video,) = FolderVideos(tmp_path / "images", tmp_path / "masks").videos()
     with pytest.raises(InputError, match="mark at least one pixel"):
         video.read_given_mask(0)
+
+
+def test_an_empty_file_of_an_object_means_that_it_is_absent(tmp_path):
+    files = {"1/00000": FIRST, "1/00004": EMPTY, "1/00006": FIRST, "2/00000": EMPTY, "2/00004": SECOND}
+    for name, mask in files.items():
+        save(tmp_path / f"{name}.png", mask)
+    masks, absent = absences(*read_given([tmp_path], "clip", PADDED))
+    assert list(masks) == [0, 4, 6] and absent == {4: [1]}  # 2 has no file for frame 6, and none before shows it
 
 
 @pytest.mark.parametrize("split", ["valid", "train", ""])
