@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dataset.files.given_masks import ObjectMasks, absences, read_given
+from dataset.layouts.davis import DAVIS
 from dataset.layouts.folder_videos import FolderVideos
 from util.errors import InputError
 
@@ -196,6 +197,10 @@ def test_a_data_set_as_it_comes_names_its_folders_and_new_only(tmp_path, split, 
     for roots in ((tmp_path / "LVOS", masks), (images, tmp_path / "LVOS"), (tmp_path / "LVOS" / split,) * 2):
         with pytest.raises(InputError, match=f"give --images {images} --masks {masks}$"):
             FolderVideos(*roots).videos()
+    with pytest.raises(InputError, match=f"give --gt {masks}$"):
+        FolderVideos(images, masks, tmp_path / "LVOS").videos()
+    with pytest.raises(InputError, match="download.py davis2017$" if images.name == "480p" else f"--images {images} "):
+        DAVIS(tmp_path / "LVOS")
     with pytest.raises(InputError, match=r"a mask of every frame.*--new_only"):
         FolderVideos(images, masks).videos()
     (video,) = FolderVideos(images, masks, new_only=True).videos()
