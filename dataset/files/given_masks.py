@@ -228,7 +228,9 @@ def _objects(
     for folder in {mask.parent for mask in masks if by_folder}:
         if folder.name == video:
             raise InputError(f"{folder.parent} holds the masks of several videos; give {folder}")
-    named = [_folder_name(mask, names) if by_folder else _parsed(mask, mask.stem, video, names) for mask in masks]
+    named = [
+        _folder_name(mask, video, names) if by_folder else _parsed(mask, mask.stem, video, names) for mask in masks
+    ]
     frames = [mask.frame for mask in named]
     if any(frame is None for frame in frames):
         if any(frame is not None for frame in frames):
@@ -293,8 +295,12 @@ def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _
     return _Named(path, number, name.replace(digits, "", 1).strip(" _.#-"), sure)
 
 
-def _folder_name(mask: Path, names: Sequence[str] | None) -> _Named:
-    """Read a name in a folder for each object, ``1/00000.png``, or for each frame, ``00000/1.png``."""
+def _folder_name(mask: Path, video: str, names: Sequence[str] | None) -> _Named:
+    """Read a name in a folder for each object, ``1/00000.png``, or for each frame, ``00000/1.png``.
+
+    Raises:
+        InputError: the video has no frame of the number in the name.
+    """
     folder, stem = mask.parent.name, mask.stem
     for frame, key in ((stem, folder), (folder, stem)):
         if names is not None and frame in names:
@@ -304,7 +310,10 @@ def _folder_name(mask: Path, names: Sequence[str] | None) -> _Named:
         stem, folder, number = folder, stem, other
     if not number:
         return _Named(mask, None, folder)
-    return _Named(mask, int(number) if names is None else numbered_frame(stem, int(number), names), folder)
+    at = int(number) if names is None else numbered_frame(stem, int(number), names)
+    if at is None:
+        raise _nameless(mask, video, names)
+    return _Named(mask, at, folder)
 
 
 def _frame_words(names: Sequence[str] | None) -> str:

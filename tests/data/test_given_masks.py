@@ -64,6 +64,7 @@ def test_objects_of_the_first_frame(tmp_path, files, names):
         ("{frame:05d}_{key}", PADDED),
         ("{frame:05d}_{key}", None),
         ("{frame:05d}-object-{key}", None),
+        ("{frame}_{key}", [str(number) for number in range(12)]),
         ("frame_{frame}_{key}", None),
         ("{key}_{frame:05d}", PADDED),
         ("00{key}/{frame:05d}", PADDED),
@@ -133,6 +134,8 @@ def test_masks_of_one_object_are_no_two_objects(tmp_path):
         given(tmp_path, {f"mask_{number}": square(5 + number) for number in range(3)}, PADDED)
     with pytest.raises(InputError, match="named like no frame"):
         given(tmp_path / "other", {"00099_1": FIRST, "00099_2": SECOND}, PADDED)
+    with pytest.raises(InputError, match="named like no frame"):
+        given(tmp_path / "folders", {"1/00099": FIRST, "2/00099": SECOND}, PADDED)
 
 
 def test_an_overlap_goes_to_the_later_object(tmp_path):
