@@ -307,6 +307,10 @@ def run_command(arguments: argparse.Namespace) -> None:
             f"note: the first mask is given for frame {video.frame_name(first)}, so the {before} empty; --both_ways "
             f"segments backward, too"
         )
+        if isinstance(video, VideoFile) and first == 1:
+            print(
+                "note: frames of a video file are numbered from 0, but ffmpeg's from 1: its frame_0001.png is frame 0"
+            )
 
     run = Run(
         output,

@@ -81,6 +81,10 @@ class ObjectMasks(PaintedMasks):
         for name in truth._numbers:
             self._numbers.setdefault(name, len(self._numbers) + 1)
 
+    def stated(self, path: Path) -> set[int]:
+        """The ids of the objects that have a file in a mask, which may be empty."""
+        return {self._numbers[name] for name in self._objects[path]}
+
     def files(self, path: Path) -> list[Path]:
         """The files of the objects of a mask."""
         return list(self._objects[path].values()) if path in self._objects else [path]
@@ -155,22 +159,30 @@ def absences(masks: Mapping[int, Path], reader: PaintedMasks) -> tuple[dict[int,
         reader: their reader.
 
     Returns:
-        the masks without those before the first that shows an object; and by frame number the ids of all objects before
-        an empty mask. If all are empty, nothing changes.
+        the masks without those before the first that shows an object; and by frame number the ids of the objects that
+        are absent: all before an empty mask, or those with an empty file of their own. If all are empty, nothing
+        changes.
     """
-    if not reader.empty or len(reader.empty) == len(masks):
+    if len(reader.empty) == len(masks) or not (reader.empty or isinstance(reader, ObjectMasks)):
         return dict(masks), {}
     kept, absent, known = {}, {}, set()
     for number, path in masks.items():
-        known.update(() if path in reader.empty else object_ids(reader.read(path)))
+        shown = set(object_ids(reader.read(path)))
+        stated = reader.stated(path) if isinstance(reader, ObjectMasks) else known if not shown else set()
+        if gone := sorted((known & stated) - shown):
+            absent[number] = gone
+        known |= shown
         if known:
             kept[number] = path
-            absent |= {number: sorted(known)} if path in reader.empty else {}
     if early := [path for number, path in masks.items() if number not in kept]:
-        names = f"{early[0]} and {len(early) - 1} more masks show" if len(early) > 1 else f"{early[0]} shows"
-        reader.notes.append(f"{names} no object, and come before the first object, so they state nothing")
+        more = f" and {len(early) - 1} more" if len(early) > 1 else ""
+        reader.notes.append(f"empty masks before the first object state nothing and are left out: {early[0]}{more}")
     if absent:
-        reader.notes.append(f"{masks[min(absent)]} shows no object: in empty masks ({len(absent)}) all are absent")
+        example = ", ".join(map(str, absent[min(absent)]))
+        reader.notes.append(
+            f"empty masks state that objects are absent from {len(absent)} frames, first {example} in "
+            f"{masks[min(absent)]}"
+        )
     return kept, absent
 
 
@@ -216,12 +228,19 @@ def _objects(
     for folder in {mask.parent for mask in masks if by_folder}:
         if folder.name == video:
             raise InputError(f"{folder.parent} holds the masks of several videos; give {folder}")
-    named = [_folder_name(mask, names) if by_folder else _parsed(mask, mask.stem, video, names) for mask in masks]
+    named = [
+        _folder_name(mask, video, names) if by_folder else _parsed(mask, mask.stem, video, names) for mask in masks
+    ]
     frames = [mask.frame for mask in named]
     if any(frame is None for frame in frames):
         if any(frame is not None for frame in frames):
             raise _nameless(next(mask.path for mask in named if mask.frame is None), video, names)
         if not _are_binary(masks):
+            if all(_OBJECT.search(mask.path.stem) for mask in named):
+                raise InputError(
+                    f"{masks[0]} and the other masks are named after objects, but show several each; name masks of "
+                    f"frames after the frames, such as {names[0] if names else '00000'}.png"
+                )
             return {}
         _refuse_frames(named, names)
         named = [_Named(mask.path, 0, mask.key) for mask in named]
@@ -276,8 +295,12 @@ def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _
     return _Named(path, number, name.replace(digits, "", 1).strip(" _.#-"), sure)
 
 
-def _folder_name(mask: Path, names: Sequence[str] | None) -> _Named:
-    """Read a name in a folder for each object, ``1/00000.png``, or for each frame, ``00000/1.png``."""
+def _folder_name(mask: Path, video: str, names: Sequence[str] | None) -> _Named:
+    """Read a name in a folder for each object, ``1/00000.png``, or for each frame, ``00000/1.png``.
+
+    Raises:
+        InputError: the video has no frame of the number in the name.
+    """
     folder, stem = mask.parent.name, mask.stem
     for frame, key in ((stem, folder), (folder, stem)):
         if names is not None and frame in names:
@@ -287,7 +310,10 @@ def _folder_name(mask: Path, names: Sequence[str] | None) -> _Named:
         stem, folder, number = folder, stem, other
     if not number:
         return _Named(mask, None, folder)
-    return _Named(mask, int(number) if names is None else numbered_frame(stem, int(number), names), folder)
+    at = int(number) if names is None else numbered_frame(stem, int(number), names)
+    if at is None:
+        raise _nameless(mask, video, names)
+    return _Named(mask, at, folder)
 
 
 def _frame_words(names: Sequence[str] | None) -> str:

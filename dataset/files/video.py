@@ -284,11 +284,11 @@ def _stated_number(name: str, *, any_number: bool) -> int | None:
 
 
 def named_frame(name: str, names: Sequence[str]) -> int | None:
-    """The number of the frame whose name is a mask's name, or the longest part of it between signs."""
+    """The number of the frame whose name is a mask's name, or the longest (then first) part of it between signs."""
     if name in names:
         return names.index(name)
     parts = [frame for frame in names if frame in name and re.search(rf"(?<![^\W_]){re.escape(frame)}(?![^\W_])", name)]
-    return names.index(max(parts, key=len)) if parts else None
+    return names.index(max(parts, key=lambda part: (len(part), -name.index(part)))) if parts else None
 
 
 def numbered_frame(name: str, number: int, names: Sequence[str]) -> int | None:

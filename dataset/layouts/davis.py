@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.files.video import Video, is_junk, list_frames, read_names
-from dataset.layouts.folders import VideoFolders
+from dataset.layouts.folders import VideoFolders, annotated_folders
 from util.errors import InputError
 
 VOID = 255  # the id of pixels that belong to no object in the masks of DAVIS 2017
@@ -133,6 +133,11 @@ class DAVIS:
             return (
                 f"the folder is the download of DAVIS 2016; download DAVIS 2017, which has the lists of both years, "
                 f"and choose --year {self.year}"
+            )
+        if (found := annotated_folders(self.root, ("valid", "train"))) and found.name != "DAVIS":
+            return (
+                f"for the layout of {found.name} use scripts/eval_folder.py --images {found.images} --masks "
+                f"{found.masks}"
             )
         return (
             "point at the folder that holds trainval/ and test-dev/, or download it with scripts/download.py "

@@ -72,11 +72,14 @@ class FolderVideos:
 
     def _refuse_roots(self) -> None:
         """Refuse the root of a data set, and name its folders of frames and masks."""
+        splits = ("valid", "val", "test", "trainval", "train")
         for root in (self.images, self.masks):
-            if found := annotated_folders(root, ("valid", "val", "test", "trainval", "train")):
+            if found := annotated_folders(root, splits):
                 raise InputError(
                     f"{root} is the root of a data set; give --images {found.images} --masks {found.masks}"
                 )
+        if self.truth and (found := annotated_folders(self.truth, splits)):
+            raise InputError(f"{self.truth} is the root of a data set; give --gt {found.masks}")
 
     def without_masks(self) -> list[str]:
         """Return the names of the folders in ``images`` that have no folder in ``masks``, in order.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.files.given_masks import ObjectMasks, read_given
+from dataset.files.given_masks import ObjectMasks, absences, read_given
+from dataset.layouts.davis import DAVIS
 from dataset.layouts.folder_videos import FolderVideos
 from util.errors import InputError
 
@@ -63,6 +64,7 @@ def test_objects_of_the_first_frame(tmp_path, files, names):
         ("{frame:05d}_{key}", PADDED),
         ("{frame:05d}_{key}", None),
         ("{frame:05d}-object-{key}", None),
+        ("{frame}_{key}", [str(number) for number in range(12)]),
         ("frame_{frame}_{key}", None),
         ("{key}_{frame:05d}", PADDED),
         ("00{key}/{frame:05d}", PADDED),
@@ -107,6 +109,10 @@ def test_masks_of_several_objects_are_masks_of_frames(tmp_path):
         Image.fromarray(both).save(tmp_path / f"{name}.png")
     masks, reader = read_given([tmp_path], "clip")
     assert list(masks) == [7, 150] and not isinstance(reader, ObjectMasks)
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / path.name.replace("mask", "object"))
+    with pytest.raises(InputError, match=r"named after objects.*00000\.png"):
+        read_given([tmp_path], "clip")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +134,8 @@ def test_masks_of_one_object_are_no_two_objects(tmp_path):
         given(tmp_path, {f"mask_{number}": square(5 + number) for number in range(3)}, PADDED)
     with pytest.raises(InputError, match="named like no frame"):
         given(tmp_path / "other", {"00099_1": FIRST, "00099_2": SECOND}, PADDED)
+    with pytest.raises(InputError, match="named like no frame"):
+        given(tmp_path / "folders", {"1/00099": FIRST, "2/00099": SECOND}, PADDED)
 
 
 def test_an_overlap_goes_to_the_later_object(tmp_path):
@@ -164,12 +172,20 @@ def test_black_masks_after_an_object_mean_that_it_is_absent(tmp_path):
     (video,) = FolderVideos(tmp_path / "images", tmp_path / "masks").videos()
     assert list(video.masks) == [2, 3, 4] and video.absent == {3: [1]} and video.given_ids == {2: [1], 3: [], 4: [1]}
     before, absent = video.reader.notes
-    assert "00000.png and 1 more masks show no object" in before and "00003.png shows no object" in absent
+    assert "left out" in before and "00000.png and 1 more" in before and "absent from 1 frames, first 1 in" in absent
     for number in range(2, 5):
         save(tmp_path / f"masks/v/{number:05d}.png", EMPTY)
     (video,) = FolderVideos(tmp_path / "images", tmp_path / "masks").videos()
     with pytest.raises(InputError, match="mark at least one pixel"):
         video.read_given_mask(0)
+
+
+def test_an_empty_file_of_an_object_means_that_it_is_absent(tmp_path):
+    files = {"1/00000": FIRST, "1/00004": EMPTY, "1/00006": FIRST, "2/00000": EMPTY, "2/00004": SECOND}
+    for name, mask in files.items():
+        save(tmp_path / f"{name}.png", mask)
+    masks, absent = absences(*read_given([tmp_path], "clip", PADDED))
+    assert list(masks) == [0, 4, 6] and absent == {4: [1]}  # 2 has no file for frame 6, and none before shows it
 
 
 @pytest.mark.parametrize("split", ["valid", "train", ""])
@@ -184,6 +200,10 @@ def test_a_data_set_as_it_comes_names_its_folders_and_new_only(tmp_path, split, 
     for roots in ((tmp_path / "LVOS", masks), (images, tmp_path / "LVOS"), (tmp_path / "LVOS" / split,) * 2):
         with pytest.raises(InputError, match=f"give --images {images} --masks {masks}$"):
             FolderVideos(*roots).videos()
+    with pytest.raises(InputError, match=f"give --gt {masks}$"):
+        FolderVideos(images, masks, tmp_path / "LVOS").videos()
+    with pytest.raises(InputError, match="download.py davis2017$" if images.name == "480p" else f"--images {images} "):
+        DAVIS(tmp_path / "LVOS")
     with pytest.raises(InputError, match=r"a mask of every frame.*--new_only"):
         FolderVideos(images, masks).videos()
     (video,) = FolderVideos(images, masks, new_only=True).videos()

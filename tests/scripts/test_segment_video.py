@@ -402,6 +402,19 @@ def test_a_file_for_each_object(arguments, inline, clip, monkeypatch, tmp_path):
     assert np.array_equal(masks(tmp_path / "output")["00000"], first)
 
 
+def test_a_black_mask_after_the_first_empties_its_frame(arguments, inline, clip, tmp_path):
+    (tmp_path / "given").mkdir()
+    shutil.copy(clip / "first.png", tmp_path / "given/frame_0001.png")
+    for name in ("00000", "00004"):
+        write_mask(tmp_path / "given" / f"{name}.png", np.zeros(SIZE, np.uint8))
+    result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "given", "--format", "masks"))
+    assert result.returncode == 0, result.stderr
+    for note in ("00000.png", "left out", "absent from 1 frames, first 1, 2", "frame_0001.png is frame 0"):
+        assert note in result.stdout
+    written = masks(tmp_path / "output")
+    assert [t for t in range(LENGTH) if not written[f"{t:05d}"].any()] == [0, 4]
+
+
 def test_tiff_frames_of_upper_case_and_exif(arguments, inline, clip, tmp_path):
     (tmp_path / "frames").mkdir()
     for t in range(3):
