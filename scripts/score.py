@@ -68,7 +68,7 @@ def check_root(flag: str, root: Path, videos: Sequence[str]) -> None:
     """
     if any((root / video).is_dir() for video in videos):
         return
-    for folder in (root.parent, *(path for depth in (1, 2, 3) for path in sorted(root.glob("*/" * depth)))):
+    for folder in (root.absolute().parent, *(path for depth in (1, 2, 3) for path in sorted(root.glob("*/" * depth)))):
         if any((folder / video).is_dir() for video in videos):
             raise InputError(f"{root} holds no folder {videos[0]}; give the folder of the videos, {flag} {folder}")
 
