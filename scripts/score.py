@@ -31,11 +31,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def list_videos(truth_root: Path, list_file: Path | None) -> list[str]:
+def list_videos(truth_root: Path, prediction_root: Path, list_file: Path | None) -> list[str]:
     """The names in ``list_file``, or of all subfolders of ``truth_root``.
 
     Raises:
-        InputError: the file or folder cannot be read, or names no video.
+        InputError: the file or folder cannot be read, or names no video; or the folders of the videos lie above or
+            below ``truth_root``, or hold a folder for each object.
     """
     if list_file is not None:
         videos = read_names(list_file, "check the path")
@@ -44,9 +45,15 @@ def list_videos(truth_root: Path, list_file: Path | None) -> list[str]:
             videos = sorted(path.name for path in truth_root.iterdir() if path.is_dir() and not is_junk(path.name))
         except OSError as error:
             raise InputError(f"{truth_root} cannot be read ({error}); check the path") from None
-        found = (min(truth_root.glob("*/" * depth + "*.png"), default=None) for depth in (1, 0, 2, 3, 4))
+        root = truth_root.absolute()
+        found = (min(root.glob("*/" * depth + "*.png"), default=None) for depth in (1, 0, 2, 3, 4))
         mask = next(filter(None, found), None)
-        if mask and mask.parents[1] != truth_root:
+        if mask and mask.parents[2] == root and (prediction_root / mask.parents[1].name).is_dir():
+            raise InputError(
+                f"{mask.parents[1]} has a folder for each object; merge them with scripts/convert_mask.py, or score "
+                "with scripts/eval_folder.py --gt"
+            )
+        if mask and mask.parents[1] != root:
             raise InputError(f"{truth_root} holds no masks in <video>/<frame>.png; give --gt {mask.parents[1]}")
     if not videos:
         raise InputError(f"{list_file or truth_root} names no video; masks are expected in <video>/<frame>.png")
@@ -61,7 +68,7 @@ def check_root(flag: str, root: Path, videos: Sequence[str]) -> None:
     """
     if any((root / video).is_dir() for video in videos):
         return
-    for folder in (root.parent, *(path for depth in (1, 2, 3) for path in sorted(root.glob("*/" * depth)))):
+    for folder in (root.absolute().parent, *(path for depth in (1, 2, 3) for path in sorted(root.glob("*/" * depth)))):
         if any((folder / video).is_dir() for video in videos):
             raise InputError(f"{root} holds no folder {videos[0]}; give the folder of the videos, {flag} {folder}")
 
@@ -70,7 +77,7 @@ def check_root(flag: str, root: Path, videos: Sequence[str]) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    videos = list_videos(arguments.gt, arguments.videos)
+    videos = list_videos(arguments.gt, arguments.pred, arguments.videos)
     for flag, root in (("--gt", arguments.gt), ("--pred", arguments.pred)):
         check_root(flag, root, videos)
     scores = score_videos(arguments.gt, arguments.pred, videos, merge_objects=arguments.merge_objects, progress=True)

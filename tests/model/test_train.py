@@ -634,7 +634,7 @@ def test_frozen_parts_stay_as_they_are(train, small_checkpoint, tmp_path):
 def test_wrong_input_is_refused(train, inline, tmp_path):
     scratch = ("--from_scratch", *SMALL, "--iterations", 1, "--batch_size", 1)
     assert train(0, "run", *scratch).returncode == 0
-    assert_refused(train(0, "run", *scratch), tmp_path / "run", "resume this run", "another id")
+    assert_refused(train(0, "run", *scratch), tmp_path / "run", "add --resume", "another --id")
     assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed: 0 in the run, 5 now")
     assert_refused(
         train(0, "run", *scratch, "--resume", "--recipe", "release"), "frame_weights: equal in the run, halved"

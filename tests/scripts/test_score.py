@@ -97,6 +97,13 @@ def test_a_folder_too_deep_or_too_shallow_names_the_right_one(inline, tmp_path, 
     assert_refused(inline("scripts/score.py", *flags), named.format(tmp_path))
 
 
+def test_truth_with_a_folder_for_each_object_names_what_merges_it(inline, tmp_path):
+    for number in ("000", "001"):
+        shutil.copytree(TRUTH / "swap", tmp_path / "gt/swap" / number)
+    flags = ("--gt", tmp_path / "gt", "--pred", PREDICTIONS, "--output", tmp_path / "out")
+    assert_refused(inline("scripts/score.py", *flags), tmp_path / "gt/swap", "each object", "convert_mask.py")
+
+
 def test_predictions_as_jpeg_are_refused(inline, tmp_path):
     shutil.copytree(PREDICTIONS, tmp_path / "pred")
     (tmp_path / "pred/swap/00003.png").rename(tmp_path / "pred/swap/00003.jpg")
