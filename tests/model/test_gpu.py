@@ -76,7 +76,8 @@ def test_similarities_are_computed_in_fp32_under_autocast(gpu):
     memory, query = (10 * torch.randn(1, rows, 64, device=GPU) for rows in (30, 20))
     exact = Similarity(memory)(query)
     with torch.autocast("cuda", torch.float16):
-        assert torch.equal(Similarity(memory)(query), exact)
+        found = Similarity(memory)(query)
+    assert found.dtype == torch.float32 and torch.equal(found, exact)
 
 
 class Clip:
