@@ -46,8 +46,9 @@ def test_the_pretended_gpu_computes_real_values_and_notices_what_a_gpu_would(gpu
     for refused in (lambda: x + torch.ones(6), lambda: torch.stack([x, x.cpu()]), lambda: torch.ones(6)[i]):
         with pytest.raises(DeviceMismatch):
             refused()
-    with pytest.raises(TypeError):
-        x.numpy()
+    for refused in (x.numpy, x.pin_memory):
+        with pytest.raises(TypeError):
+            refused()
 
 
 def test_values_of_a_download_come_with_the_wait(gpu):
