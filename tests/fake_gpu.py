@@ -69,7 +69,9 @@ def is_pinned(x: Tensor, *_: object) -> bool:
 
 
 def pin_memory(x: Tensor, *_: object) -> Tensor:
-    """A copy of a tensor that counts as pinned."""
+    """A copy of a tensor of the CPU that counts as pinned."""
+    if is_on_gpu(x):
+        raise TypeError(f"pin_memory needs a tensor on the CPU, not on {GPU}")
     copy = x.clone(memory_format=torch.preserve_format)
     copy.untyped_storage().pinned = True
     return copy
@@ -131,7 +133,7 @@ class FakeGPU:
             return self._move(name, *args, **kwargs)
         operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         on_gpu = any(map(is_on_gpu, operands))
-        if on_gpu and name in ("numpy", "__array__", "pin_memory"):
+        if on_gpu and name in ("numpy", "__array__"):
             raise TypeError(f"{name} needs a tensor on the CPU, not on {GPU}")
         if on_gpu and name == "tolist":
             self.wait("download")

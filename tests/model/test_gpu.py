@@ -46,8 +46,9 @@ def test_the_pretended_gpu_computes_real_values_and_notices_what_a_gpu_would(gpu
     for refused in (lambda: x + torch.ones(6), lambda: torch.stack([x, x.cpu()]), lambda: torch.ones(6)[i]):
         with pytest.raises(DeviceMismatch):
             refused()
-    with pytest.raises(TypeError):
-        x.numpy()
+    for refused in (x.numpy, x.pin_memory):
+        with pytest.raises(TypeError):
+            refused()
 
 
 def test_values_of_a_download_come_with_the_wait(gpu):
@@ -76,7 +77,8 @@ def test_similarities_are_computed_in_fp32_under_autocast(gpu):
     memory, query = (10 * torch.randn(1, rows, 64, device=GPU) for rows in (30, 20))
     exact = Similarity(memory)(query)
     with torch.autocast("cuda", torch.float16):
-        assert torch.equal(Similarity(memory)(query), exact)
+        found = Similarity(memory)(query)
+    assert found.dtype == torch.float32 and torch.equal(found, exact)
 
 
 class Clip:
@@ -102,7 +104,7 @@ def segmented(network: RDE_VOS, gpu: FakeGPU | None = None) -> Iterator[tuple[np
             gpu.reset()
 
 
-@pytest.mark.parametrize(("dtype", "agreement"), [(torch.float32, 0.999), (torch.float16, 0.8)])
+@pytest.mark.parametrize(("dtype", "agreement"), [(torch.float32, 0.99), (torch.float16, 0.8)])
 def test_the_waits_of_a_frame(small_network, dtype, agreement):
     expected = [ids for ids, *_ in segmented(fast_network(small_network))]
     with fake_gpu() as gpu:

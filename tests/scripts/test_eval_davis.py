@@ -66,7 +66,7 @@ def test_compiled_networks_write_the_same_masks(evaluate, tmp_path, monkeypatch)
     assert backends == ["inductor"]
     expected, found = (masks(tmp_path / name) for name in ("output", "output---compile"))
     assert expected.keys() == found.keys() and len(found) == 4
-    assert np.mean([np.mean(expected[name] == found[name]) for name in found]) > 0.999
+    assert np.mean([np.mean(expected[name] == found[name]) for name in found]) > 0.99
 
 
 def test_masks_scores_and_pictures(evaluate, davis, small_network, tmp_path):
