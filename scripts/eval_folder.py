@@ -68,9 +68,10 @@ def main() -> None:
     )
     benchmark = FolderBenchmark(folder, progress=processes.is_main)
     output = OutputFolder(arguments.output, benchmark.masks_folder)
-    segment_videos(arguments, benchmark, output, processes)
-    if processes.is_main:
-        score_and_draw(benchmark, output, overlay=arguments.overlay)
+    with processes.lock(output.path):
+        segment_videos(arguments, benchmark, output, processes)
+        if processes.is_main:
+            score_and_draw(benchmark, output, overlay=arguments.overlay)
     processes.close()
 
 

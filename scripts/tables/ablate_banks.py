@@ -124,16 +124,13 @@ def draw_table(banks: list[Row], thetas: list[Row], path: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-@command_line
-def main() -> None:
-    """Run the command line."""
-    arguments = parse_arguments()
+def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
+    """Run every bank and θ, or what an earlier call has left, and write the table and the picture."""
     wanted = [(bank, DEFAULT_THETA) for bank in arguments.banks]
     wanted += [(DEFAULT_BANK, theta) for theta in arguments.mem_every]
     if not wanted:
         raise InputError("--banks and --mem_every are both empty; name a bank or a θ to run")
     benchmark = DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year))
-    processes = Processes()
     benchmark.check(progress=processes.is_main)
     device = choose_device(arguments.device)
     if processes.is_main:
@@ -157,6 +154,15 @@ def main() -> None:
         thetas = [rows[DEFAULT_BANK, theta] for theta in arguments.mem_every]
         draw_table([rows[bank, DEFAULT_THETA] for bank in arguments.banks], thetas, output / "table5.png")
         print(f"{output / 'table5.csv'}\n{output / 'table5.png'}")
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    processes = Processes()
+    with processes.lock(arguments.output):
+        make_table(arguments, processes)
     processes.close()
 
 

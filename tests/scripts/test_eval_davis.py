@@ -15,6 +15,7 @@ from dataset.files.images import davis_palette, read_image, read_mask, to_tensor
 from dataset.layouts.davis import DAVIS
 from model import RDE_VOS, save_network
 from model.inference import InferenceCore
+from util import files
 from util.errors import InputError
 
 
@@ -140,6 +141,18 @@ def test_two_processes_share_the_videos(evaluate, tmp_path):
     one, two = masks(tmp_path / "one"), masks(tmp_path / "two")
     assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
     assert figures(tmp_path / "one/global_results-val.csv") == figures(tmp_path / "two/global_results-val.csv")
+
+
+def test_the_output_of_a_running_evaluation_is_refused(evaluate, monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    with files.lock_folder(tmp_path / "output"):
+        assert_refused(evaluate(), "another process uses", tmp_path / "output")
+        result = evaluate(processes=2)
+    # Each process says it, and nothing else; torchrun adds a report with its own traceback.
+    assert result.returncode and result.stderr.count("exitcode  : 2 ") == 2, result.stderr
+    sentences = [line for line in result.stderr.splitlines() if line.startswith("error: another process uses")]
+    assert len(sentences) == 2
+    assert not (tmp_path / "output").exists()
 
 
 def test_davis_2016_is_one_object_in_white(evaluate, davis, tmp_path):

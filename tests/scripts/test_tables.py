@@ -14,6 +14,7 @@ from dataset.files.images import read_image, read_mask, to_tensor, write_mask
 from dataset.layouts.davis import DAVIS
 from model.inference import InferenceCore
 from model.memory import BANKS
+from util import files
 from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 
@@ -86,6 +87,14 @@ def test_table_5_of_davis_2016_scores_the_merged_object(arguments, inline, davis
     merged = {value for mask in (tmp_path / "F-3").glob("*/*.png") for value in np.unique(read_mask(mask))}
     assert merged <= {0, 255}
     assert_refused(inline(*arguments("ablate_banks.py", "--banks", "F", "--mem_every")), "another year")
+
+
+@pytest.mark.parametrize("script", ["ablate_banks.py", "long_video.py", "ablate_losses.py"])
+def test_the_folder_of_a_running_table_is_refused(inline, davis, monkeypatch, tmp_path, script):
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    with files.lock_folder(tmp_path):
+        result = inline(f"scripts/tables/{script}", "--davis_path", davis, "--output", tmp_path)
+    assert_refused(result, "another process uses", tmp_path)
 
 
 def test_table_5_refuses_what_cannot_work(arguments, inline, published_state, tmp_path):
