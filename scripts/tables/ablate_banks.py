@@ -81,8 +81,11 @@ def run(
     """Segment and score the videos with one bank and θ, or read the results of an earlier run."""
     described = {"year": arguments.year, "videos": [video.name for video in benchmark.videos], **asdict(settings)}
     output.check_settings(arguments.model, benchmark.data, processes, **described, amp=arguments.amp)
+    results = output.path / benchmark.results_file
+    if processes.is_main and not all(map(output.is_current, benchmark.videos)):
+        results.unlink(missing_ok=True)  # the scores of masks that are made again
     speed = evaluate(network, benchmark.videos, output, settings, processes)
-    if processes.is_main and not (output.path / benchmark.results_file).is_file():
+    if processes.is_main and not results.is_file():
         benchmark.write(score_plans(benchmark.plans, output.masks, progress=True), output.path)
     processes.wait()
     return Row(settings.bank, settings.mem_every, read_results(output.path), speed.fps)

@@ -1,6 +1,7 @@
 """eval_davis.py as its users run it: real processes on clips in DAVIS's layout."""
 
 import csv
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,25 @@ def test_a_lost_mask_is_made_again(evaluate, tmp_path):
     (tmp_path / "output" / "long" / "00004.png").unlink()
     assert evaluate().returncode == 0
     assert (tmp_path / "output" / "long" / "00004.png").is_file()
+
+
+def test_a_video_whose_frames_were_replaced_is_made_again(evaluate, tmp_path):
+    root = write_davis(tmp_path / "davis", {"long": 4, "short": 3})
+    assert evaluate(path=root).returncode == 0
+    before = masks(tmp_path / "output")
+    frames = sorted((root / "trainval/JPEGImages/480p/short").iterdir())
+    Image.fromarray(255 - read_image(frames[1])).save(frames[1])
+    result = evaluate(path=root)
+    assert result.returncode == 0 and "note: the frames of short have been replaced" in result.stdout
+    after = masks(tmp_path / "output")
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert "short/00001.png" in changed and not any(name.startswith("long") for name in changed)
+    # Older versions recorded nothing of the frames.
+    for record in (tmp_path / "output/.records").glob("*.json"):
+        content = json.loads(record.read_text())
+        record.write_text(json.dumps({name: value for name, value in content.items() if name != "files"}))
+    frames[1].touch()
+    assert "replaced" not in evaluate(path=root).stdout
 
 
 def test_results_of_other_settings_are_not_mixed(evaluate, published_checkpoint, tmp_path):
