@@ -36,9 +36,10 @@ def main() -> None:
     benchmark = DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year, arguments.split), arguments.videos)
     output = OutputFolder(arguments.output, benchmark.masks_folder)
     processes = Processes()
-    segment_videos(arguments, benchmark, output, processes)
-    if processes.is_main:
-        score_and_draw(benchmark, output, overlay=arguments.overlay)
+    with processes.lock(output.path):
+        segment_videos(arguments, benchmark, output, processes)
+        if processes.is_main:
+            score_and_draw(benchmark, output, overlay=arguments.overlay)
     processes.close()
 
 

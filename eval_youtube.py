@@ -48,12 +48,13 @@ def main() -> None:
     benchmark = YouTubeBenchmark(youtube, arguments.gt, arguments.train_meta)
     output = OutputFolder(arguments.output.absolute(), benchmark.masks_folder)
     processes = Processes()
-    segment_videos(arguments, benchmark, output, processes)
-    if processes.is_main:
-        submission = output.path.with_name(f"{output.path.name}.zip")
-        write_submission(output.path, youtube.asked, submission)
-        print(f"zip         {submission}")
-        score_and_draw(benchmark, output, overlay=arguments.overlay)
+    with processes.lock(output.path):
+        segment_videos(arguments, benchmark, output, processes)
+        if processes.is_main:
+            submission = output.path.with_name(f"{output.path.name}.zip")
+            write_submission(output.path, youtube.asked, submission)
+            print(f"zip         {submission}")
+            score_and_draw(benchmark, output, overlay=arguments.overlay)
     processes.close()
 
 

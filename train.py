@@ -10,7 +10,6 @@ The defaults are the paper's recipe; --recipe release is that of the authors' re
 sets. The folder runs/ID contains everything of a run; --resume resumes it.
 """
 
-import contextlib
 import copy
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -28,7 +27,6 @@ from model.losses import hard_fraction_at
 from model.training import ClipLoss
 from util.device import choose_device, enough_memory, half_precision, inference_dtype, training_layout
 from util.errors import InputError, command_line
-from util.files import lock_folder
 from util.imagenet import normalise
 from util.training.arguments import (
     chosen_intervals,
@@ -62,7 +60,7 @@ def main() -> None:
     run = RunFolder(arguments.runs, arguments.id)
     with (
         processes.collective(),
-        lock_folder(run.path) if processes.is_main else contextlib.nullcontext(),
+        processes.lock(run.path),
         enough_memory("split the batch with --accumulation, use --recompute, or make --crop_size smaller"),
     ):
         saved = latest_checkpoint(run, processes) if arguments.resume else None

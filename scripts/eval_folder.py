@@ -10,8 +10,8 @@ holds; the other objects are segmented in the remaining pixels. If MASKS is the 
 uses only the objects of a mask that are in no earlier mask.
 
 Writes OUTPUT/masks/<video>/<frame>.png for all frames, for every N-th (--every N), or for those with ground truth
-(--only_gt). The same command resumes an interrupted run; videos whose given masks have changed are segmented again.
-Under torchrun the videos are distributed over the processes.
+(--only_gt). The same command resumes an interrupted run; videos whose given masks or frames have changed are segmented
+again. Under torchrun the videos are distributed over the processes.
 
 With --gt the command also writes OUTPUT/global_results.csv and OUTPUT/per-object_results.csv, J and F as DAVIS defines
 them and their means over all objects of all videos. An object is scored in the frames that have a mask in GT and come
@@ -69,9 +69,10 @@ def main() -> None:
     )
     benchmark = FolderBenchmark(folder, progress=processes.is_main)
     output = OutputFolder(arguments.output, benchmark.masks_folder)
-    segment_videos(arguments, benchmark, output, processes)
-    if processes.is_main:
-        score_and_draw(benchmark, output, overlay=arguments.overlay)
+    with processes.lock(output.path):
+        segment_videos(arguments, benchmark, output, processes)
+        if processes.is_main:
+            score_and_draw(benchmark, output, overlay=arguments.overlay)
     processes.close()
 
 

@@ -7,11 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from util.errors import InputError
+from util.files import lock_folder
 
 Value = TypeVar("Value")
 _SECONDS_TO_END = 60  # for a process that has lost another process
@@ -90,6 +92,24 @@ class Processes:
         maximum = torch.tensor(number)
         torch.distributed.all_reduce(maximum, torch.distributed.ReduceOp.MAX)
         return int(maximum)
+
+    @contextlib.contextmanager
+    def lock(self, folder: Path) -> Iterator[None]:
+        """A context in which these processes alone use a folder. The main process holds the lock, see `lock_folder`.
+
+        Raises:
+            InputError: other processes use the folder; every process raises it.
+        """
+        with contextlib.ExitStack() as held:
+            refusal = None
+            if self.is_main:
+                try:
+                    held.enter_context(lock_folder(folder))
+                except InputError as error:
+                    refusal = error
+            if refusal := self.broadcast(refusal):
+                raise refusal
+            yield
 
     @contextlib.contextmanager
     def collective(self) -> Iterator[None]:

@@ -81,8 +81,11 @@ def run(
     """Segment and score the videos with one bank and θ, or read the results of an earlier run."""
     described = {"year": arguments.year, "videos": [video.name for video in benchmark.videos], **asdict(settings)}
     output.check_settings(arguments.model, benchmark.data, processes, **described, amp=arguments.amp)
+    results = output.path / benchmark.results_file
+    if processes.is_main and not all(map(output.is_current, benchmark.videos)):
+        results.unlink(missing_ok=True)  # the scores of masks that are made again
     speed = evaluate(network, benchmark.videos, output, settings, processes)
-    if processes.is_main and not (output.path / benchmark.results_file).is_file():
+    if processes.is_main and not results.is_file():
         benchmark.write(score_plans(benchmark.plans, output.masks, progress=True), output.path)
     processes.wait()
     return Row(settings.bank, settings.mem_every, read_results(output.path), speed.fps)
@@ -124,16 +127,13 @@ def draw_table(banks: list[Row], thetas: list[Row], path: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-@command_line
-def main() -> None:
-    """Run the command line."""
-    arguments = parse_arguments()
+def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
+    """Run every bank and θ, or what an earlier call has left, and write the table and the picture."""
     wanted = [(bank, DEFAULT_THETA) for bank in arguments.banks]
     wanted += [(DEFAULT_BANK, theta) for theta in arguments.mem_every]
     if not wanted:
         raise InputError("--banks and --mem_every are both empty; name a bank or a θ to run")
     benchmark = DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year))
-    processes = Processes()
     benchmark.check(progress=processes.is_main)
     device = choose_device(arguments.device)
     if processes.is_main:
@@ -157,6 +157,15 @@ def main() -> None:
         thetas = [rows[DEFAULT_BANK, theta] for theta in arguments.mem_every]
         draw_table([rows[bank, DEFAULT_THETA] for bank in arguments.banks], thetas, output / "table5.png")
         print(f"{output / 'table5.csv'}\n{output / 'table5.png'}")
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    processes = Processes()
+    with processes.lock(arguments.output):
+        make_table(arguments, processes)
     processes.close()
 
 

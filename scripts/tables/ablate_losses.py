@@ -23,7 +23,7 @@ from dataset.layouts.davis import DAVIS
 from util.errors import InputError, command_line
 from util.evaluation.benchmarks import DAVISBenchmark
 from util.evaluation.scoring import read_results
-from util.files import atomic_path, write_csv
+from util.files import atomic_path, lock_folder, write_csv
 from util.numbers import seed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,10 +107,8 @@ def draw(scores: dict[str, list[float]], path: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-@command_line
-def main() -> None:
-    """Run the command line."""
-    arguments = parse_arguments()
+def make_table(arguments: argparse.Namespace) -> None:
+    """Train and score every variant, or what an earlier call has left, and write the table and the picture."""
     # Before the first training, not after it.
     DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year)).check(progress=True)
     rows, scores = [], {}
@@ -125,6 +123,14 @@ def main() -> None:
     write_csv(arguments.output / "table6.csv", [header, *rows])
     draw(scores, arguments.output / "table6.png")
     print(f"{arguments.output / 'table6.csv'}\n{arguments.output / 'table6.png'}")
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    with lock_folder(arguments.output):
+        make_table(arguments)
 
 
 if __name__ == "__main__":

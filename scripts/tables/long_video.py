@@ -198,10 +198,8 @@ def _smooth(values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(len(means)) + window / 2, means
 
 
-@command_line
-def main() -> None:
-    """Run the command line."""
-    arguments = parse_arguments()
+def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
+    """Measure every bank at every length, or what an earlier call has left, and write the table and the picture."""
     davis = DAVIS(arguments.davis_path, arguments.year)
     clip = davis.video(arguments.video)
     if len(clip.frames) < 3:
@@ -210,7 +208,6 @@ def main() -> None:
             "use a clip of at least 3"
         )
     device = choose_device(arguments.device)
-    processes = Processes()
     # This process only checks the network, on the CPU.
     if processes.is_main:
         for note in network_notes(arguments, torch.device("cpu")):
@@ -247,6 +244,16 @@ def main() -> None:
     if not arguments.forward:
         print(PUBLISHED)
     print(f"{table}\n{picture}")
+
+
+@command_line
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    processes = Processes()
+    with processes.lock(arguments.output):
+        make_table(arguments, processes)
+    processes.close()
 
 
 if __name__ == "__main__":

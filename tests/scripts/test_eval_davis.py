@@ -1,6 +1,7 @@
 """eval_davis.py as its users run it: real processes on clips in DAVIS's layout."""
 
 import csv
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from dataset.layouts.davis import DAVIS
 from model import RDE_VOS, save_network
 from model.fast import network as fast_network
 from model.inference import InferenceCore
+from util import files
 from util.errors import InputError
 
 
@@ -123,6 +125,25 @@ def test_a_lost_mask_is_made_again(evaluate, tmp_path):
     assert (tmp_path / "output" / "long" / "00004.png").is_file()
 
 
+def test_a_video_whose_frames_were_replaced_is_made_again(evaluate, tmp_path):
+    root = write_davis(tmp_path / "davis", {"long": 4, "short": 3})
+    assert evaluate(path=root).returncode == 0
+    before = masks(tmp_path / "output")
+    frames = sorted((root / "trainval/JPEGImages/480p/short").iterdir())
+    Image.fromarray(255 - read_image(frames[1])).save(frames[1])
+    result = evaluate(path=root)
+    assert result.returncode == 0 and "note: the frames of short have been replaced" in result.stdout
+    after = masks(tmp_path / "output")
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert "short/00001.png" in changed and not any(name.startswith("long") for name in changed)
+    # Older versions recorded nothing of the frames.
+    for record in (tmp_path / "output/.records").glob("*.json"):
+        content = json.loads(record.read_text())
+        record.write_text(json.dumps({name: value for name, value in content.items() if name != "files"}))
+    frames[1].touch()
+    assert "replaced" not in evaluate(path=root).stdout
+
+
 def test_results_of_other_settings_are_not_mixed(evaluate, published_checkpoint, tmp_path):
     assert evaluate().returncode == 0
     assert_refused(
@@ -160,6 +181,18 @@ def test_two_processes_share_the_videos(evaluate, tmp_path):
     one, two = masks(tmp_path / "one"), masks(tmp_path / "two")
     assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
     assert figures(tmp_path / "one/global_results-val.csv") == figures(tmp_path / "two/global_results-val.csv")
+
+
+def test_the_output_of_a_running_evaluation_is_refused(evaluate, monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    with files.lock_folder(tmp_path / "output"):
+        assert_refused(evaluate(), "another process uses", tmp_path / "output")
+        result = evaluate(processes=2)
+    # Each process says it, and nothing else; torchrun adds a report with its own traceback.
+    assert result.returncode and result.stderr.count("exitcode  : 2 ") == 2, result.stderr
+    sentences = [line for line in result.stderr.splitlines() if line.startswith("error: another process uses")]
+    assert len(sentences) == 2
+    assert not (tmp_path / "output").exists()
 
 
 def test_davis_2016_is_one_object_in_white(evaluate, davis, tmp_path):

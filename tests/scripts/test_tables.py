@@ -14,6 +14,7 @@ from dataset.files.images import read_image, read_mask, to_tensor, write_mask
 from dataset.layouts.davis import DAVIS
 from model.inference import InferenceCore
 from model.memory import BANKS
+from util import files
 from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 
@@ -65,10 +66,11 @@ def test_table_5_of_every_bank_and_interval(arguments, inline, davis, tmp_path):
         assert row["J&F"] == f"{100 * float(figures['J&F-Mean']):.1f}" and float(row["FPS"]) > 0
     assert read_image(tmp_path / "table5.png").shape[1] > 1000
 
-    # What is finished is read; a lost mask is made again, and only in the run that lacks it.
+    # What is finished is read; a lost mask is made again, and only in the run that lacks it, which is scored again.
     lost = tmp_path / "F+L-3/cows/00003.png"
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png") if path.name != "table5.png"}
     lost.unlink()
+    (tmp_path / "F+L-3/global_results-val.csv").write_text("J&F-Mean,J-Mean,F-Mean\n0.1,0.1,0.1\n")
     (tmp_path / "table5.csv").unlink()
     assert inline(*arguments("ablate_banks.py")).returncode == 0
     assert {path.parent for path, time in kept.items() if path.stat().st_mtime_ns != time} == {lost.parent}
@@ -86,6 +88,14 @@ def test_table_5_of_davis_2016_scores_the_merged_object(arguments, inline, davis
     merged = {value for mask in (tmp_path / "F-3").glob("*/*.png") for value in np.unique(read_mask(mask))}
     assert merged <= {0, 255}
     assert_refused(inline(*arguments("ablate_banks.py", "--banks", "F", "--mem_every")), "another year")
+
+
+@pytest.mark.parametrize("script", ["ablate_banks.py", "long_video.py", "ablate_losses.py"])
+def test_the_folder_of_a_running_table_is_refused(inline, davis, monkeypatch, tmp_path, script):
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    with files.lock_folder(tmp_path):
+        result = inline(f"scripts/tables/{script}", "--davis_path", davis, "--output", tmp_path)
+    assert_refused(result, "another process uses", tmp_path)
 
 
 def test_table_5_refuses_what_cannot_work(arguments, inline, published_state, tmp_path):

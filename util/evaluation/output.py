@@ -14,7 +14,7 @@ from dataset.files.video import Video
 from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.stream import Segmented, Throughput
-from util.files import check_settings, read_json, sha256, write_text
+from util.files import check_settings, fingerprint, read_json, sha256, write_text
 from util.parallel import background
 
 _REMEDY = "delete it and run the evaluation again"
@@ -113,6 +113,19 @@ class OutputFolder:
         given = _given(video)
         return self._read(record).get("given", given) == given  # older records lack it
 
+    def is_current(self, video: Video) -> bool:
+        """Whether a video is finished, and its frames are still the files that its masks were made of.
+
+        A copy of the data in another place counts as other files.
+
+        Raises:
+            InputError: the record cannot be read, or a frame is missing.
+        """
+        if not self.is_finished(video):
+            return False
+        frames = fingerprint(video.frames)
+        return self._read(self._record(video)).get("files", frames) == frames  # older records lack it
+
     @contextlib.contextmanager
     def writing(self, video: Video, device: str = "") -> Iterator[Callable[[Segmented], None]]:
         """Yield a function that writes the mask of a result. The folder of the video appears at the end of the block.
@@ -128,6 +141,7 @@ class OutputFolder:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         palette, frames, seconds = video.palette, 0, 0.0
+        record = {"given": _given(video), "files": fingerprint(video.frames)}  # before they are read
 
         def save(result: Segmented) -> None:
             write_mask(unfinished / video.mask_name(result.number), result.ids, palette)
@@ -146,8 +160,7 @@ class OutputFolder:
             os.replace(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)  # frees space if the disk is full
-        record = {"frames": frames, "seconds": seconds, "given": _given(video)}
-        record |= {"device": device, "weights": self._weights}
+        record |= {"frames": frames, "seconds": seconds, "device": device, "weights": self._weights}
         write_text(self._record(video), json.dumps(record))
 
     def throughput(self, videos: Iterable[Video]) -> Throughput:

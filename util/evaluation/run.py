@@ -62,8 +62,8 @@ def evaluate(
 ) -> Throughput:
     """Segment videos into an output folder, distributed over the processes.
 
-    Finished videos are skipped, so an interrupted run resumes. A video is segmented again if its given masks have
-    changed.
+    Finished videos are skipped, so an interrupted run resumes. A video is segmented again if its given masks or its
+    frames have changed.
 
     Returns:
         the throughput over all videos, including those of earlier runs and other processes.
@@ -71,7 +71,10 @@ def evaluate(
     Raises:
         InputError: as `read_inputs`, or a file cannot be written.
     """
-    unfinished = [video for video in videos if not output.is_finished(video)]
+    unfinished = [video for video in videos if not output.is_current(video)]
+    for video in unfinished if processes.is_main else ():
+        if output.is_finished(video):
+            print(f"note: the frames of {video.name} have been replaced since it was segmented, so it is done again")
     processes.wait()  # until every process has found the same unfinished videos
     # Longest videos first, in turns, so that all processes finish at about the same time.
     mine = sorted(unfinished, key=lambda video: -video.last)[processes.rank :: processes.count]
