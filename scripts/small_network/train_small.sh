@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/setup.sh
 folder=${1:-runs/small}
-read -r static_steps pasted_steps video_steps large_steps sam_steps <<<"${ITERATIONS:-1000 700 500 600 0}"
+read -r static_steps pasted_steps video_steps large_steps sam_steps <<<"${ITERATIONS:-1000 700 500 500 0}"
 read -r pasted_small pasted_large <<<"${PASTED:-800 240}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$folder"
@@ -64,7 +64,7 @@ train 2 video "$video_steps" --davis_root "$davis" --davis_year 2016 "${own_4[@]
 train 2 large "$large_steps" --davis_root "$davis" --davis_year 2016 "${own_5[@]}" --videos "$folder/pasted_large" \
   --load_network "$folder/video/network.pth" \
   --freeze key_encoder.backbone "${sams[@]}" --crop_size 320 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98 \
-  --steps $((large_steps * 5 / 6))
+  --steps $((large_steps * 9 / 10))
 
 # SAM learns last and alone, on longer clips: its errors add up over the updates. In the shipped network it is as it starts.
 last=large
