@@ -118,8 +118,15 @@ def engine_network(path: Path | str | None, device: torch.device, amp: bool, *, 
     Raises:
         InputError: as `model.checkpoint.load_network`.
     """
-    network = load_network(path, device)
-    return fast_network(network, inference_dtype(device, amp), compiler="inductor" if compiled else None)
+    return for_inference(load_network(path, device), inference_dtype(device, amp), compiled=compiled)
+
+
+def for_inference(network: RDE_VOS, dtype: torch.dtype, *, compiled: bool = False) -> RDE_VOS:
+    """A fast copy of a network in a dtype, compiled by ``torch.compile`` if ``compiled``.
+
+    Nothing else in evaluation or training imports `model.fast`, so the folder can be removed.
+    """
+    return fast_network(network, dtype, compiler="inductor" if compiled else None)
 
 
 def read_inputs(video: Video | VideoFile, rule: FixedInterval, size: int | None = None) -> Iterator[Input]:

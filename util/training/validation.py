@@ -8,14 +8,13 @@ import torch
 from dataset.files.images import read_mask, to_tensor
 from dataset.files.video import Video
 from dataset.layouts.davis import DAVIS
-from model.fast import fast_network
 from model.inference import pad_to_stride
 from model.network import RDE_VOS
 from model.reading import Embedding
 from util.distributed import Processes
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import VideoScore, global_results, score_videos
-from util.evaluation.stream import EngineSettings, read_inputs, segment
+from util.evaluation.stream import EngineSettings, for_inference, read_inputs, segment
 
 TIMES = 20  # repetitions of the clip for the recurrence, forward and backward, as in Figure 3
 
@@ -47,7 +46,7 @@ class Validation:
         Raises:
             InputError: a frame or a mask cannot be read, or a mask cannot be written.
         """
-        fast = fast_network(network, self._dtype)
+        fast = for_inference(network, self._dtype)
         settings = EngineSettings() if network.config.aggregation else EngineSettings(bank="2F+L")
         mine = self._videos[self._processes.rank :: self._processes.count]
         for video in mine:
