@@ -31,7 +31,7 @@ from dataset.files.video_file import VideoFile
 from util.device import choose_device
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes
-from util.evaluation.stream import engine_network
+from util.evaluation.stream import engine_network, input_size
 from util.numbers import non_negative
 from util.packages import needs
 
@@ -64,6 +64,7 @@ def main() -> None:
     device = choose_device(arguments.device)
     network = engine_network(arguments.model, device, arguments.amp)
     settings.check(network)
+    input_size(opened if isinstance(opened, VideoFile) else opened.video, settings.size)
     for note in (notes := network_notes(arguments, device)):
         print(note)
 

@@ -34,16 +34,24 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.files.colours import colour_table
-from dataset.files.images import PaintedMasks, read_mask, write_mask
+from dataset.files.images import PaintedMasks, image_size, read_mask, write_mask
 from dataset.files.masks import described
-from dataset.files.video import FRAME_SUFFIXES, Video, assign_masks, is_junk, list_frames
+from dataset.files.video import FRAME_SUFFIXES, Video, assign_masks, check_mask_sizes, is_junk, list_frames
 from dataset.files.video_file import VideoFile, playback_fps, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
 from util.evaluation.arguments import MEMORY_REMEDY, add_engine_arguments, engine_settings, network_notes
 from util.evaluation.pictures import cutout, matte, overlay
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, engine_network, read_inputs, segment
+from util.evaluation.stream import (
+    EngineSettings,
+    Segmented,
+    Throughput,
+    engine_network,
+    input_size,
+    read_inputs,
+    segment,
+)
 from util.files import (
     atomic_folder,
     atomic_path,
@@ -91,8 +99,10 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
     if path.is_dir():
         frames = list_frames(path, without=masks)
         assigned = assign_masks(masks, path.name, [frame.stem for frame in frames])
+        check_mask_sizes(assigned.values(), image_size(frames[0]), path.name)
         return Video(path.name, frames, assigned, reader=PaintedMasks(assigned.values()))
     assigned = assign_masks(masks, path.stem)
+    check_mask_sizes(assigned.values(), VideoFile(path).size, path.name)
     video = VideoFile(path, assigned, PaintedMasks(assigned.values()))
     last = max(assigned)
     if video.announced and last >= video.announced:
@@ -303,6 +313,7 @@ def run_command(arguments: argparse.Namespace) -> None:
         print(note)
     network = engine_network(arguments.model, device, arguments.amp)
     settings.check(network)
+    input_size(video, settings.size)
     for number, ids in given.items():
         print(f"frame {video.frame_name(number)} has the mask {video.masks[number]}")
         print(described(video.masks[number].name, ids))

@@ -23,6 +23,7 @@ from util.imagenet import IMAGE_MEAN, IMAGE_STD
 if TYPE_CHECKING:
     import torch
 
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # Pillow reads others with less tested code
 _ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
 
 
@@ -276,7 +277,7 @@ def _converted(image: Image.Image, mode: str, path: Path | str) -> Image.Image:
 def _opened(path: Path | str) -> Iterator[Image.Image]:
     refuse_pipe(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             yield image
     except FileNotFoundError:
         raise InputError(f"{path} is missing; check the data set's folder") from None

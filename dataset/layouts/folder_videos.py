@@ -7,8 +7,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dataset.files.images import PaintedMasks
-from dataset.files.video import FRAME_SUFFIXES, VIDEO_SUFFIXES, Video, is_junk, list_frames, object_ids, read_sized_mask
+from dataset.files.images import PaintedMasks, image_size
+from dataset.files.video import (
+    FRAME_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Video,
+    check_mask_sizes,
+    is_junk,
+    list_frames,
+    object_ids,
+    read_sized_mask,
+)
 from dataset.layouts.folders import find_videos
 from util.errors import InputError
 
@@ -100,6 +109,7 @@ class FolderVideos:
                 raise InputError(f"{self.truth / name} holds no mask, so no frame is wanted; copy its masks there")
         elif self.every > 1:
             wanted = frozenset(range(0, len(frames), self.every))
+        check_mask_sizes(masks.values(), image_size(frames[0]), name)
         video = Video(name, frames, masks, wanted=wanted, reader=PaintedMasks(masks.values()))
         if self.new_only:
             self._keep_new_objects(video)

@@ -10,7 +10,7 @@ from annotation.errors import Refused
 from annotation.project import Project
 from dataset.files.images import PaintedMasks
 from dataset.files.masks import described
-from dataset.files.video import assign_masks, object_ids, read_sized_mask
+from dataset.files.video import assign_masks, check_mask_sizes, object_ids, read_sized_mask
 from util.errors import InputError
 from util.files import is_plain_name
 
@@ -48,6 +48,7 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
                 assigned = {frame: paths[0]}
             else:
                 assigned = assign_masks(paths, video.name, [video.frame_name(number) for number in range(len(project))])
+            check_mask_sizes(assigned.values(), video.size, video.name)
             reader = PaintedMasks(assigned.values())
             masks = {
                 number: read_sized_mask(path, video.size, video.name, read=reader.read)
