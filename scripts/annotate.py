@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -57,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    source = arguments.video.resolve()
+    source = Path(os.path.realpath(arguments.video))
     opened = open_folder(source) if source.is_dir() else VideoFile(source)
     output = arguments.output or Path("annotations") / (source.name if source.is_dir() else source.stem)
     settings = engine_settings(arguments)

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -332,11 +333,11 @@ def list_frames(folder: Path, without: Collection[Path] = ()) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; check the data set's folder")
-    left_out = {path.resolve() for path in without}
+    left_out = {os.path.realpath(path) for path in without}
     files = [path for path in folder.iterdir() if not is_junk(path.name)]
     frames = [path for path in files if path.suffix.lower() in FRAME_SUFFIXES]
     if left_out:
-        frames = [path for path in frames if path.resolve() not in left_out]
+        frames = [path for path in frames if os.path.realpath(path) not in left_out]
     if not frames:
         raise InputError(f"{folder} holds no images; {_remedy_without_frames(folder, files)}")
     frames.sort(key=lambda path: (frame_order(path.stem), path.name))

@@ -74,7 +74,7 @@ def refuse_links(folder: Path) -> None:
             continue
         with os.scandir(part) as entries:
             for entry in entries:
-                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+                if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(inside):
                     raise InputError(f"{entry.path} is a link that leads out of {folder}; put a copy in its place")
 
 

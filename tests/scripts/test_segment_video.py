@@ -318,6 +318,17 @@ def test_sizes_that_no_network_can_take_are_refused(arguments, inline, clip, tmp
     assert not (tmp_path / "output").exists()
 
 
+def test_a_link_that_leads_to_itself_is_no_frame_and_no_video(arguments, inline, clip, tmp_path):
+    frames = shutil.copytree(clip / "frames", tmp_path / "frames")
+    (frames / "19.png").symlink_to("19.png")
+    (tmp_path / "loop").symlink_to("loop")
+    output = tmp_path / "output"
+    assert_refused(inline(*arguments(frames, "--mask", clip / "first.png")), frames / "19.png")
+    assert_refused(inline(*arguments(frames, "--mask", tmp_path / "loop")), tmp_path / "loop")
+    assert_refused(inline("scripts/annotate.py", tmp_path / "loop", "--output", output), tmp_path / "loop", "missing")
+    assert not output.exists()
+
+
 def test_sizes_of_all_frames_are_checked_first(arguments, inline, clip, tmp_path):
     frames = shutil.copytree(clip / "frames", tmp_path / "frames")
     Image.new("RGB", (40, 24)).save(frames / "18.png")
