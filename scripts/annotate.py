@@ -33,13 +33,14 @@ from util.device import choose_device
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes
 from util.evaluation.stream import engine_network, input_size
+from util.files import lock_folder
 from util.numbers import non_negative
 from util.packages import needs
 
 with needs("annotate"):
     from annotation.frames import open_file, open_folder
     from annotation.note import Note
-    from annotation.project import locked, refuse_links
+    from annotation.project import refuse_links
     from annotation.server import serve
 
 
@@ -80,7 +81,7 @@ def main() -> None:
         if not arguments.no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    with locked(output):
+    with lock_folder(output, "masks", "frames", "export"):
         note = Note(output, source)
         frames, unpacking = opened, None
         if isinstance(opened, VideoFile):

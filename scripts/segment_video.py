@@ -288,7 +288,7 @@ def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) ->
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    with lock_folder(arguments.output):
+    with lock_folder(arguments.output, ".unfinished", ".unfinished/*"):
         run_command(arguments)
 
 

@@ -73,14 +73,15 @@ def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def lock_folder(path: Path) -> Iterator[None]:
-    """A context in which no other process can lock the folder; see `remove_leftovers`, too.
+def lock_folder(path: Path, *inside: str) -> Iterator[None]:
+    """A context in which no other process can lock the folder. At its start `remove_leftovers` cleans the folder.
 
     The system releases the lock when this process ends, in whatever way. Processes that were forked from it may hold
     the lock a few seconds longer, so this waits for them. A folder that is still empty at the end is deleted.
 
     Args:
         path: the folder; it is created if it is missing.
+        inside: patterns of the folders inside that are cleaned, too.
 
     Raises:
         InputError: another process uses the folder.
@@ -97,7 +98,8 @@ def lock_folder(path: Path) -> Iterator[None]:
     except OSError as error:
         raise write_error(path, error.strerror or error) from None
     try:
-        remove_leftovers(path)
+        for folder in (path, *(found for pattern in inside for found in path.glob(pattern))):
+            remove_leftovers(folder)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -107,10 +109,13 @@ def lock_folder(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of `atomic_path` in a folder whose processes have ended, as after ``kill -9``."""
-    for path in folder.glob(".*.tmp*"):
+    """Delete what `atomic_path` and `atomic_folder` have left in a folder when their process was killed.
+
+    Files of running processes stay. A folder that is a link is left alone.
+    """
+    for path in folder.glob(".*.tmp*") if not folder.is_symlink() else ():
         if (found := _TEMPORARY.fullmatch(path.name)) and not _is_running(int(found[1])):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
@@ -126,7 +131,7 @@ def _is_running(process: int) -> bool:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder. It replaces ``path`` on success, and is deleted on failure."""
-    unfinished, old = (path.with_name(f".{path.name}.{kind}") for kind in ("unfinished", "old"))
+    unfinished, old = (path.with_name(f".{path.name}.{kind}.{os.getpid()}.tmp") for kind in ("unfinished", "old"))
     for folder in (unfinished, old):
         shutil.rmtree(folder, ignore_errors=True)
     try:

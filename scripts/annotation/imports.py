@@ -36,7 +36,7 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
     if frame is not None and len(files) > 1:
         raise Refused(400, "a frame has one mask; choose one file, or the folder")
     # In the project, because the folder for temporary files may be missing, full or not writable.
-    with tempfile.TemporaryDirectory(prefix=".import.", suffix=".tmp", dir=project.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix=".import.", suffix=f".{os.getpid()}.tmp", dir=project.folder) as folder:
         paths = []
         for name, content in files.items():
             if not is_plain_name(name) or len(os.fsencode(name)) > LONGEST_NAME:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from annotation.errors import Refused
 from annotation.frames import Frames
@@ -35,28 +34,6 @@ class FrameMask(NamedTuple):
     ids: np.ndarray  # uint8 object ids [H,W]; zeros if there is no mask
     kind: int  # NONE, PROPAGATED or ANNOTATED
     revision: int  # increases with every change
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder, which is created if it is missing.
-
-    Raises:
-        InputError: another process has locked the folder, or the folder cannot be written.
-    """
-    path = folder / ".lock"
-    lock = FileLock(path, timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"{folder} is open in another annotate.py; stop that one or choose another --output") from None
-    except OSError as error:
-        raise write_error(path, error.strerror) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def refuse_links(folder: Path) -> None:
@@ -82,7 +59,7 @@ class Project:
     """The masks and objects of a video; thread-safe. Every change is on disk before it is announced.
 
     Args:
-        folder: the folder of the project, locked by `locked`.
+        folder: the folder of the project, locked by `util.files.lock_folder`.
         note: the project's ``project.json``.
         frames: the frames of the video.
         announce: called with every change, as an event for the page.
