@@ -37,7 +37,7 @@ from dataset.files.colours import colour_table
 from dataset.files.images import PaintedMasks, image_size, read_mask, write_mask
 from dataset.files.masks import described
 from dataset.files.video import FRAME_SUFFIXES, Video, assign_masks, check_mask_sizes, is_junk, list_frames
-from dataset.files.video_file import VideoFile, playback_fps, video_writer
+from dataset.files.video_file import VideoFile, playback_fps, refuse_name, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
@@ -307,6 +307,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     for target in targets.values():
         if target.exists() and not unfinished_folder(output).is_dir():
             raise InputError(f"{target} already exists; choose another --output or delete it")
+        if target.suffix == ".mp4":
+            refuse_name(target)
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
     for note in [*network_notes(arguments, device), *(f"note: {note}" for note in video.reader.notes)]:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -155,9 +156,9 @@ def _synchronise(path: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:
-    """Write a text file in UTF-8; see `atomic_path`."""
+    """Write a text file in UTF-8; see `atomic_path`. Bytes of names that are not UTF-8 are written as ``\\udcff``."""
     with atomic_path(path, durable=durable) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -166,14 +167,15 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table as CSV, with six decimal places.
+    """Write a table as CSV, with six decimal places. See `write_text` for names that are not UTF-8.
 
     Raises:
         InputError: the file cannot be written.
     """
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    write_text(path, file.getvalue())
 
 
 def is_plain_name(name: str) -> bool:

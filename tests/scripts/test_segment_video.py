@@ -329,6 +329,17 @@ def test_a_link_that_leads_to_itself_is_no_frame_and_no_video(arguments, inline,
     assert not output.exists()
 
 
+def test_names_that_are_not_utf8(arguments, inline, clip, tmp_path):
+    frames, mask, output = (Path(os.fsdecode(os.fsencode(tmp_path / name) + b"\xff")) for name in ("in", "mask", "out"))
+    shutil.copytree(clip / "frames", frames)
+    shutil.copy(clip / "first.png", mask)
+    assert_refused(inline(*arguments(frames, "--mask", mask, output=output)), "overlay.mp4", "not UTF-8")
+    assert not output.exists()
+    result = inline(*arguments(frames, "--mask", mask, "--format", "masks", "--cutout", output=output))
+    assert result.returncode == 0 and "mask\\udcff" in result.stdout, result.stderr
+    assert len(masks(output)) == LENGTH == len(list((output / "cutout").iterdir()))
+
+
 def test_sizes_of_all_frames_are_checked_first(arguments, inline, clip, tmp_path):
     frames = shutil.copytree(clip / "frames", tmp_path / "frames")
     Image.new("RGB", (40, 24)).save(frames / "18.png")
