@@ -17,7 +17,7 @@ from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, add_overlay_argument
 from util.evaluation.benchmarks import YouTubeBenchmark
-from util.evaluation.output import OutputFolder
+from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
 from util.evaluation.youtube_server import write_submission
 
@@ -48,7 +48,7 @@ def main() -> None:
     benchmark = YouTubeBenchmark(youtube, arguments.gt, arguments.train_meta)
     output = OutputFolder(arguments.output.absolute(), benchmark.masks_folder)
     processes = Processes()
-    with processes.lock(output.path):
+    with processes.lock(output.path, *TEMPORARY, ".."):
         segment_videos(arguments, benchmark, output, processes)
         if processes.is_main:
             submission = output.path.with_name(f"{output.path.name}.zip")

@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -31,14 +32,15 @@ from dataset.files.video_file import VideoFile
 from util.device import choose_device
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes
-from util.evaluation.stream import engine_network
+from util.evaluation.stream import engine_network, input_size
+from util.files import lock_folder
 from util.numbers import non_negative
 from util.packages import needs
 
 with needs("annotate"):
     from annotation.frames import open_file, open_folder
     from annotation.note import Note
-    from annotation.project import locked, refuse_links
+    from annotation.project import refuse_links
     from annotation.server import serve
 
 
@@ -57,13 +59,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    source = arguments.video.resolve()
+    source = Path(os.path.realpath(arguments.video))
     opened = open_folder(source) if source.is_dir() else VideoFile(source)
     output = arguments.output or Path("annotations") / (source.name if source.is_dir() else source.stem)
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
     network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
+    input_size(opened if isinstance(opened, VideoFile) else opened.video, settings.size)
     for note in (notes := network_notes(arguments, device)):
         print(note)
 
@@ -78,7 +81,7 @@ def main() -> None:
         if not arguments.no_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    with locked(output):
+    with lock_folder(output, "masks", "frames", "export"):
         note = Note(output, source)
         frames, unpacking = opened, None
         if isinstance(opened, VideoFile):

@@ -30,7 +30,7 @@ from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, add_overlay_argument
 from util.evaluation.benchmarks import FolderBenchmark
-from util.evaluation.output import OutputFolder
+from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
 from util.numbers import positive
 
@@ -69,7 +69,7 @@ def main() -> None:
     )
     benchmark = FolderBenchmark(folder, progress=processes.is_main)
     output = OutputFolder(arguments.output, benchmark.masks_folder)
-    with processes.lock(output.path):
+    with processes.lock(output.path, *TEMPORARY):
         segment_videos(arguments, benchmark, output, processes)
         if processes.is_main:
             score_and_draw(benchmark, output, overlay=arguments.overlay)

@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from dataset.files.images import PaintedMasks, write_mask
+from dataset.files.images import PaintedMasks, image_size, write_mask
 from dataset.files.masks import described
-from dataset.files.video import Video, assign_masks, list_frames
+from dataset.files.video import Video, assign_masks, check_mask_sizes, list_frames
 from util.errors import InputError, command_line
 from util.packages import needs
 
@@ -48,6 +48,7 @@ def open_folder(images: Path, mask: Path) -> Video:
     assigned = assign_masks([mask], images.name, [frame.stem for frame in frames])
     if 0 not in assigned:
         raise InputError(f"{mask} is for frame {frames[min(assigned)].stem}; this example needs the first frame's mask")
+    check_mask_sizes([mask], image_size(frames[0]), images.name)
     video = Video(images.name, frames, assigned, reader=PaintedMasks([mask]))
     video.check_frames()
     return video

@@ -36,16 +36,24 @@ from tqdm import tqdm
 
 from dataset.files.colours import colour_table
 from dataset.files.given_masks import absences, find_masks, read_given
-from dataset.files.images import read_mask, write_mask
+from dataset.files.images import image_size, read_mask, write_mask
 from dataset.files.masks import described
-from dataset.files.video import Video, list_frames
-from dataset.files.video_file import VideoFile, playback_fps, video_writer
+from dataset.files.video import Video, check_mask_sizes, list_frames
+from dataset.files.video_file import VideoFile, playback_fps, refuse_name, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
 from util.evaluation.arguments import MEMORY_REMEDY, add_engine_arguments, engine_settings, network_notes
 from util.evaluation.pictures import cutout, matte, overlay
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, engine_network, read_inputs, segment
+from util.evaluation.stream import (
+    EngineSettings,
+    Segmented,
+    Throughput,
+    engine_network,
+    input_size,
+    read_inputs,
+    segment,
+)
 from util.files import (
     atomic_folder,
     atomic_path,
@@ -90,10 +98,13 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
         InputError: the video or a mask cannot be used.
     """
     if path.is_dir():
-        frames = list_frames(path, without=find_masks(masks))
+        found = find_masks(masks)
+        frames = list_frames(path, without=found)
+        check_mask_sizes(found, image_size(frames[0]), path.name)
         assigned, reader = read_given(masks, path.name, [frame.stem for frame in frames])
         assigned, absent = absences(assigned, reader)
         return Video(path.name, frames, assigned, absent=absent, reader=reader)
+    check_mask_sizes(find_masks(masks), VideoFile(path).size, path.name)
     assigned, reader = read_given(masks, path.stem)
     assigned, absent = absences(assigned, reader)
     video = VideoFile(path, assigned, reader, absent=absent)
@@ -272,7 +283,7 @@ def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) ->
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    with lock_folder(arguments.output):
+    with lock_folder(arguments.output, ".unfinished", ".unfinished/*"):
         run_command(arguments)
 
 
@@ -291,12 +302,15 @@ def run_command(arguments: argparse.Namespace) -> None:
     for target in targets.values():
         if target.exists() and not unfinished_folder(output).is_dir():
             raise InputError(f"{target} already exists; choose another --output or delete it")
+        if target.suffix == ".mp4":
+            refuse_name(target)
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
     for note in [*network_notes(arguments, device), *(f"note: {note}" for note in video.reader.notes)]:
         print(note)
     network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
+    input_size(video, settings.size)
     for number, ids in given.items():
         print(f"frame {video.frame_name(number)} has the mask {', '.join(map(str, video.mask_files(number)))}")
         print(described(", ".join(path.name for path in video.mask_files(number)), ids))

@@ -94,8 +94,8 @@ class Processes:
         return int(maximum)
 
     @contextlib.contextmanager
-    def lock(self, folder: Path) -> Iterator[None]:
-        """A context in which these processes alone use a folder. The main process holds the lock, see `lock_folder`.
+    def lock(self, folder: Path, *inside: str) -> Iterator[None]:
+        """A context in which these processes alone use a folder; see `lock_folder`. The main process holds the lock.
 
         Raises:
             InputError: other processes use the folder; every process raises it.
@@ -104,7 +104,7 @@ class Processes:
             refusal = None
             if self.is_main:
                 try:
-                    held.enter_context(lock_folder(folder))
+                    held.enter_context(lock_folder(folder, *inside))
                 except InputError as error:
                     refusal = error
             if refusal := self.broadcast(refusal):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import json
 import multiprocessing
 import os
@@ -35,6 +36,9 @@ def command_line(main: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         try:
             signal.signal(signal.SIGTERM, _terminate)
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
             try:
                 main()
             finally:

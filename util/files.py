@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -73,14 +74,15 @@ def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def lock_folder(path: Path) -> Iterator[None]:
-    """A context in which no other process can lock the folder; see `remove_leftovers`, too.
+def lock_folder(path: Path, *inside: str) -> Iterator[None]:
+    """A context in which no other process can lock the folder. At its start `remove_leftovers` cleans the folder.
 
     The system releases the lock when this process ends, in whatever way. Processes that were forked from it may hold
     the lock a few seconds longer, so this waits for them. A folder that is still empty at the end is deleted.
 
     Args:
         path: the folder; it is created if it is missing.
+        inside: patterns of the folders inside that are cleaned, too.
 
     Raises:
         InputError: another process uses the folder.
@@ -97,7 +99,8 @@ def lock_folder(path: Path) -> Iterator[None]:
     except OSError as error:
         raise write_error(path, error.strerror or error) from None
     try:
-        remove_leftovers(path)
+        for folder in (path, *(found for pattern in inside for found in path.glob(pattern))):
+            remove_leftovers(folder)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -107,10 +110,13 @@ def lock_folder(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of `atomic_path` in a folder whose processes have ended, as after ``kill -9``."""
-    for path in folder.glob(".*.tmp*"):
+    """Delete what `atomic_path` and `atomic_folder` have left in a folder when their process was killed.
+
+    Files of running processes stay. A folder that is a link is left alone.
+    """
+    for path in folder.glob(".*.tmp*") if not folder.is_symlink() else ():
         if (found := _TEMPORARY.fullmatch(path.name)) and not _is_running(int(found[1])):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
@@ -126,7 +132,7 @@ def _is_running(process: int) -> bool:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder. It replaces ``path`` on success, and is deleted on failure."""
-    unfinished, old = (path.with_name(f".{path.name}.{kind}") for kind in ("unfinished", "old"))
+    unfinished, old = (path.with_name(f".{path.name}.{kind}.{os.getpid()}.tmp") for kind in ("unfinished", "old"))
     for folder in (unfinished, old):
         shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -150,9 +156,9 @@ def _synchronise(path: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:
-    """Write a text file in UTF-8; see `atomic_path`."""
+    """Write a text file in UTF-8; see `atomic_path`. Bytes of names that are not UTF-8 are written as ``\\udcff``."""
     with atomic_path(path, durable=durable) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -161,14 +167,15 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table as CSV, with six decimal places.
+    """Write a table as CSV, with six decimal places. See `write_text` for names that are not UTF-8.
 
     Raises:
         InputError: the file cannot be written.
     """
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    write_text(path, file.getvalue())
 
 
 def is_plain_name(name: str) -> bool:

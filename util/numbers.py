@@ -8,8 +8,8 @@ import math
 
 
 def positive(text: str) -> int:
-    """An integer >= 1."""
-    return _integer(text, minimum=1)
+    """An integer from 1 to 2^31 - 1; libraries fail on larger ones."""
+    return _integer(text, minimum=1, maximum=2**31 - 1)
 
 
 def non_negative(text: str) -> int:

@@ -22,6 +22,8 @@ from util.imagenet import normalise, statistics
 if TYPE_CHECKING:
     import torch
 
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # Pillow reads others with less tested code
+
 
 def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray:
     """Read a frame as uint8 RGB [H,W,3], upright: the orientation that a camera has noted in the file is applied.
@@ -270,7 +272,7 @@ def _converted(image: Image.Image, mode: str, path: Path | str) -> Image.Image:
 def _opened(path: Path | str) -> Iterator[Image.Image]:
     refuse_pipe(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             yield image
     except FileNotFoundError:
         raise InputError(f"{path} is missing; check the path") from None

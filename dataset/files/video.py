@@ -2,8 +2,9 @@
 
 import functools
 import itertools
+import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -223,14 +224,32 @@ def read_sized_mask(
     Raises:
         InputError: the file is missing, corrupt or no mask, or has another size than the frames.
     """
+    check_mask_sizes([path], size, video)
     mask = read(path)
     if mask.shape != size:
-        height, width = size
-        remedy = "turn the mask as the frames are" if mask.shape == size[::-1] else "give the mask at their size"
-        raise InputError(
-            f"{path} is {mask.shape[1]}×{mask.shape[0]}, but the frames of {video} are {width}×{height}; {remedy}"
-        )
+        raise _wrong_size(path, mask.shape, size, video)
     return mask
+
+
+def check_mask_sizes(paths: Iterable[Path], size: tuple[int, int], video: str) -> None:
+    """Read the headers of masks, before huge ones are decoded.
+
+    Args:
+        paths: the masks.
+        size, video: see `read_sized_mask`.
+
+    Raises:
+        InputError: a mask is missing, no image or of another size than the frames.
+    """
+    for path in paths:
+        found = image_size(path)
+        if found not in (size, size[::-1]):  # a PNG may say after its pixels that it lies
+            raise _wrong_size(path, found, size, video)
+
+
+def _wrong_size(path: Path, found: tuple[int, ...], size: tuple[int, int], video: str) -> InputError:
+    remedy = "turn the mask as the frames are" if found == size[::-1] else "give the mask at their size"
+    return InputError(f"{path} is {found[1]}×{found[0]}, but the frames of {video} are {size[1]}×{size[0]}; {remedy}")
 
 
 def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None = None) -> dict[int, Path]:
@@ -318,11 +337,11 @@ def list_frames(folder: Path, without: Collection[Path] = ()) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; check the data set's folder")
-    left_out = {path.resolve() for path in without}
+    left_out = {os.path.realpath(path) for path in without}
     files = [path for path in folder.iterdir() if not is_junk(path.name)]
     frames = [path for path in files if path.suffix.lower() in FRAME_SUFFIXES]
     if left_out:
-        frames = [path for path in frames if path.resolve() not in left_out]
+        frames = [path for path in frames if os.path.realpath(path) not in left_out]
     if not frames:
         raise InputError(f"{folder} holds no images; {_remedy_without_frames(folder, files)}")
     frames.sort(key=lambda path: (frame_order(path.stem), path.name))

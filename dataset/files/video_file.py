@@ -147,7 +147,7 @@ def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Call
         writer.write(cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2BGR))
         written += 1
 
-    _refuse_name(path)
+    refuse_name(path)
     with atomic_path(path) as temporary:
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"vp09"), fps, (width, height))
         if not writer.isOpened():
@@ -161,14 +161,18 @@ def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Call
             raise refusal
 
 
-def _refuse_name(path: Path) -> None:
-    """Refuse a path whose bytes are not UTF-8, because OpenCV ends the process there."""
+def refuse_name(path: Path) -> None:
+    """Refuse the path of a video whose bytes are not UTF-8, because OpenCV ends the process there.
+
+    Raises:
+        InputError: the path is not UTF-8.
+    """
     if os.fsencode(path) != str(path).encode(errors="replace"):
         raise InputError(f"{path} has a name that is not UTF-8, which OpenCV cannot open; rename it or its folder")
 
 
 def _open(path: Path) -> cv2.VideoCapture:
-    _refuse_name(path)
+    refuse_name(path)
     if not path.is_file():
         raise InputError(f"{path} is missing; give a video file or a folder of images")
     if path.suffix.lower() in FRAME_SUFFIXES:

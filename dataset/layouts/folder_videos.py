@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dataset.files.given_masks import ObjectMasks, absences, images_in, read_given
-from dataset.files.images import PaintedMasks
-from dataset.files.video import VIDEO_SUFFIXES, Video, list_frames, object_ids, read_sized_mask
+from dataset.files.given_masks import ObjectMasks, absences, find_masks, images_in, read_given
+from dataset.files.images import PaintedMasks, image_size
+from dataset.files.video import VIDEO_SUFFIXES, Video, check_mask_sizes, list_frames, object_ids, read_sized_mask
 from dataset.layouts.folders import annotated_folders, find_videos
 from util.errors import InputError
 from util.progress import hidden
@@ -123,6 +123,7 @@ class FolderVideos:
                 raise InputError(f"{self.truth / name} holds no mask, so no frame is wanted; copy its masks there")
         elif self.every > 1:
             wanted = frozenset(range(0, len(frames), self.every))
+        check_mask_sizes(masks.values(), image_size(frames[0]), name)
         reader = objects or PaintedMasks(masks.values())
         absent = {}
         if not self.new_only:
@@ -183,6 +184,7 @@ def _find_masks(folder: Path, frames: Sequence[Path]) -> tuple[dict[int, Path], 
     names = {frame.stem for frame in frames}
     stems = {path.stem for path in images_in(folder)} if folder.is_dir() else set()
     if stems - names or (not stems and any(any(images_in(path)) for path in folder.glob("[!._]*/"))):
+        check_mask_sizes(find_masks([folder]), image_size(frames[0]), folder.name)
         masks, reader = read_given([folder], folder.name, [frame.stem for frame in frames])
         if isinstance(reader, ObjectMasks):
             return masks, reader

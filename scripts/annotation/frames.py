@@ -74,7 +74,7 @@ class Frames:
 def is_jpeg(path: Path, *, upright: bool = False) -> bool:
     """Whether a file is a JPEG; with ``upright``, whether its pixels are stored as they are shown."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("JPEG",)) as image:
             return image.format == "JPEG" and not (upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
     except OSError:
         return False  # decoding the file will raise an error

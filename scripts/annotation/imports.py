@@ -11,7 +11,7 @@ from annotation.project import Project
 from dataset.files.given_masks import read_given
 from dataset.files.images import PaintedMasks
 from dataset.files.masks import described
-from dataset.files.video import object_ids, read_sized_mask
+from dataset.files.video import check_mask_sizes, object_ids, read_sized_mask
 from util.errors import InputError
 from util.files import is_plain_name
 
@@ -37,7 +37,7 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
     if frame is not None and len(files) > 1:
         raise Refused(400, "a frame has one mask; choose one file, or the folder")
     # In the project, because the folder for temporary files may be missing, full or not writable.
-    with tempfile.TemporaryDirectory(prefix=".import.", suffix=".tmp", dir=project.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix=".import.", suffix=f".{os.getpid()}.tmp", dir=project.folder) as folder:
         paths = []
         for name, content in files.items():
             if not all(is_plain_name(part) and len(os.fsencode(part)) <= LONGEST_NAME for part in name.split("/")):
@@ -46,6 +46,7 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
             paths[-1].parent.mkdir(exist_ok=True)
             paths[-1].write_bytes(content)
         try:
+            check_mask_sizes(paths, video.size, video.name)
             if frame is not None:
                 assigned, reader = {frame: paths[0]}, PaintedMasks(paths)
             else:

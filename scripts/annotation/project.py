@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from annotation.errors import Refused
 from annotation.frames import Frames
@@ -37,28 +36,6 @@ class FrameMask(NamedTuple):
     revision: int  # increases with every change
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder, which is created if it is missing.
-
-    Raises:
-        InputError: another process has locked the folder, or the folder cannot be written.
-    """
-    path = folder / ".lock"
-    lock = FileLock(path, timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"{folder} is open in another annotate.py; stop that one or choose another --output") from None
-    except OSError as error:
-        raise write_error(path, error.strerror) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def refuse_links(folder: Path) -> None:
     """Refuse a project with links to files outside, which exports would copy or replace.
 
@@ -74,7 +51,7 @@ def refuse_links(folder: Path) -> None:
             continue
         with os.scandir(part) as entries:
             for entry in entries:
-                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+                if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(inside):
                     raise InputError(f"{entry.path} is a link that leads out of {folder}; put a copy in its place")
 
 
@@ -82,7 +59,7 @@ class Project:
     """The masks and objects of a video; thread-safe. Every change is on disk before it is announced.
 
     Args:
-        folder: the folder of the project, locked by `locked`.
+        folder: the folder of the project, locked by `util.files.lock_folder`.
         note: the project's ``project.json``.
         frames: the frames of the video.
         announce: called with every change, as an event for the page.

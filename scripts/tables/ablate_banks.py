@@ -164,7 +164,7 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     processes = Processes()
-    with processes.lock(arguments.output):
+    with processes.lock(arguments.output, "*", "*/.records"):
         make_table(arguments, processes)
     processes.close()
 

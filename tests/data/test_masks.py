@@ -290,6 +290,13 @@ def test_a_photograph_on_transparency_is_one_object(inline, tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), ONE)
 
 
+def test_only_common_formats_are_decoded_whatever_a_file_is_called(tmp_path):
+    davis(IDS).save(tmp_path / "mask.png", format="PCX")
+    for read in (read_mask, read_image, image_size):
+        with pytest.raises(InputError, match=r"mask\.png cannot be decoded"):
+            read(tmp_path / "mask.png")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_and_masks_are_upright(orientation, tmp_path):
     exif = Image.Exif()

@@ -104,5 +104,13 @@ def test_the_next_process_removes_what_a_killed_one_has_left(tmp_path):
     kept = (f".a.{os.getpid()}.tmp.pth", ".b.tmp.png", ".c.12x.tmp", "d.tmp.png", f"e.{ended.pid}.tmp.mp4")
     for name in (*kept, f".checkpoint_9.{ended.pid}.tmp.pth", f"..unpacked.{ended.pid}.tmp", f".{9**30}.{9**30}.tmp"):
         (tmp_path / name).touch()
-    with lock_folder(tmp_path):
-        assert {path.name for path in tmp_path.iterdir()} == {*kept, ".lock"}
+    (tmp_path / f".cutout.unfinished.{ended.pid}.tmp").mkdir()
+    (tmp_path / f".cutout.unfinished.{ended.pid}.tmp" / "1.png").touch()
+    inner, linked = tmp_path / "frames", tmp_path / "linked"
+    for folder in (inner, tmp_path / "elsewhere"):
+        folder.mkdir()
+        (folder / f"..unpacking.{ended.pid}.tmp").touch()
+    linked.symlink_to(tmp_path / "elsewhere")
+    with lock_folder(tmp_path, "frames", "linked", "absent"):
+        assert {path.name for path in tmp_path.iterdir()} == {*kept, ".lock", "frames", "linked", "elsewhere"}
+        assert not list(inner.iterdir()) and list(linked.iterdir())

@@ -1085,6 +1085,10 @@ def test_a_long_video_can_be_marked_while_it_is_unpacked(serve, tmp_path):
     server.end(signal.SIGKILL)
     there = len(list((tmp_path / "output/frames").glob("[0-9]*.jpg")))
     assert 0 < there < length
+    for name in ("frames/..unpacking.{}.tmp", "masks/.00003.{}.tmp.png", ".import.a.{}.tmp/1.png"):
+        left = tmp_path / "output" / name.format(9**9)  # no process has this number
+        left.parent.mkdir(exist_ok=True)
+        left.touch()
 
     server = serve(tmp_path / "long.mp4")
     assert server.mask(0)[1] == "annotated"
@@ -1092,6 +1096,7 @@ def test_a_long_video_can_be_marked_while_it_is_unpacked(serve, tmp_path):
     assert len(list((tmp_path / "output/frames").glob("[0-9]*.jpg"))) == length
     assert server.request("GET", f"api/frames/{length - 1}")[0].status == 200
     server.end()
+    assert not list((tmp_path / "output").rglob(f"*{9**9}*"))
     note = json.loads((tmp_path / "output/project.json").read_text())
     for wrong in (length + 5, length - 5):
         # As if the header had announced another number when the project was made.
@@ -1105,7 +1110,7 @@ def test_a_long_video_can_be_marked_while_it_is_unpacked(serve, tmp_path):
         assert json.loads((tmp_path / "output/project.json").read_text()) == note
 
 
-def test_what_cannot_be_used_is_refused(shared, clip, inline, small_checkpoint, tmp_path):
+def test_what_cannot_be_used_is_refused(shared, clip, inline, small_checkpoint, monkeypatch, tmp_path):
     def refused(*mentioned: object, video: Path = clip[0], output: Path = tmp_path / "output", **flags: object) -> None:
         flags = {"model": small_checkpoint, **flags}
         named = [text for name, value in flags.items() for text in (f"--{name}", value)]
@@ -1123,7 +1128,8 @@ def test_what_cannot_be_used_is_refused(shared, clip, inline, small_checkpoint, 
     refused("port", "in use", port=shared.host.split(":")[1])
     (tmp_path / "file").write_text("in the way")
     refused(tmp_path / "file", "cannot be written", output=tmp_path / "file")
-    refused(shared.output, "another annotate.py", output=shared.output)
+    monkeypatch.setattr("util.files._PATIENCE", 0.1)
+    refused(shared.output, "another process", output=shared.output)
 
     folder = tmp_path / "output"  # the refusals of ports have begun the project
     write_clip(tmp_path / "other", 2)

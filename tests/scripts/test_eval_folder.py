@@ -1,6 +1,7 @@
 """eval_folder.py on synthetic clips: late objects, masks of known objects, selected frames, gaps in the truth."""
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -171,6 +172,16 @@ def test_objects_that_only_the_truth_shows_are_named(arguments, inline, collecti
     assert result.returncode == 0, result.stderr
     assert f"note: {root / 'truth/late'} shows object 7, which no given mask shows; it is not scored" in result.stdout
     assert_scores(tmp_path / "output", root / "truth", {"again": SCORED["again"], "late": {3: list(range(1, 8))}})
+
+
+def test_a_name_of_a_video_that_is_not_utf8(arguments, inline, collection, tmp_path):
+    root, name = tmp_path / "collection", os.fsdecode(b"late\xff")
+    for kind in ("images", "masks", "truth"):
+        shutil.copytree(collection / kind / "late", root / kind / name)
+    result = inline(*arguments("--gt", root / "truth", root=root))
+    assert result.returncode == 0 and "late\\udcff_3" in result.stdout, result.stderr
+    assert "late\\udcff,3," in (tmp_path / "output/per-object_results.csv").read_text()
+    assert len(list((tmp_path / "output/masks" / name).iterdir())) == len(FRAMES["late"])
 
 
 # Each damages a fresh collection and says what the refusal must mention.

@@ -200,7 +200,12 @@ def test_only_needed_frames_are_read(youtube):
 
 
 def test_all_masks_two_processes_and_a_rerun(arguments, command, inline, youtube, small_network, tmp_path):
+    left = [tmp_path / name for name in ("output/.records", "output/overlay/late", "")]
+    for folder in left:  # as after kill -9; no process has this number
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f".output.{9**9}.tmp.zip").touch()
     result = command(*arguments("--output_all"), processes=2)
+    assert not any(list(folder.glob(".output.*")) for folder in left)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("FPS") == 1 and " frames in " in result.stdout
     folder = tmp_path / "output/Annotations"

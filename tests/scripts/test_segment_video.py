@@ -297,6 +297,49 @@ def test_a_second_command_in_the_same_folder_is_refused(arguments, inline, clip,
     assert_refused(result, "another process uses", tmp_path / "output")
 
 
+@pytest.mark.parametrize("video", ["clip.mp4", "frames"])
+def test_the_size_of_a_mask_is_compared_before_it_is_decoded(arguments, inline, clip, tmp_path, video):
+    mask = tmp_path / "mask.png"
+    Image.new("1", (13_300, 13_300)).save(mask)
+    mask.write_bytes(mask.read_bytes()[:1000])
+    assert_refused(inline(*arguments(clip / video, "--mask", mask)), mask, "13300×13300")
+    assert not (tmp_path / "output").exists()
+
+
+def test_sizes_that_no_network_can_take_are_refused(arguments, inline, clip, tmp_path):
+    (tmp_path / "line").mkdir()
+    Image.new("RGB", (9000, 1)).save(tmp_path / "line/0.png")
+    write_mask(tmp_path / "mask.png", np.ones((1, 9000), np.uint8))
+    line = arguments(tmp_path / "line", "--mask", tmp_path / "mask.png", "--size", 480)
+    assert_refused(inline(*line), "line are 9000×1", "4320000×480", "smaller --size")
+    for flags in (("--size", 99999999999), ("--size", 2**31 - 1), ("--top", 10**19)):
+        result = inline(*arguments(clip / "frames", "--mask", clip / "first.png", *flags))
+        assert_refused(result, flags[0])
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_link_that_leads_to_itself_is_no_frame_and_no_video(arguments, inline, clip, tmp_path):
+    frames = shutil.copytree(clip / "frames", tmp_path / "frames")
+    (frames / "19.png").symlink_to("19.png")
+    (tmp_path / "loop").symlink_to("loop")
+    output = tmp_path / "output"
+    assert_refused(inline(*arguments(frames, "--mask", clip / "first.png")), frames / "19.png")
+    assert_refused(inline(*arguments(frames, "--mask", tmp_path / "loop")), tmp_path / "loop")
+    assert_refused(inline("scripts/annotate.py", tmp_path / "loop", "--output", output), tmp_path / "loop", "missing")
+    assert not output.exists()
+
+
+def test_names_that_are_not_utf8(arguments, inline, clip, tmp_path):
+    frames, mask, output = (Path(os.fsdecode(os.fsencode(tmp_path / name) + b"\xff")) for name in ("in", "mask", "out"))
+    shutil.copytree(clip / "frames", frames)
+    shutil.copy(clip / "first.png", mask)
+    assert_refused(inline(*arguments(frames, "--mask", mask, output=output)), "overlay.mp4", "not UTF-8")
+    assert not output.exists()
+    result = inline(*arguments(frames, "--mask", mask, "--format", "masks", "--cutout", output=output))
+    assert result.returncode == 0 and "mask\\udcff" in result.stdout, result.stderr
+    assert len(masks(output)) == LENGTH == len(list((output / "cutout").iterdir()))
+
+
 def test_sizes_of_all_frames_are_checked_first(arguments, inline, clip, tmp_path):
     frames = shutil.copytree(clip / "frames", tmp_path / "frames")
     Image.new("RGB", (40, 24)).save(frames / "18.png")

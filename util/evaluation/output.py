@@ -17,6 +17,7 @@ from util.evaluation.stream import Segmented, Throughput
 from util.files import check_settings, fingerprint, read_json, sha256, write_text
 from util.parallel import background
 
+TEMPORARY = (".records", "overlay", "overlay/*")  # where a killed evaluation leaves temporary files, for `lock_folder`
 _REMEDY = "delete it and run the evaluation again"
 
 

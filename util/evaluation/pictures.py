@@ -70,7 +70,7 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str,
     font, title_font = ImageFont.load_default(14), ImageFont.load_default(20)
     tiles = []
     for path in pictures:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=("JPEG",)) as picture:
             # JPEG limits a sheet to 65,500 rows, so tall pictures become narrower.
             scale = min(width / picture.width, 2 * width / picture.height)
             size = (max(1, round(scale * side)) for side in picture.size)

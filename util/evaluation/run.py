@@ -16,7 +16,7 @@ from util.evaluation.benchmarks import Benchmark
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import draw_video
 from util.evaluation.scoring import score_plans
-from util.evaluation.stream import EngineSettings, Throughput, engine_network, read_inputs, segment
+from util.evaluation.stream import EngineSettings, Throughput, engine_network, input_size, read_inputs, segment
 from util.progress import frames_bar
 
 
@@ -46,6 +46,8 @@ def segment_videos(
             print(line)
     network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
+    for video in benchmark.videos:
+        input_size(video, settings.size)  # before the first one is segmented
     described = {**benchmark.settings, **asdict(settings), "amp": arguments.amp}
     described |= {"compile": True} if arguments.compile else {}  # older folders have no such setting
     output.check_settings(arguments.model, benchmark.data, processes, **described)

@@ -27,6 +27,7 @@ from util.device import device_name, inference_dtype
 from util.errors import InputError
 from util.parallel import in_background
 
+MOST_PIXELS = 2**25  # of the network's input where frames are scaled: those of 8K
 CONTOUR_MARGIN = 0.008  # of the diagonal: the tolerance of contour accuracy F
 
 
@@ -129,6 +130,27 @@ def for_inference(network: RDE_VOS, dtype: torch.dtype, *, compiled: bool = Fals
     return fast_network(network, dtype, compiler="inductor" if compiled else None)
 
 
+def input_size(video: Video | VideoFile, short_side: int | None) -> tuple[int, int]:
+    """The height and width of the network's input for the frames of a video, in pixels.
+
+    Args:
+        video: the video.
+        short_side: the short side to which frames are scaled; None for the size of the frames.
+
+    Raises:
+        InputError: the first frame cannot be read, or scaling would give more than `MOST_PIXELS`.
+    """
+    if short_side is None:
+        return video.size
+    height, width = short_side_size(video.size, short_side)
+    if height * width > MOST_PIXELS:
+        raise InputError(
+            f"the frames of {video.name} are {video.size[1]}×{video.size[0]}, and --size {short_side} would make them "
+            f"{width}×{height}; choose a smaller --size, or crop the frames"
+        )
+    return height, width
+
+
 def read_inputs(video: Video | VideoFile, rule: FixedInterval, size: int | None = None) -> Iterator[Input]:
     """Read a video for the engine; a thread decodes a few frames in advance.
 
@@ -140,9 +162,9 @@ def read_inputs(video: Video | VideoFile, rule: FixedInterval, size: int | None 
         size: the short side of the network's input, in pixels; None for the size of the frames.
 
     Raises:
-        InputError: a frame or mask is missing, corrupt or of the wrong size.
+        InputError: a frame or mask is missing, corrupt or of the wrong size, or as `input_size`.
     """
-    size = short_side_size(video.size, size) if size else video.size
+    size = input_size(video, size)
     rule = copy.copy(rule)
 
     def needed() -> Iterator[tuple[int, bool]]:
