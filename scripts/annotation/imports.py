@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation.errors import Refused
-from annotation.project import Project
+from annotation.project import Project, refuse_links
 from dataset.files.given_masks import read_given
 from dataset.files.images import PaintedMasks
 from dataset.files.masks import described
@@ -32,8 +32,10 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
 
     Raises:
         Refused: a file is no mask of the video, or not named after a frame.
+        InputError: as `refuse_links`, or a file cannot be written.
     """
     video = project.frames.video
+    refuse_links(project.folder)
     if frame is not None and len(files) > 1:
         raise Refused(400, "a frame has one mask; choose one file, or the folder")
     # In the project, because the folder for temporary files may be missing, full or not writable.

@@ -1,6 +1,7 @@
 """train.py as its users run it: every stage on synthetic clips, split, stopped, killed and resumed."""
 
 import copy
+import errno
 import json
 import os
 import re
@@ -575,6 +576,17 @@ def test_a_loading_process_that_the_system_ends_leaves_a_checkpoint(toy, tmp_pat
     assert "error: the system ended a process that loads samples" in errors
     done = int(output.split("stopped after iteration ")[1].split(";")[0])
     assert (tmp_path / "run" / f"checkpoint_{done}.pth").is_file()
+
+
+def test_processes_that_load_samples_need_a_folder_for_temporary_files(inline, toy, monkeypatch, tmp_path):
+    def refuse() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", refuse)
+    result = inline("train.py", *arguments(toy, tmp_path, 2, "run"), "--from_scratch", *SMALL, "--iterations", 1)
+    assert_refused(result, "no folder for temporary files", "TMPDIR")
+    assert not (tmp_path / "run").exists()
+    assert_refused(inline("scripts/check_data.py", "--stage", 0, "--static_root", toy / "static"), "TMPDIR")
 
 
 def test_two_processes_do_not_train_the_same_run(train, toy, monkeypatch, tmp_path):

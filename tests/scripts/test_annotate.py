@@ -533,7 +533,7 @@ def test_an_import_needs_no_folder_for_temporary_files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("part", ["masks", "export", "export/masks", "masks/00001.png", "frames/00000.jpg"])
 def test_no_link_leads_out_of_a_project(tmp_path, part):
-    """Exports would copy what such a link leads to, or replace it."""
+    """Exports would copy what such a link leads to, or replace it, and imports would write there."""
     ids = write_clip(tmp_path / "clip", 3)
     folder = tmp_path / "output"
     project = open_project(folder, tmp_path / "clip", [])
@@ -551,7 +551,11 @@ def test_no_link_leads_out_of_a_project(tmp_path, part):
         shutil.rmtree(link)
     link.unlink(missing_ok=True)
     link.symlink_to(private if not link.suffix else private / "00001.png")
-    for use in (lambda: Export(project, ["masks", "zip"]), lambda: open_project(folder, tmp_path / "clip", [])):
+    for use in (
+        lambda: Export(project, ["masks", "zip"]),
+        lambda: open_project(folder, tmp_path / "clip", []),
+        lambda: import_masks(project, {"00001.png": (private / "00001.png").read_bytes()}, None),
+    ):
         with pytest.raises(InputError, match="leads out of"):
             use()
     assert sorted(private.rglob("*")) == before

@@ -1,7 +1,11 @@
 """scripts/segment_video.py on folders of images and on video files."""
 
 import os
+import random
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -12,7 +16,7 @@ from PIL import Image
 
 import plain
 from browser import needs_chromium
-from conftest import assert_refused, draw_clip, segmented, tensors
+from conftest import ROOT, assert_refused, draw_clip, segmented, tensors
 from dataset.files.colours import colour_table
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.video import Video, assign_masks, list_frames
@@ -267,6 +271,32 @@ def test_a_stopped_run_keeps_its_masks_and_goes_on(kind, arguments, inline, clip
     assert found.keys() == wanted.keys() and all(np.array_equal(found[name], wanted[name]) for name in wanted)
     assert {path.name for path in (tmp_path / "output").iterdir()} == {"masks", "overlay.mp4"}
     assert VideoFile(tmp_path / "output/overlay.mp4").announced == LENGTH
+
+
+def test_a_run_on_a_video_file_that_is_killed_twice_ends_as_an_undisturbed_one(arguments, inline, clip, tmp_path):
+    """With equal files and nothing beside them, whatever it was doing: segmenting either way, unpacking or drawing."""
+    flags = ("--mask", clip / "00004.png", "--both_ways", "--cutout", "--matte")
+    expected, output = tmp_path / "expected", tmp_path / "output"
+    assert inline(*arguments(clip / "clip.mp4", *flags, output=expected)).returncode == 0
+    command = [sys.executable, *map(str, arguments(clip / "clip.mp4", *flags))]
+    moments = random.Random()
+    for sign in (".unfinished/masks/*.png", ".overlay.*.mp4"):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and not list(output.glob(sign)):
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.3))
+            process.kill()
+        unfinished = output / ".unfinished/masks"
+        if unfinished.is_dir():  # as if the moment had been between two steps of a write
+            (unfinished / f".00003.{9**9}.tmp.png").touch()
+    if not (output / "masks").is_dir() or (output / ".unfinished").is_dir():
+        result = inline(*arguments(clip / "clip.mp4", *flags))
+        assert result.returncode == 0, result.stderr
+    found, wanted = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (output, expected)
+    )
+    assert found == wanted
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -13,6 +13,7 @@ from dataset.samples.batches import GlobalBatchSampler
 from dataset.samples.loading import training_batches
 from dataset.samples.training_data import TrainingData
 from util.distributed import Processes
+from util.parallel import require_temporary_folder
 
 _TIMEOUT = datetime.timedelta(minutes=30)  # a process that hangs must not block all GPUs for longer
 
@@ -50,8 +51,10 @@ def load_batches(
         accumulation: the number of parts of this process's share of an iteration.
 
     Raises:
-        InputError: the batch cannot be split evenly.
+        InputError: the batch cannot be split evenly, or as `util.parallel.require_temporary_folder`.
     """
+    if workers:
+        require_temporary_folder()
     sampler = GlobalBatchSampler(
         len(data),
         batch_size=batch_size,
