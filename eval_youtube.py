@@ -15,7 +15,7 @@ from pathlib import Path
 from dataset.layouts.youtube import YouTubeVOS
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments, add_overlay_argument
+from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings
 from util.evaluation.benchmarks import YouTubeBenchmark
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
@@ -49,7 +49,10 @@ def main() -> None:
     output = OutputFolder(arguments.output.absolute(), benchmark.masks_folder)
     processes = Processes()
     with processes.lock(output.path, *TEMPORARY, ".."):
-        segment_videos(arguments, benchmark, output, processes)
+        segment_videos(
+            benchmark, output, processes, engine_settings(arguments),
+            model=arguments.model, device=arguments.device, amp=arguments.amp, compiled=arguments.compile,
+        )  # fmt: skip
         if processes.is_main:
             submission = output.path.with_name(f"{output.path.name}.zip")
             write_submission(output.path, youtube.asked, submission)

@@ -67,7 +67,7 @@ def main() -> None:
     network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
     input_size(opened if isinstance(opened, VideoFile) else opened.video, settings.size)
-    for note in (notes := network_notes(arguments, device)):
+    for note in (notes := network_notes(arguments.model, device, amp=arguments.amp)):
         print(note)
 
     name = source.name.encode(errors="backslashreplace").decode()  # the name may not be UTF-8

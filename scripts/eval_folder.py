@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.layouts.folder_videos import FolderVideos
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments, add_overlay_argument
+from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings
 from util.evaluation.benchmarks import FolderBenchmark
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
@@ -70,7 +70,10 @@ def main() -> None:
     benchmark = FolderBenchmark(folder, progress=processes.is_main)
     output = OutputFolder(arguments.output, benchmark.masks_folder)
     with processes.lock(output.path, *TEMPORARY):
-        segment_videos(arguments, benchmark, output, processes)
+        segment_videos(
+            benchmark, output, processes, engine_settings(arguments),
+            model=arguments.model, device=arguments.device, amp=arguments.amp, compiled=arguments.compile,
+        )  # fmt: skip
         if processes.is_main:
             score_and_draw(benchmark, output, overlay=arguments.overlay)
     processes.close()

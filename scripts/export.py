@@ -249,7 +249,7 @@ def main() -> None:
     settings_path = arguments.output / "network.json"
     if settings_path.exists():
         raise InputError(f"{settings_path} already exists; choose another --output or delete it")
-    for line in weights_notes(arguments):
+    for line in weights_notes(arguments.model):
         print(line)
     network = load_network(arguments.model).requires_grad_(False)
     parts = {

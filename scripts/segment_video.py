@@ -306,7 +306,10 @@ def run_command(arguments: argparse.Namespace) -> None:
             refuse_name(target)
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
-    for note in [*network_notes(arguments, device), *(f"note: {note}" for note in video.reader.notes)]:
+    for note in [
+        *network_notes(arguments.model, device, amp=arguments.amp),
+        *(f"note: {note}" for note in video.reader.notes),
+    ]:
         print(note)
     network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)

@@ -75,12 +75,13 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run(
-    network: RDE_VOS, arguments: argparse.Namespace, benchmark: DAVISBenchmark, output: OutputFolder,
-    settings: EngineSettings, processes: Processes,
+    network: RDE_VOS, benchmark: DAVISBenchmark, output: OutputFolder, settings: EngineSettings, processes: Processes,
+    *, model: Path, amp: bool,
 ) -> Row:  # fmt: skip
     """Segment and score the videos with one bank and θ, or read the results of an earlier run."""
-    described = {"year": arguments.year, "videos": [video.name for video in benchmark.videos], **asdict(settings)}
-    output.check_settings(arguments.model, benchmark.data, processes, **described, amp=arguments.amp)
+    names = [video.name for video in benchmark.videos]
+    described = {"year": benchmark.settings["year"], "videos": names, **asdict(settings)}
+    output.check_settings(model, benchmark.data, processes, **described, amp=amp)
     results = output.path / benchmark.results_file
     if processes.is_main and not all(map(output.is_current, benchmark.videos)):
         results.unlink(missing_ok=True)  # the scores of masks that are made again
@@ -137,7 +138,7 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
     benchmark.check(progress=processes.is_main)
     device = choose_device(arguments.device)
     if processes.is_main:
-        for note in network_notes(arguments, device):
+        for note in network_notes(arguments.model, device, amp=arguments.amp):
             print(note)
     network = engine_network(arguments.model, device, arguments.amp)
     settings = {
@@ -149,7 +150,9 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
     output, rows = arguments.output, {}
     for (bank, theta), each in settings.items():
         folder = OutputFolder(output / f"{bank}-{theta}")
-        rows[bank, theta] = row = run(network, arguments, benchmark, folder, each, processes)
+        rows[bank, theta] = row = run(
+            network, benchmark, folder, each, processes, model=arguments.model, amp=arguments.amp
+        )
         if processes.is_main:
             print(f"{bank:9} θ {theta}  J&F {row.scores[0]:.1f}  {row.fps:.3g} FPS", flush=True)
     if processes.is_main:

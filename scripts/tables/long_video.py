@@ -210,7 +210,7 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
     device = choose_device(arguments.device)
     # This process only checks the network, on the CPU.
     if processes.is_main:
-        for note in network_notes(arguments, torch.device("cpu")):
+        for note in network_notes(arguments.model, torch.device("cpu"), amp=arguments.amp):
             print(note)
     network = engine_network(arguments.model, torch.device("cpu"), arguments.amp)
     thetas = {bank: arguments.stm_mem_every if bank == "STM" else arguments.mem_every for bank in arguments.banks}

@@ -25,9 +25,9 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def weights_notes(arguments: argparse.Namespace) -> list[str]:
-    """A note if the network is the shipped one."""
-    if arguments.model != SHIPPED_WEIGHTS:
+def weights_notes(model: Path) -> list[str]:
+    """A note if the checkpoint is the shipped one."""
+    if model != SHIPPED_WEIGHTS:
         return []
     return ["using the small network shipped with the project, trained on real video; --model selects another"]
 
@@ -39,10 +39,10 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
-def network_notes(arguments: argparse.Namespace, device: torch.device) -> list[str]:
-    """Notes for the user: the network is the shipped one; the device has no half precision."""
-    notes = weights_notes(arguments)
-    if arguments.amp and inference_dtype(device, amp=True) == torch.float32:
+def network_notes(model: Path, device: torch.device, *, amp: bool) -> list[str]:
+    """Notes for the user: the checkpoint is the shipped one; the device has no half precision for ``amp``."""
+    notes = weights_notes(model)
+    if amp and inference_dtype(device, amp=True) == torch.float32:
         notes.append("note: this CPU lacks native bf16 arithmetic, so --amp has no effect")
     return notes
 

@@ -1,8 +1,8 @@
 """What the evaluation scripts share: segmenting, scoring and drawing the videos of a data set."""
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -11,7 +11,7 @@ from dataset.files.video import Video
 from model.network import RDE_VOS
 from util.device import choose_device, device_name, enough_memory, peak_memory
 from util.distributed import Processes
-from util.evaluation.arguments import MEMORY_REMEDY, engine_settings, network_notes
+from util.evaluation.arguments import MEMORY_REMEDY, network_notes
 from util.evaluation.benchmarks import Benchmark
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import draw_video
@@ -21,42 +21,45 @@ from util.progress import frames_bar
 
 
 def segment_videos(
-    arguments: argparse.Namespace, benchmark: Benchmark, output: OutputFolder, processes: Processes
-) -> None:
+    benchmark: Benchmark, output: OutputFolder, processes: Processes, settings: EngineSettings, *,
+    model: Path, device: str, amp: bool, compiled: bool,
+) -> None:  # fmt: skip
     """Segment the videos of a data set into an output folder, and print speed and peak memory.
 
     All input is checked before the first video is segmented. Every process has to call this function.
 
     Args:
-        arguments: the flags of `util.evaluation.arguments.add_engine_arguments`.
         benchmark: the data set.
         output: the output folder.
         processes: the videos are distributed over these processes.
+        settings: the settings of the engine.
+        model: the checkpoint.
+        device: the name of the device, or "auto"; see `util.device.choose_device`.
+        amp, compiled: see `util.evaluation.stream.engine_network`.
 
     Raises:
         InputError: the data, the network or the settings are invalid, or the folder holds other results.
     """
-    settings = engine_settings(arguments)
     notes = [*benchmark.notes, *benchmark.check(progress=processes.is_main)]
-    device = choose_device(arguments.device)
+    chosen = choose_device(device)
     if processes.is_main:
-        for note in [*network_notes(arguments, device), *(f"note: {note}" for note in notes)]:
+        for note in [*network_notes(model, chosen, amp=amp), *(f"note: {note}" for note in notes)]:
             print(note)
         for line in given_masks(benchmark.videos):
             print(line)
-    network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
+    network = engine_network(model, chosen, amp, compiled=compiled)
     settings.check(network)
     for video in benchmark.videos:
         input_size(video, settings.size)  # before the first one is segmented
-    described = {**benchmark.settings, **asdict(settings), "amp": arguments.amp}
-    described |= {"compile": True} if arguments.compile else {}  # older folders have no such setting
-    output.check_settings(arguments.model, benchmark.data, processes, **described)
+    described = {**benchmark.settings, **asdict(settings), "amp": amp}
+    described |= {"compile": True} if compiled else {}  # older folders have no such setting
+    output.check_settings(model, benchmark.data, processes, **described)
     with enough_memory(MEMORY_REMEDY):
         speed = evaluate(network, benchmark.videos, output, settings, processes)
-    memory = peak_memory(device)
+    memory = peak_memory(chosen)
     if processes.is_main:
-        print(f"FPS         {speed.text(device)}")
-        print(f"peak memory {memory / 2**30:.3f} GiB ({device})")
+        print(f"FPS         {speed.text(chosen)}")
+        print(f"peak memory {memory / 2**30:.3f} GiB ({chosen})")
 
 
 def evaluate(
