@@ -188,10 +188,11 @@ def test_the_output_of_a_running_evaluation_is_refused(evaluate, monkeypatch, tm
     with files.lock_folder(tmp_path / "output"):
         assert_refused(evaluate(), "another process uses", tmp_path / "output")
         result = evaluate(processes=2)
-    # Each process says it, and nothing else; torchrun adds a report with its own traceback.
-    assert result.returncode and result.stderr.count("exitcode  : 2 ") == 2, result.stderr
-    sentences = [line for line in result.stderr.splitlines() if line.startswith("error: another process uses")]
-    assert len(sentences) == 2
+    # The processes say it, unless torchrun ends one before. torchrun adds a report with its own traceback.
+    assert result.returncode and "exitcode  : 2 " in result.stderr, result.stderr
+    sentences = {line for line in result.stderr.splitlines() if line.startswith("error: ")}
+    assert [sentence[:27] for sentence in sentences] == ["error: another process uses"]
+    assert "RuntimeError" not in result.stderr  # of a process that waits for another one
     assert not (tmp_path / "output").exists()
 
 
