@@ -11,7 +11,7 @@ from dataset.layouts.davis import DAVIS
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings
-from util.evaluation.benchmarks import DAVISBenchmark
+from util.evaluation.data_sets import DAVISEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
 
@@ -33,16 +33,16 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    benchmark = DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year, arguments.split), arguments.videos)
-    output = OutputFolder(arguments.output, benchmark.masks_folder)
+    evaluation = DAVISEvaluation(DAVIS(arguments.davis_path, arguments.year, arguments.split), arguments.videos)
+    output = OutputFolder(arguments.output, evaluation.masks_folder)
     processes = Processes()
     with processes.lock(output.path, *TEMPORARY):
         segment_videos(
-            benchmark, output, processes, engine_settings(arguments),
+            evaluation, output, processes, engine_settings(arguments),
             model=arguments.model, device=arguments.device, amp=arguments.amp, compiled=arguments.compile,
         )  # fmt: skip
         if processes.is_main:
-            score_and_draw(benchmark, output, overlay=arguments.overlay)
+            score_and_draw(evaluation, output, overlay=arguments.overlay)
     processes.close()
 
 

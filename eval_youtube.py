@@ -16,7 +16,7 @@ from dataset.layouts.youtube import YouTubeVOS
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings
-from util.evaluation.benchmarks import YouTubeBenchmark
+from util.evaluation.data_sets import YouTubeEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
 from util.evaluation.youtube_server import write_submission
@@ -45,19 +45,19 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     youtube = YouTubeVOS(arguments.yv_path, arguments.split, arguments.output_all)
-    benchmark = YouTubeBenchmark(youtube, arguments.gt, arguments.train_meta)
-    output = OutputFolder(arguments.output.absolute(), benchmark.masks_folder)
+    evaluation = YouTubeEvaluation(youtube, arguments.gt, arguments.train_meta)
+    output = OutputFolder(arguments.output.absolute(), evaluation.masks_folder)
     processes = Processes()
     with processes.lock(output.path, *TEMPORARY, ".."):
         segment_videos(
-            benchmark, output, processes, engine_settings(arguments),
+            evaluation, output, processes, engine_settings(arguments),
             model=arguments.model, device=arguments.device, amp=arguments.amp, compiled=arguments.compile,
         )  # fmt: skip
         if processes.is_main:
             submission = output.path.with_name(f"{output.path.name}.zip")
             write_submission(output.path, youtube.asked, submission)
             print(f"zip         {submission}")
-            score_and_draw(benchmark, output, overlay=arguments.overlay)
+            score_and_draw(evaluation, output, overlay=arguments.overlay)
     processes.close()
 
 

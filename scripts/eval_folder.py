@@ -29,7 +29,7 @@ from dataset.layouts.folder_videos import FolderVideos
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings
-from util.evaluation.benchmarks import FolderBenchmark
+from util.evaluation.data_sets import FolderEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
 from util.numbers import positive
@@ -67,15 +67,15 @@ def main() -> None:
         every=arguments.every,
         only_truth=arguments.only_gt,
     )
-    benchmark = FolderBenchmark(folder, progress=processes.is_main)
-    output = OutputFolder(arguments.output, benchmark.masks_folder)
+    evaluation = FolderEvaluation(folder, progress=processes.is_main)
+    output = OutputFolder(arguments.output, evaluation.masks_folder)
     with processes.lock(output.path, *TEMPORARY):
         segment_videos(
-            benchmark, output, processes, engine_settings(arguments),
+            evaluation, output, processes, engine_settings(arguments),
             model=arguments.model, device=arguments.device, amp=arguments.amp, compiled=arguments.compile,
         )  # fmt: skip
         if processes.is_main:
-            score_and_draw(benchmark, output, overlay=arguments.overlay)
+            score_and_draw(evaluation, output, overlay=arguments.overlay)
     processes.close()
 
 

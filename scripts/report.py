@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.errors import command_line
-from util.evaluation.benchmarks import recorded_benchmark
+from util.evaluation.data_sets import recorded_evaluation
 from util.evaluation.report import write_report
 
 DATA = {
@@ -45,8 +45,8 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     page = arguments.output or arguments.evaluation / "report.html"
-    benchmark = recorded_benchmark(arguments.evaluation, **{name: getattr(arguments, name) for name in DATA})
-    for note in write_report(arguments.evaluation, benchmark, page, progress=True):
+    evaluation = recorded_evaluation(arguments.evaluation, **{name: getattr(arguments, name) for name in DATA})
+    for note in write_report(arguments.evaluation, evaluation, page, progress=True):
         print(f"note: {note}")
     print(f"{page} ({page.stat().st_size / 2**20:.1f} MiB)")
 

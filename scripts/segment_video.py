@@ -38,7 +38,7 @@ from dataset.files.colours import colour_table
 from dataset.files.given_masks import absences, find_masks, read_given
 from dataset.files.images import image_size, read_mask, write_mask
 from dataset.files.masks import described
-from dataset.files.video import Video, check_mask_sizes, list_frames
+from dataset.files.video import AnyVideo, Video, check_mask_sizes, list_frames
 from dataset.files.video_file import VideoFile, playback_fps, refuse_name, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
@@ -67,7 +67,6 @@ from util.files import (
 from util.parallel import background, in_background
 from util.progress import frames_bar
 
-AnyVideo = Video | VideoFile
 Write = Callable[[int, np.ndarray, np.ndarray], None]  # takes a frame's number, the frame and its mask
 
 

@@ -20,11 +20,10 @@ from PIL import Image
 
 import util.progress  # noqa: F401  (progressbar keeps the stderr of its import, which must not be that of one test)
 from dataset.files.images import read_mask, to_tensor, write_mask
-from dataset.files.video import Video
-from dataset.files.video_file import VideoFile
+from dataset.files.video import AnyVideo
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from util.distributed import Processes
-from util.evaluation.benchmarks import Benchmark
+from util.evaluation.data_sets import Evaluation
 from util.evaluation.output import OutputFolder
 from util.evaluation.stream import EngineSettings, Segmented, read_inputs, segment
 
@@ -278,22 +277,22 @@ def write_evaluation(davis: Path, output: Path, videos: Iterable[str], **setting
 
 
 def segmented(
-    network: RDE_VOS, video: Video | VideoFile, settings: EngineSettings, *, uncertainty: bool = False
+    network: RDE_VOS, video: AnyVideo, settings: EngineSettings, *, uncertainty: bool = False
 ) -> Iterator[Segmented]:
     """Segment a video with a new engine."""
     core = settings.core(network)
     return segment(core, read_inputs(video, core.rule, settings.size), uncertainty=uncertainty)
 
 
-def store_masks(benchmark: Benchmark, output: Path, model: Path, truth: Path) -> Path:
+def store_masks(evaluation: Evaluation, output: Path, model: Path, truth: Path) -> Path:
     """Write what an evaluation script leaves, but its scores; returns ``output``.
 
     The predictions are the masks in ``truth``, frame t moved t pixels to the right.
     """
-    folder = OutputFolder(output, benchmark.masks_folder)
-    settings = {**benchmark.settings, "bank": "2F+L+RDE", "mem_every": 3, "top_k": 40, "size": 48, "amp": False}
-    folder.check_settings(model, benchmark.data, Processes(), **settings)
-    for video in benchmark.videos:
+    folder = OutputFolder(output, evaluation.masks_folder)
+    settings = {**evaluation.settings, "bank": "2F+L+RDE", "mem_every": 3, "top_k": 40, "size": 48, "amp": False}
+    folder.check_settings(model, evaluation.data, Processes(), **settings)
+    for video in evaluation.videos:
         with folder.writing(video) as write:
             for number in video.results:
                 ids = np.roll(read_mask(truth / video.name / f"{video.frame_name(number)}.png"), number, axis=1)

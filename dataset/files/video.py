@@ -27,12 +27,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class GivenMasks:
-    """The common part of all videos: masks that are given for some of the frames."""
+class AnyVideo:
+    """A video of any kind, with masks that are given for some of its frames."""
 
     name: str
     masks: dict[int, Path]  # by frame number
     size: tuple[int, int]  # height and width of the frames
+    wanted: Collection[int] | None  # the numbers of the frames whose masks the results contain; None for all
+    last: int | None  # the number of the last of them; None if it is not known
     void: int | None = None  # the id of pixels of given masks that belong to no object
     reader: PaintedMasks | None = None  # of masks that people have painted; otherwise the files state the ids
     # By frame number: the ids of objects that a given mask shows to be absent. Such a mask may hold no object.
@@ -123,7 +125,7 @@ class GivenMasks:
 
 
 @dataclass(frozen=True)
-class Video(GivenMasks):
+class Video(AnyVideo):
     """A video whose frames are image files, and the masks that are given for it.
 
     Attributes:
@@ -184,7 +186,7 @@ class Video(GivenMasks):
             self._check_size(number, image_size(frame))
 
     def read_given_mask(self, number: int) -> np.ndarray:
-        """Decode a given mask as `GivenMasks.read_given_mask` does, and apply ``merge_objects`` and ``new_objects``."""
+        """Decode a given mask as `AnyVideo.read_given_mask` does, and apply ``merge_objects`` and ``new_objects``."""
         mask = super().read_given_mask(number)
         if self.merge_objects:
             return np.where(mask > 0, np.uint8(255), np.uint8(0))
@@ -219,7 +221,7 @@ def read_sized_mask(
         path: the mask.
         size: the height and width of the frames of the video, in pixels.
         video: the name of the video, for messages.
-        read: reads the file; `dataset.files.images.read_mask`, or `GivenMasks.read_mask` of the video.
+        read: reads the file; `dataset.files.images.read_mask`, or `AnyVideo.read_mask` of the video.
 
     Raises:
         InputError: the file is missing, corrupt or no mask, or has another size than the frames.

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dataset.files.images import PaintedMasks
-from dataset.files.video import FRAME_SUFFIXES, GivenMasks, Video
+from dataset.files.video import FRAME_SUFFIXES, AnyVideo
 from util.errors import InputError
 from util.files import atomic_path
 
@@ -23,7 +23,7 @@ class EndOfVideo(Exception):
     """A video file has no more frames."""
 
 
-class VideoFile(GivenMasks):
+class VideoFile(AnyVideo):
     """A video file and the masks that are given for some of its frames. The names of the frames are their numbers.
 
     The length of the file is known only at its end, so ``last`` is None.
@@ -116,7 +116,7 @@ class VideoFile(GivenMasks):
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def playback_fps(video: Video | VideoFile) -> float:
+def playback_fps(video: AnyVideo) -> float:
     """The number of frames per second at which results are shown: as a video file states it, if that can be true."""
     return video.fps if isinstance(video, VideoFile) and 1 <= video.fps <= 240 else FOLDER_FPS
 

@@ -21,7 +21,7 @@ from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, network_notes
-from util.evaluation.benchmarks import DAVISBenchmark
+from util.evaluation.data_sets import DAVISEvaluation
 from util.evaluation.output import OutputFolder
 from util.evaluation.run import evaluate
 from util.evaluation.scoring import read_results, score_plans
@@ -75,19 +75,19 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run(
-    network: RDE_VOS, benchmark: DAVISBenchmark, output: OutputFolder, settings: EngineSettings, processes: Processes,
+    network: RDE_VOS, evaluation: DAVISEvaluation, output: OutputFolder, settings: EngineSettings, processes: Processes,
     *, model: Path, amp: bool,
 ) -> Row:  # fmt: skip
     """Segment and score the videos with one bank and θ, or read the results of an earlier run."""
-    names = [video.name for video in benchmark.videos]
-    described = {"year": benchmark.settings["year"], "videos": names, **asdict(settings)}
-    output.check_settings(model, benchmark.data, processes, **described, amp=amp)
-    results = output.path / benchmark.results_file
-    if processes.is_main and not all(map(output.is_current, benchmark.videos)):
+    names = [video.name for video in evaluation.videos]
+    described = {"year": evaluation.settings["year"], "videos": names, **asdict(settings)}
+    output.check_settings(model, evaluation.data, processes, **described, amp=amp)
+    results = output.path / evaluation.results_file
+    if processes.is_main and not all(map(output.is_current, evaluation.videos)):
         results.unlink(missing_ok=True)  # the scores of masks that are made again
-    speed = evaluate(network, benchmark.videos, output, settings, processes)
+    speed = evaluate(network, evaluation.videos, output, settings, processes)
     if processes.is_main and not results.is_file():
-        benchmark.write(score_plans(benchmark.plans, output.masks, progress=True), output.path)
+        evaluation.write(score_plans(evaluation.plans, output.masks, progress=True), output.path)
     processes.wait()
     return Row(settings.bank, settings.mem_every, read_results(output.path), speed.fps)
 
@@ -134,8 +134,8 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
     wanted += [(DEFAULT_BANK, theta) for theta in arguments.mem_every]
     if not wanted:
         raise InputError("--banks and --mem_every are both empty; name a bank or a θ to run")
-    benchmark = DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year))
-    benchmark.check(progress=processes.is_main)
+    evaluation = DAVISEvaluation(DAVIS(arguments.davis_path, arguments.year))
+    evaluation.check(progress=processes.is_main)
     device = choose_device(arguments.device)
     if processes.is_main:
         for note in network_notes(arguments.model, device, amp=arguments.amp):
@@ -151,7 +151,7 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
     for (bank, theta), each in settings.items():
         folder = OutputFolder(output / f"{bank}-{theta}")
         rows[bank, theta] = row = run(
-            network, benchmark, folder, each, processes, model=arguments.model, amp=arguments.amp
+            network, evaluation, folder, each, processes, model=arguments.model, amp=arguments.amp
         )
         if processes.is_main:
             print(f"{bank:9} θ {theta}  J&F {row.scores[0]:.1f}  {row.fps:.3g} FPS", flush=True)

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from dataset.layouts.davis import DAVIS
 from util.errors import InputError, command_line
-from util.evaluation.benchmarks import DAVISBenchmark
+from util.evaluation.data_sets import DAVISEvaluation
 from util.evaluation.scoring import read_results
 from util.files import atomic_path, lock_folder, write_csv
 from util.numbers import seed
@@ -110,7 +110,7 @@ def draw(scores: dict[str, list[float]], path: Path) -> None:
 def make_table(arguments: argparse.Namespace) -> None:
     """Train and score every variant, or what an earlier call has left, and write the table and the picture."""
     # Before the first training, not after it.
-    DAVISBenchmark(DAVIS(arguments.davis_path, arguments.year)).check(progress=True)
+    DAVISEvaluation(DAVIS(arguments.davis_path, arguments.year)).check(progress=True)
     rows, scores = [], {}
     for variant, (_, published) in VARIANTS.items():
         runs = [train_and_score(arguments, variant, seed) for seed in arguments.seeds]

@@ -19,7 +19,7 @@ from dataset.files.images import read_mask, write_mask
 from dataset.layouts.folder_videos import FolderVideos
 from dataset.layouts.youtube import YouTubeVOS
 from util.errors import InputError
-from util.evaluation.benchmarks import FolderBenchmark, YouTubeBenchmark, recorded_benchmark
+from util.evaluation.data_sets import FolderEvaluation, YouTubeEvaluation, recorded_evaluation
 from util.evaluation.metrics import statistics
 from util.evaluation.report import EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
 from util.evaluation.scoring import global_results, score_plans, score_videos, write_results
@@ -80,7 +80,7 @@ def percent(value: float) -> str:
 
 def report(output: Path, davis: Path, page: Path) -> list[str]:
     """Write the page about an output of eval_davis.py; returns the notes."""
-    return write_report(output, recorded_benchmark(output, davis_path=davis), page)
+    return write_report(output, recorded_evaluation(output, davis_path=davis), page)
 
 
 @pytest.fixture(scope="module")
@@ -351,9 +351,9 @@ def collection(tmp_path) -> Path:
 def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     """Objects that enter late, frames and videos without truth, and odd ids."""
     folder = FolderVideos(collection / "images", collection / "masks", collection / "truth")
-    benchmark = FolderBenchmark(folder)
-    output = store_masks(benchmark, tmp_path / "output", small_checkpoint, collection / "complete")
-    notes = write_report(output, recorded_benchmark(output, gt=collection / "truth"), tmp_path / "report.html")
+    evaluation = FolderEvaluation(folder)
+    output = store_masks(evaluation, tmp_path / "output", small_checkpoint, collection / "complete")
+    notes = write_report(output, recorded_evaluation(output, gt=collection / "truth"), tmp_path / "report.html")
     assert len(notes) == 3 and "unmasked" in notes[0] and "untold" in notes[1]
     assert "global_results.csv is missing; the figures here" in notes[2]
     page = Page(tmp_path / "report.html")
@@ -361,7 +361,7 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     assert {"48 pixels", "17 frames"} <= set(page.texts("dd"))
     assert not any("NaN" in text for text in page.texts("script", type="application/json"))  # JSON has no NaN
 
-    scores = score_plans(benchmark.plans, output / "masks")
+    scores = score_plans(evaluation.plans, output / "masks")
     overall = global_results(scores)
     assert page.texts("dd")[0] == percent(overall["J&F-Mean"])
     assert page.texts("th", scope="row") == ["again", "again", "late", "late", "untold"]
@@ -389,8 +389,8 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
 
 def test_frames_that_were_not_wanted(collection, small_checkpoint, tmp_path):
     folder = FolderVideos(collection / "images", collection / "masks", every=3)
-    output = store_masks(FolderBenchmark(folder), tmp_path / "output", small_checkpoint, collection / "complete")
-    write_report(output, recorded_benchmark(output), tmp_path / "report.html")
+    output = store_masks(FolderEvaluation(folder), tmp_path / "output", small_checkpoint, collection / "complete")
+    write_report(output, recorded_evaluation(output), tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     assert [[picture["number"] for picture in pictures] for pictures in page.players] == [[0, 3], [0, 3, 6], [0]]
     assert page.texts("td")[:3] == ["2", "6", "2.0"] and "without ground truth" in page.source
@@ -399,12 +399,12 @@ def test_frames_that_were_not_wanted(collection, small_checkpoint, tmp_path):
     # The frames are those with ground truth, wherever the data lie now.
     shutil.rmtree(collection / "masks/untold")
     folder = FolderVideos(collection / "images", collection / "masks", collection / "truth", only_truth=True)
-    output = store_masks(FolderBenchmark(folder), tmp_path / "chosen", small_checkpoint, collection / "complete")
+    output = store_masks(FolderEvaluation(folder), tmp_path / "chosen", small_checkpoint, collection / "complete")
     moved = collection.rename(tmp_path / "moved")
     with pytest.raises(InputError, match=re.escape(str(collection / "images"))):
-        recorded_benchmark(output)
+        recorded_evaluation(output)
     paths = {"images": moved / "images", "masks": moved / "masks", "gt": moved / "truth"}
-    write_report(output, recorded_benchmark(output, **paths), tmp_path / "report.html")
+    write_report(output, recorded_evaluation(output, **paths), tmp_path / "report.html")
     again, late = Page(tmp_path / "report.html").players
     assert [picture["number"] for picture in again] == [2, 3, 5] and len(late) == 8
 
@@ -425,18 +425,20 @@ def test_youtube(small_checkpoint, tmp_path):
     asked["2"] = {"category": "crab", "frames": ["00005", "00010"]}
     (base / "meta.json").write_text(json.dumps({"videos": {"clip": {"objects": asked}}}))
 
-    output = store_masks(YouTubeBenchmark(YouTubeVOS(tmp_path)), tmp_path / "output", small_checkpoint, tmp_path / "gt")
-    write_report(output, recorded_benchmark(output), tmp_path / "report.html")
+    output = store_masks(
+        YouTubeEvaluation(YouTubeVOS(tmp_path)), tmp_path / "output", small_checkpoint, tmp_path / "gt"
+    )
+    write_report(output, recorded_evaluation(output), tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     assert page.texts("title") == ["RDE-VOS on YouTube-VOS valid"] and "without ground truth" in page.source
     assert [picture["name"] for picture in page.players[0]] == ["00000", "00005", "00010"]
     assert page.texts("li")[1:] == ["object 1, dog", "object 2, crab, from frame 00005"]
 
-    benchmark = recorded_benchmark(output, gt=tmp_path / "gt")
-    write_report(output, benchmark, tmp_path / "report.html")
+    evaluation = recorded_evaluation(output, gt=tmp_path / "gt")
+    write_report(output, evaluation, tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
-    scores = score_plans(benchmark.plans, output / "Annotations")
-    figures = benchmark.figures(scores)
+    scores = score_plans(evaluation.plans, output / "Annotations")
+    figures = evaluation.figures(scores)
     assert page.texts("dd")[:5] == [percent(figure) for figure in figures.values()]
     assert page.texts("dt")[:2] == ["Overall mean of the four", "J seen region similarity"]
     rows = np.array(page.texts("td")).reshape(2, 11)
@@ -448,7 +450,7 @@ def test_youtube(small_checkpoint, tmp_path):
 def test_flags_of_another_script_are_refused(davis, evaluated):
     for name in ("yv_path", "images", "masks", "gt", "train_meta"):
         with pytest.raises(InputError, match=f"written by eval_davis.py, which needs no --{name}"):
-            recorded_benchmark(evaluated, **{name: davis})
+            recorded_evaluation(evaluated, **{name: davis})
 
 
 def test_bad_input_ends_with_one_sentence(command, davis, evaluated, tmp_path):

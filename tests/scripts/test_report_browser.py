@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 from browser import needs_chromium, one, view, wait
 from conftest import store_masks, write_collection, write_davis, write_evaluation
 from dataset.layouts.folder_videos import FolderVideos
-from util.evaluation.benchmarks import FolderBenchmark, recorded_benchmark
+from util.evaluation.data_sets import FolderEvaluation, recorded_evaluation
 from util.evaluation.report import write_report
 
 pytestmark = needs_chromium
@@ -24,7 +24,7 @@ def address(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("report")
     davis = write_davis(folder / "davis", LENGTHS, size=(90, 160))
     output = write_evaluation(davis, folder / "output", LENGTHS)
-    write_report(output, recorded_benchmark(output), folder / "report.html")
+    write_report(output, recorded_evaluation(output), folder / "report.html")
     return (folder / "report.html").as_uri()
 
 
@@ -144,8 +144,8 @@ def test_masks_can_be_switched_and_the_video_played(browser):
 def test_frames_and_objects_without_truth(browser, small_checkpoint, tmp_path):
     root = write_collection(tmp_path / "collection")
     folder = FolderVideos(root / "images", root / "masks", root / "truth")
-    output = store_masks(FolderBenchmark(folder), tmp_path / "output", small_checkpoint, root / "complete")
-    write_report(output, recorded_benchmark(output, gt=root / "truth"), tmp_path / "report.html")
+    output = store_masks(FolderEvaluation(folder), tmp_path / "output", small_checkpoint, root / "complete")
+    write_report(output, recorded_evaluation(output, gt=root / "truth"), tmp_path / "report.html")
     browser.get((tmp_path / "report.html").as_uri())
     video = open_player(browser, 0)
     video.find_elements(By.CSS_SELECTOR, "[type=radio]")[1].click()  # truth

@@ -28,7 +28,7 @@ from dataset.files.colours import COLOURS, colour_of
 from dataset.files.images import read_mask
 from dataset.files.video import Video
 from util.errors import InputError
-from util.evaluation.benchmarks import Benchmark, listed
+from util.evaluation.data_sets import Evaluation, listed
 from util.evaluation.metrics import statistics
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import contours, evenly_spaced
@@ -109,12 +109,12 @@ class Result:
         return {1: min(entries.values())} if self.video.merge_objects else entries
 
 
-def write_report(output: Path, benchmark: Benchmark, page: Path, progress: bool = False) -> list[str]:
+def write_report(output: Path, evaluation: Evaluation, page: Path, progress: bool = False) -> list[str]:
     """Write a page about the results of an evaluation script.
 
     Args:
         output: the output folder of the script.
-        benchmark: the data set, see `util.evaluation.benchmarks.recorded_benchmark`.
+        evaluation: the data set, see `util.evaluation.data_sets.recorded_evaluation`.
         page: the HTML file to write; the file is complete or absent.
         progress: show progress bars on stderr.
 
@@ -124,24 +124,24 @@ def write_report(output: Path, benchmark: Benchmark, page: Path, progress: bool 
     Raises:
         InputError: ``output`` holds no finished video, masks or frames cannot be read, or the page cannot be written.
     """
-    folder = OutputFolder(output, benchmark.masks_folder)
-    finished = [video for video in benchmark.videos if folder.is_finished(video)]
+    folder = OutputFolder(output, evaluation.masks_folder)
+    finished = [video for video in evaluation.videos if folder.is_finished(video)]
     if not finished:
-        raise InputError(f"{output} holds no finished video of {benchmark.data}; run {benchmark.script} on it first")
+        raise InputError(f"{output} holds no finished video of {evaluation.data}; run {evaluation.script} on it first")
     names = {video.name for video in finished}
     scores = score_plans(
-        [plan for plan in benchmark.plans if plan.truth.name in names], folder.masks, progress=progress
+        [plan for plan in evaluation.plans if plan.truth.name in names], folder.masks, progress=progress
     )
     by_name = {score.name: score for score in scores}
     results = [
         Result(video, folder.masks / video.name, folder.throughput([video]), by_name.get(video.name))
         for video in finished
     ]
-    overall = benchmark.figures(scores) if benchmark.truth else {}
-    notes = [*benchmark.notes, *_missing(output, benchmark, names, overall)]
+    overall = evaluation.figures(scores) if evaluation.truth else {}
+    notes = [*evaluation.notes, *_missing(output, evaluation, names, overall)]
     made = {name: folder.recorded(name, finished) for name in ("device", "weights")}
     settings = {**folder.settings(), **made}
-    html = _render(settings, benchmark, results, overall, notes, folder.throughput(finished), progress)
+    html = _render(settings, evaluation, results, overall, notes, folder.throughput(finished), progress)
     with atomic_path(page) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="replace")
     return notes
@@ -241,18 +241,18 @@ def layer(ids: np.ndarray, objects: Collection[int] = ()) -> bytes:
     return file.getvalue()
 
 
-def _missing(output: Path, benchmark: Benchmark, finished: Collection[str], overall: dict[str, float]) -> list[str]:
+def _missing(output: Path, evaluation: Evaluation, finished: Collection[str], overall: dict[str, float]) -> list[str]:
     """Notes on missing results."""
-    notes, script = [], benchmark.script
-    unfinished = [video.name for video in benchmark.videos if video.name not in finished]
+    notes, script = [], evaluation.script
+    unfinished = [video.name for video in evaluation.videos if video.name not in finished]
     if unfinished:
         notes.append(
-            f"Not finished: {listed(unfinished)} ({len(unfinished)} of {len(benchmark.videos)} videos). This page "
+            f"Not finished: {listed(unfinished)} ({len(unfinished)} of {len(evaluation.videos)} videos). This page "
             f"covers the others only; run {script} again to resume."
         )
     if not overall:
         return notes
-    path = output / benchmark.results_file
+    path = output / evaluation.results_file
     try:
         with open(path, newline="") as file:
             row = next(csv.DictReader(file))
@@ -268,17 +268,17 @@ def _missing(output: Path, benchmark: Benchmark, finished: Collection[str], over
     return notes
 
 
-def _picture(benchmark: Benchmark, result: Result, number: int) -> dict:
+def _picture(evaluation: Evaluation, result: Result, number: int) -> dict:
     """A frame with its masks and scores, for the page's template and script; pictures in base64."""
     video = result.video
-    masks = {"prediction": result.predictions / video.mask_name(number), "truth": benchmark.true_mask(video, number)}
+    masks = {"prediction": result.predictions / video.mask_name(number), "truth": evaluation.true_mask(video, number)}
     size = _picture_size(video)
     file = io.BytesIO()
     Image.fromarray(video.read_frame(number)).resize(size).save(file, "WEBP", quality=PICTURE_QUALITY)
     picture = {"number": number, "name": video.frames[number].stem, "frame": file.getvalue()}
     for kind, path in masks.items():
         if path:
-            ids = _read_ids(benchmark, path, video, read_mask if kind == "prediction" else video.read_mask)
+            ids = _read_ids(evaluation, path, video, read_mask if kind == "prediction" else video.read_mask)
             picture[kind] = layer(cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST), result.entries)
     picture = {k: base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in picture.items()}
     if number in result.scored:
@@ -296,7 +296,7 @@ def _picture_size(video: Video) -> tuple[int, int]:
     return round(scale * width), max(1, round(scale * height))
 
 
-def _region(benchmark: Benchmark, result: Result, moment: Moment) -> tuple[int, int, int, int]:
+def _region(evaluation: Evaluation, result: Result, moment: Moment) -> tuple[int, int, int, int]:
     """The part of a picture that shows an object and its surroundings: left, top, width and height in pixels.
 
     It is the whole picture, unless the object takes less than a third of its width and height.
@@ -304,10 +304,10 @@ def _region(benchmark: Benchmark, result: Result, moment: Moment) -> tuple[int, 
     video = result.video
     width, height = _picture_size(video)
     seen = (
-        _read_ids(benchmark, result.predictions / video.mask_name(moment.frame), video, read_mask) == moment.object_id
+        _read_ids(evaluation, result.predictions / video.mask_name(moment.frame), video, read_mask) == moment.object_id
     )
-    truth = benchmark.true_mask(video, moment.frame)
-    seen |= _read_ids(benchmark, truth, video, video.read_mask) == moment.object_id
+    truth = evaluation.true_mask(video, moment.frame)
+    seen |= _read_ids(evaluation, truth, video, video.read_mask) == moment.object_id
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     if not rows.size:
         return 0, 0, width, height
@@ -320,13 +320,13 @@ def _region(benchmark: Benchmark, result: Result, moment: Moment) -> tuple[int, 
     return round(starts[0] * width), round(starts[1] * height), round(part * width), round(part * height)
 
 
-def _read_ids(benchmark: Benchmark, path: Path, video: Video, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+def _read_ids(evaluation: Evaluation, path: Path, video: Video, read: Callable[[Path], np.ndarray]) -> np.ndarray:
     """The object ids of a mask, uint8 [H,W], with merged objects and void pixels as in `score_plans`."""
     ids = read(path)
     if ids.shape != video.size:
         raise InputError(
             f"{path} is {ids.shape[1]}×{ids.shape[0]}, but the frames are {video.size[1]}×{video.size[0]}; "
-            f"delete the video's folder and run {benchmark.script} again"
+            f"delete the video's folder and run {evaluation.script} again"
         )
     if video.merge_objects:
         return (ids > 0).astype(np.uint8)
@@ -335,7 +335,7 @@ def _read_ids(benchmark: Benchmark, path: Path, video: Video, read: Callable[[Pa
 
 def _render(
     settings: dict,
-    benchmark: Benchmark,
+    evaluation: Evaluation,
     results: Sequence[Result],
     overall: dict[str, float],
     notes: Sequence[str],
@@ -352,7 +352,7 @@ def _render(
     tasks = [(results[moment.video], moment.frame) for moment in moments]
     tasks += [(result, number) for result, numbers in zip(results, shown, strict=True) for number in numbers]
     with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda task: _picture(benchmark, *task), tasks)
+        pictures = pool.map(lambda task: _picture(evaluation, *task), tasks)
         pictures = iter(
             list(tqdm(pictures, total=len(tasks), desc="drawing", unit="picture", disable=hidden(progress)))
         )
@@ -361,12 +361,12 @@ def _render(
             **moment._asdict(),
             "colour": colour_of(moment.object_id, results[moment.video].entries),
             "picture": next(pictures),
-            "region": _region(benchmark, results[moment.video], moment),
+            "region": _region(evaluation, results[moment.video], moment),
         }
         for moment in moments
     ]
     videos = [
-        _describe(benchmark, index, result, [next(pictures) for _ in numbers])
+        _describe(evaluation, index, result, [next(pictures) for _ in numbers])
         for index, (result, numbers) in enumerate(zip(results, shown, strict=True))
     ]
     environment = jinja2.Environment(
@@ -380,7 +380,7 @@ def _render(
     environment.filters["fps"] = lambda value: "–" if math.isnan(value) else f"{value:.1f}"
     return environment.get_template("page.html").render(
         settings=settings,
-        benchmark=benchmark,
+        evaluation=evaluation,
         headlines=_headlines(overall),
         categories=any(item["category"] for video in videos for item in video["objects"]),
         notes=notes,
@@ -413,7 +413,7 @@ def _headlines(overall: dict[str, float]) -> list[Headline]:
     return [Headline("J&F", "", overall["J&F-Mean"], {}), *measures]
 
 
-def _describe(benchmark: Benchmark, index: int, result: Result, pictures: list[dict]) -> dict:
+def _describe(evaluation: Evaluation, index: int, result: Result, pictures: list[dict]) -> dict:
     """The description of a video for the page's template."""
     video, score = result.video, result.score
     description = {
@@ -422,7 +422,7 @@ def _describe(benchmark: Benchmark, index: int, result: Result, pictures: list[d
         "picture_size": _picture_size(video),
         "fps": result.throughput.fps,
         "merged": video.merge_objects,
-        "objects": _describe_objects(benchmark, result),
+        "objects": _describe_objects(evaluation, result),
         "pictures": pictures,
         "has_truth": any("truth" in picture for picture in pictures),
         "plots": [],
@@ -434,7 +434,7 @@ def _describe(benchmark: Benchmark, index: int, result: Result, pictures: list[d
     return description
 
 
-def _describe_objects(benchmark: Benchmark, result: Result) -> list[dict]:
+def _describe_objects(evaluation: Evaluation, result: Result) -> list[dict]:
     """The description of a video's objects for the page's template."""
     video = result.video
     nothing = statistics([])
@@ -444,7 +444,7 @@ def _describe_objects(benchmark: Benchmark, result: Result) -> list[dict]:
         {
             "id": object_id,
             "colour": colour_of(object_id, entries),
-            "category": benchmark.category(video.name, object_id),
+            "category": evaluation.category(video.name, object_id),
             # Empty for objects that are there from the start.
             "entry": video.frame_name(entries[object_id]) if entries.get(object_id) else "",
             "figures": figures.get(object_id, ObjectFigures(object_id, 0, nothing, nothing)),

@@ -12,7 +12,7 @@ from model.network import RDE_VOS
 from util.device import choose_device, device_name, enough_memory, peak_memory
 from util.distributed import Processes
 from util.evaluation.arguments import MEMORY_REMEDY, network_notes
-from util.evaluation.benchmarks import Benchmark
+from util.evaluation.data_sets import Evaluation
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import draw_video
 from util.evaluation.scoring import score_plans
@@ -21,7 +21,7 @@ from util.progress import frames_bar
 
 
 def segment_videos(
-    benchmark: Benchmark, output: OutputFolder, processes: Processes, settings: EngineSettings, *,
+    evaluation: Evaluation, output: OutputFolder, processes: Processes, settings: EngineSettings, *,
     model: Path, device: str, amp: bool, compiled: bool,
 ) -> None:  # fmt: skip
     """Segment the videos of a data set into an output folder, and print speed and peak memory.
@@ -29,7 +29,7 @@ def segment_videos(
     All input is checked before the first video is segmented. Every process has to call this function.
 
     Args:
-        benchmark: the data set.
+        evaluation: the evaluation of the data set.
         output: the output folder.
         processes: the videos are distributed over these processes.
         settings: the settings of the engine.
@@ -40,22 +40,22 @@ def segment_videos(
     Raises:
         InputError: the data, the network or the settings are invalid, or the folder holds other results.
     """
-    notes = [*benchmark.notes, *benchmark.check(progress=processes.is_main)]
+    notes = [*evaluation.notes, *evaluation.check(progress=processes.is_main)]
     chosen = choose_device(device)
     if processes.is_main:
         for note in [*network_notes(model, chosen, amp=amp), *(f"note: {note}" for note in notes)]:
             print(note)
-        for line in given_masks(benchmark.videos):
+        for line in given_masks(evaluation.videos):
             print(line)
     network = engine_network(model, chosen, amp, compiled=compiled)
     settings.check(network)
-    for video in benchmark.videos:
+    for video in evaluation.videos:
         input_size(video, settings.size)  # before the first one is segmented
-    described = {**benchmark.settings, **asdict(settings), "amp": amp}
+    described = {**evaluation.settings, **asdict(settings), "amp": amp}
     described |= {"compile": True} if compiled else {}  # older folders have no such setting
-    output.check_settings(model, benchmark.data, processes, **described)
+    output.check_settings(model, evaluation.data, processes, **described)
     with enough_memory(MEMORY_REMEDY):
-        speed = evaluate(network, benchmark.videos, output, settings, processes)
+        speed = evaluate(network, evaluation.videos, output, settings, processes)
     memory = peak_memory(chosen)
     if processes.is_main:
         print(f"FPS         {speed.text(chosen)}")
@@ -111,11 +111,11 @@ def given_masks(videos: Sequence[Video], most: int = 20) -> Iterator[str]:
         yield f"... and {len(masks) - most} more masks; {len(videos)} videos in all"
 
 
-def score_and_draw(benchmark: Benchmark, output: OutputFolder, *, overlay: bool) -> None:
+def score_and_draw(evaluation: Evaluation, output: OutputFolder, *, overlay: bool) -> None:
     """Score the masks in an output folder if there is ground truth, and draw overlays on request.
 
     Args:
-        benchmark: the data set.
+        evaluation: the evaluation of the data set.
         output: the output folder, with the masks of all videos.
         overlay: whether to draw ``overlay/<video>/<frame>.jpg`` and a contact sheet ``overlay/<video>.jpg``.
 
@@ -123,13 +123,13 @@ def score_and_draw(benchmark: Benchmark, output: OutputFolder, *, overlay: bool)
         InputError: a mask or a frame cannot be read, or a file cannot be written.
     """
     scores = {}
-    if benchmark.truth:
-        scored = score_plans(benchmark.plans, output.masks, progress=True)
-        benchmark.write(scored, output.path)
-        if benchmark.truth_paths:
-            output.record_truth(**benchmark.truth_paths)
-        print(benchmark.text(scored))
+    if evaluation.truth:
+        scored = score_plans(evaluation.plans, output.masks, progress=True)
+        evaluation.write(scored, output.path)
+        if evaluation.truth_paths:
+            output.record_truth(**evaluation.truth_paths)
+        print(evaluation.text(scored))
         scores = {score.name: score for score in scored}
     if overlay:
-        for video in tqdm(benchmark.videos, desc="drawing", unit="video", disable=None):
+        for video in tqdm(evaluation.videos, desc="drawing", unit="video", disable=None):
             draw_video(video, output.masks / video.name, output.path / "overlay", scores.get(video.name))

@@ -16,8 +16,8 @@ import torch
 from torch.nn import functional as F
 
 from dataset.files.images import resize_image, resize_mask, short_side_size
-from dataset.files.video import Video
-from dataset.files.video_file import EndOfVideo, VideoFile
+from dataset.files.video import AnyVideo
+from dataset.files.video_file import EndOfVideo
 from model.checkpoint import load_network
 from model.fast import fast_network
 from model.inference import InferenceCore, checked_bank
@@ -130,7 +130,7 @@ def for_inference(network: RDE_VOS, dtype: torch.dtype, *, compiled: bool = Fals
     return fast_network(network, dtype, compiler="inductor" if compiled else None)
 
 
-def input_size(video: Video | VideoFile, short_side: int | None) -> tuple[int, int]:
+def input_size(video: AnyVideo, short_side: int | None) -> tuple[int, int]:
     """The height and width of the network's input for the frames of a video, in pixels.
 
     Args:
@@ -151,7 +151,7 @@ def input_size(video: Video | VideoFile, short_side: int | None) -> tuple[int, i
     return height, width
 
 
-def read_inputs(video: Video | VideoFile, rule: FixedInterval, size: int | None = None) -> Iterator[Input]:
+def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None) -> Iterator[Input]:
     """Read a video for the engine; a thread decodes a few frames in advance.
 
     Only wanted frames and frames that update the memory are read, and none after the last wanted frame.

@@ -25,7 +25,7 @@ from util.evaluation.scoring import (
 from util.files import write_csv
 
 
-class Benchmark:
+class Evaluation:
     """The evaluation of one data set. This class has what the data sets share: J&F as means over all objects.
 
     Attributes:
@@ -105,7 +105,7 @@ class Benchmark:
         return format_results(scores)
 
 
-class DAVISBenchmark(Benchmark):
+class DAVISEvaluation(Evaluation):
     """DAVIS 2016 or 2017, by its own code's rules.
 
     Args:
@@ -140,7 +140,7 @@ class DAVISBenchmark(Benchmark):
         write_results(scores, output)
 
 
-class YouTubeBenchmark(Benchmark):
+class YouTubeEvaluation(Evaluation):
     """YouTube-VOS, by the rules of its server.
 
     Args:
@@ -205,7 +205,7 @@ class YouTubeBenchmark(Benchmark):
         return youtube_server.object_scores(self._youtube.asked, self._seen, scores)
 
 
-class FolderBenchmark(Benchmark):
+class FolderEvaluation(Evaluation):
     """Any folder of videos, scored by the J and F of DAVIS.
 
     An object is scored in every frame that has ground truth, is in the results and comes after the object's first given
@@ -271,7 +271,7 @@ class FolderBenchmark(Benchmark):
         return self._folder.true_masks(video.name, video.frames).get(number)
 
     def check(self, *, progress: bool = False) -> list[str]:
-        """As `Benchmark.check`. The notes name the objects that only the ground truth shows."""
+        """As `Evaluation.check`. The notes name the objects that only the ground truth shows."""
         check_given_masks(self.videos)
         shown = check_plans(self.videos, self.plans, progress=progress)
         return [
@@ -301,8 +301,8 @@ class FolderBenchmark(Benchmark):
         return notes
 
 
-def recorded_benchmark(output: Path, **paths: Path | None) -> Benchmark:
-    """The benchmark of the results in an output folder, from the settings of the evaluation script.
+def recorded_evaluation(output: Path, **paths: Path | None) -> Evaluation:
+    """The evaluation of the results in an output folder, from the settings of the evaluation script.
 
     Args:
         output: the output folder of the script.
@@ -315,9 +315,9 @@ def recorded_benchmark(output: Path, **paths: Path | None) -> Benchmark:
     folder = OutputFolder(output)
     settings = folder.settings()
     kinds = {
-        "year": (DAVISBenchmark, {"davis_path"}),
-        "all_frames": (YouTubeBenchmark, {"yv_path", "gt", "train_meta"}),
-        "new_only": (FolderBenchmark, {"images", "masks", "gt"}),
+        "year": (DAVISEvaluation, {"davis_path"}),
+        "all_frames": (YouTubeEvaluation, {"yv_path", "gt", "train_meta"}),
+        "new_only": (FolderEvaluation, {"images", "masks", "gt"}),
     }
     kind, known = next((kinds[key] for key in kinds if key in settings), (None, set()))
     if kind is None or not {"data", "bank", "mem_every", "top_k", "amp", "model"} <= settings.keys():
@@ -330,12 +330,12 @@ def recorded_benchmark(output: Path, **paths: Path | None) -> Benchmark:
             raise InputError(f"{output} was written by {kind.script}, which needs no --{name}; leave it out")
     paths = {**folder.truth(), **paths}
     gt, data = paths.get("gt"), Path(settings["data"])
-    if kind is DAVISBenchmark:
+    if kind is DAVISEvaluation:
         davis = DAVIS(paths.get("davis_path", data), settings["year"], settings["split"])
-        return DAVISBenchmark(davis, settings.get("videos"))
-    if kind is YouTubeBenchmark:
+        return DAVISEvaluation(davis, settings.get("videos"))
+    if kind is YouTubeEvaluation:
         youtube = YouTubeVOS(paths.get("yv_path", data), settings["split"], settings["output_all"])
-        return YouTubeBenchmark(youtube, gt, paths.get("train_meta"))
+        return YouTubeEvaluation(youtube, gt, paths.get("train_meta"))
     only_gt = settings["only_gt"]
     videos = FolderVideos(
         paths.get("images", data),
@@ -345,7 +345,7 @@ def recorded_benchmark(output: Path, **paths: Path | None) -> Benchmark:
         every=settings["every"],
         only_truth=bool(only_gt),
     )
-    return FolderBenchmark(videos)
+    return FolderEvaluation(videos)
 
 
 def listed(names: Sequence[str]) -> str:
