@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import SMALL, draw_clip
+from dataset.files.video import AnyVideo
 from fake_gpu import CPU, GPU, DeviceMismatch, FakeGPU, fake_gpu
 from model import RDE_VOS, load_network
 from model.fast import fast_network
@@ -19,7 +20,7 @@ from model.reading import Embedding, MemoryTable, Similarity
 from model.training import ClipLoss
 from train import choose_trained_parts, train, training_state
 from util.distributed import Processes
-from util.evaluation.stream import EngineSettings, segment
+from util.evaluation.stream import EngineSettings, read_inputs, segment
 from util.imagenet import normalise
 from util.training.arguments import Intervals
 from util.training.log import TrainingLog
@@ -81,8 +82,8 @@ def test_similarities_are_computed_in_fp32_under_autocast(gpu):
     assert found.dtype == torch.float32 and torch.equal(found, exact)
 
 
-class Clip:
-    """A video as `util.evaluation.stream.segment` reads it: eight frames of two objects."""
+class Clip(AnyVideo):
+    """Eight frames of two objects."""
 
     name, size, wanted, masks, absent, last = "clip", (48, 64), None, {0: None}, {}, 7
     frames, ids = draw_clip(8, 48, 64, 2)
@@ -98,7 +99,8 @@ def segmented(network: RDE_VOS, gpu: FakeGPU | None = None) -> Iterator[tuple[np
     """The ids of each frame, with the kinds of waits and the launches for it."""
     if gpu:
         gpu.reset()
-    for result in segment(network, Clip(), EngineSettings()):
+    core = EngineSettings().core(network)
+    for result in segment(core, read_inputs(Clip(), core.rule)):
         yield result.ids, gpu.kinds if gpu else [], sum(gpu.launches.values()) if gpu else 0
         if gpu:
             gpu.reset()
