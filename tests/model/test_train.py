@@ -153,9 +153,10 @@ def test_however_a_batch_is_split_the_weights_are_the_same(train, small_checkpoi
         assert result.returncode == 0, result.stderr
     whole = weights(tmp_path / "whole")
     for name in ("processes", "accumulated"):
-        for key, tensor in weights(tmp_path / name).items():
-            # Adam's first steps turn rounding in tiny gradients into steps; 4 steps of 1e-3 bound the difference.
-            torch.testing.assert_close(tensor, whole[key], atol=4e-4, rtol=1e-3, msg=lambda m, k=key: f"{k}: {m}")
+        trained = weights(tmp_path / name)
+        differences = torch.cat([(tensor - whole[key]).abs().flatten().float() for key, tensor in trained.items()])
+        # Adam's first steps turn rounding in tiny gradients into steps, of at most 1e-3 each.
+        assert differences.max() < 4e-3 and (differences > 4e-4).float().mean() < 1e-5
         log, reference = scalars(tmp_path / name), scalars(tmp_path / "whole")
         np.testing.assert_allclose(log["loss/total"], reference["loss/total"], rtol=1e-3)
 

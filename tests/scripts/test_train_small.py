@@ -29,8 +29,8 @@ def data(tmp_path) -> dict[str, str]:
 
 
 def train_small(folder: os.PathLike, **environment: str) -> subprocess.CompletedProcess:
-    """Run the recipe in the virtual environment of the tests, with two iterations a step."""
-    tiny = {"ITERATIONS": "2 2 2 2 2", "PASTED": "2 1", "PROCESSES": "1", "VIRTUAL_ENV": sys.prefix}
+    """Run the recipe in the virtual environment of the tests, with one iteration a step."""
+    tiny = {"ITERATIONS": "1 1 1 1 1", "PASTED": "2 1", "PROCESSES": "1", "VIRTUAL_ENV": sys.prefix}
     path = {"PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])}
     command = ["bash", ROOT / "scripts/small_network/train_small.sh", folder]
     return subprocess.run(
