@@ -15,7 +15,7 @@ from pathlib import Path
 from dataset.layouts.youtube import YouTubeVOS
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings
+from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings, network_choice
 from util.evaluation.data_sets import YouTubeEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
@@ -49,10 +49,7 @@ def main() -> None:
     output = OutputFolder(arguments.output.absolute(), evaluation.masks_folder)
     processes = Processes()
     with processes.lock(output.path, *TEMPORARY, ".."):
-        segment_videos(
-            evaluation, output, processes, engine_settings(arguments),
-            model=arguments.model, device=arguments.device, amp=arguments.amp, compiled=arguments.compile,
-        )  # fmt: skip
+        segment_videos(evaluation, output, processes, engine_settings(arguments), **network_choice(arguments))
         if processes.is_main:
             submission = output.path.with_name(f"{output.path.name}.zip")
             write_submission(output.path, youtube.asked, submission)

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.layouts.folder_videos import FolderVideos
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings
+from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings, network_choice
 from util.evaluation.data_sets import FolderEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
@@ -70,10 +70,7 @@ def main() -> None:
     evaluation = FolderEvaluation(folder, progress=processes.is_main)
     output = OutputFolder(arguments.output, evaluation.masks_folder)
     with processes.lock(output.path, *TEMPORARY):
-        segment_videos(
-            evaluation, output, processes, engine_settings(arguments),
-            model=arguments.model, device=arguments.device, amp=arguments.amp, compiled=arguments.compile,
-        )  # fmt: skip
+        segment_videos(evaluation, output, processes, engine_settings(arguments), **network_choice(arguments))
         if processes.is_main:
             score_and_draw(evaluation, output, overlay=arguments.overlay)
     processes.close()

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,6 +72,16 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, siz
         parser.add_argument(
             "--size", type=positive, default=size, help=f"short side of the network's input; default {size}"
         )
+
+
+def network_choice(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The network that the flags of `add_engine_arguments` select, as `util.evaluation.run.segment_videos` takes it."""
+    return {
+        "model": arguments.model,
+        "device": arguments.device,
+        "amp": arguments.amp,
+        "compiled": arguments.compile,
+    }
 
 
 def add_overlay_argument(parser: argparse.ArgumentParser) -> None:
