@@ -52,19 +52,18 @@ train 0 images "$static_steps" --static_root "$static" \
 paste() { python scripts/small_network/paste_objects.py --davis_root "$davis" "${own[@]}" --images "$static" --frames 16 "$@"; }
 paste --output "$folder/pasted_videos" --count "$pasted_small"
 paste --output "$folder/pasted_large" --count "$pasted_large" --height 384 --width 512 --seed 1
-sams=(key_aggregation value_aggregation)
+# What the steps on clips share.
+clips=(--freeze key_encoder.backbone key_aggregation value_aggregation
+  --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98)
 train 1 pasted "$pasted_steps" --videos "$folder/pasted_videos" --load_network "$folder/images/network.pth" \
-  --freeze key_encoder.backbone "${sams[@]}" --crop_size 224 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98 \
-  --steps $((pasted_steps * 6 / 7))
+  "${clips[@]}" --crop_size 224 --steps $((pasted_steps * 6 / 7))
 train 2 video "$video_steps" --davis_root "$davis" --davis_year 2016 "${own_4[@]}" --videos "$folder/pasted_videos" \
   --load_network "$folder/pasted/network.pth" \
-  --freeze key_encoder.backbone "${sams[@]}" --crop_size 224 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98 \
-  --steps $((video_steps * 21 / 25))
+  "${clips[@]}" --crop_size 224 --steps $((video_steps * 21 / 25))
 
 train 2 large "$large_steps" --davis_root "$davis" --davis_year 2016 "${own_5[@]}" --videos "$folder/pasted_large" \
   --load_network "$folder/video/network.pth" \
-  --freeze key_encoder.backbone "${sams[@]}" --crop_size 320 --batch_size 8 --lr 3e-4 --warm_up 5000 9000 --average 0.98 \
-  --steps $((large_steps * 9 / 10))
+  "${clips[@]}" --crop_size 320 --steps $((large_steps * 9 / 10))
 
 # SAM learns last and alone, on longer clips: its errors add up over the updates. In the shipped network it is as it starts.
 last=large
