@@ -1,6 +1,7 @@
 """Smooth random motion over time. The unit of time is a frame."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,3 +42,23 @@ class Wander:
 
     def __call__(self, t: float) -> float:
         return sum(size * math.sin(rate * t + phase) for size, rate, phase in self._terms)
+
+
+class Absence(NamedTuple):
+    """A time in which an object is outside the frame.
+
+    Attributes:
+        start, end: the times at which the object starts to leave and is back.
+        side: the side to which it leaves and from which it returns, -1 or 1.
+        ease: the number of frames that leaving takes, and returning too.
+    """
+
+    start: float
+    end: float
+    side: int
+    ease: float
+
+    def shift(self, t: float) -> float:
+        """Return how far the object is at time ``t``, from 0 (in its place) to ``side`` (away)."""
+        away = min(1.0, max(0.0, min((t - self.start) / self.ease, (self.end - t) / self.ease)))
+        return self.side * away * away * (3 - 2 * away)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from synthetic.motion import Wander, rotation, scaling, translation
+from synthetic.motion import Absence, Wander, rotation, scaling, translation
 from synthetic.textures import log_uniform, pick, texture
 
 LEAST_AREA = 0.004  # the smallest fraction of the frame that an object covers in its first annotated frame
@@ -38,8 +38,7 @@ class Actor:
         drift: the motion (x, y) around this path.
         angle: the rotation, in radians.
         log_scale: the logarithm of the factor by which the size changes.
-        absences: the times at which the object is outside the frame. Each has a start, an end, the side to which the
-            object leaves, -1 or 1, and the number of frames that leaving and returning take.
+        absences: the times at which the object is outside the frame.
     """
 
     kind: str
@@ -52,15 +51,13 @@ class Actor:
     drift: tuple[Wander, Wander]
     angle: Wander
     log_scale: Wander
-    absences: list[tuple[float, float, int, float]] = field(default_factory=list)
+    absences: list[Absence] = field(default_factory=list)
 
     def matrix(self, t: float, width: int) -> np.ndarray:
         """Return the matrix [3,3] from the pixels of ``picture`` to those of a frame that is ``width`` pixels wide."""
         share = math.sin(math.pi * (t - self.start) / self.period) ** 2
         x, y = (a + share * (b - a) + drift(t) for a, b, drift in zip(self.place, self.goal, self.drift, strict=True))
-        for start, end, side, ease in self.absences:
-            away = min(1.0, max(0.0, min((t - start) / ease, (end - t) / ease)))
-            x += side * 2.5 * away * away * (3 - 2 * away)
+        x += 2.5 * sum(absence.shift(t) for absence in self.absences)
         size, middle = math.exp(self.log_scale(t)), len(self.picture) / 2
         turned = rotation(self.angle(t)) @ scaling(size, size) @ translation(-middle, -middle)
         return translation(x * width, y * width) @ turned
@@ -123,7 +120,7 @@ class Scene:
                 log_scale=Wander(rng, rng.uniform(0.05, 0.2), rng.uniform(30, 80)),
             )
             if start:
-                actor.absences = [(-1e9, start, pick(rng, [-1, 1]), min(18.0, 0.7 * start))]
+                actor.absences = [Absence(-1e9, start, pick(rng, [-1, 1]), min(18.0, 0.7 * start))]
             elif leave and label:
                 actor.absences = _absences(rng, span, leave)
             actors.append(actor)
@@ -162,20 +159,20 @@ def _places(rng: np.random.Generator, count: int, height: float) -> list[tuple[f
     return places
 
 
-def _absences(rng: np.random.Generator, span: float, leave: float) -> list[tuple[float, float, int, float]]:
-    """Return absences of ``leave`` frames or longer, see `Actor`.
+def _absences(rng: np.random.Generator, span: float, leave: float) -> list[Absence]:
+    """Return absences of ``leave`` frames or longer.
 
     Between absences the object is on its path for a half to three times ``leave`` frames, so that several objects leave
     at different times.
     """
-    absences: list[tuple[float, float, int, float]] = []
+    absences: list[Absence] = []
     ease, end = min(100.0, leave / 2), 0.0
     while True:
         start = end + rng.uniform(0.5, 3) * leave
         end = start + 2 * ease + rng.uniform(1, 1.5) * leave
         if end + leave / 2 > span:
             return absences
-        absences.append((start, end, pick(rng, [-1, 1]), ease))
+        absences.append(Absence(start, end, pick(rng, [-1, 1]), ease))
 
 
 def _picture(rng: np.random.Generator, kind: str, size: int, hue: float) -> np.ndarray:

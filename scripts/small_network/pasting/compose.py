@@ -12,7 +12,7 @@ from dataset.files.images import write_mask
 from dataset.files.video import object_ids
 from small_network.pasting.sources import Cutout, Sources, SourceVideo, cut_out, read_still
 from synthetic.layouts import write_jpeg
-from synthetic.motion import Wander, rotation, scaling, translation
+from synthetic.motion import Absence, Wander, rotation, scaling, translation
 from synthetic.textures import log_uniform, pick
 from util.errors import InputError
 
@@ -20,6 +20,7 @@ _STILL_BACKGROUND = 0.25  # the probability of a still as background
 _FROM_VIDEO = 0.5  # the probability that an object comes from a video, with its motion there, and not from a still
 _BEHIND = 0.4  # the probability that an object passes behind the background's own objects
 _UNLABELLED = 0.15  # the probability that an object is an unlabelled distractor, which only occludes others
+_LEAVES = 0.35  # the probability that an object leaves the frame in the course of the video
 _TRIES = 50  # the maximum number of sources that are tried for an object
 _VISIBLE = 0.004  # the minimum fraction of the first frame that a pasted object covers
 
@@ -66,18 +67,24 @@ class _Pasted:
         self.log_scale = Wander(rng, log_uniform(rng, 0.03, 0.4), rng.uniform(1, 3) * frames)
         self.angle = Wander(rng, log_uniform(rng, 0.03, 0.5), rng.uniform(0.7, 3) * frames)
         self.facing = Wander(rng, log_uniform(rng, 0.02, 0.6), rng.uniform(1, 3) * frames)
+        self.absence: Absence | None = None
+        if rng.random() < _LEAVES:
+            start, length = rng.uniform(0.1, 0.6) * frames, rng.uniform(0.3, 0.8) * frames
+            self.absence = Absence(start, start + length, pick(rng, [-1, 1]), 0.12 * frames)
 
-    def matrix(self, t: int) -> np.ndarray:
+    def matrix(self, t: int, frame_width: int) -> np.ndarray:
         """Return the matrix [3,3] from the pixels of the cutout to those of frame ``t``."""
         height, width = self.cutouts[t].mask.shape
         size = self.scale * math.exp(self.log_scale(t))
         turn = rotation(self.angle(t)) @ scaling(self.flip * size * math.cos(self.facing(t)), size)
         x, y = (centre + drift(t) for centre, drift in zip(self.centre, self.drift, strict=True))
+        if self.absence:
+            x += 1.8 * frame_width * self.absence.shift(t)  # far enough for an object as wide as the frame
         return translation(x, y) @ turn @ translation(-width / 2, -height / 2)
 
     def render(self, t: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Return frame ``t`` of the object alone: float32 RGB [H,W,3], and its opacity [H,W], 0 to 1."""
-        cutout, matrix = self.cutouts[t], self.matrix(t)
+        cutout, matrix = self.cutouts[t], self.matrix(t, width)
         shrink = max(1.0, 1 / math.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
         image, mask = cutout.image, cutout.mask.astype(np.float32)
         if shrink > 1.2:  # anti-aliasing
