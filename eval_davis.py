@@ -10,7 +10,13 @@ from pathlib import Path
 from dataset.layouts.davis import DAVIS
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings, network_choice
+from util.evaluation.arguments import (
+    add_engine_arguments,
+    add_overlay_argument,
+    engine_settings,
+    network_choice,
+    parse_engine_arguments,
+)
 from util.evaluation.data_sets import DAVISEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
@@ -26,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--videos", nargs="+", metavar="NAME", help="evaluate these videos only; default all")
     add_engine_arguments(parser, mem_every=3)
     add_overlay_argument(parser)
-    return parser.parse_args()
+    return parse_engine_arguments(parser)
 
 
 @command_line

@@ -15,7 +15,13 @@ from pathlib import Path
 from dataset.layouts.youtube import YouTubeVOS
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings, network_choice
+from util.evaluation.arguments import (
+    add_engine_arguments,
+    add_overlay_argument,
+    engine_settings,
+    network_choice,
+    parse_engine_arguments,
+)
 from util.evaluation.data_sets import YouTubeEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
@@ -37,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_engine_arguments(parser, mem_every=4, size=480)
     add_overlay_argument(parser)
-    return parser.parse_args()
+    return parse_engine_arguments(parser, ("train_meta", "gt"))
 
 
 @command_line

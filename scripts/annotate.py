@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.files.video_file import VideoFile
 from util.device import choose_device
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes
+from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes, parse_engine_arguments
 from util.evaluation.stream import engine_network, input_size
 from util.files import lock_folder
 from util.numbers import non_negative
@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=non_negative, default=0, help="port of the page; default 0, any free one")
     parser.add_argument("--no_browser", action="store_true", help="print the address, but open no browser")
     add_engine_arguments(parser, mem_every=3, size=480)
-    return parser.parse_args()
+    return parse_engine_arguments(parser)
 
 
 @command_line

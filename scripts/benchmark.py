@@ -60,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     command.set_defaults(run=measure_lengths)
     _add_video_arguments(command)
     command.add_argument("--objects", type=positive, default=1, help="default 1")
-    command.add_argument("--frames", type=positive, default=24, help="of the synthetic video; default 24")
+    command.add_argument("--frames", type=positive, help="of the synthetic video; default 24")
     command.add_argument("--times", type=positive, nargs="+", default=[1, 10, 20], help="default 1 10 20")
 
     command = commands.add_parser("training", help="time and memory of a training step, with and without --recompute")

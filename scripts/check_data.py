@@ -24,8 +24,9 @@ from dataset.layouts.folders import Pair, VideoFolders, files_by_frame, find_vid
 from dataset.layouts.static import ImageFolder, find_images, read_object
 from dataset.samples.stages import stage_folders
 from util.errors import InputError, command_line
+from util.flags import parse_given, refuse_without_effect
 from util.parallel import in_processes
-from util.training.arguments import add_data_arguments
+from util.training.arguments import add_data_arguments, data_rules
 
 
 @dataclass
@@ -208,7 +209,9 @@ def parse_arguments() -> argparse.Namespace:
         "--stage", type=int, choices=range(4), required=True, help="0 static, 1 BL30K, 2 main, 3 main without BL30K"
     )
     add_data_arguments(parser)
-    return parser.parse_args()
+    arguments, given = parse_given(parser)
+    refuse_without_effect(given, data_rules(arguments.stage, davis=bool(arguments.davis_root)))
+    return arguments
 
 
 @command_line

@@ -28,7 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.layouts.folder_videos import FolderVideos
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import add_engine_arguments, add_overlay_argument, engine_settings, network_choice
+from util.evaluation.arguments import (
+    add_engine_arguments,
+    add_overlay_argument,
+    engine_settings,
+    network_choice,
+    parse_engine_arguments,
+)
 from util.evaluation.data_sets import FolderEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
@@ -48,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     frames.add_argument("--only_gt", action="store_true", help="write only the frames that have a mask in --gt")
     add_engine_arguments(parser, mem_every=3, size=480)
     add_overlay_argument(parser)
-    arguments = parser.parse_args()
+    arguments = parse_engine_arguments(parser)
     if arguments.only_gt and not arguments.gt:
         parser.error("--only_gt needs ground truth; give its folder as --gt")
     return arguments

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from synthetic import SyntheticSettings, make_synthetic
 from util.errors import command_line
+from util.flags import parse_given, refuse_without_effect
 
 _HELP = {
     "seed": "random seed; the same seed makes the same data, byte for byte",
@@ -40,7 +41,10 @@ def main() -> None:
     for setting in fields(SyntheticSettings):
         text = f"{_HELP[setting.name]} (default: {setting.default})"
         parser.add_argument(f"--{setting.name}", type=int, default=setting.default, help=text)
-    arguments = vars(parser.parse_args())
+    parsed, given = parse_given(parser)
+    arguments = vars(parsed)
+    leaving = ("bl", "davis_train", "davis_val", "davis_test")
+    refuse_without_effect(given, [(not given & set(leaving), ["leave"], f"without one of --{', --'.join(leaving)}")])
     output = arguments.pop("output")
     make_synthetic(output, SyntheticSettings(**arguments), progress=sys.stderr.isatty())
     print(output)

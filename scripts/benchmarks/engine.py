@@ -296,6 +296,9 @@ def segment_repeatedly(arguments: argparse.Namespace, bank: str, times: int) -> 
 
 def measure_lengths(arguments: argparse.Namespace) -> None:
     """The command ``length``."""
+    if arguments.video and arguments.frames:
+        raise InputError("--frames has no effect with --video; leave out one of them")
+    arguments.frames = arguments.frames or 24
     device = prepare(arguments)
     Clip(arguments, arguments.objects)  # checks the input before the first process starts
     rows = []

@@ -33,13 +33,14 @@ from dataset.layouts.davis import DAVIS
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.evaluation.arguments import add_network_arguments, network_notes
+from util.evaluation.arguments import add_network_arguments, network_notes, never_updated
 from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import check_given_masks, check_plans, davis_plan
 from util.evaluation.stream import EngineSettings, Segmented, engine_network, read_inputs, segment
 from util.files import atomic_path, write_csv
+from util.flags import parse_given, refuse_without_effect
 from util.numbers import positive
 from util.parallel import in_background, in_own_process
 from util.progress import frames_bar
@@ -90,7 +91,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="for banks but STM; default 3")
     parser.add_argument("--stm_mem_every", type=positive, default=60, metavar="θ", help="for STM; default 60")
     add_network_arguments(parser)
-    return parser.parse_args()
+    arguments, given = parse_given(parser)
+    chosen, others = f"with --banks {' '.join(arguments.banks)}", set(arguments.banks) - {"STM"}
+    refuse_without_effect(
+        given,
+        [
+            (never_updated(others), ["mem_every"], f"{chosen}, which have no update or another θ"),
+            ("STM" not in arguments.banks, ["stm_mem_every"], chosen),
+        ],
+    )
+    return arguments
 
 
 def measure(plan: Plan) -> LongRun:

@@ -684,7 +684,7 @@ IDLE = [  # stage, flags, the two flags that the message names
     *((0, f"--{flag}", flag, "--stage 0") for flag in (
         "frames 5", "mu 10", "guidance readout", "without_ug", "without_stm", "freeze decoder key_aggregation",
     )),
-    (1, "--davis_year 2017", "davis_year", "--davis_root"),
+    (1, "--davis_year 2017", "davis_year", "DAVIS"),
     (2, "--validate_on D", "validate_on", "--validate_every"),
     (2, "--without_ug --mu 10", "mu", "--without_ug"),
     (2, "--without_ug --guidance readout", "guidance", "--without_ug"),

@@ -1,14 +1,17 @@
 """The command-line flags that the evaluation scripts share."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from model.checkpoint import SHIPPED_WEIGHTS
+from model.memory import BankSpec
 from util.device import inference_dtype
 from util.evaluation.stream import EngineSettings
+from util.flags import parse_given, refuse_without_effect
 from util.numbers import positive
 
 # Ends the message of an out-of-memory error.
@@ -72,6 +75,35 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, siz
         parser.add_argument(
             "--size", type=positive, default=size, help=f"short side of the network's input; default {size}"
         )
+
+
+def parse_engine_arguments(parser: argparse.ArgumentParser, *needs: tuple[str, str]) -> argparse.Namespace:
+    """Parse the command line of a script that has the flags of `add_engine_arguments`.
+
+    Args:
+        parser: the parser of the script.
+        needs: flags of the script that have no effect without another flag: (flag, the other flag).
+
+    Raises:
+        InputError: a flag has no effect.
+    """
+    arguments, given = parse_given(parser)
+    refuse_without_effect(
+        given,
+        [
+            (never_updated([arguments.bank]), ["mem_every"], f"with --bank {arguments.bank}, which is never updated"),
+            *((other not in given, [flag], f"without --{other}") for flag, other in needs),
+        ],
+    )
+    return arguments
+
+
+def never_updated(banks: Iterable[str]) -> bool:
+    """Whether all banks are valid and none changes after the first frame, so that θ has no effect."""
+    try:
+        return not any(BankSpec.parse(bank).reads_updates for bank in banks)
+    except ValueError:
+        return False  # `EngineSettings.check` reports the bank
 
 
 def network_choice(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from model.losses import FrameWeights, Guidance, LossTerms
 from model.network import RDE_VOS, NetworkConfig
 from util.errors import InputError
 from util.files import sha256
+from util.flags import Rule, parse_given, refuse_without_effect
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
 from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES, Recipe, recipe_losses
 
@@ -198,47 +199,43 @@ def parse_arguments(description: str) -> argparse.Namespace:
         metavar="DAVIS",
         help="folder in DAVIS's layout to validate on (default: davis_root)",
     )
-    arguments = parser.parse_args()
-    # argparse keeps a value that exists already, so only the flags of the command line replace these None.
-    given = vars(parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(vars(arguments)))))
-    refuse_flags_without_effect(arguments, {name for name, value in given.items() if value is not None})
+    arguments, given = parse_given(parser)
+    _refuse_without_effect(arguments, given)
     arguments.from_scratch = ENCODERS if arguments.from_scratch == [] else tuple(arguments.from_scratch or ())
     return arguments
 
 
-def refuse_flags_without_effect(arguments: argparse.Namespace, given: Set[str]) -> None:
-    """Refuse a flag that another flag, or its absence, makes meaningless.
-
-    Args:
-        arguments: the values of all flags.
-        given: the names of the flags on the command line.
-
-    Raises:
-        InputError: a flag has no effect; the message names both flags.
-    """
-    stage, other_data = f"--stage {arguments.stage}", {data_set.flag for data_set in DATA_SETS} | {VIDEOS}
-    other_data -= set(stage_flags(arguments.stage))
-    if arguments.validate_every and not arguments.validate_on:
-        other_data.discard("davis_root")  # validation uses it
+def _refuse_without_effect(arguments: argparse.Namespace, given: Set[str]) -> None:
+    stage, validates = f"--stage {arguments.stage}", arguments.validate_every and not arguments.validate_on
     architecture = ("key_backbone", "mask_backbone", "key_width", "mask_width", "key_channels", "value_channels")
     architecture += ("decoder_channels", "from_scratch")
     aggregation = {"key_aggregation", "value_aggregation"} & set(arguments.freeze)
     videos_only = ("frames", "mu", "guidance", "without_ug", "without_stm")
-    no_davis = not arguments.davis_root and not arguments.validate_on
-    for idle, names, reason in (
+    rules = (
         ("load_network" in given, architecture, "with --load_network, whose file determines the architecture"),
         (arguments.key_backbone == EFFICIENTNET, ["key_width"], f"with --key_backbone {EFFICIENTNET}"),
         (arguments.mask_backbone == EFFICIENTNET, ["mask_width"], f"with --mask_backbone {EFFICIENTNET}"),
-        (True, other_data, f"in {stage}"),
+        *data_rules(arguments.stage, davis=arguments.davis_root or arguments.validate_on, validates=validates),
         (arguments.stage == 0, videos_only, f"in {stage}, whose clips have three frames and no SAM"),
         (arguments.stage == 0 and aggregation, ["freeze"], f"on SAM in {stage}, which does not train it"),
-        (no_davis, ["davis_year"], "without --davis_root or --validate_on"),
         (not arguments.validate_every, ["validate_on"], "without --validate_every"),
         (arguments.without_ug, ("mu", "guidance"), "with --without_ug, which switches L_UG off"),
         (arguments.without_mc, ["gamma"], "with --without_mc, which switches L_MC off"),
-    ):
-        if idle and (found := sorted(given & set(names))):
-            raise InputError(f"--{found[0]} has no effect {reason}; leave out one of them")
+    )
+    refuse_without_effect(given, rules)
+
+
+def data_rules(stage: int, *, davis: object, validates: object = False) -> list[Rule]:
+    """What `util.flags.refuse_without_effect` refuses of the flags of `add_data_arguments`.
+
+    Args:
+        stage: the stage of training.
+        davis: whether there is a folder in DAVIS's layout.
+        validates: whether validation uses ``--davis_root``.
+    """
+    others = {data_set.flag for data_set in DATA_SETS} | {VIDEOS}
+    others -= {*stage_flags(stage), *(["davis_root"] if validates else [])}
+    return [(True, others, f"in --stage {stage}"), (not davis, ["davis_year"], "without a folder of DAVIS")]
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
