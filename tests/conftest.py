@@ -265,7 +265,8 @@ def write_evaluation(davis: Path, output: Path, videos: Iterable[str], **setting
     The predictions are the ground truth, frame t moved t pixels to the right; ``settings`` replace the default ones.
     """
     (output / ".records").mkdir(parents=True)
-    defaults = {"model": "0123456789abcdef" * 4, "data": str(davis), "year": 2017, "split": "val"}
+    defaults = {"model": "0123456789abcdef" * 4, "data": str(davis), "script": "eval_davis.py"}
+    defaults |= {"year": 2017, "split": "val"}
     settings = {**defaults, "bank": "2F+L+RDE", "mem_every": 3, "top_k": 40, "amp": False, **settings}
     (output / ".records" / "settings.json").write_text(json.dumps(settings))
     for name in videos:

@@ -80,7 +80,7 @@ def run(
 ) -> Row:  # fmt: skip
     """Segment and score the videos with one bank and θ, or read the results of an earlier run."""
     names = [video.name for video in evaluation.videos]
-    described = {"year": evaluation.settings["year"], "videos": names, **asdict(settings)}
+    described = {**evaluation.settings, "videos": names, **asdict(settings)}
     output.check_settings(model, evaluation.data, processes, **described, amp=amp)
     results = output.path / evaluation.results_file
     if processes.is_main and not all(map(output.is_current, evaluation.videos)):

@@ -123,7 +123,7 @@ class DAVISEvaluation(Evaluation):
         self.videos = davis.videos(names)
         self.title = f"DAVIS {davis.year} {'test-dev' if davis.split == 'testdev' else davis.split}"
         self.data = davis.root
-        self.settings = {"year": davis.year, "split": davis.split}
+        self.settings = {"script": self.script, "year": davis.year, "split": davis.split}
         self.settings |= {"videos": sorted(names)} if names else {}
         self.truth = davis.annotations if davis.has_ground_truth else None
         self.truth_paths = {}
@@ -165,8 +165,11 @@ class YouTubeEvaluation(Evaluation):
         )
         self.data = youtube.root
         self.settings = {
-            "split": youtube.split, "output_all": youtube.output_all, "all_frames": youtube.has_all_frames
-        }  # fmt: skip
+            "script": self.script,
+            "split": youtube.split,
+            "output_all": youtube.output_all,
+            "all_frames": youtube.has_all_frames,
+        }
         self.truth = truth
         self.truth_paths = {}
         self.notes = _youtube_notes(youtube, self.videos)
@@ -228,6 +231,7 @@ class FolderEvaluation(Evaluation):
         self.title = "/".join(folder.images.resolve().parts[-3:]).lstrip("/")
         self.data = folder.images
         self.settings = {
+            "script": self.script,
             "masks": str(folder.masks.resolve()),
             "new_only": folder.new_only,
             "every": folder.every,
@@ -314,13 +318,13 @@ def recorded_evaluation(output: Path, **paths: Path | None) -> Evaluation:
     """
     folder = OutputFolder(output)
     settings = folder.settings()
-    kinds = {
-        "year": (DAVISEvaluation, {"davis_path"}),
-        "all_frames": (YouTubeEvaluation, {"yv_path", "gt", "train_meta"}),
-        "new_only": (FolderEvaluation, {"images", "masks", "gt"}),
+    flags = {
+        DAVISEvaluation: {"davis_path"},
+        YouTubeEvaluation: {"yv_path", "gt", "train_meta"},
+        FolderEvaluation: {"images", "masks", "gt"},
     }
-    kind, known = next((kinds[key] for key in kinds if key in settings), (None, set()))
-    if kind is None or not {"data", "bank", "mem_every", "top_k", "amp", "model"} <= settings.keys():
+    kind, known = next(((kind, flags[kind]) for kind in flags if kind.script == settings.get("script")), (None, set()))
+    if kind is None:
         raise InputError(
             f"{output} was not written by eval_davis.py, eval_youtube.py or eval_folder.py; give the output of one"
         )
