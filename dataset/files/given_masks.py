@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.files.images import PaintedMasks, read_painted
-from dataset.files.masks import Kind, Painted
+from dataset.files.images import PaintedMasks, read_mask_values
+from dataset.files.masks import Kind, MaskValues
 from dataset.files.video import (
     FRAME_SUFFIXES,
     assign_masks,
@@ -89,14 +89,14 @@ class ObjectMasks(PaintedMasks):
         """The files of the objects of a mask."""
         return list(self._objects[path].values()) if path in self._objects else [path]
 
-    def _painted(self, path: Path | str) -> Painted:
+    def _mask_values(self, path: Path | str) -> MaskValues:
         if path not in self._objects:
-            return super()._painted(path)
+            return super()._mask_values(path)
         files, values, notes = self._objects[path], np.zeros(0, np.int32), []
         for name, number in self._numbers.items():
             if name not in files:
                 continue
-            mask = read_painted(files[name])
+            mask = read_mask_values(files[name])
             values = values if values.size else np.zeros_like(mask.values)
             if mask.values.shape != values.shape:
                 raise InputError(
@@ -112,7 +112,7 @@ class ObjectMasks(PaintedMasks):
             if both := np.count_nonzero(values[shown]):
                 notes.append(f"{files[name]} covers {both} pixels of earlier objects, which go to object {number}")
             values = np.where(shown, number, values)
-        return Painted(Kind.IDS, values, "; ".join(notes))
+        return MaskValues(Kind.IDS, values, "; ".join(notes))
 
 
 def read_given(
@@ -357,7 +357,7 @@ def _nameless(mask: Path, video: str, names: Sequence[str] | None) -> InputError
 
 def _are_binary(masks: Sequence[Path]) -> bool:
     """Whether each mask shows one object at most. Nothing is decoded after the first that shows more."""
-    return all(len(read_painted(mask).shown()) < 2 for mask in masks)
+    return all(len(read_mask_values(mask).shown()) < 2 for mask in masks)
 
 
 def _overlap(masks: Sequence[Path], most: float) -> bool:
@@ -369,4 +369,4 @@ def _overlap(masks: Sequence[Path], most: float) -> bool:
 
 
 def _decoded(masks: Sequence[Path]) -> Iterator[np.ndarray]:
-    yield from (read_painted(mask).values > 0 for mask in sorted(masks, key=lambda mask: frame_order(mask.stem)))
+    yield from (read_mask_values(mask).values > 0 for mask in sorted(masks, key=lambda mask: frame_order(mask.stem)))

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dataset.files.colours import davis_palette
-from dataset.files.masks import Painted, VideoIds, examine, stated_ids
+from dataset.files.masks import MaskValues, VideoIds, interpret, stated_ids
 from util.errors import InputError
 from util.files import atomic_path, refuse_pipe
 from util.imagenet import normalise, statistics
@@ -107,8 +107,8 @@ def read_mask(path: Path | str) -> np.ndarray:
     return stated_ids(_decode(path), path)
 
 
-def read_painted(path: Path | str) -> Painted:
-    """Read what a mask shows, whatever program painted it, see `dataset.files.masks.examine`.
+def read_mask_values(path: Path | str) -> MaskValues:
+    """Read what a mask shows, whatever program painted it, see `dataset.files.masks.interpret`.
 
     Raises:
         InputError: the file is missing, truncated, not an image or of several images, or is no mask.
@@ -117,7 +117,7 @@ def read_painted(path: Path | str) -> Painted:
         count = getattr(image, "n_frames", 1)
     if count > 1:
         raise InputError(f"{path} holds {count} images; save the mask as a file of one image")
-    return examine(_decode(path), path)
+    return interpret(_decode(path), path)
 
 
 class PaintedMasks:
@@ -147,18 +147,18 @@ class PaintedMasks:
         Raises:
             InputError: the mask is missing, corrupt, no mask or has ids above 255.
         """
-        return self._ids.of(self._painted(path), path)
+        return self._ids.of(self._mask_values(path), path)
 
     def files(self, path: Path) -> list[Path]:
         """The files whose contents make the given mask of this path."""
         return [path]
 
-    def _painted(self, path: Path | str) -> Painted:
-        return read_painted(path)
+    def _mask_values(self, path: Path | str) -> MaskValues:
+        return read_mask_values(path)
 
-    def _given(self, paths: Iterable[Path]) -> Iterator[Painted]:
+    def _given(self, paths: Iterable[Path]) -> Iterator[MaskValues]:
         for path in paths:
-            mask = self._painted(path)
+            mask = self._mask_values(path)
             self.palette = self.palette or mask.palette
             if not mask.values.any():
                 self.empty.add(path)

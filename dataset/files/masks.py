@@ -2,8 +2,8 @@
 
 Data sets write ids into their files: the indices of a palette PNG, or the values of a grey one. `stated_ids` returns
 them. People paint masks in programs that know nothing of ids: in colours on black, white or transparency, as 0 and
-255, in a palette of any order. `examine` says what such an image shows, and `VideoIds` gives the objects their ids, the
-same in all masks of a video.
+255, in a palette of any order. `interpret` says what such an image shows, and `VideoIds` gives the objects their ids,
+the same in all masks of a video.
 
 This module needs NumPy and Pillow only, so that `scripts/onnx_example.py` reads masks in the same way.
 """
@@ -29,9 +29,8 @@ _BLACK_OBJECT = 1 << 24  # stands for black where black is the object, and trans
 _MIXTURE = 10  # levels by which a mixture of two colours may miss the line between them
 _TRACE = 3  # levels by which compression changes plain colours; nobody paints with colours that are so alike
 _TRACES = "shows the traces of lossy compression, values that differ by almost nothing"
-_FRAME_SHARE = (
-    0.5  # of the border of the image: white that covers more of it is the background, where there is no black
-)
+# Of the border of the image: white that covers more of it is the background, where there is no black.
+_FRAME_SHARE = 0.5
 
 
 class Kind(enum.Enum):
@@ -43,7 +42,7 @@ class Kind(enum.Enum):
 
 
 @dataclass(frozen=True, eq=False)
-class Painted:
+class MaskValues:
     """What a mask shows.
 
     Attributes:
@@ -75,7 +74,7 @@ class VideoIds:
         masks: all given masks of the video, in the order of their frames.
     """
 
-    def __init__(self, masks: Iterable[Painted]) -> None:
+    def __init__(self, masks: Iterable[MaskValues]) -> None:
         ids: set[int] = set()
         grey: set[int] = set()
         colours: list[int] = []
@@ -94,7 +93,7 @@ class VideoIds:
         self._taken = ids | (grey if self._grey else {1} if grey else set())
         self._assign(self._colours, colours)
 
-    def of(self, mask: Painted, path: Path | str) -> np.ndarray:
+    def of(self, mask: MaskValues, path: Path | str) -> np.ndarray:
         """Return the ids of a mask, uint8 [H,W]. The mask may be another one than the given masks.
 
         Raises:
@@ -137,7 +136,7 @@ def stated_ids(image: Image.Image, path: Path | str) -> np.ndarray:
     colours the ids are known where they are colours of DAVIS's palette.
 
     Raises:
-        InputError: the image shows other colours, ids above 255, or is no mask, as `examine`.
+        InputError: the image shows other colours, ids above 255, or is no mask, as `interpret`.
     """
     if image.mode == "P" or image.mode in ("L", "1"):
         return np.array(image).astype(np.uint8)
@@ -149,7 +148,7 @@ def stated_ids(image: Image.Image, path: Path | str) -> np.ndarray:
                 f"objects"
             )
         return values.astype(np.uint8)
-    mask = examine(image, path)
+    mask = interpret(image, path)
     if mask.kind == Kind.COLOURS:
         raise InputError(
             f"{path} has colours that are not those of DAVIS's palette, so its ids are ambiguous; {_conversion(path)} "
@@ -158,7 +157,7 @@ def stated_ids(image: Image.Image, path: Path | str) -> np.ndarray:
     return mask.values.astype(np.uint8)
 
 
-def examine(image: Image.Image, path: Path | str) -> Painted:
+def interpret(image: Image.Image, path: Path | str) -> MaskValues:
     """Say what a mask shows, whatever its mode. Void is background, see `is_void`.
 
     Black and transparent pixels are the background; where there are none, white that surrounds the objects is. The
@@ -179,17 +178,17 @@ def examine(image: Image.Image, path: Path | str) -> Painted:
             f"{path} is a {name} file, in which the colours of a mask do not last; save the mask as a PNG, or "
             f"{_conversion(path)} makes one of it"
         )
-    return _without_void(_examined(image, path))
+    return _without_void(_interpreted(image, path))
 
 
-def _examined(image: Image.Image, path: Path | str) -> Painted:
+def _interpreted(image: Image.Image, path: Path | str) -> MaskValues:
     if image.mode == "1":
-        return Painted(Kind.IDS, np.array(image).astype(np.int32), _note_about_border(np.array(image)))
+        return MaskValues(Kind.IDS, np.array(image).astype(np.int32), _note_about_border(np.array(image)))
     if image.mode == "P":
-        return _examine_palette(image, path)
+        return _interpret_palette(image, path)
     if image.mode == "L" or image.mode[0] in "IF":
-        return _examine_grey(_grey_values(image, path), path)
-    return _examine_colours(np.array(image.convert("RGBA")), path)
+        return _interpret_grey(_grey_values(image, path), path)
+    return _interpret_colours(np.array(image.convert("RGBA")), path)
 
 
 def is_void(values: np.ndarray) -> np.ndarray:
@@ -217,14 +216,14 @@ def _is_thin(chosen: np.ndarray) -> bool:
     return int(inside.max()) < side * side
 
 
-def _without_void(mask: Painted) -> Painted:
+def _without_void(mask: MaskValues) -> MaskValues:
     """The mask with void as background, and a note about it."""
     if mask.kind == Kind.COLOURS or not (void := is_void(mask.values)).any():
         return mask
     note = f"{VOID} beside other ids marks pixels of no object, as in Pascal VOC; they are taken as background"
     values = np.where(void, 0, mask.values)
     kind = Kind.IDS if values.max() <= MOST_PLAIN_ID else mask.kind
-    return Painted(kind, values, ". ".join(filter(None, [note, mask.note])), mask.palette)
+    return MaskValues(kind, values, ". ".join(filter(None, [note, mask.note])), mask.palette)
 
 
 def described(name: str, ids: np.ndarray, most: int = 12) -> str:
@@ -254,14 +253,14 @@ def _conversion(path: Path | str) -> str:
     return f"python scripts/convert_mask.py {shlex.quote(str(path))} --output NEW.png"
 
 
-def _examine_palette(image: Image.Image, path: Path | str) -> Painted:
+def _interpret_palette(image: Image.Image, path: Path | str) -> MaskValues:
     indices, colours = np.array(image), _palette_colours(image)
     used = np.unique(indices)
     palette = colours[:, :3].tobytes()
     if palette == davis_palette() and (colours[used, 3] == 255).all():
-        return Painted(Kind.IDS, indices.astype(np.int32), palette=palette)
+        return MaskValues(Kind.IDS, indices.astype(np.int32), palette=palette)
     if (colours[used] == np.stack([used, used, used, np.full_like(used, 255)], axis=1)).all():  # a grey image
-        return _examine_grey(indices.astype(np.int32), path)
+        return _interpret_grey(indices.astype(np.int32), path)
     pixels = colours[indices]
     # A used index other than 0 may be the background: a black, transparent or white one.
     plain = ~colours[used, :3].any(axis=1) | (colours[used, 3] == 0) | (colours[used, :3] == 255).all(axis=1)
@@ -273,11 +272,11 @@ def _examine_palette(image: Image.Image, path: Path | str) -> Painted:
     if has_ids:
         _refuse_soft(indices.astype(np.int64), pixels, path)
         values = np.where(pixels[:, :, 3] > 0, indices, 0).astype(np.int32)
-        return Painted(Kind.IDS, values, _note_about_border(values), palette)
-    return _examine_colours(pixels, path)
+        return MaskValues(Kind.IDS, values, _note_about_border(values), palette)
+    return _interpret_colours(pixels, path)
 
 
-def _examine_grey(values: np.ndarray, path: Path | str) -> Painted:
+def _interpret_grey(values: np.ndarray, path: Path | str) -> MaskValues:
     shown = np.unique(values)
     ids = shown[shown > 0]
     dense = not len(ids) or ids[-1] <= 2 * len(ids)  # few values are missing, as in ids, and unlike in shades
@@ -291,16 +290,16 @@ def _examine_grey(values: np.ndarray, path: Path | str) -> Painted:
         values, note = np.where(white, 0, values), "white is the background, because no pixel is black or transparent"
         ids = ids[:-1]
     kind = Kind.IDS if not len(ids) or ids[-1] <= MOST_PLAIN_ID else Kind.GREY
-    return Painted(kind, values, note or _note_about_border(values))
+    return MaskValues(kind, values, note or _note_about_border(values))
 
 
-def _examine_colours(pixels: np.ndarray, path: Path | str) -> Painted:
+def _interpret_colours(pixels: np.ndarray, path: Path | str) -> MaskValues:
     """What RGBA pixels [H,W,4] show."""
     clear = pixels[:, :, 3] == 0
     colours, opaque = pixels[:, :, :3], ~clear
     grey = (colours[:, :, 0] == colours[:, :, 1]) & (colours[:, :, 1] == colours[:, :, 2])
     if grey.all() and (pixels[:, :, 3] == 255).all():
-        return _examine_grey(colours[:, :, 0].astype(np.int32), path)
+        return _interpret_grey(colours[:, :, 0].astype(np.int32), path)
     values = _packed(pixels)
     _refuse_soft(values, pixels, path)
     values = np.where(clear, 0, values & 0xFFFFFF)
@@ -327,8 +326,8 @@ def _examine_colours(pixels: np.ndarray, path: Path | str) -> Painted:
     if len(shown) and all(int(value) in table for value in shown):
         ids = np.array([0] + [table[int(value)] for value in shown], np.int32)
         values = np.where(values > 0, ids[np.searchsorted(shown, values) + 1], 0)
-        return Painted(Kind.IDS, values, note or _note_about_border(values))
-    return Painted(Kind.COLOURS, values, note or _note_about_border(values))
+        return MaskValues(Kind.IDS, values, note or _note_about_border(values))
+    return MaskValues(Kind.COLOURS, values, note or _note_about_border(values))
 
 
 def _refuse_soft(values: np.ndarray, pixels: np.ndarray, path: Path | str, *, few: bool = False) -> None:

@@ -17,7 +17,7 @@ from util.errors import InputError
 RETRY_AFTER = (1.0, 5.0)
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """Clips of one kind, such as those of one folder of videos."""
 
     name: str  # the name of the data set
@@ -50,7 +50,7 @@ class TrainingData(Dataset):
         summary: the sources and their repetitions, for the user.
     """
 
-    def __init__(self, parts: Sequence[tuple[Source, int]], *, iterations: int, seed: int) -> None:
+    def __init__(self, parts: Sequence[tuple[SampleSource, int]], *, iterations: int, seed: int) -> None:
         self.summary = f"{sum(len(source) * repeats for source, repeats in parts)} samples an epoch: " + ", ".join(
             f"{source.name} ({len(source)} {source.unit}{f' × {repeats}' if repeats > 1 else ''})"
             for source, repeats in parts
