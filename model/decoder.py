@@ -62,8 +62,9 @@ class UpBlock(nn.Module):
 def soft_aggregation(masks: Tensor) -> Tensor:
     """Soft aggregation: convert independent masks of objects into logits of mutually exclusive masks.
 
-    The background is Π(1−p). With p clamped to [1e-7, 1−1e-7], the softmax of log(p/(1−p)) over background and objects
-    is a distribution at every pixel.
+    It is STM's (Oh et al., "Video Object Segmentation using Space-Time Memory Networks", ICCV 2019). The background is
+    Π(1−p). With p clamped to [1e-7, 1−1e-7], the softmax of log(p/(1−p)) over background and objects is a distribution
+    at every pixel.
 
     Args:
         masks: [B,K,H,W] probabilities in 0..1.

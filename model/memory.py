@@ -17,7 +17,8 @@ BANKS = ("RDE", "F", "F+RDE", "L", "L+RDE", "F+L", "F+L+RDE", "2F+L", "F+2L", "2
 class BankSpec:
     """The multiplicities of the first frame (F), the latest frame (L) and the recurrent embedding (RDE) in a bank.
 
-    A multiplicity repeats the positions of an embedding in the softmax and in the top k. ``growing`` is STM's bank,
+    The latest frame is the frame of the last update, so L like RDE changes every θ frames (Section 3.3). A multiplicity
+    repeats the positions of an embedding in the softmax and in the top k. ``growing`` is STM's bank,
     which keeps and reads every update.
     """
 

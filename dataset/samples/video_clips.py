@@ -126,11 +126,11 @@ class VideoClips:
 
 
 def largest_gap(progress: float, *, last_change: float = 0.9, annotation_step: int = 1) -> int:
-    """Return the largest gap between consecutive frames of a clip, in annotated frames (the paper, Section 4.2).
+    """Return the largest gap between consecutive frames of a clip, in annotated frames.
 
-    If every frame has a mask, the gap starts at 6 and grows to 26, so that clips become harder. At the end it is 6
-    again, because the frames of test videos are close to each other. On YouTube-VOS, with a mask for every fifth frame,
-    these are 2, 6 and 2 annotated frames.
+    The paper does not state it; this is the schedule of the release. If every frame has a mask, the gap starts at 6 and
+    grows to 26, so that clips become harder. At the end it is 6 again, because the frames of test videos are close to
+    each other. On YouTube-VOS, with a mask for every fifth frame, these are 2, 6 and 2 annotated frames.
 
     Args:
         progress: the finished fraction of training, 0 to 1.
