@@ -63,8 +63,8 @@ class Extract(nn.Module):
         omega = self._by_position(self.omega(frames), x)
         phi = self._by_position(F.max_pool2d(self.phi(frames), 2), x)
         g = self._by_position(F.max_pool2d(self.g(frames), 2), x)
-        # C(x) of Eq. 5 is the number of pooled positions of both frames, as in the release. The division comes before the
-        # sum over them, because the sum could overflow in fp16.
+        # C(x) of Eq. 5 is the number of pooled positions of both frames, as in the release. The division comes before
+        # the sum over them, because the sum could overflow in fp16.
         y = omega @ ((phi / phi.shape[1]).transpose(1, 2) @ g)
         y = y.unflatten(1, (2, *x.shape[3:])).permute(0, 1, 4, 2, 3)
         return x + self.out(y.flatten(0, 1)).view_as(x)
