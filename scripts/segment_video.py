@@ -12,9 +12,10 @@ object_1.png and object_2.png, 00003_1.png and 00003_2.png, or 1/00003.png and 2
 the first given mask are empty; with --both_ways they are segmented backward from this mask.
 
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
-frames (VP9, without sound; a folder's at 24 frames a second). --cutout also writes OUTPUT/cutout/<frame>.png, the
-objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black. The same command resumes an
-interrupted run.
+frames (VP9, without sound; a folder's at 24 frames a second). OUTPUT/confidence.csv has a row for each frame and
+object: the area of its mask in pixels, and the confidence, 0 to 1: 1 minus the mean entropy of the object's probability
+near its contours, in bits. --cutout also writes OUTPUT/cutout/<frame>.png, the objects on transparency, and --matte
+writes OUTPUT/matte.mp4, the objects white on black. The same command resumes an interrupted run.
 """
 
 import argparse
@@ -44,6 +45,7 @@ from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
 from util.evaluation.arguments import MEMORY_REMEDY, add_engine_arguments, engine_settings, network_notes
+from util.evaluation.confidence import COLUMNS, append_rows, frame_rows, read_rows, table
 from util.evaluation.pictures import cutout, matte, overlay
 from util.evaluation.stream import (
     EngineSettings,
@@ -62,6 +64,7 @@ from util.files import (
     lock_folder,
     read_json,
     sha256,
+    write_csv,
     write_text,
 )
 from util.parallel import background, in_background
@@ -145,6 +148,11 @@ class Run:
         return unfinished if self.length is None or unfinished.is_dir() else self._result
 
     @property
+    def rows(self) -> Path:
+        """The file of the confidences, see `append_rows`. Each frame's rows are written before its mask."""
+        return self.folder / "confidence"
+
+    @property
     def length(self) -> int | None:
         """The number of frames of the video if all have masks, otherwise None."""
         return read_json(self._segmented, "delete it")["frames"] if self._segmented.is_file() else None
@@ -183,9 +191,12 @@ def unfinished_folder(output: Path) -> Path:
 
 
 def segment_into(
-    run: Run, network: RDE_VOS, video: AnyVideo, settings: EngineSettings, start: int = 0, title: str = ""
+    run: Run, network: RDE_VOS, video: AnyVideo, settings: EngineSettings, start: int = 0, backward_from: int = 0
 ) -> Throughput:
-    """Segment a video from frame ``start`` on, or from the first missing mask, and write the masks."""
+    """Segment a video from frame ``start`` on, or from the first missing mask, and write masks and confidences.
+
+    A video that runs backward begins with frame ``backward_from`` of the original.
+    """
     start = run.first_missing(video, start)
     if isinstance(video, VideoFile):
         video = VideoFile(video.path, video.masks, video.reader, start, video.absent)
@@ -198,12 +209,13 @@ def segment_into(
     frames, seconds = 0, 0.0
 
     def save(result: Segmented) -> None:
+        append_rows(run.rows, frame_rows(abs(result.number - backward_from), result.ids, result.confidence))
         write_mask(run.masks / video.mask_name(result.number), result.ids, video.palette)
 
     core = settings.core(network)
     with enough_memory(MEMORY_REMEDY), frames_bar(total) as bar, background(save) as write:
-        bar.update(name=title or video.name)
-        for result in segment(core, read_inputs(video, core.rule, settings.size)):
+        bar.update(name=f"{video.name}, backward" if backward_from else video.name)
+        for result in segment(core, read_inputs(video, core.rule, settings.size), confidence=True):
             write(result)
             frames, seconds = frames + result.frames, seconds + result.seconds
             bar.increment()
@@ -270,7 +282,8 @@ def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) ->
         "cutout": lambda path: writing_cutout(path, video),
     }
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(kinds[kind](path)) for kind, path in targets.items() if not path.exists()]
+        missing = [kind for kind in kinds if kind in targets and not targets[kind].exists()]
+        writers = [stack.enter_context(kinds[kind](targets[kind])) for kind in missing]
         if not writers:
             return
         for frame in tqdm(in_background(range(length), load), total=length, desc="drawing", unit="frame", disable=None):
@@ -296,6 +309,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     targets = {"masks": output / "masks", "overlay": output / "overlay.mp4"}
     if arguments.format != "both":
         targets = {arguments.format: targets[arguments.format]}
+    targets["confidence"] = output / "confidence.csv"
     targets |= {"cutout": output / "cutout"} if arguments.cutout else {}
     targets |= {"matte": output / "matte.mp4"} if arguments.matte else {}
     for target in targets.values():
@@ -350,7 +364,7 @@ def run_command(arguments: argparse.Namespace) -> None:
             if first and arguments.both_ways:
                 start = first
                 with reversed_video(video, first, run.folder / "frames") as backward:
-                    speeds.append(segment_into(run, network, backward, settings, 1, f"{video.name}, backward"))
+                    speeds.append(segment_into(run, network, backward, settings, 1, first))
             speeds.append(segment_into(run, network, video, settings, start))
             length, last = run.first_missing(video), max(video.masks)
             if length <= last:
@@ -360,7 +374,8 @@ def run_command(arguments: argparse.Namespace) -> None:
                     f"the mask after its frame"
                 )
             run.length = length
-        draw(video, run.masks, run.length, {kind: path for kind, path in targets.items() if kind != "masks"})
+        draw(video, run.masks, run.length, targets)
+        write_csv(targets["confidence"], [COLUMNS, *table(video, read_rows(run.rows))])
     except (InputError, KeyboardInterrupt):
         run.abort(keep=True)
         raise

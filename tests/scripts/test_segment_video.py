@@ -1,5 +1,6 @@
 """scripts/segment_video.py on folders of images and on video files."""
 
+import csv
 import os
 import random
 import shutil
@@ -66,6 +67,15 @@ def masks(output: Path) -> dict[str, np.ndarray]:
     return {path.stem: read_mask(path) for path in sorted((output / "masks").iterdir())}
 
 
+def in_order(found: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return [found[name] for name in sorted(found, key=int)]
+
+
+def confidence(output: Path) -> list[dict[str, str]]:
+    with open(output / "confidence.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inline, clip, small_network, tmp_path):
     result = command(*arguments(clip / "clip.mp4", "--mask", clip / "first.png", clip / "00004.png"))
     assert_refused(result, clip / "first.png", "00000.png")  # several masks are told apart by their names
@@ -84,8 +94,18 @@ def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inl
     flags = ("--mask", clip / "12.png", clip / "8.png", "--format", "masks")
     result = inline(*arguments(clip / "frames", *flags, output=folder))
     assert result.returncode == 0, result.stderr
-    assert [path.name for path in folder.iterdir()] == ["masks"]
+    assert {path.name for path in folder.iterdir()} == {"masks", "confidence.csv"}
     from_folder = masks(folder)
+    rows = confidence(folder)
+    shown = [(row["frame"], int(row["object"]), int(row["area"])) for row in rows]
+    assert shown == [
+        (str(t + 8), number, (from_folder[str(t + 8)] == number).sum())
+        for t in range(LENGTH)
+        for number in ((1, 2) if t < 4 else (1, 2, 3))
+    ]
+    assert all(0 <= float(row["confidence"]) <= 1 for row in rows) and len({row["confidence"] for row in rows}) > 5
+    assert [row["confidence"] for row in rows[:2]] == ["1.0000", "1.0000"]  # of the given mask
+    assert [list(row.values())[1:] for row in rows] == [list(row.values())[1:] for row in confidence(output)]
     for t in range(LENGTH):
         assert np.array_equal(from_file[f"{t:05d}"], from_folder[str(t + 8)]), t
 
@@ -112,7 +132,7 @@ def test_one_mask_of_any_name_belongs_to_the_first_frame(arguments, inline, clip
     result = inline(*arguments(clip / "frames", *flags))
     assert result.returncode == 0, result.stderr
     assert f"frame 8 has the mask {clip / 'first.png'}" in result.stdout
-    assert [path.name for path in (tmp_path / "output").iterdir()] == ["overlay.mp4"]
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"overlay.mp4", "confidence.csv"}
 
 
 def test_masks_come_at_the_size_of_the_video(arguments, inline, clip, tmp_path):
@@ -222,12 +242,18 @@ def test_frames_before_the_first_mask(kind, arguments, inline, clip, tmp_path):
     both = tmp_path / "both"
     result = inline(*arguments(video, "--mask", mask, "--both_ways", output=both))
     assert result.returncode == 0 and "before it are empty" not in result.stdout
-    assert {path.name for path in both.iterdir()} == {"masks", "overlay.mp4"}
+    assert {path.name for path in both.iterdir()} == {"masks", "overlay.mp4", "confidence.csv"}
     found = masks(both)
     if forward:
         assert not any(mask.any() for mask in forward[:4])
         for t in range(4, LENGTH):
             assert np.array_equal(found[f"{t:05d}"], forward[t])
+        assert [row["frame"] for row in confidence(tmp_path / "output")] == [
+            f"{t:05d}" for t in range(4, LENGTH) for _ in range(2)
+        ]
+    assert [int(row["area"]) for row in confidence(both)] == [
+        (mask == number).sum() for mask in in_order(found) for number in (1, 3)
+    ]
 
     reverse = tmp_path / "reverse"
     reverse.mkdir()
@@ -269,7 +295,8 @@ def test_a_stopped_run_keeps_its_masks_and_goes_on(kind, arguments, inline, clip
     assert all(path.stat().st_mtime_ns == time for path, time in moved.items())
     found, wanted = masks(tmp_path / "output"), masks(expected)
     assert found.keys() == wanted.keys() and all(np.array_equal(found[name], wanted[name]) for name in wanted)
-    assert {path.name for path in (tmp_path / "output").iterdir()} == {"masks", "overlay.mp4"}
+    assert (tmp_path / "output/confidence.csv").read_bytes() == (expected / "confidence.csv").read_bytes()
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"masks", "overlay.mp4", "confidence.csv"}
     assert VideoFile(tmp_path / "output/overlay.mp4").announced == LENGTH
 
 
@@ -318,7 +345,7 @@ def test_masks_belong_to_the_settings_that_made_them(kind, arguments, inline, cl
     (output / ".unfinished/settings.json").unlink()  # the settings of these masks are unknown
     result = inline(*arguments(video, "--mask", other, "--format", "overlay"))
     assert result.returncode == 0 and f"{LENGTH} frames in" in result.stdout, result.stderr
-    assert [path.name for path in output.iterdir()] == ["overlay.mp4"]
+    assert {path.name for path in output.iterdir()} == {"overlay.mp4", "confidence.csv"}
 
 
 def test_a_second_command_in_the_same_folder_is_refused(arguments, inline, clip, tmp_path):
