@@ -11,6 +11,11 @@ A single mask whose name states no number belongs to the first frame. Binary mas
 object_1.png and object_2.png, 00003_1.png and 00003_2.png, or 1/00003.png and 2/00003.png. The masks of frames before
 the first given mask are empty; with --both_ways they are segmented backward from this mask.
 
+Without a mask, mark the objects of the first frame, in pixels from its upper left corner: each --box X0 Y0 X1 Y1 is an
+object, and --clicks +X,Y -X,Y after it correct its mask, inside (+) and outside (-); without a box they are an object
+of their own. OUTPUT/first_mask.png is the mask of these marks. Correct it in any program if it is wrong, and give it as
+--mask with another --output. On the page of scripts/annotate.py the same marks show their mask at once.
+
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
 frames (VP9, without sound; a folder's at 24 frames a second). OUTPUT/confidence.csv has a row for each frame and
 object: the area of its mask in pixels, and the confidence, 0 to 1: 1 minus the mean entropy of the object's probability
@@ -42,6 +47,7 @@ from dataset.files.masks import described
 from dataset.files.video import AnyVideo, Video, check_mask_sizes, list_frames
 from dataset.files.video_file import VideoFile, playback_fps, refuse_name, video_writer
 from model.network import RDE_VOS
+from segmenting.first_mask import add_mark_arguments, check_marks, protected, write_first_mask
 from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
 from util.evaluation.arguments import MEMORY_REMEDY, add_engine_arguments, engine_settings, network_notes
@@ -70,6 +76,7 @@ from util.files import (
 from util.parallel import background, in_background
 from util.progress import frames_bar
 
+FIRST_MASK = "first_mask.png"
 Write = Callable[[int, np.ndarray, np.ndarray], None]  # takes a frame's number, the frame and its mask
 
 
@@ -78,8 +85,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path, metavar="VIDEO", help="video file, or folder of images")
     parser.add_argument(
-        "--mask", type=Path, nargs="+", required=True, help="given masks, named after their frames, or a folder of them"
+        "--mask", type=Path, nargs="+", default=[], help="given masks, named after their frames, or a folder of them"
     )
+    add_mark_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--format", choices=("masks", "overlay", "both"), default="both", help="what to write; default both"
@@ -90,11 +98,14 @@ def parse_arguments() -> argparse.Namespace:
         "--both_ways", action="store_true", help="also segment backward, from the first mask to the first frame"
     )
     add_engine_arguments(parser, mem_every=3, size=480)
-    return parser.parse_args()
+    arguments = parser.parse_args(protected(sys.argv[1:]))
+    if bool(arguments.mask) == bool(arguments.objects):
+        parser.error("give the objects either as --mask, or in the first frame by --box and --clicks")
+    return arguments
 
 
 def open_video(path: Path, masks: list[Path]) -> AnyVideo:
-    """Open a video file or a folder of images, with its given masks.
+    """Open a video file or a folder of images, with its given masks, of which there may be none.
 
     Raises:
         InputError: the video or a mask cannot be used.
@@ -110,7 +121,7 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
     assigned, reader = read_given(masks, path.stem)
     assigned, absent = absences(assigned, reader)
     video = VideoFile(path, assigned, reader, absent=absent)
-    last = max(assigned)
+    last = max(assigned, default=0)
     if video.announced and last >= video.announced:
         raise InputError(
             f"{assigned[last]} is for no frame of {path}, which has {video.announced} frames, from 0 on; name the mask "
@@ -304,6 +315,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     output = arguments.output
     video = open_video(arguments.video, arguments.mask)
     given = {number: video.read_given_mask(number) for number in video.masks}  # checks the masks
+    check_marks(arguments.objects, video.size)
     if isinstance(video, Video):
         video.check_frames()
     targets = {"masks": output / "masks", "overlay": output / "overlay.mp4"}
@@ -319,14 +331,19 @@ def run_command(arguments: argparse.Namespace) -> None:
             refuse_name(target)
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
-    for note in [
-        *network_notes(arguments.model, device, amp=arguments.amp),
-        *(f"note: {note}" for note in video.reader.notes),
-    ]:
+    for note in network_notes(arguments.model, device, amp=arguments.amp):
         print(note)
     network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
     input_size(video, settings.size)
+    notes = []
+    if arguments.objects:
+        mask = output / FIRST_MASK
+        notes = write_first_mask(mask, video.read_frame(0), arguments.objects, network, settings.size)
+        video = open_video(arguments.video, [mask])
+        given = {0: video.read_given_mask(0)}
+    for note in [*notes, *video.reader.notes]:
+        print(f"note: {note}")
     for number, ids in given.items():
         print(f"frame {video.frame_name(number)} has the mask {', '.join(map(str, video.mask_files(number)))}")
         print(described(", ".join(path.name for path in video.mask_files(number)), ids))

@@ -527,3 +527,60 @@ def test_tiff_frames_of_upper_case_and_exif(arguments, inline, clip, tmp_path):
     assert result.returncode == 0, result.stderr
     video = Video("clip", list_frames(tmp_path / "frames"))
     assert np.abs(video.read_frame(3).astype(int) - read_image(clip / "frames/11.png")).mean() < 6
+
+
+@pytest.mark.parametrize("kind", ["clip.mp4", "frames"])
+def test_boxes_and_clicks_mark_the_objects_of_the_first_frame(kind, arguments, inline, clip, monkeypatch, tmp_path):
+    """The second run is interrupted, and resumed with the same marks, and with others."""
+    truth = read_mask(clip / "first.png")
+    (y, x), (other_y, other_x) = (np.argwhere(truth == number).mean(0).round().astype(int) for number in (1, 2))
+    rows, columns = np.nonzero(truth == 1)
+    box = (columns.min() - 2, rows.min() - 2, columns.max() + 3, rows.max() + 3)
+    marks = ("--box", *box, "--clicks", f"+{x},{y}", "-1,1", "--clicks", f"+{other_x},{other_y}", "-60,19", "-3,44")
+    output, expected = tmp_path / "output", tmp_path / "expected"
+    result = inline(*arguments(clip / kind, *marks, output=expected))
+    assert result.returncode == 0, result.stderr
+    assert "first_mask.png: 2 objects, 1 (" in result.stdout
+    first = read_mask(expected / "first_mask.png")
+    assert ((first == 1) & (truth == 1)).sum() > 0.6 * ((first == 1) | (truth == 1)).sum()
+    assert (first[truth == 2] == 2).mean() > 0.9 and first[19, 60] == first[44, 3] == 0
+    assert np.array_equal(in_order(masks(expected))[0], first)
+    assert {path.name for path in expected.iterdir()} == {"masks", "overlay.mp4", "confidence.csv", "first_mask.png"}
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dataset.files.video_file.video_writer", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert inline(*arguments(clip / kind, *marks)).returncode == 130
+    assert_refused(inline(*arguments(clip / kind, *marks[:5])), output / "first_mask.png", "another mask", "--mask")
+    assert inline(*arguments(clip / kind, *marks)).returncode == 0
+    for path in (path for path in expected.rglob("*") if path.is_file()):
+        assert (output / path.relative_to(expected)).read_bytes() == path.read_bytes(), path
+
+
+def test_marks_that_cannot_be_used(arguments, inline, clip, tmp_path):
+    def refused(*marks: object, mentioned: tuple) -> None:
+        assert_refused(inline(*arguments(clip / "clip.mp4", *marks)), *mentioned)
+        assert not (tmp_path / "output").exists()
+
+    mask = ("--mask", clip / "first.png")
+    refused(mentioned=("either as --mask", "--box"))
+    refused(*mask, "--box", 1, 1, 9, 9, mentioned=("either as --mask", "--box"))
+    refused("--box", 1, 1, 9, mentioned=("--box", "expected 4"))
+    refused("--box", 70, 1, 90, 9, mentioned=("--box 70 1 90 9", "80×48"))
+    refused("--box", -3, 1, 20, 9, mentioned=("--box -3 1 20 9", "80×48"))
+    refused("--box", 20, 1, 9, 9, mentioned=("--box 20 1 9 9", "no area"))
+    refused("--box", 9, 9, 10, 20, mentioned=("--box 9 9 10 20", "too small"))
+    refused("--box", 0, 0, 80, 48, mentioned=("--box 0 0 80 48", "no background"))
+    refused("--clicks", "+80,5", mentioned=("+80,5", "outside of the frame", "79,47"))
+    refused("--clicks", "-8,5", mentioned=("-8,5", "one inside"))
+    refused("--clicks", "8,5", mentioned=("'8,5' is no click", "+X,Y"))
+
+
+def test_a_mask_that_fills_its_box_is_noted(arguments, inline, tmp_path):
+    frame = np.full((*SIZE, 3), 60, np.uint8)
+    frame[12:30, 20:40] = (220, 200, 40)
+    (tmp_path / "frames").mkdir()
+    for name in ("0.png", "1.png"):
+        Image.fromarray(frame).save(tmp_path / "frames" / name)
+    result = inline(*arguments(tmp_path / "frames", "--box", 20, 12, 40, 30, "--format", "masks"))
+    assert result.returncode == 0, result.stderr
+    assert "note: the mask of object 1 fills its box" in result.stdout and "first_mask.png" in result.stdout
