@@ -155,7 +155,7 @@ def input_size(video: AnyVideo, short_side: int | None) -> tuple[int, int]:
     return height, width
 
 
-def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None) -> Iterator[Input]:
+def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None, ahead: int = 4) -> Iterator[Input]:
     """Read a video for the engine; a thread decodes a few frames in advance.
 
     Only wanted frames and frames that update the memory are read, and none after the last wanted frame.
@@ -164,6 +164,7 @@ def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None) -
         video: the video and its given masks.
         rule: the engine's update rule in its first state. A copy of it finds the frames that update the memory.
         size: the short side of the network's input, in pixels; None for the size of the frames.
+        ahead: the number of frames in advance.
 
     Raises:
         InputError: a frame or mask is missing, corrupt or of the wrong size, or as `input_size`.
@@ -186,7 +187,7 @@ def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None) -
         return Input(number, image, pixels, mask, absent, wanted, number == video.last)
 
     with contextlib.suppress(EndOfVideo):
-        yield from in_background(needed(), read)
+        yield from in_background(needed(), read, ahead)
 
 
 def segment(core: InferenceCore, inputs: Iterable[Input], *, confidence: bool = False) -> Iterator[Segmented]:
