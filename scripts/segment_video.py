@@ -25,7 +25,7 @@ writes OUTPUT/matte.mp4, the objects white on black. The same command resumes an
 VIDEO may also be the number of a camera, such as 0, or the address of a stream, such as rtsp://... or http://... The
 mask is that of the first frame. Results are written as the stream comes, and Ctrl-C ends it with complete results. A
 live stream does not wait: frames that come while the network is busy are dropped, and the videos show the last picture
-for as long. A stream cannot be resumed.
+for as long. --show prints the address of a page that shows the stream with its masks. A stream cannot be resumed.
 """
 
 import argparse
@@ -51,6 +51,7 @@ from dataset.files.video_file import VideoFile, playback_fps, refuse_name, video
 from model.network import RDE_VOS
 from segmenting.first_mask import add_mark_arguments, check_marks, protected, write_first_mask
 from segmenting.live import give_first_mask, segment_stream
+from segmenting.page import LivePage, live_page
 from segmenting.run import Run, reversed_video, segment_into, unfinished_folder
 from util.device import choose_device, peak_memory
 from util.errors import InputError, command_line
@@ -82,10 +83,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--both_ways", action="store_true", help="also segment backward, from the first mask to the first frame"
     )
+    parser.add_argument("--show", action="store_true", help="show a camera or a stream in the browser, live")
     add_engine_arguments(parser, mem_every=3, size=480)
     arguments = parser.parse_args(protected(sys.argv[1:]))
     if bool(arguments.mask) == bool(arguments.objects):
         parser.error("give the objects either as --mask, or in the first frame by --box and --clicks")
+    if arguments.show and not is_stream(arguments.video):
+        parser.error(f"argument --show: {arguments.video} is no camera or stream; open the overlay video instead")
     if arguments.both_ways and is_stream(arguments.video):
         parser.error(f"argument --both_ways: {arguments.video} is a stream, which has no frames before the first one")
     return arguments
@@ -142,6 +146,16 @@ def writing_cutout(folder: Path, video: AnyVideo) -> Iterator[Write]:
                 Image.fromarray(cutout(image, ids)).save(temporary)
 
         yield write
+
+
+def shown_on(page: LivePage, table: bytes) -> Write:
+    """Return a function that shows the overlay of a frame and its mask on a page, if somebody looks."""
+
+    def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
+        if page.is_watched:
+            page.show(overlay(image, ids, table))
+
+    return write
 
 
 @contextlib.contextmanager
@@ -209,10 +223,20 @@ def segment_and_draw(
     return Throughput(sum(each.frames for each in speeds), sum(each.seconds for each in speeds))
 
 
-def segment_live(stream: Stream, network: RDE_VOS, settings: EngineSettings, targets: dict[str, Path]) -> Throughput:
-    """Segment a stream until it ends or Ctrl-C, and write the results in ``targets`` as it comes."""
+def segment_live(
+    stream: Stream, network: RDE_VOS, settings: EngineSettings, targets: dict[str, Path], *, show: bool
+) -> Throughput:
+    """Segment a stream until it ends or Ctrl-C, and write the results in ``targets`` as it comes.
+
+    With ``show`` a page on this machine shows the overlays.
+    """
     print("note: Ctrl-C ends the stream with complete results; it cannot be resumed", flush=True)
-    with writing_pictures(stream, targets) as writers:
+    with contextlib.ExitStack() as stack:
+        writers = stack.enter_context(writing_pictures(stream, targets))
+        if show:
+            page, address = stack.enter_context(live_page())
+            writers.append(shown_on(page, colour_table(stream.entries)))
+            print(f"open {address} in a browser on this machine", flush=True)
         speed = segment_stream(
             stream, network, settings, masks=targets.get("masks"), confidence=targets["confidence"], writers=writers
         )
@@ -297,7 +321,7 @@ def run_command(arguments: argparse.Namespace) -> None:
                 "note: frames of a video file are numbered from 0, but ffmpeg's from 1: its frame_0001.png is frame 0"
             )
     if is_live:
-        speed = segment_live(video, network, settings, targets)
+        speed = segment_live(video, network, settings, targets, show=arguments.show)
     else:
         record = {
             "model": sha256(arguments.model),

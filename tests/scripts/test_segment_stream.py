@@ -7,7 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from conftest import ROOT, assert_refused, draw_clip
 from dataset.files.images import read_mask, write_mask
 from dataset.files.stream import Stream, is_stream
 from dataset.files.video_file import EndOfVideo, VideoFile, video_writer
+from segmenting.page import live_page
 
 SIZE = (48, 80)
 LENGTH = 9
@@ -78,6 +82,41 @@ def arguments(small_checkpoint, tmp_path):
     return build
 
 
+def iter_until(lines: Iterable[str], text: str) -> Iterator[str]:
+    """The lines up to the first one with a text."""
+    for line in lines:
+        yield line
+        if text in line:
+            return
+
+
+def next_picture(response: HTTPResponse) -> np.ndarray:
+    """The next picture of a live page."""
+    assert response.readline() == b"--picture\r\n" and response.readline() == b"Content-Type: image/jpeg\r\n"
+    length = int(response.readline().split()[1])
+    response.readline()
+    content = response.read(length)
+    response.readline()
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
+def test_a_live_page_shows_the_newest_picture_to_those_who_know_its_address():
+    with live_page() as (page, address):
+        assert urllib.request.urlopen(address).read().count(b'<img src="pictures"') == 1
+        for wrong in (address[:-1], address.replace(page.path, "/"), f"{address}x"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(wrong)
+        assert not page.is_watched
+        with urllib.request.urlopen(f"{address}pictures") as response:
+            while not page.is_watched:
+                time.sleep(0.01)
+            for value in (30, 200):
+                page.show(np.full((20, 30, 3), value, np.uint8))
+                assert abs(int(next_picture(response).mean()) - value) < 3
+            page.close()
+            assert response.read() == b""
+
+
 def test_numbers_and_addresses_are_streams(tmp_path, monkeypatch):
     assert all(map(is_stream, ("0", "12", "rtsp://host/x", "HTTP://host:80/a.mjpg", "file:///a.mp4")))
     assert not any(map(is_stream, ("clip.mp4", "/a/b", "C:\\clip.mp4", "x0", "-1", "")))
@@ -107,13 +146,17 @@ def test_ctrl_c_ends_a_live_stream_with_complete_results(arguments, camera, clip
     output = tmp_path / "output"
     y, x = np.argwhere(read_mask(clip / "first.png") == 1).mean(0).round().astype(int)
     marks = ("--box", x - 11, y - 11, x + 11, y + 11, "--clicks", f"+{x},{y}")
-    command = [sys.executable, *map(str, arguments(camera, *marks))]
+    command = [sys.executable, *map(str, arguments(camera, *marks, "--show"))]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        printed = list(iter_until(process.stdout, "in a browser"))
+        with urllib.request.urlopen(f"{printed[-1].split()[1]}pictures") as response:
+            assert next_picture(response).shape == (*SIZE, 3)
         while process.poll() is None and len(list(output.glob("masks/*.png"))) < 5:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
+    stdout = "".join([*printed, stdout])
     assert "Ctrl-C ends the stream" in stdout and "secret" not in stdout + stderr
     assert {path.name for path in output.iterdir()} == {"masks", "overlay.mp4", "confidence.csv", "first_mask.png"}
     masks = sorted(path.stem for path in (output / "masks").iterdir())
@@ -148,6 +191,7 @@ def test_streams_that_cannot_be_used(arguments, inline, clip, tmp_path):
     assert_refused(result, "rtsp://127.0.0.1:9/x cannot be opened", "check the address")
     address = (clip / "my clip.mp4").as_uri()
     assert_refused(inline(*arguments(address, *mask, "--both_ways")), "--both_ways", "no frames before")
+    assert_refused(inline(*arguments(clip / "my clip.mp4", *mask, "--show")), "--show", "overlay video")
     write_mask(tmp_path / "00003.png", np.ones(SIZE, np.uint8))
     assert_refused(inline(*arguments(address, "--mask", tmp_path / "00003.png")), "00003.png", "first frame only")
     Image.new("L", (9, 9), 255).save(tmp_path / "small.png")
