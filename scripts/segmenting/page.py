@@ -23,7 +23,6 @@ class LivePage:
 
     Attributes:
         path: the path of the page. It is secret: other users and other pages of the browser cannot guess it.
-        is_watched: whether a browser shows the page.
     """
 
     def __init__(self) -> None:
@@ -34,6 +33,7 @@ class LivePage:
 
     @property
     def is_watched(self) -> bool:
+        """Whether a browser shows the page."""
         return self._watchers > 0
 
     def show(self, picture: np.ndarray) -> None:
@@ -88,12 +88,9 @@ def live_page() -> Iterator[tuple[LivePage, str]]:
 
         def _head(self, kind: str) -> None:
             self.send_response(200)
-            for name, value in (
-                ("Content-Type", kind),
-                ("Cache-Control", "no-store"),
-                ("Referrer-Policy", "no-referrer"),
-            ):
-                self.send_header(name, value)
+            self.send_header("Content-Type", kind)
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("Referrer-Policy", "no-referrer")
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
