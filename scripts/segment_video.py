@@ -23,7 +23,8 @@ near its contours, in bits. --cutout also writes OUTPUT/cutout/<frame>.png, the 
 writes OUTPUT/matte.mp4, the objects white on black. The same command resumes an interrupted run.
 
 VIDEO may also be the number of a camera, such as 0, or the address of a stream, such as rtsp://... or http://... The
-mask is that of the first frame. Results are written as the stream comes, and Ctrl-C ends it with complete results. A
+mask is that of the first frame; without a mask or marks, the command only writes OUTPUT/first_frame.png, where you can
+mark what the camera shows. Results are written as the stream comes, and Ctrl-C ends it with complete results. A
 live stream does not wait: frames that come while the network is busy are dropped, and the videos show the last picture
 for as long. --show prints the address of a page that shows the stream with its masks. A stream cannot be resumed.
 """
@@ -50,7 +51,7 @@ from dataset.files.video import AnyVideo, Video, check_mask_sizes, list_frames
 from dataset.files.video_file import VideoFile, playback_fps, refuse_name, video_writer
 from model.network import RDE_VOS
 from segmenting.first_mask import add_mark_arguments, check_marks, protected, write_first_mask
-from segmenting.live import give_first_mask, segment_stream
+from segmenting.live import give_first_mask, refuse_without_objects, segment_stream
 from segmenting.page import LivePage, live_page
 from segmenting.run import Run, reversed_video, segment_into, unfinished_folder
 from util.device import choose_device, peak_memory
@@ -86,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--show", action="store_true", help="show a camera or a stream in the browser, live")
     add_engine_arguments(parser, mem_every=3, size=480)
     arguments = parser.parse_args(protected(sys.argv[1:]))
-    if bool(arguments.mask) == bool(arguments.objects):
+    if bool(arguments.mask) == bool(arguments.objects) and (arguments.mask or not is_stream(arguments.video)):
         parser.error("give the objects either as --mask, or in the first frame by --box and --clicks")
     if arguments.show and not is_stream(arguments.video):
         parser.error(f"argument --show: {arguments.video} is no camera or stream; open the overlay video instead")
@@ -283,6 +284,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     video = Stream(arguments.video) if is_live else open_video(Path(arguments.video), arguments.mask)
     if is_live and arguments.mask:
         give_first_mask(video, arguments.mask)
+    elif is_live and not arguments.objects:
+        refuse_without_objects(video, output / "first_frame.png")
     given = {number: video.read_given_mask(number) for number in video.masks}  # checks the masks
     check_marks(arguments.objects, video.size)
     if isinstance(video, Video):

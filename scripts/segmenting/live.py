@@ -5,8 +5,10 @@ import csv
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
+from PIL import Image
 
 from dataset.files.given_masks import find_masks, read_given
 from dataset.files.images import write_mask
@@ -18,6 +20,7 @@ from util.errors import InputError
 from util.evaluation.arguments import MEMORY_REMEDY
 from util.evaluation.confidence import COLUMNS, frame_rows, table
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, read_inputs, segment
+from util.files import atomic_path
 from util.parallel import background
 from util.progress import frames_bar
 
@@ -61,6 +64,20 @@ def give_first_mask(stream: Stream, given: Sequence[Path]) -> None:
             "one mask, and name it 00000.png"
         )
     stream.masks, stream.reader = assigned, reader
+
+
+def refuse_without_objects(stream: Stream, path: Path) -> NoReturn:
+    """Write the first frame of a stream to a file, in which its objects can be marked.
+
+    Raises:
+        InputError: always; it names the file.
+    """
+    with atomic_path(path) as temporary:
+        Image.fromarray(stream.read_frame(0)).save(temporary)
+    raise InputError(
+        f"no object is given; {path} is what {stream.name} shows now: give its mask as --mask, or mark objects in its "
+        "pixels by --box and --clicks, before the scene changes"
+    )
 
 
 def segment_stream(

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT, assert_refused, draw_clip
-from dataset.files.images import read_mask, write_mask
+from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.stream import Stream, is_stream
 from dataset.files.video_file import EndOfVideo, VideoFile, video_writer
 from segmenting.page import live_page
@@ -167,6 +167,14 @@ def test_ctrl_c_ends_a_live_stream_with_complete_results(arguments, camera, clip
     overlay = VideoFile(output / "overlay.mp4")
     assert overlay.announced >= len(masks)  # where frames were dropped, the last picture stays
     overlay.read_frame(overlay.announced - 1)
+
+
+def test_without_a_mask_the_first_frame_is_written(arguments, inline, clip, tmp_path):
+    result = inline(*arguments((clip / "my clip.mp4").as_uri()))
+    path = tmp_path / "output/first_frame.png"
+    assert_refused(result, "no object is given", path, "--mask", "--box")
+    assert np.array_equal(read_image(path), VideoFile(clip / "my clip.mp4").read_frame(0))
+    assert_refused(inline(*arguments(clip / "my clip.mp4")), "either as --mask")
 
 
 def test_a_busy_reader_gets_the_newest_frame(camera):
