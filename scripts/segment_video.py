@@ -19,8 +19,9 @@ of their own. OUTPUT/first_mask.png is the mask of these marks. Correct it in an
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
 frames (VP9, without sound; a folder's at 24 frames a second). OUTPUT/confidence.csv has a row for each frame and
 object: the area of its mask in pixels, and the confidence, 0 to 1: 1 minus the mean entropy of the object's probability
-near its contours, in bits. --cutout also writes OUTPUT/cutout/<frame>.png, the objects on transparency, and --matte
-writes OUTPUT/matte.mp4, the objects white on black. The same command resumes an interrupted run.
+near its contours, in bits; with an area of 0, the confidence that the object is absent. --cutout also writes
+OUTPUT/cutout/<frame>.png, the objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black.
+The same command resumes an interrupted run.
 
 VIDEO may also be the number of a camera, such as 0, or the address of a stream, such as rtsp://... or http://... The
 mask is that of the first frame; without a mask or marks, the command only writes OUTPUT/first_frame.png, where you can
