@@ -48,7 +48,8 @@ class Stream(VideoFile):
     """
 
     def __init__(self, source: str) -> None:
-        self.name = re.sub(r"//[^/]*@", "//", source)  # without a password
+        # Without a password.
+        self.name = f"camera {source}" if source.isdigit() else re.sub(r"//[^/]*@", "//", source)
         self.masks: dict[int, Path] = {}
         self.reader: PaintedMasks | None = None
         self.absent: Mapping[int, list[int]] = {}
@@ -60,6 +61,7 @@ class Stream(VideoFile):
             raise InputError(f"{self.name} has no frame that can be decoded; look at it in another program")
         self.size = image.shape[:2]
         self.is_live = not self.announced
+        self._fps = super().fps  # before another thread reads
         self._first: np.ndarray | None = None
         self._newest: np.ndarray | None = image
         self.arrived, self._taken = 1, 0
@@ -77,9 +79,13 @@ class Stream(VideoFile):
             limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT]
             capture, remedy = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits), "check the address"
         if not capture.isOpened():
-            what = f"camera {source}" if source.isdigit() else self.name
-            raise InputError(f"{what} cannot be opened; {remedy}, or give a video file")
+            raise InputError(f"{self.name} cannot be opened; {remedy}, or give a video file")
         return capture
+
+    @property
+    def fps(self) -> float:
+        """The number of frames per second, or NaN if the stream does not state it."""
+        return self._fps
 
     def stop(self) -> None:
         """Let the stream end: `read_frame` returns no more frames after the first. Any thread may call this."""
