@@ -54,6 +54,8 @@ class InferenceCore:
         object_ids: the ids of the objects in the order of the probabilities' channels.
         labels: 0 and then ``object_ids``, int64 [K+1] on the network's device: the id of each channel.
         rule: decides which frames update the memory; see `model.updates`.
+        memory: what the engine remembers; see `model.memory.MemoryBank`. Before the first frame another object may take
+            its place, with the same methods and ``reads_updates``.
 
     Raises:
         ValueError: the bank is unknown, or reads RDE while the network has no SAM; θ or k is not positive.
@@ -66,7 +68,7 @@ class InferenceCore:
         self.object_ids: list[int] = []
         self.labels = torch.zeros(1, dtype=torch.int64, device=network.device)
         self.rule = FixedInterval(mem_every)
-        self._memory = MemoryBank(spec, network.aggregate)
+        self.memory = MemoryBank(spec, network.aggregate, network.similarity)
         self._size: tuple[int, int] | None = None
         # The last frame if it is to update the memory: the image, its embedding's key, f16, and the masks of objects.
         self._pending: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
@@ -100,7 +102,7 @@ class InferenceCore:
             raise ValueError(f"object {object_id} is not tracked; the objects are {self.object_ids}")
         channel = self.object_ids.index(object_id)
         self._update_memory()
-        self._memory.remove(channel)
+        self.memory.remove(channel)
         del self.object_ids[channel]
         self._relabel()
         if not self.object_ids:
@@ -156,14 +158,14 @@ class InferenceCore:
             features = self.network.encode_key(image)
             key, f16 = features.key, features.f16
             if self.object_ids:
-                logit = self.network.decode(self._memory.read(key, self.top_k).to(dtype), features)
+                logit = self.network.decode(self.memory.read(key, self.top_k).to(dtype), features)
                 del features  # frees f4 and f8, the largest features
                 probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
         if mask is not None:
             mask = pad_to_stride(upload(mask, device)[None, None])[0]
             probability = self._annotate(probability, mask, annotated, absent)
         update = self.rule.tick(annotated=mask is not None, probability=probability)
-        if update and not last and (mask is not None or self._memory.spec.reads_updates):
+        if update and not last and (mask is not None or self.memory.reads_updates):
             # A copy, because the caller may change the result.
             self._pending = image, key, f16, probability[:, 1:].to(dtype, copy=True)
         return unpad(probability, padding)[0]
@@ -173,7 +175,7 @@ class InferenceCore:
         if self._pending:
             image, key, f16, masks = self._pending
             self._pending = None
-            self._memory.update(Embedding(key, self.network.encode_value(image, f16, masks)))
+            self.memory.update(Embedding(key, self.network.encode_value(image, f16, masks)))
 
     def _relabel(self) -> None:
         self.labels = upload(torch.tensor([0, *self.object_ids]), self.network.device)

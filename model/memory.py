@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from model.reading import Embedding, MemoryTable
+from model.reading import Embedding, MemoryTable, Similarity
 
 # The rows of Table 5, in its notation, and the growing bank of STM and STCN.
 BANKS = ("RDE", "F", "F+RDE", "L", "L+RDE", "F+L", "F+L+RDE", "2F+L", "F+2L", "2F+L+RDE", "STM")
@@ -92,11 +92,22 @@ class MemoryBank:
     Args:
         spec: the embeddings to keep and read.
         aggregate: SAM, from the previous RDE and the latest embedding to the next RDE. Only banks with RDE call it.
+        similarity: compares the positions of the memory with those of a frame.
+
+    Attributes:
+        reads_updates: whether updates change what is read; see `BankSpec.reads_updates`.
     """
 
-    def __init__(self, spec: BankSpec, aggregate: Callable[[Embedding, Embedding], Embedding]) -> None:
+    def __init__(
+        self,
+        spec: BankSpec,
+        aggregate: Callable[[Embedding, Embedding], Embedding],
+        similarity: type[Similarity] = Similarity,
+    ) -> None:
         self.spec = spec
+        self._similarity = similarity
         self._aggregate = aggregate
+        self.reads_updates = spec.reads_updates
         self._groups: list[_Group] = []
 
     def update(self, frame: Embedding) -> None:
@@ -143,7 +154,7 @@ class MemoryBank:
         read = []
         for group in self._groups:
             if group.table is None:
-                group.table = MemoryTable(group.contents(self.spec))
+                group.table = MemoryTable(group.contents(self.spec), self._similarity)
             read.append(group.table.read(query_key, top_k))
         return torch.cat(read, dim=1)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from model.decoder import Decoder
 from model.encoders import KeyEncoder, KeyFeatures, MaskEncoder
-from model.reading import Embedding
+from model.reading import Embedding, Similarity
 from model.sam import SpatioTemporalAggregation
 
 
@@ -38,6 +38,8 @@ class RDE_VOS(nn.Module):
             Random weights have no useful statistics: name their parts before ``train()``.
         single_object: whether stage 0 was the last to train the network. Stage 0 has one object, so the input channel
             of the other objects' masks is not trained (see `model.initialisation.prepare_for_several_objects`).
+        similarity: compares the positions of the memory with those of a frame, in training and inference: Eq. 2, or
+            another class that is called in the same way.
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
@@ -45,6 +47,7 @@ class RDE_VOS(nn.Module):
         self.config = config = config or NetworkConfig()
         self.trained_norms: tuple[str, ...] = ()
         self.single_object = False
+        self.similarity: type[Similarity] = Similarity
         self.key_encoder = KeyEncoder(config.key_backbone, config.key_width, config.key_channels, config.value_channels)
         c4, c8, c16 = self.key_encoder.backbone.channels
         self.mask_encoder = MaskEncoder(config.mask_backbone, config.mask_width, c16, config.value_channels)

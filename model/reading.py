@@ -56,19 +56,20 @@ def _fp32_products_are_exact() -> bool:
 _fp32_products_are_exact._dynamo_marked_constant = True
 
 
-def read(memory: Sequence[Embedding], query_key: Tensor) -> Tensor:
+def read(memory: Sequence[Embedding], query_key: Tensor, similarity: type[Similarity] = Similarity) -> Tensor:
     """Read v^{m→Q} of all objects from all positions of a memory, with one affinity for all objects (Eq. 2 and 3).
 
     Args:
         memory: embeddings of the same objects.
         query_key: [B,Ck,h,w].
+        similarity: compares the positions.
 
     Returns:
         [B,K,Cv,h,w].
     """
     memory_key = torch.cat([_rows(embedding.key) for embedding in memory], dim=1)
     memory_value = torch.cat([embedding.value.flatten(3) for embedding in memory], dim=3)  # [B,K,Cv,M]
-    affinity = Similarity(memory_key)(_rows(query_key)).softmax(dim=2)  # W, [B,Q,M]
+    affinity = similarity(memory_key)(_rows(query_key)).softmax(dim=2)  # W, [B,Q,M]
     readout = memory_value.flatten(1, 2) @ affinity.to(memory_value.dtype).transpose(1, 2)
     return readout.view(*memory_value.shape[:3], *query_key.shape[2:])
 
@@ -81,14 +82,17 @@ class MemoryTable:
 
     Args:
         contents: embeddings of the same objects [1,...], each with the multiplicity of its positions.
+        similarity: compares the positions.
     """
 
     ROWS = 512  # the least number of query positions per chunk; bounds the memory of the similarities
     SIMILARITIES = 2**26  # the most of a larger chunk on a GPU, which takes fewer launches; 256 MiB
 
-    def __init__(self, contents: Sequence[tuple[Embedding, int]]) -> None:
+    def __init__(
+        self, contents: Sequence[tuple[Embedding, int]], similarity: type[Similarity] = Similarity
+    ) -> None:  # fmt: skip
         embeddings = [embedding for embedding, _ in contents]
-        self._similarity = Similarity(torch.cat([_rows(embedding.key) for embedding in embeddings], dim=1))
+        self._similarity = similarity(torch.cat([_rows(embedding.key) for embedding in embeddings], dim=1))
         # A row holds the values of all objects.
         self._value = torch.cat([_rows(embedding.value.flatten(1, 2))[0] for embedding in embeddings])
         self._objects = embeddings[0].value.shape[1]

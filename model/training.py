@@ -176,7 +176,7 @@ class _Clip:
 
     def read(self, memory: list[Embedding], t: int) -> Tensor:
         """The readout for frame t (Eq. 2 and 3): [B,K,Cv,h,w]."""
-        return read(memory, self.features[t].key)
+        return read(memory, self.features[t].key, self.network.similarity)
 
     def decode(self, t: int, *readouts: Tensor) -> list[Tensor]:
         """Aggregated logits of frame t [B,K+1,H,W] for each readout; empty slots get no mask.

@@ -10,8 +10,9 @@ holds; the other objects are segmented in the remaining pixels. If MASKS is the 
 uses only the objects of a mask that are in no earlier mask.
 
 Writes OUTPUT/masks/<video>/<frame>.png for all frames, for every N-th (--every N), or for those with ground truth
-(--only_gt). The same command resumes an interrupted run; videos whose given masks or frames have changed are segmented
-again. Under torchrun the videos are distributed over the processes.
+(--only_gt), and OUTPUT/confidence.csv: for each of these frames and each object the area of its mask in pixels, and the
+confidence, 0 to 1, as in segment_video.py. The same command resumes an interrupted run; videos whose given masks or
+frames have changed are segmented again. Under torchrun the videos are distributed over the processes.
 
 With --gt the command also writes OUTPUT/global_results.csv and OUTPUT/per-object_results.csv, J and F as DAVIS defines
 them and their means over all objects of all videos. An object is scored in the frames that have a mask in GT and come

@@ -62,7 +62,7 @@ from tqdm import tqdm
 from model import RDE_VOS, load_network
 from model.encoders import KeyFeatures
 from model.inference import MIN_SIDE, STRIDE
-from model.reading import Embedding, Similarity
+from model.reading import Embedding
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_weights_arguments, weights_notes
 from util.files import atomic_path, write_text
@@ -132,7 +132,7 @@ class ReadingDecoder(Part):
         """The top-k memory positions of each query position [Q,k], and their softmax weights [Q,k]."""
         query = key[0].flatten(1).T
         memory = memory_key.permute(0, 2, 3, 1).flatten(0, 2)  # [M,Ck]
-        similarity = Similarity(memory[None])(query[None])[0]
+        similarity = self.network.similarity(memory[None])(query[None])[0]
         score, position = F.pad(similarity, (0, self.top_k), value=-math.inf).topk(self.top_k, dim=1)
         count = multiplicity[:, None].expand(-1, key.shape[2] * key.shape[3]).flatten()
         count = self._padded(count)[position]

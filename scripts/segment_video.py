@@ -11,21 +11,30 @@ A single mask whose name states no number belongs to the first frame. Binary mas
 object_1.png and object_2.png, 00003_1.png and 00003_2.png, or 1/00003.png and 2/00003.png. The masks of frames before
 the first given mask are empty; with --both_ways they are segmented backward from this mask.
 
+Without a mask, mark the objects of the first frame, in pixels from its upper left corner: each --box X0 Y0 X1 Y1 is an
+object, and --clicks +X,Y -X,Y after it correct its mask, inside (+) and outside (-); without a box they are an object
+of their own. OUTPUT/first_mask.png is the mask of these marks. Correct it in any program if it is wrong, and give it as
+--mask with another --output. On the page of scripts/annotate.py the same marks show their mask at once.
+
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
-frames (VP9, without sound; a folder's at 24 frames a second). --cutout also writes OUTPUT/cutout/<frame>.png, the
-objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black. The same command resumes an
-interrupted run.
+frames (VP9, without sound; a folder's at 24 frames a second). OUTPUT/confidence.csv has a row for each frame and
+object: the area of its mask in pixels, and the confidence, 0 to 1: 1 minus the mean entropy of the object's probability
+near its contours, in bits; with an area of 0, the confidence that the object is absent. --cutout also writes
+OUTPUT/cutout/<frame>.png, the objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black.
+The same command resumes an interrupted run.
+
+VIDEO may also be the number of a camera, such as 0, or the address of a stream, such as rtsp://... or http://... The
+mask is that of the first frame; without a mask or marks, the command only writes OUTPUT/first_frame.png, where you can
+mark what the camera shows. Results are written as the stream comes, and Ctrl-C ends it with complete results. A
+live stream does not wait: frames that come while the network is busy are dropped, and the videos show the last picture
+for as long. --show prints the address of a page that shows the stream with its masks. A stream cannot be resumed.
 """
 
 import argparse
 import contextlib
-import json
-import math
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,47 +45,37 @@ from tqdm import tqdm
 
 from dataset.files.colours import colour_table
 from dataset.files.given_masks import absences, find_masks, read_given
-from dataset.files.images import image_size, read_mask, write_mask
+from dataset.files.images import image_size, read_mask
 from dataset.files.masks import described
+from dataset.files.stream import Stream, is_stream
 from dataset.files.video import AnyVideo, Video, check_mask_sizes, list_frames
 from dataset.files.video_file import VideoFile, playback_fps, refuse_name, video_writer
 from model.network import RDE_VOS
-from util.device import choose_device, enough_memory, peak_memory
+from segmenting.first_mask import add_mark_arguments, check_marks, protected, write_first_mask
+from segmenting.live import give_first_mask, refuse_without_objects, segment_stream
+from segmenting.page import LivePage, live_page
+from segmenting.run import Run, reversed_video, segment_into, unfinished_folder
+from util.device import choose_device, peak_memory
 from util.errors import InputError, command_line
-from util.evaluation.arguments import MEMORY_REMEDY, add_engine_arguments, engine_settings, network_notes
+from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes
+from util.evaluation.confidence import COLUMNS, read_rows, table
 from util.evaluation.pictures import cutout, matte, overlay
-from util.evaluation.stream import (
-    EngineSettings,
-    Segmented,
-    Throughput,
-    engine_network,
-    input_size,
-    read_inputs,
-    segment,
-)
-from util.files import (
-    atomic_folder,
-    atomic_path,
-    check_settings,
-    fingerprint,
-    lock_folder,
-    read_json,
-    sha256,
-    write_text,
-)
-from util.parallel import background, in_background
-from util.progress import frames_bar
+from util.evaluation.stream import EngineSettings, Throughput, engine_network, input_size
+from util.files import atomic_folder, atomic_path, fingerprint, lock_folder, sha256, write_csv
+from util.parallel import in_background
 
+FIRST_MASK = "first_mask.png"
 Write = Callable[[int, np.ndarray, np.ndarray], None]  # takes a frame's number, the frame and its mask
 
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", type=Path, metavar="VIDEO", help="video file, or folder of images")
+    parser.add_argument("video", metavar="VIDEO", help="video file, folder of images, number of a camera, or address")
     parser.add_argument(
-        "--mask", type=Path, nargs="+", required=True, help="given masks, named after their frames, or a folder of them"
+        "--mask", type=Path, nargs="+", default=[], help="given masks, named after their frames, or a folder of them"
     )
+    add_mark_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--format", choices=("masks", "overlay", "both"), default="both", help="what to write; default both"
@@ -86,12 +85,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--both_ways", action="store_true", help="also segment backward, from the first mask to the first frame"
     )
+    parser.add_argument("--show", action="store_true", help="show a camera or a stream in the browser, live")
     add_engine_arguments(parser, mem_every=3, size=480)
-    return parser.parse_args()
+    arguments = parser.parse_args(protected(sys.argv[1:]))
+    if bool(arguments.mask) == bool(arguments.objects) and (arguments.mask or not is_stream(arguments.video)):
+        parser.error("give the objects either as --mask, or in the first frame by --box and --clicks")
+    if arguments.show and not is_stream(arguments.video):
+        parser.error(f"argument --show: {arguments.video} is no camera or stream; open the overlay video instead")
+    if arguments.both_ways and is_stream(arguments.video):
+        parser.error(f"argument --both_ways: {arguments.video} is a stream, which has no frames before the first one")
+    return arguments
 
 
 def open_video(path: Path, masks: list[Path]) -> AnyVideo:
-    """Open a video file or a folder of images, with its given masks.
+    """Open a video file or a folder of images, with its given masks, of which there may be none.
 
     Raises:
         InputError: the video or a mask cannot be used.
@@ -107,7 +114,7 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
     assigned, reader = read_given(masks, path.stem)
     assigned, absent = absences(assigned, reader)
     video = VideoFile(path, assigned, reader, absent=absent)
-    last = max(assigned)
+    last = max(assigned, default=0)
     if video.announced and last >= video.announced:
         raise InputError(
             f"{assigned[last]} is for no frame of {path}, which has {video.announced} frames, from 0 on; name the mask "
@@ -116,131 +123,19 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
     return video
 
 
-class Run:
-    """A run that can be resumed: a folder in the output keeps its masks beside the settings that made them.
-
-    Args:
-        output: the folder for the results.
-        settings: everything that the masks depend on, as JSON values.
-
-    Raises:
-        InputError: the folder holds the masks of an interrupted run with other settings.
-    """
-
-    def __init__(self, output: Path, settings: dict[str, object]) -> None:
-        self.folder, self._result = unfinished_folder(output), output / "masks"
-        self._settings, self._segmented = self.folder / "settings.json", self.folder / "segmented.json"
-        if not self._settings.is_file():
-            shutil.rmtree(self.folder, ignore_errors=True)  # the settings of these masks are unknown
-        names = " and ".join(difference.name for difference in check_settings(self._settings, settings))
-        if names:
-            raise InputError(
-                f"{output} holds an interrupted run with another {names}; choose another --output or delete it"
-            )
-
-    @property
-    def masks(self) -> Path:
-        """The folder of the masks. It moves to the results at the end."""
-        unfinished = self.folder / "masks"
-        return unfinished if self.length is None or unfinished.is_dir() else self._result
-
-    @property
-    def length(self) -> int | None:
-        """The number of frames of the video if all have masks, otherwise None."""
-        return read_json(self._segmented, "delete it")["frames"] if self._segmented.is_file() else None
-
-    @length.setter
-    def length(self, frames: int) -> None:
-        write_text(self._segmented, json.dumps({"frames": frames}))
-
-    def first_missing(self, video: AnyVideo, start: int = 0) -> int:
-        """The number of the first frame from ``start`` on that has no mask, or the number of frames."""
-        number, end = start, len(video.frames) if isinstance(video, Video) else math.inf
-        while number < end and (self.masks / video.mask_name(number)).is_file():
-            number += 1
-        return number
-
-    def finish(self, *, keep_masks: bool) -> None:
-        """Move the masks of a complete run to the results, or delete them, and delete the records."""
-        if keep_masks and self.masks != self._result:
-            os.replace(self.masks, self._result)
-        shutil.rmtree(self.folder)
-
-    def abort(self, *, keep: bool) -> None:
-        """Report the masks that are kept; without masks, or with ``keep`` False, delete the files of the run."""
-        kept = sum(1 for _ in self.masks.glob("[!.]*.png"))
-        if kept and keep:
-            print(f"note: {kept} masks are kept in {self.masks}; the same command resumes")
-            return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.folder.parent.rmdir()  # fails if the folder holds other files
-
-
-def unfinished_folder(output: Path) -> Path:
-    """The folder of an unfinished run."""
-    return output / ".unfinished"
-
-
-def segment_into(
-    run: Run, network: RDE_VOS, video: AnyVideo, settings: EngineSettings, start: int = 0, title: str = ""
-) -> Throughput:
-    """Segment a video from frame ``start`` on, or from the first missing mask, and write the masks."""
-    start = run.first_missing(video, start)
-    if isinstance(video, VideoFile):
-        video = VideoFile(video.path, video.masks, video.reader, start, video.absent)
-        total = max(0, video.announced - start) or None
-    else:
-        video = replace(video, wanted=frozenset(range(start, len(video.frames))))
-        total = len(video.wanted)
-    if total == 0:
-        return Throughput(0, 0.0)
-    frames, seconds = 0, 0.0
-
-    def save(result: Segmented) -> None:
-        write_mask(run.masks / video.mask_name(result.number), result.ids, video.palette)
-
-    core = settings.core(network)
-    with enough_memory(MEMORY_REMEDY), frames_bar(total) as bar, background(save) as write:
-        bar.update(name=title or video.name)
-        for result in segment(core, read_inputs(video, core.rule, settings.size)):
-            write(result)
-            frames, seconds = frames + result.frames, seconds + result.seconds
-            bar.increment()
-    return Throughput(frames, seconds)
-
-
-@contextlib.contextmanager
-def reversed_video(video: AnyVideo, first: int, folder: Path) -> Iterator[Video]:
-    """Yield the video from the first given mask backward to its start.
-
-    A video file cannot be read backward, so these frames are unpacked into a temporary folder, without losses.
-    """
-    masks = {0: video.masks[first]}
-    if isinstance(video, Video):
-        yield replace(video, frames=video.frames[first::-1], masks=masks, absent={})
-        return
-    source = VideoFile(video.path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{video.frame_name(number)}.png" for number in range(first + 1)]
-        for number, path in enumerate(tqdm(paths, desc="unpacking", unit="frame", disable=None)):
-            image = source.read_frame(number)
-            if not path.is_file():
-                with atomic_path(path) as temporary:
-                    Image.fromarray(image).save(temporary, compress_level=1)
-        yield Video(video.name, paths[::-1], masks, reader=video.reader)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def writing_video(
     path: Path, video: AnyVideo, picture: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> Iterator[Write]:
     """Yield a function that appends the picture of a frame and its mask to a video."""
     with video_writer(path, video.size, playback_fps(video)) as append:
-        yield lambda number, image, ids: append(picture(image, ids))
+
+        def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
+            shown = picture(image, ids)
+            for _ in range(video.steps[number] if isinstance(video, Stream) else 1):  # to keep the pace of a stream
+                append(shown)
+
+        yield write
 
 
 @contextlib.contextmanager
@@ -255,27 +150,125 @@ def writing_cutout(folder: Path, video: AnyVideo) -> Iterator[Write]:
         yield write
 
 
-def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) -> None:
-    """Write the overlay, the cutout and the matte, those in ``targets``."""
+def shown_on(page: LivePage, table: bytes) -> Write:
+    """Return a function that shows the overlay of a frame and its mask on a page, if somebody looks."""
+
+    def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
+        if page.is_watched:
+            page.show(overlay(image, ids, table))
+
+    return write
+
+
+@contextlib.contextmanager
+def writing_pictures(video: AnyVideo, targets: dict[str, Path]) -> Iterator[list[Write]]:
+    """Yield functions that write the overlay, the cutout and the matte, those in ``targets`` that are missing."""
     table = colour_table(video.entries)
-    if isinstance(video, VideoFile):
-        video = VideoFile(video.path, video.masks, video.reader)  # from its start
-
-    def load(number: int) -> tuple[int, np.ndarray, np.ndarray]:
-        return number, video.read_frame(number), read_mask(masks / video.mask_name(number))
-
     kinds = {
         "overlay": lambda path: writing_video(path, video, lambda image, ids: overlay(image, ids, table)),
         "matte": lambda path: writing_video(path, video, lambda image, ids: matte(ids)),
         "cutout": lambda path: writing_cutout(path, video),
     }
+    missing = [kind for kind in kinds if kind in targets and not targets[kind].exists()]
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(kinds[kind](path)) for kind, path in targets.items() if not path.exists()]
+        yield [stack.enter_context(kinds[kind](targets[kind])) for kind in missing]
+
+
+def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) -> None:
+    """Write the pictures of `writing_pictures` from the masks in a folder."""
+    if isinstance(video, VideoFile):
+        video = VideoFile(video.path, video.masks, video.reader, absent=video.absent)  # from its start
+
+    def load(number: int) -> tuple[int, np.ndarray, np.ndarray]:
+        return number, video.read_frame(number), read_mask(masks / video.mask_name(number))
+
+    with writing_pictures(video, targets) as writers:
         if not writers:
             return
         for frame in tqdm(in_background(range(length), load), total=length, desc="drawing", unit="frame", disable=None):
             for write in writers:
                 write(*frame)
+
+
+def segment_and_draw(
+    run: Run, network: RDE_VOS, video: AnyVideo, settings: EngineSettings, targets: dict[str, Path], *, both_ways: bool
+) -> Throughput:
+    """Segment a video, or resume, and write the results in ``targets``.
+
+    Raises:
+        InputError: a frame cannot be read, a file cannot be written, or a mask is for a frame after the last one.
+    """
+    first, speeds = min(video.masks), [Throughput(0, 0.0)]
+    try:
+        if run.length is None:
+            if first and both_ways:
+                with reversed_video(video, first, run.folder / "frames") as backward:
+                    speeds.append(segment_into(run, network, backward, settings, 1, first))
+            speeds.append(segment_into(run, network, video, settings, first if both_ways else 0))
+            length, last = run.first_missing(video), max(video.masks)
+            if length <= last:
+                run.abort(keep=False)
+                raise InputError(
+                    f"{video.masks[last]} is for frame {last}, but {video.name} has only {length} frames; name the "
+                    f"mask after its frame"
+                )
+            run.length = length
+        draw(video, run.masks, run.length, targets)
+        write_csv(targets["confidence"], [COLUMNS, *table(video, read_rows(run.rows))])
+    except (InputError, KeyboardInterrupt):
+        run.abort(keep=True)
+        raise
+    length = run.length
+    run.finish(keep_masks="masks" in targets)
+    if isinstance(video, VideoFile) and length < video.announced:
+        print(f"note: {video.path} states {video.announced} frames, but only {length} could be decoded")
+    return Throughput(sum(each.frames for each in speeds), sum(each.seconds for each in speeds))
+
+
+def segment_live(
+    stream: Stream, network: RDE_VOS, settings: EngineSettings, targets: dict[str, Path], *, show: bool
+) -> Throughput:
+    """Segment a stream until it ends or Ctrl-C, and write the results in ``targets`` as it comes.
+
+    With ``show`` a page on this machine shows the overlays.
+    """
+    print("note: Ctrl-C ends the stream with complete results; it cannot be resumed", flush=True)
+    with contextlib.ExitStack() as stack:
+        writers = stack.enter_context(writing_pictures(stream, targets))
+        if show:
+            page, address = stack.enter_context(live_page())
+            writers.append(shown_on(page, colour_table(stream.entries)))
+            print(f"open {address} in a browser on this machine", flush=True)
+        speed = segment_stream(
+            stream, network, settings, masks=targets.get("masks"), confidence=targets["confidence"], writers=writers
+        )
+    if stream.problem:
+        print(f"note: the stream ended because {stream.problem}")
+    if stream.dropped:
+        print(f"note: {stream.dropped} frames came while the network was busy and were dropped; --size 240 is faster")
+    return speed
+
+
+def wanted_results(arguments: argparse.Namespace) -> dict[str, Path]:
+    """The paths of the results by kind.
+
+    Raises:
+        InputError: a result is there already and belongs to no unfinished run, or has a name that cannot be written.
+    """
+    output = arguments.output
+    targets = {"masks": output / "masks", "overlay": output / "overlay.mp4"}
+    if arguments.format != "both":
+        targets = {arguments.format: targets[arguments.format]}
+    targets["confidence"] = output / "confidence.csv"
+    targets |= {"cutout": output / "cutout"} if arguments.cutout else {}
+    targets |= {"matte": output / "matte.mp4"} if arguments.matte else {}
+    resumable = not is_stream(arguments.video) and unfinished_folder(output).is_dir()
+    for target in targets.values():
+        if target.exists() and not resumable:
+            raise InputError(f"{target} already exists; choose another --output or delete it")
+        if target.suffix == ".mp4":
+            refuse_name(target)
+    return targets
 
 
 @command_line
@@ -288,31 +281,35 @@ def main() -> None:
 
 def run_command(arguments: argparse.Namespace) -> None:
     """Segment the video of the command line, or resume, and draw the results."""
-    output = arguments.output
-    video = open_video(arguments.video, arguments.mask)
+    output, is_live = arguments.output, is_stream(arguments.video)
+    video = Stream(arguments.video) if is_live else open_video(Path(arguments.video), arguments.mask)
+    if is_live and arguments.mask:
+        give_first_mask(video, arguments.mask)
+    elif is_live and not arguments.objects:
+        refuse_without_objects(video, output / "first_frame.png")
     given = {number: video.read_given_mask(number) for number in video.masks}  # checks the masks
+    check_marks(arguments.objects, video.size)
     if isinstance(video, Video):
         video.check_frames()
-    targets = {"masks": output / "masks", "overlay": output / "overlay.mp4"}
-    if arguments.format != "both":
-        targets = {arguments.format: targets[arguments.format]}
-    targets |= {"cutout": output / "cutout"} if arguments.cutout else {}
-    targets |= {"matte": output / "matte.mp4"} if arguments.matte else {}
-    for target in targets.values():
-        if target.exists() and not unfinished_folder(output).is_dir():
-            raise InputError(f"{target} already exists; choose another --output or delete it")
-        if target.suffix == ".mp4":
-            refuse_name(target)
+    targets = wanted_results(arguments)
     settings = engine_settings(arguments)
     device = choose_device(arguments.device)
-    for note in [
-        *network_notes(arguments.model, device, amp=arguments.amp),
-        *(f"note: {note}" for note in video.reader.notes),
-    ]:
+    for note in network_notes(arguments.model, device, amp=arguments.amp):
         print(note)
     network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
     input_size(video, settings.size)
+    notes = []
+    if arguments.objects:
+        mask = output / FIRST_MASK
+        notes = write_first_mask(mask, video.read_frame(0), arguments.objects, network, settings.size)
+        if is_live:
+            give_first_mask(video, [mask])
+        else:
+            video = open_video(Path(arguments.video), [mask])
+        given = {0: video.read_given_mask(0)}
+    for note in [*notes, *video.reader.notes]:
+        print(f"note: {note}")
     for number, ids in given.items():
         print(f"frame {video.frame_name(number)} has the mask {', '.join(map(str, video.mask_files(number)))}")
         print(described(", ".join(path.name for path in video.mask_files(number)), ids))
@@ -327,12 +324,12 @@ def run_command(arguments: argparse.Namespace) -> None:
             print(
                 "note: frames of a video file are numbered from 0, but ffmpeg's from 1: its frame_0001.png is frame 0"
             )
-
-    run = Run(
-        output,
-        {
+    if is_live:
+        speed = segment_live(video, network, settings, targets, show=arguments.show)
+    else:
+        record = {
             "model": sha256(arguments.model),
-            "video": str(arguments.video.resolve()),
+            "video": str(Path(arguments.video).resolve()),
             "frames": fingerprint(video.frames if isinstance(video, Video) else [video.path]),
             "mask": {
                 video.frame_name(number): "+".join(map(sha256, video.mask_files(number))) for number in video.masks
@@ -341,34 +338,9 @@ def run_command(arguments: argparse.Namespace) -> None:
             "amp": arguments.amp,
             **({"compile": True} if arguments.compile else {}),
             "both_ways": arguments.both_ways,
-        },
-    )
-    try:
-        speeds = [Throughput(0, 0.0)]
-        if run.length is None:
-            start = 0
-            if first and arguments.both_ways:
-                start = first
-                with reversed_video(video, first, run.folder / "frames") as backward:
-                    speeds.append(segment_into(run, network, backward, settings, 1, f"{video.name}, backward"))
-            speeds.append(segment_into(run, network, video, settings, start))
-            length, last = run.first_missing(video), max(video.masks)
-            if length <= last:
-                run.abort(keep=False)
-                raise InputError(
-                    f"{video.masks[last]} is for frame {last}, but {arguments.video} has only {length} frames; name "
-                    f"the mask after its frame"
-                )
-            run.length = length
-        draw(video, run.masks, run.length, {kind: path for kind, path in targets.items() if kind != "masks"})
-    except (InputError, KeyboardInterrupt):
-        run.abort(keep=True)
-        raise
-    length = run.length
-    run.finish(keep_masks="masks" in targets)
-    if isinstance(video, VideoFile) and length < video.announced:
-        print(f"note: {arguments.video} states {video.announced} frames, but only {length} could be decoded")
-    speed = Throughput(sum(each.frames for each in speeds), sum(each.seconds for each in speeds))
+        }
+        run = Run(output, record)
+        speed = segment_and_draw(run, network, video, settings, targets, both_ways=arguments.both_ways)
     print(f"FPS         {speed.text(device)}")
     print(f"peak memory {peak_memory(device) / 2**30:.3f} GiB ({device})")
     for kind, target in targets.items():

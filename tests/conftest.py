@@ -278,11 +278,11 @@ def write_evaluation(davis: Path, output: Path, videos: Iterable[str], **setting
 
 
 def segmented(
-    network: RDE_VOS, video: AnyVideo, settings: EngineSettings, *, uncertainty: bool = False
+    network: RDE_VOS, video: AnyVideo, settings: EngineSettings, *, confidence: bool = False
 ) -> Iterator[Segmented]:
     """Segment a video with a new engine."""
     core = settings.core(network)
-    return segment(core, read_inputs(video, core.rule, settings.size), uncertainty=uncertainty)
+    return segment(core, read_inputs(video, core.rule, settings.size), confidence=confidence)
 
 
 def store_masks(evaluation: Evaluation, output: Path, model: Path, truth: Path) -> Path:

@@ -260,7 +260,7 @@ class Project:
         Args:
             number: the frame.
             ids: uint8 object ids [H,W].
-            uncertainty: see `util.evaluation.stream.contour_entropy`.
+            uncertainty: see `util.evaluation.stream.Segmented`.
 
         Returns:
             whether the mask was written.

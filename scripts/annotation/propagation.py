@@ -110,7 +110,7 @@ class Propagation:
 
         core = settings.core(network)
         with contextlib.closing(read_inputs(video, core.rule, settings.size)) as inputs, background(save) as write:
-            for result in segment(core, inputs, uncertainty=True):
+            for result in segment(core, inputs, confidence=True):
                 if not video.known:
                     raise InputError(f"frame {self._frame} shows no object any more; mark an object in it first")
                 # A new annotation stops a propagation until the next annotation, too.

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from annotation import cuts
+from annotation.marks import Marks
 from annotation.picture import Picture
 from benchmarks.common import prepare, write_table
 from dataset.files.images import read_image, read_values
@@ -21,7 +22,6 @@ TARGET = 0.85  # IoU
 MOST_CLICKS = 20
 BOX_TARGET = 0.8  # IoU
 NETWORK_SIDE = 480  # pixels, as annotate.py has it
-CLICK_RADIUS = 1 / 60  # of the short side, as the page has it
 COLUMNS = ["evidence", "objects", f"median NoC@{100 * TARGET:.0f}", "mean", "failed", "IoU of a box", "and a click"]
 COLUMNS += [f"box and click >= {BOX_TARGET}", "ms per click"]
 
@@ -84,15 +84,17 @@ class SimulatedUser:
         weights: of the evidence; see `cuts.Weights`.
 
     Attributes:
-        mask: the current mask, bool [H,W].
         seconds: the time of each cut.
     """
 
     def __init__(self, picture: Picture, truth: np.ndarray, weights: cuts.Weights) -> None:
-        self.mask = np.zeros(truth.shape, bool)
         self.seconds: list[float] = []
-        self._picture, self._truth, self._weights = picture, truth, weights
-        self._earlier = np.zeros(truth.shape, np.uint8)
+        self._marks, self._truth, self._weights = Marks(picture), truth, weights
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The current mask, bool [H,W]."""
+        return self._marks.ids > 0
 
     def clicks_until(self, target: float) -> int:
         """Click until the IoU reaches the target; return the number of clicks, at most `MOST_CLICKS` + 1."""
@@ -108,21 +110,15 @@ class SimulatedUser:
         weights = cuts.BOX_WEIGHTS
         if not self._weights.fine:
             weights = weights._replace(coarse=0, fine=0)
-        self.mask = cuts.from_box(self._picture, box, weights) > 0
+        self._marks.draw_box(1, box, weights)
         return self._iou()
 
     def click(self) -> float:
         """Click on the centre of the largest error, inside or outside; return the IoU."""
         x, y, is_inside = self._largest_error()
-        new = np.zeros(self.mask.shape, np.uint8)
-        cv2.circle(new, (x, y), max(1, round(CLICK_RADIUS * min(new.shape))), 1, -1)
-        # As on the page, earlier clicks count where the mask still agrees with them.
-        agrees = np.where(self.mask, self._earlier == cuts.EARLIER_INSIDE, self._earlier == cuts.EARLIER_OUTSIDE)
-        marks = self._earlier * agrees + cuts.MASK * self.mask + (cuts.INSIDE if is_inside else cuts.OUTSIDE) * new
         started = time.perf_counter()
-        self.mask = cuts.from_strokes(self._picture, marks.astype(np.uint8), self._weights) > 0
+        self._marks.click(1, x, y, is_inside=is_inside, weights=self._weights)
         self.seconds.append(time.perf_counter() - started)
-        self._earlier[new > 0] = cuts.EARLIER_INSIDE if is_inside else cuts.EARLIER_OUTSIDE
         return self._iou()
 
     def _largest_error(self) -> tuple[int, int, bool]:

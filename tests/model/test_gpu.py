@@ -95,12 +95,14 @@ class Clip(AnyVideo):
         return self.ids[number]
 
 
-def segmented(network: RDE_VOS, gpu: FakeGPU | None = None) -> Iterator[tuple[np.ndarray, list[str], int]]:
+def segmented(
+    network: RDE_VOS, gpu: FakeGPU | None = None, *, confidence: bool = False
+) -> Iterator[tuple[np.ndarray, list[str], int]]:
     """The ids of each frame, with the kinds of waits and the launches for it."""
     if gpu:
         gpu.reset()
     core = EngineSettings().core(network)
-    for result in segment(core, read_inputs(Clip(), core.rule)):
+    for result in segment(core, read_inputs(Clip(), core.rule), confidence=confidence):
         yield result.ids, gpu.kinds if gpu else [], sum(gpu.launches.values()) if gpu else 0
         if gpu:
             gpu.reset()
@@ -116,6 +118,15 @@ def test_the_waits_of_a_frame(small_network, dtype, agreement):
     assert waits == (["download"],) * len(Clip.frames)  # the ids'
     # The update of the memory with frame 3 comes with frame 4.
     assert launches[2] <= 103 and launches[3] <= 103 and launches[4] <= 228
+
+
+def test_the_confidence_comes_with_the_ids(small_network):
+    with fake_gpu() as gpu:
+        network = fast_network(copy.deepcopy(small_network).to(GPU), torch.float32)
+        ids, waits, launches = zip(*segmented(network, gpu, confidence=True), strict=True)
+        plain = [ids for ids, *_ in segmented(network)]
+    assert np.array_equal(ids, plain)
+    assert waits == (["download"],) * len(Clip.frames) and launches[2] <= 133
 
 
 def test_a_gpu_reads_the_memory_in_one_chunk_if_it_is_large_enough(gpu, monkeypatch):

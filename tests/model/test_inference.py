@@ -12,8 +12,10 @@ from torch import Tensor
 from conftest import draw_clip, tensors
 from dataset.files.images import to_tensor
 from model import RDE_VOS
+from model.fast import fast_network
 from model.inference import InferenceCore, pad_to_stride
 from model.memory import BANKS, BankSpec
+from model.reading import Embedding, MemoryTable, read
 from model.updates import FixedInterval
 from plain import segment
 
@@ -131,6 +133,57 @@ def test_a_rule_of_ones_own_sees_the_probabilities_of_every_frame(small_network)
         core.skip()
 
 
+def segmented_frames(core: InferenceCore) -> torch.Tensor:
+    """The probabilities of a clip of one object."""
+    frames, ids = draw_clip(6, 48, 48, 1)
+    return torch.stack([core.step(image, None if t else ids[0]) for t, image in enumerate(tensors(frames))])
+
+
+def test_a_memory_of_ones_own(small_network):
+    """One that keeps the first frame and the last two updates gives the masks of STM until it forgets."""
+
+    class FirstAndTwo:
+        reads_updates = True
+
+        def __init__(self) -> None:
+            self.embeddings: list[Embedding] = []
+
+        def update(self, frame: Embedding) -> None:
+            self.embeddings = [*self.embeddings[:1], *[*self.embeddings[1:], frame][-2:]]
+
+        def read(self, query_key: torch.Tensor, top_k: int) -> torch.Tensor:
+            return MemoryTable([(embedding, 1) for embedding in self.embeddings]).read(query_key, top_k)
+
+    core = InferenceCore(small_network, mem_every=1)
+    core.memory = FirstAndTwo()
+    found, expected = segmented_frames(core), segmented_frames(InferenceCore(small_network, bank="STM", mem_every=1))
+    assert torch.allclose(found[:4], expected[:4], atol=1e-5) and not torch.allclose(found[5], expected[5], atol=1e-5)
+
+
+def test_a_similarity_of_ones_own(small_network):
+    """The network's own attribute counts in the engine, also of the fast copy, and in training's reading."""
+
+    class Cosine:
+        def __init__(self, memory_key: torch.Tensor) -> None:
+            self.key = torch.nn.functional.normalize(memory_key, dim=2)
+
+        def __call__(self, query_key: torch.Tensor) -> torch.Tensor:
+            return 10 * torch.nn.functional.normalize(query_key, dim=2) @ self.key.transpose(1, 2)
+
+    network = copy.deepcopy(small_network)
+    network.similarity = Cosine
+    found = segmented_frames(InferenceCore(network))
+    assert not torch.allclose(found, segmented_frames(InferenceCore(small_network)), atol=1e-3)
+    torch.testing.assert_close(segmented_frames(InferenceCore(fast_network(network))), found, atol=1e-3, rtol=0)
+
+    torch.manual_seed(0)
+    memory = Embedding(torch.randn(1, 4, 2, 3), torch.randn(1, 1, 5, 2, 3))
+    query = torch.randn(1, 4, 1, 1)
+    weights = (10 * torch.cosine_similarity(memory.key.flatten(2), query.flatten(2))).softmax(1)
+    expected = (memory.value.flatten(3) * weights).sum(3)
+    torch.testing.assert_close(read([memory], query, Cosine).flatten(2), expected.flatten(2))
+
+
 @pytest.mark.parametrize("bank", ["2F+L+RDE", "F", "STM"])
 @torch.inference_mode()
 def test_remove_forgets_one_object_and_its_memory(small_network, bank):
@@ -142,10 +195,10 @@ def test_remove_forgets_one_object_and_its_memory(small_network, bank):
     core.step(images[1], torch.where(torch.from_numpy(ids[1]) == 3, 3, 0))
     core.step(images[2])
     core._update_memory()
-    read = core._memory.read(core.network.encode_key(pad_to_stride(images[3][None])[0]).key, 40)
+    read = core.memory.read(core.network.encode_key(pad_to_stride(images[3][None])[0]).key, 40)
     for object_id, rest in [(2, [0, 2]), (3, [0])]:
         core.remove(object_id)
-        after = core._memory.read(core.network.encode_key(pad_to_stride(images[3][None])[0]).key, 40)
+        after = core.memory.read(core.network.encode_key(pad_to_stride(images[3][None])[0]).key, 40)
         assert torch.equal(after, read[:, rest])
     assert core.object_ids == [1] and core.step(images[3]).shape[0] == 2
     with pytest.raises(ValueError, match="object 2 is not tracked"):

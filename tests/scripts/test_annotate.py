@@ -203,7 +203,7 @@ def direct(network, video: Path, numbers: list[int], masks: dict[int, Path], abs
         absent={numbers.index(number): ids for number, ids in absent.items()},
     )
     settings = EngineSettings(size=min(SIZE))
-    results = segmented(fast_network(network, network.dtype), passage, settings, uncertainty=True)
+    results = segmented(fast_network(network, network.dtype), passage, settings, confidence=True)
     return {numbers[result.number]: result for result in results}
 
 

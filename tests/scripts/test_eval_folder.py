@@ -119,6 +119,30 @@ def test_masks_scores_and_pictures(arguments, inline, collection, expected, tmp_
     assert "without ground truth" not in (output / "report.html").read_text()
 
 
+def test_the_confidence_of_an_interrupted_evaluation(arguments, inline, monkeypatch, tmp_path):
+    """Equals that of an undisturbed one; videos of which it is not known are named."""
+    expected, output = tmp_path / "expected", tmp_path / "output"
+    assert inline(*arguments(output=expected)).returncode == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("util.evaluation.output.write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert inline(*arguments()).returncode == 130  # before the first video is recorded
+    assert not (output / "confidence.csv").exists() and len(list((output / "masks").iterdir())) == 1
+    assert inline(*arguments()).returncode == 0
+    assert (output / "confidence.csv").read_bytes() == (expected / "confidence.csv").read_bytes()
+    rows, masks = read_table(output / "confidence.csv"), written(output)
+    assert list(rows[0]) == ["video", "frame", "object", "confidence", "area"]
+    for row in rows:
+        assert int(row["area"]) == (masks[f"{row['video']}/{row['frame']}"] == int(row["object"])).sum()
+        assert 0 <= float(row["confidence"]) <= 1
+    late = [(row["frame"], row["object"]) for row in rows if row["video"] == "late"]
+    assert late == [(f"{t:05d}", number) for t in range(8) for number in (("3",) if t < 3 else ("3", "7"))]
+
+    (output / ".records/late.confidence").unlink()
+    result = inline(*arguments())
+    assert result.returncode == 0 and "confidence.csv lacks late, which an earlier version" in result.stdout
+    assert {row["video"] for row in read_table(output / "confidence.csv")} == {"again", "untold"}
+
+
 def test_every_third_frame_by_two_processes(arguments, command, collection, expected, tmp_path):
     result = command(*arguments("--every", 3, "--gt", collection / "truth"), processes=2)
     assert result.returncode == 0, result.stderr

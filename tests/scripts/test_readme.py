@@ -9,12 +9,13 @@ from PIL import Image
 
 from conftest import ROOT, draw_clip
 from dataset.files.images import read_mask, write_mask
+from dataset.files.video_file import video_writer
 from util.evaluation.metrics import region_similarity
 
 
 def test_the_python_of_the_readme_runs_from_another_folder(tmp_path):
     """It segments three frames, in the last of which object 2 enters, then a folder of six, where it enters in the
-    fourth."""
+    fourth, then a video that stands in for the webcam."""
     frames, ids = draw_clip(6, 96, 160, 2)
     (tmp_path / "RDE-VOS").symlink_to(ROOT)
     (tmp_path / "frames").mkdir()
@@ -27,12 +28,18 @@ def test_the_python_of_the_readme_runs_from_another_folder(tmp_path):
     (tmp_path / "model.py").write_text("raise ImportError('this module belongs to the program')\n")
 
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.M)
-    assert blocks
-    program = "\n".join([*blocks, "print(core.object_ids, list(prob.shape))"])
+    assert blocks and "cv2.VideoCapture(0)" in blocks[1]
+    with video_writer(tmp_path / "webcam.mp4", (96, 160), 25) as append:
+        for frame in frames:
+            append(frame)
+    blocks[1] = blocks[1].replace("cv2.VideoCapture(0)", "cv2.VideoCapture('webcam.mp4')")
+    shown = "print(core.object_ids, list(prob.shape))"
+    program = "\n".join([blocks[0], shown, *blocks[1:], shown, "print(np.unique(ids), picture.shape)"])
+    program = f"import numpy as np\n{program}"
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
     result = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "[1, 2] [3, 96, 160]\n"
+    assert result.stdout == "[1, 2] [3, 96, 160]\n[1] [2, 96, 160]\n[0 1] (96, 160, 3)\n"
 
     masks = [read_mask(path) for path in sorted((tmp_path / "masks").iterdir())]
     assert [np.unique(mask).tolist() for mask in masks] == [[0, 1]] * 3 + [[0, 1, 2]] * 3

@@ -1,5 +1,6 @@
 """scripts/segment_video.py on folders of images and on video files."""
 
+import csv
 import os
 import random
 import shutil
@@ -66,6 +67,15 @@ def masks(output: Path) -> dict[str, np.ndarray]:
     return {path.stem: read_mask(path) for path in sorted((output / "masks").iterdir())}
 
 
+def in_order(found: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return [found[name] for name in sorted(found, key=int)]
+
+
+def confidence(output: Path) -> list[dict[str, str]]:
+    with open(output / "confidence.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inline, clip, small_network, tmp_path):
     result = command(*arguments(clip / "clip.mp4", "--mask", clip / "first.png", clip / "00004.png"))
     assert_refused(result, clip / "first.png", "00000.png")  # several masks are told apart by their names
@@ -84,8 +94,18 @@ def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inl
     flags = ("--mask", clip / "12.png", clip / "8.png", "--format", "masks")
     result = inline(*arguments(clip / "frames", *flags, output=folder))
     assert result.returncode == 0, result.stderr
-    assert [path.name for path in folder.iterdir()] == ["masks"]
+    assert {path.name for path in folder.iterdir()} == {"masks", "confidence.csv"}
     from_folder = masks(folder)
+    rows = confidence(folder)
+    shown = [(row["frame"], int(row["object"]), int(row["area"])) for row in rows]
+    assert shown == [
+        (str(t + 8), number, (from_folder[str(t + 8)] == number).sum())
+        for t in range(LENGTH)
+        for number in ((1, 2) if t < 4 else (1, 2, 3))
+    ]
+    assert all(0 <= float(row["confidence"]) <= 1 for row in rows) and len({row["confidence"] for row in rows}) > 5
+    assert [row["confidence"] for row in rows[:2]] == ["1.0000", "1.0000"]  # of the given mask
+    assert [list(row.values())[1:] for row in rows] == [list(row.values())[1:] for row in confidence(output)]
     for t in range(LENGTH):
         assert np.array_equal(from_file[f"{t:05d}"], from_folder[str(t + 8)]), t
 
@@ -112,7 +132,7 @@ def test_one_mask_of_any_name_belongs_to_the_first_frame(arguments, inline, clip
     result = inline(*arguments(clip / "frames", *flags))
     assert result.returncode == 0, result.stderr
     assert f"frame 8 has the mask {clip / 'first.png'}" in result.stdout
-    assert [path.name for path in (tmp_path / "output").iterdir()] == ["overlay.mp4"]
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"overlay.mp4", "confidence.csv"}
 
 
 def test_masks_come_at_the_size_of_the_video(arguments, inline, clip, tmp_path):
@@ -222,12 +242,18 @@ def test_frames_before_the_first_mask(kind, arguments, inline, clip, tmp_path):
     both = tmp_path / "both"
     result = inline(*arguments(video, "--mask", mask, "--both_ways", output=both))
     assert result.returncode == 0 and "before it are empty" not in result.stdout
-    assert {path.name for path in both.iterdir()} == {"masks", "overlay.mp4"}
+    assert {path.name for path in both.iterdir()} == {"masks", "overlay.mp4", "confidence.csv"}
     found = masks(both)
     if forward:
         assert not any(mask.any() for mask in forward[:4])
         for t in range(4, LENGTH):
             assert np.array_equal(found[f"{t:05d}"], forward[t])
+        assert [row["frame"] for row in confidence(tmp_path / "output")] == [
+            f"{t:05d}" for t in range(4, LENGTH) for _ in range(2)
+        ]
+    assert [int(row["area"]) for row in confidence(both)] == [
+        (mask == number).sum() for mask in in_order(found) for number in (1, 3)
+    ]
 
     reverse = tmp_path / "reverse"
     reverse.mkdir()
@@ -269,7 +295,8 @@ def test_a_stopped_run_keeps_its_masks_and_goes_on(kind, arguments, inline, clip
     assert all(path.stat().st_mtime_ns == time for path, time in moved.items())
     found, wanted = masks(tmp_path / "output"), masks(expected)
     assert found.keys() == wanted.keys() and all(np.array_equal(found[name], wanted[name]) for name in wanted)
-    assert {path.name for path in (tmp_path / "output").iterdir()} == {"masks", "overlay.mp4"}
+    assert (tmp_path / "output/confidence.csv").read_bytes() == (expected / "confidence.csv").read_bytes()
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"masks", "overlay.mp4", "confidence.csv"}
     assert VideoFile(tmp_path / "output/overlay.mp4").announced == LENGTH
 
 
@@ -318,7 +345,7 @@ def test_masks_belong_to_the_settings_that_made_them(kind, arguments, inline, cl
     (output / ".unfinished/settings.json").unlink()  # the settings of these masks are unknown
     result = inline(*arguments(video, "--mask", other, "--format", "overlay"))
     assert result.returncode == 0 and f"{LENGTH} frames in" in result.stdout, result.stderr
-    assert [path.name for path in output.iterdir()] == ["overlay.mp4"]
+    assert {path.name for path in output.iterdir()} == {"overlay.mp4", "confidence.csv"}
 
 
 def test_a_second_command_in_the_same_folder_is_refused(arguments, inline, clip, tmp_path):
@@ -500,3 +527,60 @@ def test_tiff_frames_of_upper_case_and_exif(arguments, inline, clip, tmp_path):
     assert result.returncode == 0, result.stderr
     video = Video("clip", list_frames(tmp_path / "frames"))
     assert np.abs(video.read_frame(3).astype(int) - read_image(clip / "frames/11.png")).mean() < 6
+
+
+@pytest.mark.parametrize("kind", ["clip.mp4", "frames"])
+def test_boxes_and_clicks_mark_the_objects_of_the_first_frame(kind, arguments, inline, clip, monkeypatch, tmp_path):
+    """The second run is interrupted, and resumed with the same marks, and with others."""
+    truth = read_mask(clip / "first.png")
+    (y, x), (other_y, other_x) = (np.argwhere(truth == number).mean(0).round().astype(int) for number in (1, 2))
+    rows, columns = np.nonzero(truth == 1)
+    box = (columns.min() - 2, rows.min() - 2, columns.max() + 3, rows.max() + 3)
+    marks = ("--box", *box, "--clicks", f"+{x},{y}", "-1,1", "--clicks", f"+{other_x},{other_y}", "-60,19", "-3,44")
+    output, expected = tmp_path / "output", tmp_path / "expected"
+    result = inline(*arguments(clip / kind, *marks, output=expected))
+    assert result.returncode == 0, result.stderr
+    assert "first_mask.png: 2 objects, 1 (" in result.stdout
+    first = read_mask(expected / "first_mask.png")
+    assert ((first == 1) & (truth == 1)).sum() > 0.6 * ((first == 1) | (truth == 1)).sum()
+    assert (first[truth == 2] == 2).mean() > 0.9 and first[19, 60] == first[44, 3] == 0
+    assert np.array_equal(in_order(masks(expected))[0], first)
+    assert {path.name for path in expected.iterdir()} == {"masks", "overlay.mp4", "confidence.csv", "first_mask.png"}
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dataset.files.video_file.video_writer", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert inline(*arguments(clip / kind, *marks)).returncode == 130
+    assert_refused(inline(*arguments(clip / kind, *marks[:5])), output / "first_mask.png", "another mask", "--mask")
+    assert inline(*arguments(clip / kind, *marks)).returncode == 0
+    for path in (path for path in expected.rglob("*") if path.is_file()):
+        assert (output / path.relative_to(expected)).read_bytes() == path.read_bytes(), path
+
+
+def test_marks_that_cannot_be_used(arguments, inline, clip, tmp_path):
+    def refused(*marks: object, mentioned: tuple) -> None:
+        assert_refused(inline(*arguments(clip / "clip.mp4", *marks)), *mentioned)
+        assert not (tmp_path / "output").exists()
+
+    mask = ("--mask", clip / "first.png")
+    refused(mentioned=("either as --mask", "--box"))
+    refused(*mask, "--box", 1, 1, 9, 9, mentioned=("either as --mask", "--box"))
+    refused("--box", 1, 1, 9, mentioned=("--box", "expected 4"))
+    refused("--box", 70, 1, 90, 9, mentioned=("--box 70 1 90 9", "80×48"))
+    refused("--box", -3, 1, 20, 9, mentioned=("--box -3 1 20 9", "80×48"))
+    refused("--box", 20, 1, 9, 9, mentioned=("--box 20 1 9 9", "no area"))
+    refused("--box", 9, 9, 10, 20, mentioned=("--box 9 9 10 20", "too small"))
+    refused("--box", 0, 0, 80, 48, mentioned=("--box 0 0 80 48", "no background"))
+    refused("--clicks", "+80,5", mentioned=("+80,5", "outside of the frame", "79,47"))
+    refused("--clicks", "-8,5", mentioned=("-8,5", "one inside"))
+    refused("--clicks", "8,5", mentioned=("'8,5' is no click", "+X,Y"))
+
+
+def test_a_mask_that_fills_its_box_is_noted(arguments, inline, tmp_path):
+    frame = np.full((*SIZE, 3), 60, np.uint8)
+    frame[12:30, 20:40] = (220, 200, 40)
+    (tmp_path / "frames").mkdir()
+    for name in ("0.png", "1.png"):
+        Image.fromarray(frame).save(tmp_path / "frames" / name)
+    result = inline(*arguments(tmp_path / "frames", "--box", 20, 12, 40, 30, "--format", "masks"))
+    assert result.returncode == 0, result.stderr
+    assert "note: the mask of object 1 fills its box" in result.stdout and "first_mask.png" in result.stdout

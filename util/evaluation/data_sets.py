@@ -40,6 +40,7 @@ class Evaluation:
         truth: the folder of ground truth, ``<video>/<frame>.png``, or None.
         truth_paths: the flags of the script that the scores depend on, by name.
         notes: notes on the data for the user.
+        states_confidence: whether the output gets a table of the confidence in each object.
     """
 
     script: str
@@ -53,6 +54,7 @@ class Evaluation:
     truth: Path | None
     truth_paths: dict[str, Path]
     notes: Sequence[str] = ()
+    states_confidence = False
 
     @property
     def plans(self) -> list[ScoringPlan]:
@@ -225,6 +227,7 @@ class FolderEvaluation(Evaluation):
     """
 
     script, masks_folder, results_file = "eval_folder.py", "masks", "global_results.csv"
+    states_confidence = True
 
     def __init__(self, folder: FolderVideos, *, progress: bool = False) -> None:
         self.videos = folder.videos(progress=progress)

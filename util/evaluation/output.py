@@ -6,18 +6,23 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dataset.files.images import write_mask
 from dataset.files.video import Video
 from util.distributed import Processes
 from util.errors import InputError
+from util.evaluation.confidence import COLUMNS, append_rows, frame_rows, read_rows, table
 from util.evaluation.stream import Segmented, Throughput
-from util.files import check_settings, fingerprint, read_json, sha256, write_text
+from util.files import check_settings, fingerprint, read_json, sha256, write_csv, write_text
 from util.parallel import background
 
 TEMPORARY = (".records", "overlay", "overlay/*")  # where a killed evaluation leaves temporary files, for `lock_folder`
+CONFIDENCE_FILE = "confidence.csv"
 _REMEDY = "delete it and run the evaluation again"
 
 
@@ -142,10 +147,13 @@ class OutputFolder:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         palette, frames, seconds = video.palette, 0, 0.0
+        rows: list[np.ndarray] = []
         record = {"given": _given(video), "files": fingerprint(video.frames)}  # before they are read
 
         def save(result: Segmented) -> None:
             write_mask(unfinished / video.mask_name(result.number), result.ids, palette)
+            if result.confidence is not None:
+                rows.append(frame_rows(result.number, result.ids, result.confidence))
 
         def write(result: Segmented) -> None:
             nonlocal frames, seconds
@@ -161,8 +169,27 @@ class OutputFolder:
             os.replace(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)  # frees space if the disk is full
+        self._rows(video).unlink(missing_ok=True)
+        if rows:
+            append_rows(self._rows(video), np.concatenate(rows))
         record |= {"frames": frames, "seconds": seconds, "device": device, "weights": self._weights}
         write_text(self._record(video), json.dumps(record))
+
+    def write_confidence(self, videos: Iterable[Video]) -> list[str]:
+        """Write ``confidence.csv`` of finished videos: the confidence in each object in each frame with a mask.
+
+        Returns:
+            the names of the videos whose confidence is not known.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        known, unknown = [], []
+        for video in videos:
+            (known if self._rows(video).is_file() else unknown).append(video)
+        lines = ([video.name, *line] for video in known for line in table(video, read_rows(self._rows(video))))
+        write_csv(self.path / CONFIDENCE_FILE, chain([["video", *COLUMNS]], lines))
+        return [video.name for video in unknown]
 
     def throughput(self, videos: Iterable[Video]) -> Throughput:
         """The throughput over finished videos.
@@ -195,6 +222,9 @@ class OutputFolder:
     @property
     def _truth(self) -> Path:
         return self.records / ".truth.json"
+
+    def _rows(self, video: Video) -> Path:
+        return self.records / f"{video.name}.confidence"
 
     def _record(self, video: Video) -> Path:
         path = self.records / f"{video.name}.json"

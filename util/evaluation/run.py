@@ -12,8 +12,8 @@ from model.network import RDE_VOS
 from util.device import choose_device, device_name, enough_memory, peak_memory
 from util.distributed import Processes
 from util.evaluation.arguments import MEMORY_REMEDY, network_notes
-from util.evaluation.data_sets import Evaluation
-from util.evaluation.output import OutputFolder
+from util.evaluation.data_sets import Evaluation, listed
+from util.evaluation.output import CONFIDENCE_FILE, OutputFolder
 from util.evaluation.pictures import draw_video
 from util.evaluation.scoring import score_plans
 from util.evaluation.stream import EngineSettings, Throughput, engine_network, input_size, read_inputs, segment
@@ -55,20 +55,35 @@ def segment_videos(
     described |= {"compile": True} if compiled else {}  # older folders have no such setting
     output.check_settings(model, evaluation.data, processes, **described)
     with enough_memory(MEMORY_REMEDY):
-        speed = evaluate(network, evaluation.videos, output, settings, processes)
+        speed = evaluate(
+            network, evaluation.videos, output, settings, processes, confidence=evaluation.states_confidence
+        )
     memory = peak_memory(chosen)
     if processes.is_main:
         print(f"FPS         {speed.text(chosen)}")
         print(f"peak memory {memory / 2**30:.3f} GiB ({chosen})")
+        if evaluation.states_confidence and (lacking := output.write_confidence(evaluation.videos)):
+            print(
+                f"note: {CONFIDENCE_FILE} lacks {listed(lacking)}, which an earlier version segmented; delete their "
+                "masks to segment them again"
+            )
 
 
 def evaluate(
-    network: RDE_VOS, videos: Sequence[Video], output: OutputFolder, settings: EngineSettings, processes: Processes
-) -> Throughput:
+    network: RDE_VOS, videos: Sequence[Video], output: OutputFolder, settings: EngineSettings, processes: Processes,
+    *, confidence: bool = False,
+) -> Throughput:  # fmt: skip
     """Segment videos into an output folder, distributed over the processes.
 
     Finished videos are skipped, so an interrupted run resumes. A video is segmented again if its given masks or its
     frames have changed.
+
+    Args:
+        network, settings: of the engine.
+        videos: the videos.
+        output: the output folder.
+        processes: the processes; each of them has to call this function.
+        confidence: whether to record the confidence in each object, too.
 
     Returns:
         the throughput over all videos, including those of earlier runs and other processes.
@@ -89,7 +104,8 @@ def evaluate(
                 bar.update(name=f"video {number}/{len(mine)} {video.name}")
                 core = settings.core(network)
                 with output.writing(video, device_name(network.device)) as write:
-                    for result in segment(core, read_inputs(video, core.rule, settings.size)):
+                    inputs = read_inputs(video, core.rule, settings.size)
+                    for result in segment(core, inputs, confidence=confidence):
                         write(result)
                         bar.increment()
     processes.wait()

@@ -5,12 +5,11 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -25,10 +24,10 @@ from model.network import RDE_VOS
 from model.updates import FixedInterval
 from util.device import device_name, inference_dtype
 from util.errors import InputError
+from util.evaluation.confidence import object_confidence
 from util.parallel import in_background
 
 MOST_PIXELS = 2**25  # of the network's input where frames are scaled: those of 8K
-CONTOUR_MARGIN = 0.008  # of the diagonal: the tolerance of contour accuracy F
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +87,12 @@ class Segmented(NamedTuple):
     ids: np.ndarray  # uint8 object ids [H,W]
     seconds: float  # inference time since the previous result
     frames: int = 1  # processed since the previous result, including this one
-    uncertainty: float = math.nan  # see `contour_entropy`; NaN if it was not requested
+    confidence: Mapping[int, float] | None = None  # by id, see `object_confidence`; None if not requested
+
+    @property
+    def uncertainty(self) -> float:
+        """The uncertainty of the least certain object, 0 to 1 bits, see `object_confidence`; NaN without any."""
+        return 1 - min(self.confidence.values()) if self.confidence else math.nan
 
 
 class Throughput(NamedTuple):
@@ -151,7 +155,7 @@ def input_size(video: AnyVideo, short_side: int | None) -> tuple[int, int]:
     return height, width
 
 
-def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None) -> Iterator[Input]:
+def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None, ahead: int = 4) -> Iterator[Input]:
     """Read a video for the engine; a thread decodes a few frames in advance.
 
     Only wanted frames and frames that update the memory are read, and none after the last wanted frame.
@@ -160,6 +164,7 @@ def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None) -
         video: the video and its given masks.
         rule: the engine's update rule in its first state. A copy of it finds the frames that update the memory.
         size: the short side of the network's input, in pixels; None for the size of the frames.
+        ahead: the number of frames in advance.
 
     Raises:
         InputError: a frame or mask is missing, corrupt or of the wrong size, or as `input_size`.
@@ -182,10 +187,10 @@ def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None) -
         return Input(number, image, pixels, mask, absent, wanted, number == video.last)
 
     with contextlib.suppress(EndOfVideo):
-        yield from in_background(needed(), read)
+        yield from in_background(needed(), read, ahead)
 
 
-def segment(core: InferenceCore, inputs: Iterable[Input], *, uncertainty: bool = False) -> Iterator[Segmented]:
+def segment(core: InferenceCore, inputs: Iterable[Input], *, confidence: bool = False) -> Iterator[Segmented]:
     """Segment a video as a stream: no frame and no result is kept.
 
     Frames that are missing in ``inputs`` are skipped. Where the network's input is smaller than the frames, the
@@ -194,7 +199,7 @@ def segment(core: InferenceCore, inputs: Iterable[Input], *, uncertainty: bool =
     Args:
         core: a new engine.
         inputs: the frames in order, as `read_inputs` yields them.
-        uncertainty: whether to compute `Segmented.uncertainty`.
+        confidence: whether to compute `Segmented.confidence`, of the probabilities at the size of the network's input.
 
     Yields:
         the results of the wanted frames, in order.
@@ -213,32 +218,23 @@ def segment(core: InferenceCore, inputs: Iterable[Input], *, uncertainty: bool =
         frames += 1
         if frame.wanted:
             full_size = frame.image.shape[:2]
+            sure = object_confidence(probability) if confidence else None
             if probability.shape[1:] != full_size:
                 probability = F.interpolate(probability[None], full_size, mode="bilinear", align_corners=False)[0]
-            # argmax takes 20 times as long as max on a CPU. This copy is the only wait for a GPU.
-            ids = core.labels.byte()[probability.max(0).indices].cpu().numpy()
+            # argmax takes 20 times as long as max on a CPU.
+            ids = core.labels.byte()[probability.max(0).indices]
+            ids, sure = _download(ids, sure)
         seconds += time.perf_counter() - started
         if frame.wanted:
-            entropy = contour_entropy(probability, ids) if uncertainty else math.nan
-            yield Segmented(frame.number, frame.image, ids, seconds, frames, entropy)
+            known = dict(zip(core.object_ids, sure.tolist(), strict=True)) if confidence else None
+            yield Segmented(frame.number, frame.image, ids, seconds, frames, known)
             frames, seconds = 0, 0.0
 
 
-def contour_entropy(probability: torch.Tensor, ids: np.ndarray) -> float:
-    """The uncertainty of a prediction: the mean entropy of the probabilities near the contours, in bits.
-
-    A pixel is near a contour if a pixel of another id lies within `CONTOUR_MARGIN` of the diagonal, along both axes.
-    Without any contour the mean is over all pixels.
-
-    Args:
-        probability: probabilities [K+1,H,W] that add up to 1.
-        ids: the ids of the most probable objects, uint8 [H,W].
-
-    Returns:
-        the mean entropy, 0 to log2(K+1).
-    """
-    side = 2 * math.ceil(CONTOUR_MARGIN * math.hypot(*ids.shape)) + 1
-    square = np.ones((side, side), np.uint8)
-    near = cv2.dilate(ids, square) != cv2.erode(ids, square)
-    selected = probability[:, torch.from_numpy(near).to(probability.device)] if near.any() else probability
-    return float(torch.special.entr(selected.float()).sum(0).mean()) / math.log(2)
+def _download(ids: torch.Tensor, confidence: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Copy ids, uint8 [H,W], and confidences, float32 [K] or None. This one copy of both is the only wait for a GPU."""
+    if confidence is None:
+        return ids.cpu().numpy(), None
+    values = torch.cat([confidence.view(torch.uint8), ids.flatten()]).cpu().numpy()
+    end = 4 * len(confidence)
+    return values[end:].reshape(ids.shape), values[:end].view(np.float32)

@@ -1,0 +1,70 @@
+"""Boxes and clicks on the objects of one frame, one after the other, with the effect that they have on the page."""
+
+import cv2
+import numpy as np
+
+from annotation import cuts
+from annotation.picture import Picture
+
+CLICK_RADIUS = 1 / 60  # of the short side, as the page has it
+FULL = 0.92  # of a box, as the page has it: a mask that takes more of it has mostly not found its object
+
+
+class Marks:
+    """The mask of a frame whose objects are marked.
+
+    Args:
+        picture: the prepared frame.
+
+    Attributes:
+        ids: the mask, uint8 object ids [H,W].
+    """
+
+    def __init__(self, picture: Picture) -> None:
+        self.ids = np.zeros(picture.full_size, np.uint8)
+        self._picture = picture
+        self._clicks: dict[int, np.ndarray] = {}  # by object: the bits of the clicked pixels
+
+    def draw_box(self, object_id: int, box: list[float], weights: cuts.BoxWeights = cuts.BOX_WEIGHTS) -> bool:
+        """Replace the mask of an object by what a box shows. Pixels of other objects stay theirs.
+
+        Args:
+            object_id: the id of the object.
+            box, weights: as for `cuts.from_box`.
+
+        Returns:
+            whether the box shows an object.
+
+        Raises:
+            Refused: as `cuts.from_box`.
+        """
+        found = cuts.from_box(self._picture, box, weights) > 0
+        self._apply(object_id, found, self.ids == 0)
+        return bool(found.any())
+
+    def click(
+        self, object_id: int, x: int, y: int, *, is_inside: bool, weights: cuts.Weights = cuts.WEIGHTS
+    ) -> None:  # fmt: skip
+        """Correct the mask of an object by a click on a pixel, inside or outside of the object."""
+        mask = self.ids == object_id
+        clicked = np.zeros(mask.shape, np.uint8)
+        cv2.circle(clicked, (x, y), max(1, round(CLICK_RADIUS * min(mask.shape))), 1, -1)
+        earlier = self._clicks.setdefault(object_id, np.zeros(mask.shape, np.uint8))
+        # Earlier clicks count where the mask still agrees with them.
+        agrees = np.where(mask, earlier == cuts.EARLIER_INSIDE, earlier == cuts.EARLIER_OUTSIDE)
+        marks = earlier * agrees + cuts.MASK * mask + cuts.OTHER * ((self.ids > 0) & ~mask)
+        marks += (cuts.INSIDE if is_inside else cuts.OUTSIDE) * clicked
+        found = cuts.from_strokes(self._picture, marks.astype(np.uint8), weights) > 0
+        earlier[clicked > 0] = cuts.EARLIER_INSIDE if is_inside else cuts.EARLIER_OUTSIDE
+        self._apply(object_id, found, (self.ids == 0) | ((clicked > 0) & is_inside))
+
+    def _apply(self, object_id: int, found: np.ndarray, free: np.ndarray) -> None:
+        """Give an object the pixels where it was found, of those that are ``free`` or its own; both bool [H,W]."""
+        own = self.ids == object_id
+        self.ids[own & ~found] = 0
+        self.ids[found & (free | own)] = object_id
+
+    def fills(self, object_id: int, box: list[float]) -> bool:
+        """Whether an object fills a box, so that its outline is probably wrong."""
+        (left, right), (upper, lower) = sorted(box[::2]), sorted(box[1::2])
+        return bool((self.ids == object_id).sum() > FULL * (right - left) * (lower - upper))

@@ -1,0 +1,126 @@
+"""Segmentation of a camera or a stream as it comes, until Ctrl-C."""
+
+import contextlib
+import csv
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from PIL import Image
+
+from dataset.files.given_masks import find_masks, read_given
+from dataset.files.images import write_mask
+from dataset.files.stream import Stream
+from dataset.files.video import check_mask_sizes
+from model.network import RDE_VOS
+from util.device import enough_memory
+from util.errors import InputError
+from util.evaluation.arguments import MEMORY_REMEDY
+from util.evaluation.confidence import COLUMNS, frame_rows, table
+from util.evaluation.stream import EngineSettings, Segmented, Throughput, read_inputs, segment
+from util.files import atomic_path
+from util.parallel import background
+from util.progress import frames_bar
+
+
+@contextlib.contextmanager
+def stopped_by_signals(stream: Stream) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop a stream. A second signal ends the process as usual."""
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: object) -> None:
+        stream.stop()
+        restore()
+
+    for number in earlier:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def give_first_mask(stream: Stream, given: Sequence[Path]) -> None:
+    """Give a stream the mask of its first frame.
+
+    Args:
+        stream: the stream.
+        given: the mask, or a mask for each object.
+
+    Raises:
+        InputError: a mask cannot be read, has another size than the frames, or is named after a later frame.
+    """
+    check_mask_sizes(find_masks(given), stream.size, stream.name)
+    assigned, reader = read_given(given, "")
+    if later := max(assigned):
+        raise InputError(
+            f"{assigned[later]} is named after frame {later}, but a stream takes a mask of its first frame only; give "
+            "one mask, and name it 00000.png"
+        )
+    stream.masks, stream.reader = assigned, reader
+
+
+def refuse_without_objects(stream: Stream, path: Path) -> NoReturn:
+    """Write the first frame of a stream to a file, in which its objects can be marked.
+
+    Raises:
+        InputError: always; it names the file.
+    """
+    with atomic_path(path) as temporary:
+        Image.fromarray(stream.read_frame(0)).save(temporary)
+    raise InputError(
+        f"no object is given; {path} is what {stream.name} shows now: give its mask as --mask, or mark objects in its "
+        "pixels by --box and --clicks, before the scene changes"
+    )
+
+
+def segment_stream(
+    stream: Stream,
+    network: RDE_VOS,
+    settings: EngineSettings,
+    *,
+    masks: Path | None,
+    confidence: Path,
+    writers: Sequence[Callable[[int, np.ndarray, np.ndarray], None]],
+) -> Throughput:
+    """Segment a stream until it ends or is stopped, and write the results of each frame as it comes.
+
+    Args:
+        stream: the stream, with the mask of its first frame.
+        network, settings: of the engine.
+        masks: the folder for the masks, or None.
+        confidence: the CSV file for the confidences.
+        writers: take the number of a frame, the frame and its mask.
+
+    Raises:
+        InputError: a file cannot be written. Masks and confidences so far are kept.
+    """
+    frames, seconds = 0, 0.0
+    core = settings.core(network)
+    with open(confidence, "w", encoding="utf-8", newline="") as file, frames_bar() as bar:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(COLUMNS)
+
+        def save(result: Segmented) -> None:
+            rows.writerows(table(stream, frame_rows(result.number, result.ids, result.confidence)))
+            file.flush()
+            if masks:
+                write_mask(masks / stream.mask_name(result.number), result.ids, stream.palette)
+            for write in writers:
+                write(result.number, result.image, result.ids)
+            del stream.steps[result.number]
+
+        bar.update(name=stream.name)
+        inputs = read_inputs(stream, core.rule, settings.size, ahead=0 if stream.is_live else 4)
+        with enough_memory(MEMORY_REMEDY), stopped_by_signals(stream), background(save) as write_result:
+            for result in segment(core, inputs, confidence=True):
+                write_result(result)
+                frames, seconds = frames + result.frames, seconds + result.seconds
+                bar.increment()
+    return Throughput(frames, seconds)
