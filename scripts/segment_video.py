@@ -57,7 +57,7 @@ from segmenting.page import LivePage, live_page
 from segmenting.run import Run, reversed_video, segment_into, unfinished_folder
 from util.device import choose_device, peak_memory
 from util.errors import InputError, command_line
-from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes
+from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes, parse_engine_arguments
 from util.evaluation.confidence import COLUMNS, read_rows, table
 from util.evaluation.pictures import cutout, matte, overlay
 from util.evaluation.stream import EngineSettings, Throughput, engine_network, input_size
@@ -87,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--show", action="store_true", help="show a camera or a stream in the browser, live")
     add_engine_arguments(parser, mem_every=3, size=480)
-    arguments = parser.parse_args(protected(sys.argv[1:]))
+    arguments = parse_engine_arguments(parser, words=protected(sys.argv[1:]))
     if bool(arguments.mask) == bool(arguments.objects) and (arguments.mask or not is_stream(arguments.video)):
         parser.error("give the objects either as --mask, or in the first frame by --box and --clicks")
     if arguments.show and not is_stream(arguments.video):
@@ -314,6 +314,8 @@ def run_command(arguments: argparse.Namespace) -> None:
         print(f"frame {video.frame_name(number)} has the mask {', '.join(map(str, video.mask_files(number)))}")
         print(described(", ".join(path.name for path in video.mask_files(number)), ids))
     first = min(video.masks)
+    if not first and arguments.both_ways:
+        raise InputError("--both_ways has no effect, because the first mask is that of the first frame; leave it out")
     if first and not arguments.both_ways:
         before = "mask of the frame before it is" if first == 1 else f"masks of the {first} frames before it are"
         print(

@@ -1,25 +1,28 @@
 """Flags without effect: a user who gives one expects something that does not happen."""
 
 import argparse
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 
 from util.errors import InputError
 
 Rule = tuple[object, Iterable[str], str]  # a condition, the flags that it leaves without effect, and why
 
 
-def parse_given(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, set[str]]:
+def parse_given(
+    parser: argparse.ArgumentParser, words: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, set[str]]:
     """Parse the command line.
 
     Args:
         parser: a parser without subcommands.
+        words: the command line; None for that of the process.
 
     Returns:
         the values of all flags, and the names of those that the command line gives, even if it gives the default.
     """
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     # argparse keeps a value that exists already, so only the flags of the command line replace these None.
-    given = vars(parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(vars(arguments)))))
+    given = vars(parser.parse_args(words, argparse.Namespace(**dict.fromkeys(vars(arguments)))))
     return arguments, {name for name, value in given.items() if value is not None}
 
 

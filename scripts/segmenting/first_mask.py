@@ -58,12 +58,12 @@ def protected(words: list[str]) -> list[str]:
 
 class _Box(argparse.Action):
     def __call__(self, parser, arguments, values, option_string=None) -> None:
-        arguments.objects = [*arguments.objects, MarkedObject(values)]
+        arguments.objects = [*(arguments.objects or []), MarkedObject(values)]
 
 
 class _Clicks(argparse.Action):
     def __call__(self, parser, arguments, values, option_string=None) -> None:
-        objects = arguments.objects
+        objects = arguments.objects or []
         if not objects or objects[-1].clicks:
             objects = [*objects, MarkedObject()]
         objects[-1].clicks = values

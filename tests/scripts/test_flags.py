@@ -8,6 +8,7 @@ IDLE = [  # a command line, the flag without effect, and the reason
     ("eval_davis.py --davis_path D --output O --bank F --mem_every 3", "--mem_every", "--bank F"),
     ("eval_youtube.py --yv_path Y --output O --train_meta M", "--train_meta", "--gt"),
     ("scripts/eval_folder.py --images I --masks M --output O --bank F --mem_every 3", "--mem_every", "--bank F"),
+    ("scripts/segment_video.py V --mask M --output O --bank F --mem_every 3", "--mem_every", "--bank F"),
     ("scripts/annotate.py V --bank F --mem_every 3", "--mem_every", "--bank F"),
     ("scripts/tables/long_video.py --davis_path D --output O --banks F STM --mem_every 3", "--mem_every", "--banks F"),
     ("scripts/tables/long_video.py --davis_path D --output O --banks F+L --stm_mem_every 3", "--stm_mem_every", "F+L"),

@@ -182,6 +182,7 @@ def test_what_cannot_be_used_is_refused(arguments, inline, clip, tmp_path):
     refused(video, clip / "00004.png", tmp_path / "00011.png", mentioned=(tmp_path / "00011.png", "no frame"))
     refused(video, tmp_path / "00011.png", mentioned=(tmp_path / "00011.png", "no frame"))
     refused(video, clip / "00004.png", clip / "00004.png", mentioned=("the same frame",))
+    refused(video, first, "--both_ways", mentioned=("--both_ways has no effect", "first frame"))
     # A mask among the frames would be a frame.
     shutil.copytree(clip / "frames", tmp_path / "frames")
     Image.open(clip / "frames/8.png").save(tmp_path / "frames/8.jpg")

@@ -1,7 +1,7 @@
 """The command-line flags that the evaluation scripts share."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +77,20 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, siz
         )
 
 
-def parse_engine_arguments(parser: argparse.ArgumentParser, *needs: tuple[str, str]) -> argparse.Namespace:
+def parse_engine_arguments(
+    parser: argparse.ArgumentParser, *needs: tuple[str, str], words: Sequence[str] | None = None
+) -> argparse.Namespace:
     """Parse the command line of a script that has the flags of `add_engine_arguments`.
 
     Args:
         parser: the parser of the script.
         needs: flags of the script that have no effect without another flag: (flag, the other flag).
+        words: as for `util.flags.parse_given`.
 
     Raises:
         InputError: a flag has no effect.
     """
-    arguments, given = parse_given(parser)
+    arguments, given = parse_given(parser, words)
     refuse_without_effect(
         given,
         [
