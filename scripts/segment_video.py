@@ -12,9 +12,9 @@ object_1.png and object_2.png, 00003_1.png and 00003_2.png, or 1/00003.png and 2
 the first given mask are empty; with --both_ways they are segmented backward from this mask.
 
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
-frames (VP9, without sound; a folder's at 24 frames a second). --cutout also writes OUTPUT/cutout/<frame>.png, the
-objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black. The same command resumes an
-interrupted run.
+frames (H.264, without sound; a folder's at 24 frames a second). --cutout also writes OUTPUT/cutout/<frame>.png, the
+objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black (VP9, exactly 255 and 0). The
+same command resumes an interrupted run.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from dataset.files.given_masks import absences, find_masks, read_given
 from dataset.files.images import image_size, read_mask, write_mask
 from dataset.files.masks import described
 from dataset.files.video import AnyVideo, Video, check_mask_sizes, list_frames
-from dataset.files.video_file import VideoFile, playback_fps, refuse_name, video_writer
+from dataset.files.video_file import VideoFile, encoder_note, playback_fps, refuse_name, video_writer
 from model.network import RDE_VOS
 from util.device import choose_device, enough_memory, peak_memory
 from util.errors import InputError, command_line
@@ -236,10 +236,10 @@ def reversed_video(video: AnyVideo, first: int, folder: Path) -> Iterator[Video]
 
 @contextlib.contextmanager
 def writing_video(
-    path: Path, video: AnyVideo, picture: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    path: Path, video: AnyVideo, picture: Callable[[np.ndarray, np.ndarray], np.ndarray], *, lossless: bool = False
 ) -> Iterator[Write]:
     """Yield a function that appends the picture of a frame and its mask to a video."""
-    with video_writer(path, video.size, playback_fps(video)) as append:
+    with video_writer(path, video.size, playback_fps(video), lossless=lossless) as append:
         yield lambda number, image, ids: append(picture(image, ids))
 
 
@@ -266,16 +266,22 @@ def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) ->
 
     kinds = {
         "overlay": lambda path: writing_video(path, video, lambda image, ids: overlay(image, ids, table)),
-        "matte": lambda path: writing_video(path, video, lambda image, ids: matte(ids)),
+        "matte": lambda path: writing_video(path, video, lambda image, ids: matte(ids), lossless=True),
         "cutout": lambda path: writing_cutout(path, video),
     }
-    with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(kinds[kind](path)) for kind, path in targets.items() if not path.exists()]
-        if not writers:
-            return
-        for frame in tqdm(in_background(range(length), load), total=length, desc="drawing", unit="frame", disable=None):
+    missing = {kind: path for kind, path in targets.items() if not path.exists()}
+    if not missing:
+        return
+    if encoder_note() and missing.keys() & {"overlay", "matte"}:
+        print(f"note: {encoder_note()}")
+    # The writers end inside the bar, which is full only when the last frame is in the file.
+    with frames_bar(length) as bar, contextlib.ExitStack() as stack:
+        bar.update(name=f"{video.name}, drawing")
+        writers = [stack.enter_context(kinds[kind](path)) for kind, path in missing.items()]
+        for number, image, ids in in_background(range(length), load):
             for write in writers:
-                write(*frame)
+                write(number, image, ids)
+            bar.update(number)
 
 
 @command_line

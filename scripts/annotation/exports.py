@@ -107,7 +107,7 @@ class Export:
 
     def _write_matte(self, job: Job) -> tuple[str, Path]:
         path = self._folder / "matte.mp4"
-        with video_writer(path, self._video.size, self._project.frames.fps) as append:
+        with video_writer(path, self._video.size, self._project.frames.fps, lossless=True) as append:
             for number in range(len(self._video.frames)):
                 append(matte(self._project.read(number).ids))
                 _pass(job, number)
