@@ -90,6 +90,16 @@ def test_table_5_of_davis_2016_scores_the_merged_object(arguments, inline, davis
     assert_refused(inline(*arguments("ablate_banks.py", "--banks", "F", "--mem_every")), "another year")
 
 
+def test_table_5_of_chosen_videos(arguments, inline, davis, tmp_path):
+    one = DAVIS(davis).videos()[-1].name
+    flags = ("--banks", "F", "--mem_every")
+    result = inline(*arguments("ablate_banks.py", "--video_names", one, *flags))
+    assert result.returncode == 0, result.stderr
+    assert {path.parent.name for path in (tmp_path / "F-3").glob("*/*.png")} == {one}
+    assert_refused(inline(*arguments("ablate_banks.py", *flags)), "another videos")
+    assert_refused(inline(*arguments("ablate_banks.py", "--video_names", "absent", *flags)), "does not list absent")
+
+
 @pytest.mark.parametrize("script", ["ablate_banks.py", "long_video.py", "ablate_losses.py"])
 def test_the_folder_of_a_running_table_is_refused(inline, davis, monkeypatch, tmp_path, script):
     monkeypatch.setattr(files, "_PATIENCE", 0.1)
