@@ -374,7 +374,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     run.finish(keep_masks="masks" in targets)
     if isinstance(video, VideoFile) and length < video.announced:
         print(f"note: {arguments.video} states {video.announced} frames, but only {length} could be decoded")
-    speed = Throughput(sum(each.frames for each in speeds), sum(each.seconds for each in speeds))
+    # The frame of the first mask is part of both directions.
+    speed = Throughput(min(length, sum(each.frames for each in speeds)), sum(each.seconds for each in speeds))
     print(f"FPS         {speed.text(device)}")
     print(f"peak memory {peak_memory(device) / 2**30:.3f} GiB ({device})")
     for kind, target in targets.items():

@@ -222,6 +222,7 @@ def test_frames_before_the_first_mask(kind, arguments, inline, clip, tmp_path):
     both = tmp_path / "both"
     result = inline(*arguments(video, "--mask", mask, "--both_ways", output=both))
     assert result.returncode == 0 and "before it are empty" not in result.stdout
+    assert f"({LENGTH} frames in" in result.stdout
     assert {path.name for path in both.iterdir()} == {"masks", "overlay.mp4"}
     found = masks(both)
     if forward:
@@ -527,7 +528,7 @@ def test_a_black_mask_after_the_first_empties_its_frame(arguments, inline, clip,
         write_mask(tmp_path / "given" / f"{name}.png", np.zeros(SIZE, np.uint8))
     result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "given", "--format", "masks"))
     assert result.returncode == 0, result.stderr
-    for note in ("00000.png", "left out", "absent from 1 frames, first 1, 2", "frame_0001.png is frame 0"):
+    for note in ("00000.png", "left out", "absent from 1 frame, first 1, 2", "frame_0001.png is frame 0"):
         assert note in result.stdout
     written = masks(tmp_path / "output")
     assert [t for t in range(LENGTH) if not written[f"{t:05d}"].any()] == [0, 4]
