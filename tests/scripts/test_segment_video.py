@@ -431,7 +431,7 @@ def test_a_video_that_cannot_be_written_leaves_nothing_behind(encoder, lossless,
         f"if {encoder == 'OpenCV'}: video_file.av = None\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         f"with video_file.video_writer(Path(sys.argv[1]), (64, 96), 25, lossless={lossless}) as append:\n"
-        "    for _ in range(30): append(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))\n"
+        "    for frame in np.random.default_rng(0).integers(0, 256, (30, 64, 96, 3), np.uint8): append(frame)\n"
     )
     path = tmp_path / "videos/a.mp4"
     result = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True)
