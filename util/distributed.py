@@ -25,8 +25,9 @@ def available_cores() -> int:
 
 
 def cores_per_process() -> int:
-    """The number of cores for each of the processes that ``torchrun`` starts on this machine, at least 1."""
-    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    """The number of cores for each of this run's processes on this machine, at least 1."""
+    beside = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1))
+    return max(1, available_cores() // int(beside))
 
 
 class Processes:
