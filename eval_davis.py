@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks and scores")
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
     parser.add_argument("--split", choices=("val", "testdev"), default="val", help="default val")
-    parser.add_argument("--videos", nargs="+", metavar="NAME", help="evaluate these videos only; default all")
+    parser.add_argument("--video_names", nargs="+", metavar="NAME", help="evaluate these videos only; default all")
     add_engine_arguments(parser, mem_every=3)
     add_overlay_argument(parser)
     return parse_engine_arguments(parser)
@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    evaluation = DAVISEvaluation(DAVIS(arguments.davis_path, arguments.year, arguments.split), arguments.videos)
+    evaluation = DAVISEvaluation(DAVIS(arguments.davis_path, arguments.year, arguments.split), arguments.video_names)
     output = OutputFolder(arguments.output, evaluation.masks_folder)
     processes = Processes()
     with processes.lock(output.path, *TEMPORARY):

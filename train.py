@@ -41,7 +41,7 @@ from util.training.arguments import (
 from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
 from util.training.parallel import data_parallel, exchange, load_batches, training_processes
-from util.training.recipe import Recipe
+from util.training.recipe import CPU_FLAGS, CPU_TIME, Recipe
 from util.training.reports import Reports
 from util.training.run import RunFolder, StopRequest, TrainingState, latest_checkpoint, save_result
 from util.training.validation import Validation
@@ -92,6 +92,9 @@ def main() -> None:
         if processes.is_main:
             run.record_start(state.iteration, started_with(arguments))
             print(f"stage {arguments.stage} trains on {data.summary}", flush=True)
+            if device.type == "cpu":
+                fitting = f"{CPU_FLAGS} takes the small network about {CPU_TIME} of one core"
+                print(f"note: this trains on the CPU, where {fitting}", flush=True)
         loss = ClipLoss(network, losses, recompute=arguments.recompute)
         if arguments.compile:
             loss.compile()

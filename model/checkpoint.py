@@ -100,6 +100,8 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
             start = file.read(256).lstrip().lower()
         if start.startswith((b"<!doctype", b"<html", b"<?xml")):
             raise InputError(f"{path} is a web page, not weights; download the file that the page links to") from None
+        if start.startswith(b"version https://git-lfs"):
+            raise InputError(f"{path} is a pointer of Git LFS, not weights; get the file with git lfs pull") from None
         if isinstance(error, UnpicklingError) and "GLOBAL" in str(error):
             raise InputError(
                 f"{path} holds Python objects, such as a whole module, which could run any program when they are "

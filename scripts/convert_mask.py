@@ -4,6 +4,7 @@
     python scripts/convert_mask.py PAINTED_*.png --output FOLDER
     python scripts/convert_mask.py ANNOTATIONS.json --output FOLDER
     python scripts/convert_mask.py FOLDER_OF_OBJECTS --output FOLDER
+    python scripts/convert_mask.py RESULTS/masks --output RESULTS/coco.json
 
 Each pixel gets the plain colour of an adjacent area, so a soft edge between two areas never becomes a third object with
 a colour in between. Black or transparency is the background, or white if it surrounds the objects and nothing is black.
@@ -16,13 +17,15 @@ Shapes of one label and group_id (LabelMe) or track_id (COCO) are one object. In
 binary files of one object each (object_1.png and object_2.png, 1/00000.png and 2/00000.png) are merged into a mask for
 each frame.
 
-Writes palette PNGs with the names of the images, and prints their objects.
+Writes palette PNGs with the names of the images, and prints their objects. If the output is a JSON file, the images are
+masks of ids, such as those that this project writes, or JSON files; the output is COCO's, with compressed RLE.
 """
 
 import argparse
+import json
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,10 +35,11 @@ import numpy as np
 
 from dataset.files.colours import davis_palette
 from dataset.files.given_masks import ObjectMasks, find_masks, find_objects
-from dataset.files.images import read_pixels, read_wide_grey, write_mask
+from dataset.files.images import read_mask, read_pixels, read_wide_grey, write_mask
 from dataset.files.masks import described
-from dataset.files.shapes import read_shapes
+from dataset.files.shapes import coco_annotations, read_shapes
 from util.errors import InputError, command_line
+from util.files import write_text
 
 FLAT = 16  # levels by which the pixels of a plain area may differ from their neighbours
 ALIKE = 48  # levels by which the colours of one object may differ
@@ -50,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="painted masks, folders or JSON files")
-    parser.add_argument("--output", type=Path, required=True, help="PNG file, or folder for several masks")
+    parser.add_argument("--output", type=Path, required=True, help="PNG file, folder for several masks, or JSON file")
     parser.add_argument(
         "--threshold",
         type=int,
@@ -252,12 +256,27 @@ def merged(objects: Mapping[int, Mapping[str, Path]]) -> tuple[dict[str, np.ndar
     return {f"{number:05d}": reader.read(path) for number, path in paths.items()}, reader.notes
 
 
+def write_coco(masks: Iterable[tuple[str, np.ndarray]], output: Path) -> None:
+    """Write a COCO file of masks, see `dataset.files.shapes.coco_annotations`.
+
+    Raises:
+        InputError: no mask shows an object, or the file cannot be written.
+    """
+    content = coco_annotations(masks)
+    if not content["annotations"]:
+        raise InputError(f"the masks for {output} show no object; give others")
+    write_text(output, json.dumps(content) + "\n")
+    print(f"{output}: {len(content['annotations'])} masks of objects in {len(content['images'])} frames")
+
+
 @command_line
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     output, paths = arguments.output, arguments.images
-    is_file, notes = output.suffix.lower() == ".png", []
+    is_file, is_coco, notes = output.suffix.lower() == ".png", output.suffix.lower() == ".json", []
+    if (is_file or is_coco) and output.exists():
+        raise InputError(f"{output} already exists; choose another --output or delete it")
     plain = arguments.threshold is None and not arguments.invert
     if any(path.suffix.lower() == ".json" for path in paths):
         if not plain or not all(path.suffix.lower() == ".json" for path in paths):
@@ -266,6 +285,14 @@ def main() -> None:
                 "and --invert"
             )
         results, notes = read_shapes(paths)
+    elif is_coco:
+        paths = find_masks(paths)
+        if not plain or len({path.stem for path in paths}) < len(paths):
+            raise InputError(
+                f"{output} is made of the ids in masks of one video; leave out other videos, --threshold and --invert"
+            )
+        write_coco(((path.stem, read_mask(path)) for path in paths), output)
+        return
     elif plain and (is_file or any(map(Path.is_dir, paths))) and (objects := find_objects(paths, "")):
         results, notes = merged(objects)
     else:
@@ -274,6 +301,9 @@ def main() -> None:
         if repeated := [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]:
             raise InputError(f"{output / repeated[0]}.png would come of two images; choose another --output for one")
         results = {path.stem: converted[path] for path in paths}
+    if is_coco:
+        write_coco(results.items(), output)
+        results = {}
     if is_file and len(results) > 1:
         raise InputError(f"{output} is one file, but there are {len(results)} masks; give a folder")
     targets = {name: output if is_file else output / f"{name}.png" for name in results}

@@ -1,6 +1,6 @@
 """Score predicted masks as the DAVIS 2017 semi-supervised evaluation does: J, F, their means, recall and decay.
 
-    python scripts/score.py --gt DAVIS/trainval/Annotations/480p --videos DAVIS/trainval/ImageSets/2017/val.txt \\
+    python scripts/score.py --gt DAVIS/trainval/Annotations/480p --video_list DAVIS/trainval/ImageSets/2017/val.txt \\
         --pred OUTPUT --output OUTPUT
 
 Both folders hold <video>/<frame>.png. Writes global_results-val.csv and per-sequence_results-val.csv and prints both.
@@ -26,7 +26,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--gt", type=Path, required=True, help="folder of ground truth, <video>/<frame>.png")
     parser.add_argument("--pred", type=Path, required=True, help="folder of predictions, <video>/<frame>.png")
     parser.add_argument("--output", type=Path, required=True, help="folder for the two CSV files")
-    parser.add_argument("--videos", type=Path, help="text file of video names, one a line (default: all in --gt)")
+    parser.add_argument(
+        "--video_list", type=Path, metavar="FILE", help="text file of video names, one a line (default: all in --gt)"
+    )
     parser.add_argument("--merge_objects", action="store_true", help="merge all objects into one, as DAVIS 2016 does")
     return parser.parse_args()
 
@@ -77,7 +79,7 @@ def check_root(flag: str, root: Path, videos: Sequence[str]) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    videos = list_videos(arguments.gt, arguments.pred, arguments.videos)
+    videos = list_videos(arguments.gt, arguments.pred, arguments.video_list)
     for flag, root in (("--gt", arguments.gt), ("--pred", arguments.pred)):
         check_root(flag, root, videos)
     scores = score_videos(arguments.gt, arguments.pred, videos, merge_objects=arguments.merge_objects, progress=True)

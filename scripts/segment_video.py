@@ -17,11 +17,11 @@ of their own. OUTPUT/first_mask.png is the mask of these marks. Correct it in an
 --mask with another --output. On the page of scripts/annotate.py the same marks show their mask at once.
 
 Writes OUTPUT/masks/<frame>.png, palette PNGs of the video's size, and OUTPUT/overlay.mp4, the masks drawn over the
-frames (VP9, without sound; a folder's at 24 frames a second). OUTPUT/confidence.csv has a row for each frame and
+frames (H.264, without sound; a folder's at 24 frames a second). OUTPUT/confidence.csv has a row for each frame and
 object: the area of its mask in pixels, and the confidence, 0 to 1: 1 minus the mean entropy of the object's probability
 near its contours, in bits; with an area of 0, the confidence that the object is absent. --cutout also writes
-OUTPUT/cutout/<frame>.png, the objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black.
-The same command resumes an interrupted run.
+OUTPUT/cutout/<frame>.png, the objects on transparency, and --matte writes OUTPUT/matte.mp4, the objects white on black
+(VP9, exactly 255 and 0). The same command resumes an interrupted run.
 
 VIDEO may also be the number of a camera, such as 0, or the address of a stream, such as rtsp://... or http://... The
 mask is that of the first frame; without a mask or marks, the command only writes OUTPUT/first_frame.png, where you can
@@ -41,7 +41,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dataset.files.colours import colour_table
 from dataset.files.given_masks import absences, find_masks, read_given
@@ -49,7 +48,7 @@ from dataset.files.images import image_size, read_mask
 from dataset.files.masks import described
 from dataset.files.stream import Stream, is_stream
 from dataset.files.video import AnyVideo, Video, check_mask_sizes, list_frames
-from dataset.files.video_file import VideoFile, playback_fps, refuse_name, video_writer
+from dataset.files.video_file import VideoFile, encoder_note, playback_fps, refuse_name, video_writer
 from model.network import RDE_VOS
 from segmenting.first_mask import add_mark_arguments, check_marks, protected, write_first_mask
 from segmenting.live import give_first_mask, refuse_without_objects, segment_stream
@@ -63,8 +62,10 @@ from util.evaluation.pictures import cutout, matte, overlay
 from util.evaluation.stream import EngineSettings, Throughput, engine_network, input_size
 from util.files import atomic_folder, atomic_path, fingerprint, lock_folder, sha256, write_csv
 from util.parallel import in_background
+from util.progress import frames_bar
 
 FIRST_MASK = "first_mask.png"
+PICTURES = ("overlay", "matte", "cutout")
 Write = Callable[[int, np.ndarray, np.ndarray], None]  # takes a frame's number, the frame and its mask
 
 
@@ -125,10 +126,10 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
 
 @contextlib.contextmanager
 def writing_video(
-    path: Path, video: AnyVideo, picture: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    path: Path, video: AnyVideo, picture: Callable[[np.ndarray, np.ndarray], np.ndarray], *, lossless: bool = False
 ) -> Iterator[Write]:
     """Yield a function that appends the picture of a frame and its mask to a video."""
-    with video_writer(path, video.size, playback_fps(video)) as append:
+    with video_writer(path, video.size, playback_fps(video), lossless=lossless) as append:
 
         def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
             shown = picture(image, ids)
@@ -162,32 +163,37 @@ def shown_on(page: LivePage, table: bytes) -> Write:
 
 @contextlib.contextmanager
 def writing_pictures(video: AnyVideo, targets: dict[str, Path]) -> Iterator[list[Write]]:
-    """Yield functions that write the overlay, the cutout and the matte, those in ``targets`` that are missing."""
+    """Yield functions that write those of `PICTURES` that are in ``targets``."""
+    if encoder_note() and targets.keys() & {"overlay", "matte"}:
+        print(f"note: {encoder_note()}")
     table = colour_table(video.entries)
     kinds = {
         "overlay": lambda path: writing_video(path, video, lambda image, ids: overlay(image, ids, table)),
-        "matte": lambda path: writing_video(path, video, lambda image, ids: matte(ids)),
+        "matte": lambda path: writing_video(path, video, lambda image, ids: matte(ids), lossless=True),
         "cutout": lambda path: writing_cutout(path, video),
     }
-    missing = [kind for kind in kinds if kind in targets and not targets[kind].exists()]
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(kinds[kind](targets[kind])) for kind in missing]
+        yield [stack.enter_context(kinds[kind](targets[kind])) for kind in PICTURES if kind in targets]
 
 
 def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) -> None:
-    """Write the pictures of `writing_pictures` from the masks in a folder."""
+    """Write those of `PICTURES` in ``targets`` that are missing, from the masks in a folder."""
+    missing = {kind: targets[kind] for kind in PICTURES if kind in targets and not targets[kind].exists()}
+    if not missing:
+        return
     if isinstance(video, VideoFile):
         video = VideoFile(video.path, video.masks, video.reader, absent=video.absent)  # from its start
 
     def load(number: int) -> tuple[int, np.ndarray, np.ndarray]:
         return number, video.read_frame(number), read_mask(masks / video.mask_name(number))
 
-    with writing_pictures(video, targets) as writers:
-        if not writers:
-            return
-        for frame in tqdm(in_background(range(length), load), total=length, desc="drawing", unit="frame", disable=None):
+    # The writers end inside the bar, which is full only when the last frame is in the file.
+    with frames_bar(length) as bar, writing_pictures(video, missing) as writers:
+        bar.update(name=f"{video.name}, drawing")
+        for number, image, ids in in_background(range(length), load):
             for write in writers:
-                write(*frame)
+                write(number, image, ids)
+            bar.update(number)
 
 
 def segment_and_draw(
@@ -222,7 +228,8 @@ def segment_and_draw(
     run.finish(keep_masks="masks" in targets)
     if isinstance(video, VideoFile) and length < video.announced:
         print(f"note: {video.path} states {video.announced} frames, but only {length} could be decoded")
-    return Throughput(sum(each.frames for each in speeds), sum(each.seconds for each in speeds))
+    # The frame of the first mask is part of both directions.
+    return Throughput(min(length, sum(each.frames for each in speeds)), sum(each.seconds for each in speeds))
 
 
 def segment_live(

@@ -24,6 +24,12 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cores_per_process() -> int:
+    """The number of cores for each of this run's processes on this machine, at least 1."""
+    beside = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1))
+    return max(1, available_cores() // int(beside))
+
+
 class Processes:
     """The processes of a run, as ``torchrun`` sets them in the environment; without it, one process of rank 0.
 
@@ -42,8 +48,7 @@ class Processes:
         self.count = int(os.environ.get("WORLD_SIZE", 1))
         if self.count > 1 and "OMP_NUM_THREADS" not in os.environ:
             # By default each process would use all cores of its machine, so the processes would slow each other down.
-            beside = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
-            torch.set_num_threads(max(1, available_cores() // beside))
+            torch.set_num_threads(cores_per_process())
         if self.count > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group(backend, timeout=timeout)
         if "TORCHELASTIC_RUN_ID" in os.environ:

@@ -179,9 +179,9 @@ def absences(masks: Mapping[int, Path], reader: PaintedMasks) -> tuple[dict[int,
         reader.notes.append(f"empty masks before the first object state nothing and are left out: {early[0]}{more}")
     if absent:
         example = ", ".join(map(str, absent[min(absent)]))
+        frames = f"{len(absent)} frame{'s' * (len(absent) > 1)}"
         reader.notes.append(
-            f"empty masks state that objects are absent from {len(absent)} frames, first {example} in "
-            f"{masks[min(absent)]}"
+            f"empty masks state that objects are absent from {frames}, first {example} in {masks[min(absent)]}"
         )
     return kept, absent
 

@@ -1,11 +1,14 @@
-"""Masks from annotations in JSON files: the shapes of LabelMe, and the polygons and run lengths (RLE) of COCO."""
+"""Annotations in JSON files: the shapes of LabelMe, and the polygons and run lengths (RLE) of COCO.
+
+Masks are made of all of these, and COCO's run lengths of masks.
+"""
 
 import base64
 import contextlib
 import functools
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dataset.files.video import frame_order
+from dataset.files.video import frame_order, object_ids
 from util.errors import InputError
 from util.files import is_plain_name, read_json
 
@@ -93,6 +96,35 @@ def read_shapes(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], list[str]
     for frame, count in hidden.items():
         notes += [f"{count} pixels of {frame} are in several objects, and go to the last of them"] if count else []
     return {frame: masks[frame] for frame in sorted(masks, key=frame_order)}, notes
+
+
+def coco_annotations(masks: Iterable[tuple[str, np.ndarray]]) -> dict[str, list]:
+    """The content of a COCO file with the objects of a video's masks as compressed run lengths.
+
+    An object has its id as ``track_id`` in all frames, as `read_shapes` reads it.
+
+    Args:
+        masks: the name of each frame, without suffix, and its ids, uint8 [H,W].
+    """
+    images, annotations = [], []
+    for number, (name, ids) in enumerate(masks, start=1):
+        height, width = ids.shape
+        images.append({"id": number, "file_name": f"{name}.jpg", "height": height, "width": width})
+        for object_id in object_ids(ids):
+            mask = ids == object_id
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            left, top, right, bottom = map(int, (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+            annotations.append({
+                "id": len(annotations) + 1,
+                "image_id": number,
+                "category_id": 1,
+                "track_id": object_id,
+                "segmentation": {"size": [height, width], "counts": _encoded(mask)},
+                "area": int(mask.sum()),
+                "bbox": [left, top, right - left, bottom - top],
+                "iscrowd": 0,
+            })  # fmt: skip
+    return {"images": images, "categories": [{"id": 1, "name": "object"}], "annotations": annotations}
 
 
 @contextlib.contextmanager
@@ -241,3 +273,20 @@ def _run_lengths(text: str) -> list[int]:
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
     return runs
+
+
+def _encoded(mask: np.ndarray) -> str:
+    """The compressed run lengths of a mask, bool [H,W]; the inverse of `_decoded`."""
+    values = mask.T.ravel()
+    ends = [*(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), values.size]
+    if values[0]:
+        ends.insert(0, 0)  # no background at the start
+    runs = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    text = []
+    for index, run in enumerate(runs):
+        value, is_last = run - (runs[index - 2] if index > 2 else 0), False
+        while not is_last:
+            bits, value = value & 31, value >> 5
+            is_last = value == (-1 if bits & 16 else 0)  # the rest is the sign, as the highest bit says
+            text.append(chr(48 + bits + 32 * (not is_last)))
+    return "".join(text)

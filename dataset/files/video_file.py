@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,11 @@ from dataset.files.images import PaintedMasks
 from dataset.files.video import FRAME_SUFFIXES, AnyVideo
 from util.errors import InputError
 from util.files import atomic_path
+
+try:
+    import av
+except ModuleNotFoundError:  # it is in scripts/requirements/video.txt
+    av = None
 
 FOLDER_FPS = 24  # of a folder of images, which states no pace
 
@@ -121,17 +127,32 @@ def playback_fps(video: AnyVideo) -> float:
     return video.fps if isinstance(video, VideoFile) and 1 <= video.fps <= 240 else FOLDER_FPS
 
 
-@contextlib.contextmanager
-def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that appends a uint8 RGB frame [H,W,3] to an MP4 file, compressed as VP9, which browsers play.
+def encoder_note() -> str | None:
+    """A sentence for users whose videos take long to write because the package PyAV is missing, otherwise None."""
+    if av is not None:
+        return None
+    return (
+        "the package av is missing, so OpenCV compresses videos slowly, as VP9, and mattes as FFV1, which browsers do "
+        "not play; pip install -r scripts/requirements/video.txt"
+    )
 
-    The file appears at ``path`` when it is complete. It has no sound. The writer allows only even sizes, so the last
-    row or column of an odd size is left out.
+
+@contextlib.contextmanager
+def video_writer(
+    path: Path, size: tuple[int, int], fps: float, *, lossless: bool = False
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield a function that appends a uint8 RGB frame [H,W,3] to an MP4 file, which browsers play.
+
+    PyAV compresses it as H.264, and without losses as VP9: the lossless H.264 is a profile that many players lack.
+    Where PyAV is missing, OpenCV compresses it as VP9, which takes about 15 times as long, and without losses as FFV1,
+    which browsers do not play. The file appears at ``path`` when it is complete. It has no sound. Colours have half of
+    the resolution, which allows only even sizes, so the last row or column of an odd size is left out.
 
     Args:
         path: the file to write.
         size: the height and width of the frames, in pixels.
         fps: the number of frames per second.
+        lossless: whether black and white pixels come back exactly, for mattes.
 
     Raises:
         InputError: the file cannot be written.
@@ -140,25 +161,57 @@ def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[Call
     refusal = InputError(
         f"{path} cannot be written as an MP4 video; free some space in {path.parent}, or write masks only"
     )
+    compress = _opencv_writer if av is None else _pyav_writer
     written = 0
 
     def write(image: np.ndarray) -> None:
         nonlocal written
-        writer.write(cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2BGR))
+        append(np.ascontiguousarray(image[:height, :width]))
         written += 1
 
     refuse_name(path)
     with atomic_path(path) as temporary:
-        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"vp09"), fps, (width, height))
-        if not writer.isOpened():
-            raise refusal
-        try:
+        with compress(temporary, (height, width), fps, lossless, refusal) as append:
             yield write
-        finally:
-            writer.release()
         # OpenCV's writer reports no errors, so count the frames in the file.
         if int(cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT)) != written:
             raise refusal
+
+
+@contextlib.contextmanager
+def _pyav_writer(
+    path: Path, size: tuple[int, int], fps: float, lossless: bool, refusal: InputError
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """As `video_writer`, for even sizes, with the error to raise."""
+    # With mbtree, files of equal frames may differ: x264's decisions then depend on where the frames lie in memory.
+    codec, options = "libx264", {"preset": "veryfast", "crf": "18", "mbtree": "0"}
+    if lossless:
+        codec, options = "libvpx-vp9", {"lossless": "1", "deadline": "realtime", "cpu-used": "8"}
+    try:
+        with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+            stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+            # How the frames are converted. Without it players take large frames for BT.709.
+            stream.codec_context.colorspace = av.video.reformatter.Colorspace.ITU601
+
+            yield lambda image: container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())  # the frames that the encoder holds back
+    except av.FFmpegError:
+        raise refusal from None
+
+
+@contextlib.contextmanager
+def _opencv_writer(
+    path: Path, size: tuple[int, int], fps: float, lossless: bool, refusal: InputError
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """As `_pyav_writer`."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*("FFV1" if lossless else "vp09")), fps, size[::-1])
+    if not writer.isOpened():
+        raise refusal
+    try:
+        yield lambda image: writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    finally:
+        writer.release()
 
 
 def refuse_name(path: Path) -> None:

@@ -179,7 +179,8 @@ def read_meta(path: Path) -> dict[str, list[AskedObject]]:
                 raise ValueError(f"{name!r} is not the name of a folder")
     except FileNotFoundError:
         raise InputError(
-            f"{path} is missing; copy or download it again, or use scripts/eval_folder.py for MOSE and LVOS"
+            f"{path} is missing; download YouTube-VOS with scripts/download.py youtube2019, or use "
+            "scripts/eval_folder.py for MOSE and LVOS"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not YouTube-VOS's list of objects ({error!r}); download it again") from None

@@ -4,6 +4,7 @@ import atexit
 import multiprocessing
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 
 import cv2
@@ -37,11 +38,14 @@ def training_batches(
             loading process.
     """
     atexit.register(_end_workers)
-    loader = DataLoader(
-        _ErrorsAsSamples(data), batch_sampler=sampler, collate_fn=_collate, num_workers=workers, pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-    )  # fmt: skip
-    batches = iter(loader)
+    with warnings.catch_warnings():
+        # torch warns twice of more processes than cores, which somebody has chosen: the default follows the cores.
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        loader = DataLoader(
+            _ErrorsAsSamples(data), batch_sampler=sampler, collate_fn=_collate, num_workers=workers,
+            pin_memory=pin_memory, worker_init_fn=_start_worker,
+        )  # fmt: skip
+        batches = iter(loader)
     if workers and hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         # torch would raise an error anywhere in an iteration as soon as a loading process ends.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

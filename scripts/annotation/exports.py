@@ -1,5 +1,6 @@
 """Exports of a project: masks, videos, cutouts, a folder in the layout of DAVIS, and a zip archive of all."""
 
+import shlex
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ from dataset.files.images import write_mask
 from dataset.files.video import object_ids
 from dataset.files.video_file import video_writer
 from dataset.layouts.davis import VOID
+from util.device import choose_device
 from util.errors import InputError
 from util.evaluation.pictures import cutout, matte, overlay
 from util.files import atomic_folder, atomic_path
+from util.training.recipe import CPU_FLAGS, CPU_TIME
 
 PARTS = ("masks", "overlay", "davis", "cutout", "matte", "zip")  # the archive comes last: it holds the others
 
@@ -87,7 +90,8 @@ class Export:
                 f"{error.filename2 or error.filename or self._folder} cannot be written ({error.strerror or error}); "
                 f"free some space in {self._folder}, and export again"
             ) from None
-        return Notice("; ".join(sentences), tuple(paths))
+        lines = ["; ".join(sentences), *([training_command(self._folder / "DAVIS")] if "davis" in self._parts else [])]
+        return Notice("\n".join(lines), tuple(paths))
 
     def _write_masks(self, job: Job) -> tuple[str, Path]:
         palette = self._project.palette()
@@ -107,7 +111,7 @@ class Export:
 
     def _write_matte(self, job: Job) -> tuple[str, Path]:
         path = self._folder / "matte.mp4"
-        with video_writer(path, self._video.size, self._project.frames.fps) as append:
+        with video_writer(path, self._video.size, self._project.frames.fps, lossless=True) as append:
             for number in range(len(self._video.frames)):
                 append(matte(self._project.read(number).ids))
                 _pass(job, number)
@@ -199,6 +203,15 @@ class Export:
             raise Refused(
                 400, f"the frames {shown} have no mask; propagate through them, or leave out the DAVIS folder"
             )
+
+
+def training_command(folder: Path) -> str:
+    """A line with the command that trains the small network on an export, with settings that suit this machine."""
+    command = f"python train.py --stage 2 --id own --videos {shlex.quote(str(folder.resolve()))}"
+    command += " --load_network model/weights/small.pth"
+    if choose_device("auto").type == "cpu":
+        return f"To train on it on a CPU, in about {CPU_TIME}: {command} {CPU_FLAGS}"
+    return f"To train on it: {command} --iterations 2000 --batch_size 4"
 
 
 def _as_utf8(name: str) -> str:

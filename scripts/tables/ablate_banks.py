@@ -63,6 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--davis_path", type=Path, required=True, help="folder that holds trainval/")
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
+    parser.add_argument("--video_names", nargs="+", metavar="NAME", help="evaluate these videos only; default all")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks, the table and the picture")
     parser.add_argument(
         "--banks", nargs="*", choices=BANKS, default=list(BANKS), help=f"run at θ = {DEFAULT_THETA}; default all"
@@ -134,7 +135,7 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
     wanted += [(DEFAULT_BANK, theta) for theta in arguments.mem_every]
     if not wanted:
         raise InputError("--banks and --mem_every are both empty; name a bank or a θ to run")
-    evaluation = DAVISEvaluation(DAVIS(arguments.davis_path, arguments.year))
+    evaluation = DAVISEvaluation(DAVIS(arguments.davis_path, arguments.year), arguments.video_names)
     evaluation.check(progress=processes.is_main)
     device = choose_device(arguments.device)
     if processes.is_main:

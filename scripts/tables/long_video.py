@@ -234,8 +234,15 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
     compared = {"video": arguments.video, "year": davis.year, "top_k": arguments.top, "amp": arguments.amp}
     output.check_settings(arguments.model, arguments.davis_path, processes, **compared, device=where)
 
-    runs = []
-    for each, times in itertools.product(settings, [None] if arguments.forward else arguments.times):
+    runs, lengths = [], [None] if arguments.forward else arguments.times
+    longest = len(clip.frames) * (1 if arguments.forward else 2 * max(arguments.times))
+    additions = (longest - 1) // arguments.stm_mem_every
+    if "STM" in arguments.banks and additions < 5 and processes.is_main:
+        print(
+            f"note: STM's bank, which adds every {arguments.stm_mem_every}th frame, adds {additions} of the {longest} "
+            "frames of the longest run; use a longer clip, more --times or a smaller --stm_mem_every"
+        )
+    for each, times in itertools.product(settings, lengths):
         plan = Plan(davis, arguments.video, times, each, arguments.model, arguments.amp, arguments.device)
         measured = run(output.records / f"{each.bank}-{each.mem_every}-{times or 'forward'}.json", plan)
         runs.append((plan, measured))

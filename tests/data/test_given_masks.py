@@ -172,7 +172,7 @@ def test_black_masks_after_an_object_mean_that_it_is_absent(tmp_path):
     (video,) = FolderVideos(tmp_path / "images", tmp_path / "masks").videos()
     assert list(video.masks) == [2, 3, 4] and video.absent == {3: [1]} and video.given_ids == {2: [1], 3: [], 4: [1]}
     before, absent = video.reader.notes
-    assert "left out" in before and "00000.png and 1 more" in before and "absent from 1 frames, first 1 in" in absent
+    assert "left out" in before and "00000.png and 1 more" in before and "absent from 1 frame, first 1 in" in absent
     for number in range(2, 5):
         save(tmp_path / f"masks/v/{number:05d}.png", EMPTY)
     (video,) = FolderVideos(tmp_path / "images", tmp_path / "masks").videos()

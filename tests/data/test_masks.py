@@ -11,6 +11,7 @@ from dataset.files.colours import COLOURS, colour_of, colour_table, davis_palett
 from dataset.files.images import PaintedMasks, image_size, read_image, read_mask, read_pixels, write_mask
 from dataset.files.masks import described
 from util.errors import InputError
+from util.evaluation.pictures import overlay
 
 RED, GREEN, BLUE, WHITE, BLACK, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3, (255, 255, 0)
 SIZE = (60, 80)
@@ -366,6 +367,18 @@ def test_colours_stand_out_on_any_picture_and_from_each_other():
         assert all(contrast(colour, other) > 0.17 for other in colours[:number]), COLOURS[number]
         assert colour[2] < 200 or colour[0] > 90 or colour[1] > 200  # no blue
     assert len(set(COLOURS)) == len(COLOURS)
+
+
+def test_an_object_in_its_own_colour_is_seen():
+    """By a dark line around it; all other pixels of the background keep their colour."""
+    ids = np.zeros((20, 20), np.uint8)
+    ids[6:14, 6:14] = 1
+    frame = np.full((20, 20, 3), np.frombuffer(bytes.fromhex(COLOURS[0][1:]), np.uint8))
+    drawn = overlay(frame, ids)
+    assert np.array_equal(drawn[6:14, 6:14], frame[6:14, 6:14])
+    assert contrast(drawn[5, 10], drawn[6, 10]) > 0.17
+    drawn[5:15, 5:15] = frame[5:15, 5:15]
+    assert np.array_equal(drawn, frame)
 
 
 def test_objects_have_colours_in_the_order_of_their_ids():

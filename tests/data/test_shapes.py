@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from conftest import assert_refused
-from dataset.files.images import read_mask
+from dataset.files.images import read_mask, write_mask
 
 SIZE = (9, 10)  # height, width
 LEFT = [1, 1, 4, 1, 4, 6, 1, 6]  # the corners of a rectangle, x and y
@@ -98,6 +98,49 @@ def test_polygons_and_run_lengths_of_coco(convert, tmp_path):
     masks, text = convert(coco(tmp_path / "a.json", holes, {"segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}))
     np.testing.assert_array_equal(masks["00003"], drawn((1, LEFT), (1, RIGHT), (2, [0, 0, 2, 0, 2, 2])))
     assert "1 pixels of 00003 are in several objects" in text and "object 2 is cow #2" in text
+
+
+def test_run_lengths_of_masks(convert, inline, tmp_path):
+    """They give the same masks again; the first is the example of COCO's own code."""
+    runs = [6, 1, 40, 4, 5, 4, 5, 4, 21]
+    generator = np.random.default_rng(0)
+    ids = [
+        np.repeat(np.arange(9) % 2, runs).reshape(SIZE[::-1]).T.astype(np.uint8),
+        np.zeros(SIZE, np.uint8),
+        np.full(SIZE, 2, np.uint8),
+        *generator.integers(0, 4, (3, *SIZE), np.uint8),
+        np.kron(generator.integers(0, 4, (2, 3)), np.ones((300, 200))).astype(np.uint8),  # runs of several characters
+    ]
+    for number, mask in enumerate(ids):
+        write_mask(tmp_path / f"masks/{number:05d}.png", mask)
+    result = inline("scripts/convert_mask.py", tmp_path / "masks", "--output", tmp_path / "coco.json")
+    assert result.returncode == 0 and "in 7 frames" in result.stdout, result.stderr
+    content = json.loads((tmp_path / "coco.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == [f"{number:05d}.jpg" for number in range(7)]
+    first, second = content["annotations"][:2]
+    assert first["segmentation"] == {"size": list(SIZE), "counts": "61X13mN000`0"} and first["track_id"] == 1
+    assert first["area"] == ids[0].sum() and first["bbox"] == [0, 2, 8, 5]
+    assert second["image_id"] == 3 and second["segmentation"]["counts"] == "0j2" and second["track_id"] == 2
+    masks, text = convert(tmp_path / "coco.json")
+    assert "no annotations of 1 of its images" in text and "in several objects" not in text
+    assert list(masks) == [f"{number:05d}" for number in range(7) if number != 1]
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(mask, ids[int(name)])
+
+
+def test_what_makes_no_run_lengths_is_refused(inline, tmp_path):
+    write_mask(tmp_path / "a/00000.png", drawn((1, LEFT)))
+    write_mask(tmp_path / "b/00000.png", drawn((1, LEFT)))
+    write_mask(tmp_path / "empty/00000.png", drawn())
+    (tmp_path / "there.json").touch()
+    for given, name, mentioned in (
+        (["a", "b"], "new.json", "one video"),
+        (["empty"], "new.json", "no object"),
+        (["a"], "there.json", "already exists"),
+    ):
+        result = inline("scripts/convert_mask.py", *(tmp_path / each for each in given), "--output", tmp_path / name)
+        assert_refused(result, tmp_path / name, mentioned)
+    assert not (tmp_path / "new.json").exists()
 
 
 def test_tracks_of_coco_are_the_objects_of_several_frames(convert, tmp_path):

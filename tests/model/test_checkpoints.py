@@ -215,8 +215,17 @@ def test_state_dicts_of_the_projects_own_networks_are_taken(small_network, tmp_p
 def test_what_is_no_checkpoint_is_named(small_network, tmp_path):
     (tmp_path / "empty.pth").touch()
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
     torch.save(small_network, tmp_path / "module.pth")
-    for name, text in (("empty", "is empty"), ("page", "web page"), ("module", "state_dict")):
+    other = {"LSTT.layers.0.norm1.weight": torch.zeros(3), "encoder.features.0.0.weight": torch.zeros(1, 1, 1, 1)}
+    torch.save({"state_dict": other, "optimizer": {"state": {}}, "step": 100_000}, tmp_path / "aot.pth")
+    for name, text in (
+        ("empty", "is empty"),
+        ("page", "web page"),
+        ("module", "state_dict"),
+        ("pointer", "git lfs pull"),
+        ("aot", r"not a checkpoint of RDE-VOS or STCN \(unexpected LSTT"),
+    ):
         with pytest.raises(InputError, match=text) as error:
             load_network(tmp_path / f"{name}.pth")
         assert str(tmp_path / f"{name}.pth") in str(error.value)

@@ -89,6 +89,26 @@ def scalars(run: Path) -> dict[str, list[float]]:
     return {name: [event.value for event in log.Scalars(name)] for name in log.Tags()["scalars"]}
 
 
+@pytest.mark.parametrize(("given", "expected"), [((), "1"), (("--workers", 5), "5")])
+def test_loading_processes_follow_the_cores(given, expected, toy, tmp_path):
+    """Without a warning if there are more, and on a CPU the command says what fits one."""
+    core = min(os.sched_getaffinity(0))
+    code = (
+        f"import os, runpy, sys; os.sched_setaffinity(0, [{core}]); sys.path.insert(0, '.')\n"
+        "from util.training import parallel; load = parallel.training_batches\n"
+        "def batches(*data, workers, **rest): print(workers, 'workers'); return load(*data, workers=workers, **rest)\n"
+        "parallel.training_batches = batches; runpy.run_path('train.py', run_name='__main__')\n"
+    )
+    flags = arguments(toy, tmp_path, 0, "run")
+    place = flags.index("--workers")
+    del flags[place : place + 2]
+    flags += ["--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 1, *given]
+    result = subprocess.run([sys.executable, "-c", code, *map(str, flags)], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert f"{expected} workers\n" in result.stdout and "Warning" not in result.stderr
+    assert "trains on the CPU, where --crop_size" in result.stdout
+
+
 @pytest.mark.parametrize(("processes", "later_stages"), [(1, (1, 2, 3)), (2, (2,))])
 def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes, later_stages):
     # The loss is comparable while all pixels count, which they do until the last iterations here.

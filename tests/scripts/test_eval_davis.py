@@ -62,7 +62,7 @@ def test_compiled_networks_write_the_same_masks(evaluate, tmp_path, monkeypatch)
 
     monkeypatch.setattr(fast_network, "compile_network", compile_quickly)
     for flags in ((), ("--compile",)):
-        result = evaluate(*flags, "--videos", "short", output=tmp_path / "-".join(("output", *flags)))
+        result = evaluate(*flags, "--video_names", "short", output=tmp_path / "-".join(("output", *flags)))
         assert result.returncode == 0, result.stderr
     torch.compiler.reset()
     assert backends == ["inductor"]
@@ -397,11 +397,11 @@ def test_peak_memory_does_not_depend_on_the_length_of_the_video(command, tmp_pat
 
 
 def test_some_videos_only(evaluate, davis, tmp_path):
-    result = evaluate("--videos", "long")
+    result = evaluate("--video_names", "long")
     assert result.returncode == 0, result.stderr
     assert {path.name for path in (tmp_path / "output").iterdir() if path.is_dir()} == {".records", "long"}
     assert "mask long/00000.png: " in result.stdout
-    assert_refused(evaluate("--videos", "absent", output=tmp_path / "other"), "does not list absent", "long")
+    assert_refused(evaluate("--video_names", "absent", output=tmp_path / "other"), "does not list absent", "long")
 
 
 def test_the_other_year_is_named(tmp_path):

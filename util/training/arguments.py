@@ -17,6 +17,7 @@ from model.encoders import BACKBONES, ENCODERS
 from model.inference import STRIDE
 from model.losses import FrameWeights, Guidance, LossTerms
 from model.network import RDE_VOS, NetworkConfig
+from util.distributed import cores_per_process
 from util.errors import InputError
 from util.files import sha256
 from util.flags import Rule, parse_given, refuse_without_effect
@@ -84,8 +85,9 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help="frames of a clip in stages 1 to 3, an odd number; longer clips train SAM on more updates (default: 5)",
     )  # fmt: skip
     data.add_argument(
-        "--workers", type=non_negative, default=8, help="data-loading processes per training process (default: 8)"
-    )
+        "--workers", type=non_negative, default=min(8, cores_per_process()),
+        help="data-loading processes per training process (default: one for each of its cores, at most 8)",
+    )  # fmt: skip
 
     start = parser.add_argument_group("start")
     start.add_argument("--load_network", type=Path, help="initial weights, in any known format")

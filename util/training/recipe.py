@@ -35,6 +35,10 @@ RECIPES = {
     3: Recipe(iterations=150_000, batch_size=8, lr=2e-5, lr_steps=(125_000,), warm_up=(20_000, 70_000)),
 }
 
+# What a CPU can train: flags of train.py. Measured with the small network, whose iterations take 8 s of one core.
+CPU_FLAGS = "--crop_size 192 --batch_size 2 --iterations 200"
+CPU_TIME = "half an hour"
+
 # The names for --recipe: the paper's losses, and those of the authors' release, which differs from its paper. The
 # release also has another mask encoder (`MASK_BACKBONES`), with four input channels in stage 0. This needs no setting:
 # here the fifth channel's input is 0 in stage 0, so it gets no gradient, and the next stage reinitialises the channel
