@@ -50,9 +50,6 @@ def save_network(network: RDE_VOS, path: Path | str, **training_state: Any) -> N
 
     The file is complete or absent. ``training_state`` must consist of tensors and plain Python containers, because
     ``weights_only=True`` reads nothing else.
-
-    Raises:
-        InputError: the file cannot be written.
     """
     content = {
         "config": asdict(network.config),

@@ -161,9 +161,6 @@ def read_instances(path: Path) -> np.ndarray | None:
 
     An image with 65535, the white of 16 bits, shows shades of grey and no ids. If all other values are MOTS's,
     class·1000 + number, its ignored region 10000 becomes 0.
-
-    Raises:
-        InputError: the file is missing, truncated or not an image.
     """
     values = read_wide_grey(path)
     if values is None or values.max() <= 255 or values.max() == WHITE:

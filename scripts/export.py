@@ -197,9 +197,6 @@ def export(part: Part, shapes: dict[str, Shape], path: Path) -> None:
         part: in eval mode.
         shapes: see `tensor_shapes`.
         path: the file to write.
-
-    Raises:
-        InputError: the file cannot be written.
     """
     # Lengths of 1 would become fixed.
     example = {"h": 4, "w": 5, "K": 2, "T": 3}

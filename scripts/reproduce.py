@@ -111,9 +111,6 @@ def evaluate(
         output: the folder for the results of all evaluations.
         times: how often Figure 3 plays its clip.
         problems: as `download` returns them.
-
-    Raises:
-        InputError: a file cannot be read or written.
     """
     evaluation, settings = EVALUATIONS[data], NETWORKS[network]
     names = settings.youtube if evaluation.data_set == "youtube2019" else settings.davis
@@ -187,9 +184,6 @@ def write_zip(path: Path, folders: dict[str, Path], text: str = "") -> None:
         path: the zip file.
         folders: folders that evaluation scripts wrote, by their names in the zip; an empty name is the top.
         text: the content of reproduction.md in the zip, or an empty text for no such file.
-
-    Raises:
-        InputError: the file cannot be written.
     """
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         if text:

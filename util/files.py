@@ -167,11 +167,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table as CSV, with six decimal places. See `write_text` for names that are not UTF-8.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Write a table as CSV, with six decimal places. See `write_text` for names that are not UTF-8."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
@@ -217,11 +213,7 @@ def sha256(path: Path) -> str:
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """A hash of the names, sizes and modification times of files: it changes when a file is replaced.
-
-    Raises:
-        InputError: a file is missing.
-    """
+    """A hash of the names, sizes and modification times of files: it changes when a file is replaced."""
     digest = hashlib.sha256()
     for path in paths:
         try:
@@ -245,9 +237,6 @@ def check_settings(note: Path, settings: Mapping[str, object]) -> list[ChangedSe
     Returns:
         the settings that differ: first those in ``settings``, in their order, then those that only the note has. The
         list is empty if all settings are equal.
-
-    Raises:
-        InputError: the note cannot be read.
     """
     text = json.dumps(settings, indent=1)
     if not note.is_file():

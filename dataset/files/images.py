@@ -57,11 +57,7 @@ def read_values(path: Path | str) -> tuple[np.ndarray, bool]:
 
 
 def read_pixels(path: Path | str) -> np.ndarray:
-    """Read any image as uint8 RGBA [H,W,4]. Of more than 8 bits a channel the highest 8 remain.
-
-    Raises:
-        InputError: the file is missing, truncated or not an image.
-    """
+    """Read any image as uint8 RGBA [H,W,4]. Of more than 8 bits a channel the highest 8 remain."""
     image = _decode(path)
     if image.mode[0] in "IF":
         values = np.array(image, np.float64)
@@ -71,11 +67,7 @@ def read_pixels(path: Path | str) -> np.ndarray:
 
 
 def read_wide_grey(path: Path | str) -> np.ndarray | None:
-    """Read a grey image of more than 8 bits a pixel as int64 [H,W]; None for any other image.
-
-    Raises:
-        InputError: the file is missing, truncated or not an image.
-    """
+    """Read a grey image of more than 8 bits a pixel as int64 [H,W]; None for any other image."""
     with _opened(path) as image:
         if image.mode[0] != "I":
             return None
@@ -83,11 +75,7 @@ def read_wide_grey(path: Path | str) -> np.ndarray | None:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Return the height and width of an image in pixels, upright, without decoding the image.
-
-    Raises:
-        InputError: the file is missing or not an image.
-    """
+    """Return the height and width of an image in pixels, upright, without decoding the image."""
     with _opened(path) as image:
         # The method of PngImageFile would decode the whole image in search of a tag that no PNG of a camera has.
         # Pillow states the size of a TIFF upright.
@@ -192,9 +180,6 @@ def read_palette(path: Path | str) -> bytes | None:
     """Return the palette of a palette PNG as 256 RGB triples, or None for an image without a palette.
 
     If the palette is shorter, the colours of DAVIS fill the rest.
-
-    Raises:
-        InputError: the file is missing, truncated or not an image.
     """
     palette = _decode(path).getpalette()
     return None if palette is None else bytes(palette) + davis_palette()[len(palette) :]

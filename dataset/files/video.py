@@ -196,11 +196,7 @@ class Video(AnyVideo):
 
     @functools.cached_property
     def size(self) -> tuple[int, int]:
-        """The height and width of the frames in pixels. They are read from the header of the first frame.
-
-        Raises:
-            InputError: the first frame is missing or not an image.
-        """
+        """The height and width of the frames in pixels. They are read from the header of the first frame."""
         return image_size(self.frames[0])
 
     def _check_size(self, number: int, size: tuple[int, ...]) -> None:

@@ -40,9 +40,6 @@ class VideoFile(AnyVideo):
         reader: the reader of masks that people have painted, or None where the files state the ids.
         start: the number of the first frame whose mask the results contain. They contain all later ones.
         absent: the ids of objects that a given mask shows to be absent, by frame number.
-
-    Raises:
-        InputError: the file is missing or not a video.
     """
 
     last = None
@@ -69,9 +66,6 @@ class VideoFile(AnyVideo):
         """The height and width of the frames in pixels.
 
         The first frame is decoded for this, because the header of a file may state the size before a rotation.
-
-        Raises:
-            InputError: the first frame cannot be decoded.
         """
         found, image = _open(self.path).read()
         if not found:
@@ -153,9 +147,6 @@ def video_writer(
         size: the height and width of the frames, in pixels.
         fps: the number of frames per second.
         lossless: whether black and white pixels come back exactly, for mattes.
-
-    Raises:
-        InputError: the file cannot be written.
     """
     height, width = (side // 2 * 2 for side in size)
     refusal = InputError(

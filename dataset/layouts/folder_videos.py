@@ -82,11 +82,7 @@ class FolderVideos:
             raise InputError(f"{self.truth} is the root of a data set; give --gt {found.masks}")
 
     def without_masks(self) -> list[str]:
-        """Return the names of the folders in ``images`` that have no folder in ``masks``, in order.
-
-        Raises:
-            InputError: a folder cannot be read.
-        """
+        """Return the names of the folders in ``images`` that have no folder in ``masks``, in order."""
         _, missing = find_videos(self.images, self.masks)
         return [folder.name for folder in missing if folder.parent == self.masks]
 

@@ -84,11 +84,7 @@ class VideoFolders:
     min_area: float = 0.0
 
     def listed(self) -> list[str] | None:
-        """Return the names of the videos that ``split`` lists, or None without a split.
-
-        Raises:
-            InputError: the split cannot be read.
-        """
+        """Return the names of the videos that ``split`` lists, or None without a split."""
         return None if self.split is None else read_names(self.split, self.remedy)
 
     def frames(self, video: str) -> tuple[list[Pair], list[Path]]:

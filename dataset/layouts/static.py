@@ -86,9 +86,6 @@ def find_images(folder: Path) -> tuple[list[Pair], list[Path]]:
     Returns:
         The images that have a mask, and the files that are missing: images of masks and masks of images. Both lists
         are in order.
-
-    Raises:
-        InputError: a folder cannot be read.
     """
     pairs: list[Pair] = []
     missing: list[Path] = []

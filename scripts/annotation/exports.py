@@ -65,9 +65,6 @@ class Export:
 
         Returns:
             a notice with the paths of the parts; None if the job was stopped.
-
-        Raises:
-            InputError: a file cannot be read or written.
         """
         writers = {
             "masks": self._write_masks,

@@ -60,11 +60,7 @@ class Frames:
         return _encode(Image.fromarray(self.video.read_frame(number)))
 
     def _thumbnail(self, number: int) -> bytes:
-        """Return a small JPEG of a frame.
-
-        Raises:
-            InputError: the frame cannot be decoded.
-        """
+        """Return a small JPEG of a frame."""
         height, width = self.video.size
         size = (max(1, round(width * THUMBNAIL_HEIGHT / height)), THUMBNAIL_HEIGHT)
         image = read_image(self.video.frames[number], least_side=min(size))

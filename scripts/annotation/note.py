@@ -90,9 +90,6 @@ class Note:
         """Write the file, durably. It is replaced after the body of the `with`, and only if the body raises no error.
 
         The new file is on disk before the body runs, so that a full disk refuses it before the body changes masks.
-
-        Raises:
-            InputError: the file cannot be written.
         """
         content = {
             "video": self._source,

@@ -117,11 +117,7 @@ class Project:
             }
 
     def resize(self, count: int) -> None:
-        """Change the number of frames: a video file has announced a wrong one. All its frames are ready.
-
-        Raises:
-            InputError: the note cannot be written.
-        """
+        """Change the number of frames: a video file has announced a wrong one. All its frames are ready."""
         with self._lock:
             paths, lost = self.frames.video.frames, len(self) - count
             folder, suffix = paths[0].parent, paths[0].suffix
@@ -169,11 +165,7 @@ class Project:
             return [number for number, kind in enumerate(self._kinds) if kind != NONE]
 
     def read(self, number: int) -> FrameMask:
-        """Read the mask of a frame.
-
-        Raises:
-            InputError: the file cannot be read.
-        """
+        """Read the mask of a frame."""
         with self._lock:
             return FrameMask(self._ids(number), self._kinds[number], self._revisions[number])
 
@@ -182,9 +174,6 @@ class Project:
 
         Returns:
             the ids [H,W], and the objects that the annotation states to be absent; None without an annotation.
-
-        Raises:
-            InputError: the file cannot be read.
         """
         with self._lock:
             if self._kinds[number] != ANNOTATED:
@@ -264,9 +253,6 @@ class Project:
 
         Returns:
             whether the mask was written.
-
-        Raises:
-            InputError: a file cannot be written.
         """
         with self._lock:
             if self._kinds[number] == ANNOTATED:
@@ -351,9 +337,6 @@ class Project:
         """Remove the pixels of deleted objects from the mask of a frame.
 
         The mask is deleted if its annotation holds no other object, or if the project has no object any more.
-
-        Raises:
-            InputError: a file cannot be read or written.
         """
         with self._lock:
             kind = self._kinds[number]
@@ -374,11 +357,7 @@ class Project:
         return bool(self._note.deleting)
 
     def end_deletion(self) -> None:
-        """Free the ids of deleted objects, after `erase_deleted` on all frames.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
+        """Free the ids of deleted objects, after `erase_deleted` on all frames."""
         with self._lock, self._saving() as note:
             note.deleting = []
 

@@ -75,11 +75,7 @@ class Propagation:
         return sum(map(len, self._numbers.values()))
 
     def run(self, network: RDE_VOS, settings: EngineSettings, job: Job) -> None:
-        """Propagate until the end, or until the job is stopped.
-
-        Raises:
-            InputError: a frame or a mask cannot be read, or a mask cannot be written.
-        """
+        """Propagate until the end, or until the job is stopped."""
         for direction, numbers in self._numbers.items():
             if not job.stopped:
                 job.direction = direction

@@ -104,11 +104,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure(plan: Plan) -> LongRun:
-    """Segment the long video and score each frame; frames and masks are not kept.
-
-    Raises:
-        InputError: the clip or the checkpoint cannot be read.
-    """
+    """Segment the long video and score each frame; frames and masks are not kept."""
     device = choose_device(plan.device)
     network = engine_network(plan.model, device, plan.amp)
     video = clip = plan.davis.video(plan.video)

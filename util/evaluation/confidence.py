@@ -90,11 +90,7 @@ def frame_rows(number: int, ids: np.ndarray, confidence: Mapping[int, float]) ->
 
 
 def append_rows(path: Path, rows: np.ndarray) -> None:
-    """Append rows of type `ROW` to a file. An incomplete row at its end, which a killed process has left, is removed.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Append rows of type `ROW` to a file, and remove an incomplete row that a killed process has left at its end."""
     try:
         with open(path, "ab") as file:
             file.truncate(file.tell() // ROW.itemsize * ROW.itemsize)

@@ -95,11 +95,7 @@ class Evaluation:
         return global_results(scores)
 
     def write(self, scores: Sequence[VideoScore], output: Path) -> None:
-        """Write the files of figures.
-
-        Raises:
-            InputError: a file cannot be written.
-        """
+        """Write the files of figures."""
         raise NotImplementedError
 
     def text(self, scores: Sequence[VideoScore]) -> str:

@@ -83,11 +83,7 @@ class LongRun:
         return self._mean(np.stack([_after_returns(present) for present in self.present.T], axis=1))
 
     def write(self, path: Path) -> None:
-        """Write everything to a JSON file.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
+        """Write everything to a JSON file."""
         write_text(path, json.dumps({name: values.tolist() for name, values in asdict(self).items()}))
 
     @staticmethod

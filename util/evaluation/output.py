@@ -89,18 +89,11 @@ class OutputFolder:
 
         Args:
             paths: the files and folders that the scores depend on, by name.
-
-        Raises:
-            InputError: the file cannot be written.
         """
         write_text(self._truth, json.dumps({name: str(path.resolve()) for name, path in paths.items()}))
 
     def truth(self) -> dict[str, Path]:
-        """The paths that `record_truth` wrote, by name; empty if the results were not scored.
-
-        Raises:
-            InputError: the file cannot be read.
-        """
+        """The paths that `record_truth` wrote, by name; empty if the results were not scored."""
         return {name: Path(path) for name, path in self._read(self._truth).items()} if self._truth.is_file() else {}
 
     def mask(self, video: Video, number: int) -> Path:
@@ -108,11 +101,7 @@ class OutputFolder:
         return self.masks / video.name / video.mask_name(number)
 
     def is_finished(self, video: Video) -> bool:
-        """Whether the folder holds all masks of a video and its record, and the given masks have not changed.
-
-        Raises:
-            InputError: the record cannot be read.
-        """
+        """Whether the folder holds all masks of a video and its record, and the given masks have not changed."""
         record = self._record(video)
         if not (record.is_file() and all(self.mask(video, number).is_file() for number in video.results)):
             return False
@@ -123,9 +112,6 @@ class OutputFolder:
         """Whether a video is finished, and its frames are still the files that its masks were made of.
 
         A copy of the data in another place counts as other files.
-
-        Raises:
-            InputError: the record cannot be read, or a frame is missing.
         """
         if not self.is_finished(video):
             return False
@@ -139,9 +125,6 @@ class OutputFolder:
         Args:
             video: the video; the block has to write all its results.
             device: the name of the device, for the record.
-
-        Raises:
-            InputError: a file cannot be written.
         """
         unfinished = self.records / f"{video.name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -180,9 +163,6 @@ class OutputFolder:
 
         Returns:
             the names of the videos whose confidence is not known.
-
-        Raises:
-            InputError: the file cannot be written.
         """
         known, unknown = [], []
         for video in videos:
@@ -192,11 +172,7 @@ class OutputFolder:
         return [video.name for video in unknown]
 
     def throughput(self, videos: Iterable[Video]) -> Throughput:
-        """The throughput over finished videos.
-
-        Raises:
-            InputError: the record of a video cannot be read.
-        """
+        """The throughput over finished videos."""
         frames, seconds = 0, 0.0
         for path in map(self._record, videos):
             record = self._read(path)
@@ -207,11 +183,7 @@ class OutputFolder:
         return Throughput(frames, seconds)
 
     def recorded(self, name: str, videos: Iterable[Video]) -> str:
-        """The "device" or "weights" in the records of finished videos; several values separated by commas.
-
-        Raises:
-            InputError: the record of a video cannot be read.
-        """
+        """The "device" or "weights" in the records of finished videos; several values separated by commas."""
         values = (self._read(self._record(video)).get(name) for video in videos)
         return ", ".join(sorted({value for value in values if isinstance(value, str) and value}))
 

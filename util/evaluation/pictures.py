@@ -112,9 +112,6 @@ def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None
         masks: the folder of the masks; frames without a mask are skipped.
         output: the folder for the pictures.
         score: J and F of the video for the captions; None if the video is not scored.
-
-    Raises:
-        InputError: a frame or a mask cannot be read.
     """
     numbers = [n for n, frame in enumerate(video.frames) if (masks / f"{frame.stem}.png").is_file()]
     pictures = [output / video.name / f"{video.frames[n].stem}.jpg" for n in numbers]

@@ -134,9 +134,6 @@ def score_and_draw(evaluation: Evaluation, output: OutputFolder, *, overlay: boo
         evaluation: the evaluation of the data set.
         output: the output folder, with the masks of all videos.
         overlay: whether to draw ``overlay/<video>/<frame>.jpg`` and a contact sheet ``overlay/<video>.jpg``.
-
-    Raises:
-        InputError: a mask or a frame cannot be read, or a file cannot be written.
     """
     scores = {}
     if evaluation.truth:

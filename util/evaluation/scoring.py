@@ -284,9 +284,6 @@ def write_results(scores: Sequence[VideoScore], output_folder: Path | str, split
     """Write global_results-<split>.csv and per-sequence_results-<split>.csv, in the layout of DAVIS's code.
 
     Figures have six decimals; DAVIS's code writes three. Each file is complete or absent. Existing files are replaced.
-
-    Raises:
-        InputError: the folder cannot be written to.
     """
     overall = global_results(scores)
     rows = [[name, *figures] for name, figures in object_results(scores).items()]

@@ -140,11 +140,7 @@ def summary(scores: Sequence[ObjectScore]) -> dict[str, float]:
 
 
 def write_scores(scores: Sequence[ObjectScore], output: Path, split: str) -> None:
-    """Write ``global_results-<split>.csv``, the figures of Table 4, and ``per-object_results-<split>.csv``; in 0..1.
-
-    Raises:
-        InputError: the files cannot be written.
-    """
+    """Write ``global_results-<split>.csv``, the figures of Table 4, and ``per-object_results-<split>.csv``; in 0..1."""
     figures = summary(scores)
     write_csv(output / f"global_results-{split}.csv", [list(figures), list(figures.values())])
     rows = [[s.video, s.id, s.category, "seen" if s.seen else "unseen", s.frames, s.j, s.f] for s in scores]

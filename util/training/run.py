@@ -213,11 +213,7 @@ class RunFolder:
             old.unlink()
 
     def record_start(self, iteration: int, noted: dict[str, Any]) -> None:
-        """Add a start of the run to ``starts.json``: the date, the iteration, and ``noted``, values that JSON can hold.
-
-        Raises:
-            InputError: the file cannot be read or written.
-        """
+        """Add a start of the run to ``starts.json``: the date, the iteration, and ``noted``, values for JSON."""
         path = self.path / "starts.json"
         starts = read_json(path, "delete the file and start again").get("starts", []) if path.is_file() else []
         if not isinstance(starts, list):
@@ -232,9 +228,6 @@ class RunFolder:
         Args:
             network: the network after ``iteration`` iterations.
             scores: the scores of the validation, with ``J&F``; the file contains them, too.
-
-        Raises:
-            InputError: the file of an earlier validation cannot be read.
         """
         path, note = self.path / "best.pth", self.path / _VALIDATED
         if self._best is None and path.is_file():
@@ -248,11 +241,7 @@ class RunFolder:
         write_text(note, json.dumps({"iteration": iteration, **scores}) + "\n")
 
     def validated_iteration(self) -> int:
-        """The number of finished iterations at the last validation; 0 without one.
-
-        Raises:
-            InputError: the note of the last validation cannot be read.
-        """
+        """The number of finished iterations at the last validation; 0 without one."""
         note, remedy = self.path / _VALIDATED, "delete the file, and resume the run"
         if not note.is_file():
             return 0

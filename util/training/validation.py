@@ -42,9 +42,6 @@ class Validation:
         Returns:
             ``J&F``, ``J`` and ``F`` in 0..1 and, for a network with SAM, ``RDE norm`` (see `recurrence`); the same in
             every process.
-
-        Raises:
-            InputError: a frame or a mask cannot be read, or a mask cannot be written.
         """
         fast = for_inference(network, self._dtype)
         settings = EngineSettings() if network.config.aggregation else EngineSettings(bank="2F+L")
@@ -80,9 +77,6 @@ def recurrence(network: RDE_VOS, davis: DAVIS, video: Video, mem_every: int) -> 
         davis: the split of the video; it has ground truth.
         video: the video to fold in.
         mem_every: θ, the number of frames between updates.
-
-    Raises:
-        InputError: a frame or a mask cannot be read.
     """
     objects = torch.tensor(video.given_ids[0]).view(-1, 1, 1)
     embeddings = []

@@ -103,9 +103,6 @@ def make_video(root: Path, settings: PastedVideos, sources: Sources, index: int)
 
     Returns:
         Whether the video was written; False if it exists already.
-
-    Raises:
-        InputError: a source cannot be read, or a file cannot be written.
     """
     name = f"pasted-{index:05d}"
     images, masks = root / "JPEGImages" / name, root / "Annotations" / name
