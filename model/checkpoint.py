@@ -34,7 +34,7 @@ def load_network(path: Path | str | None = None, device: torch.device | str = "c
     - a state dict of the static stage for a single object, with 4 input channels; the fifth is initialised
       orthogonally;
     - a file of `save_network`.
-    - a state dict of a network of this project, whose shapes say what it is; ``mask_threshold`` is then None.
+    - a state dict of a network of this project, whose shapes say what it is.
     The names may have the prefixes ``module.`` and ``_orig_mod.``.
 
     Raises:

@@ -23,9 +23,6 @@ class NetworkConfig:
     value_channels: int = 512  # Cv
     decoder_channels: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8 and 4
     aggregation: bool = True  # False for STCN's weights, which have no SAM
-    # MaskE gets masks that are binarised at this threshold, with a straight-through gradient. With None it gets the
-    # probabilities, as in the paper.
-    mask_threshold: float | None = None
 
 
 class RDE_VOS(nn.Module):
@@ -86,9 +83,6 @@ class RDE_VOS(nn.Module):
             f16: [B,C16,h,w] of `encode_key` for the same frames.
             masks: soft masks [B,K,H,W] in 0..1, without the background.
         """
-        if self.config.mask_threshold is not None:
-            binary = (masks > self.config.mask_threshold).to(masks)
-            masks = binary + (masks - masks.detach()) if masks.requires_grad else binary
         return self.mask_encoder(image, f16, masks)
 
     def aggregate(self, previous: Embedding, latest: Embedding) -> Embedding:

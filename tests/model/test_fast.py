@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from conftest import ROOT, SMALL, draw_clip, tensors, write_davis
-from model import RDE_VOS, load_network, save_network
+from model import RDE_VOS, load_network
 from model.efficientnet import NAME as EFFICIENTNET
 from model.efficientnet import SameConv2d
 from model.fast import compiled, fast_network
@@ -130,24 +130,6 @@ def test_a_norm_without_a_convolution_before_it_is_refused(efficient):
     del block._modules["reduce"]  # the norm now follows the depthwise convolution's module
     with pytest.raises(ValueError, match="'norm' of InvertedResidual"):
         fast_network(broken)
-
-
-def test_a_network_can_see_masks_of_zero_and_one(network, tmp_path):
-    other = RDE_VOS(replace(network.config, mask_threshold=0.4))
-    other.load_state_dict(network.state_dict())
-    save_network(other, tmp_path / "a.pth")
-    other = load_network(tmp_path / "a.pth")
-    image, masks = torch.randn(1, 3, 64, 96), torch.rand(1, 3, 64, 96)
-    with torch.no_grad():
-        f16 = network.encode_key(image).f16
-        expected = network.encode_value(image, f16, (masks > 0.4).float())
-        torch.testing.assert_close(other.encode_value(image, f16, masks), expected)
-        value = fast_network(other).encode_value(image, f16, masks)
-        torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-4)
-    value = other.encode_value(image, f16, masks.requires_grad_())
-    torch.testing.assert_close(value, expected)
-    value.square().sum().backward()
-    assert masks.grad.isfinite().all() and masks.grad.any()
 
 
 @needs_compiler

@@ -8,6 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from conftest import ROOT, write_davis
@@ -30,7 +31,7 @@ def data(tmp_path) -> dict[str, str]:
 
 def train_small(folder: os.PathLike, **environment: str) -> subprocess.CompletedProcess:
     """Run the recipe in the virtual environment of the tests, with one iteration a step."""
-    tiny = {"ITERATIONS": "1 1 1 1 1", "PASTED": "2 1", "PROCESSES": "1", "VIRTUAL_ENV": sys.prefix}
+    tiny = {"ITERATIONS": "1 1 1 1 1 1", "PASTED": "2 1 1", "PROCESSES": "1", "VIRTUAL_ENV": sys.prefix}
     path = {"PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])}
     command = ["bash", ROOT / "scripts/small_network/train_small.sh", folder]
     return subprocess.run(
@@ -45,9 +46,15 @@ def test_the_whole_recipe_and_a_second_call(data, tmp_path):
     network = load_network(tmp_path / "small/small.pth")
     assert network.config.key_backbone == "efficientnet_lite0" and network.config.aggregation
     # The backbone of the keys is ImageNet's after all steps; SAM learns in the last step only.
-    before, after = (load_network(tmp_path / f"small/{step}/network.pth").state_dict() for step in ("large", "sam"))
-    changed = {name.split(".")[0] for name in after if not before[name].equal(after[name])}
+    large, leave, mean, after = (
+        load_network(tmp_path / f"small/{name}.pth").state_dict()
+        for name in ("large/network", "leave/network", "mean", "sam/network")
+    )
+    changed = {name.split(".")[0] for name in after if not mean[name].equal(after[name])}
     assert changed == {"key_aggregation", "value_aggregation"}
+    for name, weight in mean.items():
+        if weight.is_floating_point():
+            torch.testing.assert_close(weight, (large[name] + leave[name]) / 2)
     checkpoints = sorted((tmp_path / "small").rglob("checkpoint_*.pth"))
     times = [path.stat().st_mtime_ns for path in checkpoints]
     assert train_small(tmp_path / "small", **data).returncode == 0
