@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 
 from dataset.files.colours import davis_palette
-from dataset.files.given_masks import ObjectMasks, find_masks, find_objects
+from dataset.files.given_masks import ObjectMasks, find_masks, find_objects, one_frame
 from dataset.files.images import read_mask, read_pixels, read_wide_grey, write_mask
 from dataset.files.masks import described
 from dataset.files.shapes import coco_annotations, read_shapes
@@ -266,6 +266,13 @@ def write_coco(masks: Iterable[tuple[str, np.ndarray]], output: Path) -> None:
     print(f"{output}: {len(content['annotations'])} masks of objects in {len(content['images'])} frames")
 
 
+def of_objects(paths: list[Path], is_one_frame: bool) -> Mapping[int, Mapping[str, Path]]:
+    """The files of one object each, by frame and name; nothing if the files show several objects or frames."""
+    if is_one_frame and (found := one_frame(paths)):
+        return found
+    return find_objects(paths, "") if any(map(Path.is_dir, paths)) else {}
+
+
 @command_line
 def main() -> None:
     """Run the command line."""
@@ -290,7 +297,7 @@ def main() -> None:
             )
         write_coco(((path.stem, read_mask(path)) for path in paths), output)
         return
-    elif plain and (is_file or any(map(Path.is_dir, paths))) and (objects := find_objects(paths, "")):
+    elif plain and (objects := of_objects(paths, is_file)):
         results, notes = merged(objects)
     else:
         paths = find_masks(paths)

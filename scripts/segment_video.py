@@ -246,9 +246,15 @@ def segment_live(
             page, address = stack.enter_context(live_page())
             writers.append(shown_on(page, colour_table(stream.entries)))
             print(f"open {address} in a browser on this machine", flush=True)
-        speed = segment_stream(
-            stream, network, settings, masks=targets.get("masks"), confidence=targets["confidence"], writers=writers
-        )
+        try:
+            speed = segment_stream(
+                stream, network, settings, masks=targets.get("masks"), confidence=targets["confidence"], writers=writers
+            )
+        except KeyboardInterrupt:
+            raise InputError(
+                f"the stream was interrupted before its results were complete; {targets['confidence'].parent} keeps "
+                "the masks so far, and no videos"
+            ) from None
     if stream.problem:
         print(f"note: the stream ended because {stream.problem}")
     if stream.dropped:

@@ -151,6 +151,16 @@ def find_objects(given: Sequence[Path], video: str, names: Sequence[str] | None 
     return _objects(masks, video, names, by_folder=_are_object_folders(given, masks)) if len(masks) > 1 else {}
 
 
+def one_frame(given: Sequence[Path]) -> dict[int, dict[str, Path]]:
+    """As `find_objects`, of masks that all belong to one frame, whatever numbers their names have.
+
+    Nothing if there is one mask only, or if one shows several objects.
+    """
+    masks = find_masks(given)
+    names = {mask.stem: mask for mask in masks}
+    return {0: names} if 1 < len(names) == len(masks) and _are_binary(masks) else {}
+
+
 def absences(masks: Mapping[int, Path], reader: PaintedMasks) -> tuple[dict[int, Path], dict[int, list[int]]]:
     """Take empty masks as statements that the objects are absent. A note says which of them state nothing.
 

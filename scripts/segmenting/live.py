@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ def stopped_by_signals(stream: Stream) -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         stream.stop()
+        # print is not safe in a handler.
+        os.write(2, b"\nnote: the stream ends; the frames that have been read are still segmented\n")
         restore()
 
     for number in earlier:

@@ -211,14 +211,14 @@ def test_what_nobody_can_tell_apart_is_refused(inline, tmp_path):
         assert_refused(inline("scripts/convert_mask.py", *given, "--output", tmp_path / "new"), mentioned)
 
 
-@pytest.mark.parametrize("form", ["files", "folder", "folders"])
+@pytest.mark.parametrize("form", ["files", "folder", "folders", "numbers"])
 def test_a_file_for_each_object_is_merged(inline, tmp_path, form):
     (tmp_path / "given/1").mkdir(parents=True)
     (tmp_path / "given/2").mkdir()
     for number, corners in ((1, LEFT), (2, RIGHT)):
-        name = f"{number}/00000.png" if form == "folders" else f"object_{number}.png"
+        name = {"folders": f"{number}/00000.png", "numbers": f"{8 + number}.png"}.get(form, f"object_{number}.png")
         Image.fromarray(drawn((255, corners))).save(tmp_path / "given" / name)
     given = sorted((tmp_path / "given").glob("*.png")) if form == "files" else [tmp_path / "given"]
     result = inline("scripts/convert_mask.py", *given, "--output", tmp_path / "new.png")
-    assert result.returncode == 0 and "object 2 is" in result.stdout, result.stderr
+    assert result.returncode == 0 and "object 2 is" in result.stdout, result.stderr  # of 9.png and 10.png, too
     np.testing.assert_array_equal(read_mask(tmp_path / "new.png"), drawn((1, LEFT), (2, RIGHT)))

@@ -160,6 +160,9 @@ def _refuse_shifted(truth: Path, prediction: Path) -> None:
         )
 
 
+_LATER = "scripts/eval_folder.py --gt scores objects that enter later"
+
+
 def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
     """What DAVIS scores of a video: every object in every frame but the first and the last; see `score_videos`.
 
@@ -173,7 +176,7 @@ def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
     first = read_mask(truth_folder / frames[0])
     objects = int(first.any()) if merge_objects else int(first[first != VOID].max(initial=0))
     if not objects:
-        remedy = "a video's first mask must show all to be scored"
+        remedy = f"DAVIS's first masks show all objects; {_LATER}"
         if first.any():
             remedy = f"{VOID} marks pixels of no object in DAVIS 2017, so for masks of 0 and {VOID} add --merge_objects"
         raise InputError(f"{truth_folder / frames[0]} shows no object; {remedy}")
@@ -335,7 +338,7 @@ def _score_frame(plan: ScoringPlan, prediction_folder: Path, frame: str) -> np.n
     if prediction.max() > max(plan.ids):
         raise InputError(
             f"{prediction_path} holds id {prediction.max()}, but the video has {len(plan.ids)} object(s); "
-            "use the ids of the first ground-truth mask, or merge the objects for DAVIS 2016"
+            f"use the ids of the first ground-truth mask, or merge the objects for DAVIS 2016; {_LATER}"
         )
     radius = tolerance_radius(truth.shape, CONTOUR_TOLERANCE)
     box = bounding_box(truth | prediction)

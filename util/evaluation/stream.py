@@ -74,6 +74,7 @@ class Input(NamedTuple):
     image: np.ndarray  # the frame, uint8 RGB [H,W,3]
     pixels: torch.Tensor  # the frame at the network's size, uint8 RGB [3,h,w]
     mask: torch.Tensor | None  # the given mask at the network's size: uint8 object ids [h,w]
+    given: np.ndarray | None  # the given mask at the size of the frame: uint8 object ids [H,W]
     absent: Collection[int]  # ids of objects that are absent according to the mask
     wanted: bool  # whether the results contain this frame
     last: bool  # whether it is the last frame
@@ -181,10 +182,10 @@ def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None, a
 
     def read(frame: tuple[int, bool]) -> Input:
         number, wanted = frame
-        image, mask, absent = video.read(number)
+        image, given, absent = video.read(number)
         pixels = torch.from_numpy(resize_image(image, size)).permute(2, 0, 1)
-        mask = None if mask is None else torch.from_numpy(resize_mask(mask, size))
-        return Input(number, image, pixels, mask, absent, wanted, number == video.last)
+        mask = None if given is None else torch.from_numpy(resize_mask(given, size))
+        return Input(number, image, pixels, mask, given, absent, wanted, number == video.last)
 
     with contextlib.suppress(EndOfVideo):
         yield from in_background(needed(), read, ahead)
@@ -224,11 +225,23 @@ def segment(core: InferenceCore, inputs: Iterable[Input], *, confidence: bool = 
             # argmax takes 20 times as long as max on a CPU.
             ids = core.labels.byte()[probability.max(0).indices]
             ids, sure = _download(ids, sure)
+            if frame.given is not None and frame.pixels.shape[1:] != full_size:
+                ids = _with_given(ids, frame.given)
         seconds += time.perf_counter() - started
         if frame.wanted:
             known = dict(zip(core.object_ids, sure.tolist(), strict=True)) if confidence else None
             yield Segmented(frame.number, frame.image, ids, seconds, frames, known)
             frames, seconds = 0, 0.0
+
+
+def _with_given(ids: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """The ids of a frame, uint8 [H,W], with the objects of its given mask exactly as given.
+
+    The network may have seen a smaller copy of the mask, which loses details.
+    """
+    annotated = np.unique(given)
+    rest = np.where(np.isin(ids, annotated[annotated > 0]), np.uint8(0), ids)
+    return np.where(given > 0, given, rest)
 
 
 def _download(ids: torch.Tensor, confidence: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray | None]:
