@@ -47,6 +47,7 @@ class TimedNetwork:
 
     def __init__(self, network: RDE_VOS) -> None:
         self.config, self.device, self.dtype = network.config, network.device, network.dtype
+        self.similarity = network.similarity
         self.encode_key = self._timed("key encoder", network.encode_key)
         self.decode = self._timed("decoder", network.decode)
         self.encode_value = self._timed("mask encoder", network.encode_value)
