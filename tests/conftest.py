@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from PIL import Image
 import util.progress  # noqa: F401  (progressbar keeps the stderr of its import, which must not be that of one test)
 from dataset.files.images import read_mask, to_tensor, write_mask
 from dataset.files.video import AnyVideo
+from dataset.files.video_file import video_writer
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from util.distributed import Processes
 from util.evaluation.data_sets import Evaluation
@@ -103,6 +104,13 @@ def draw_clip(length: int, height: int, width: int, objects: int) -> tuple[np.nd
             ids[t][disc] = number
         frames[t] = frame.clip(0, 255)
     return frames, ids
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray], *, fps: float = 25, lossless: bool = False) -> None:
+    """Write frames, uint8 RGB [H,W,3], as a video file."""
+    with video_writer(path, frames[0].shape[:2], fps, lossless=lossless) as append:
+        for frame in frames:
+            append(frame)
 
 
 def write_davis(

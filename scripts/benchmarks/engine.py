@@ -29,6 +29,7 @@ from model.fast import fast_network
 from model.inference import InferenceCore
 from util.device import inference_dtype, synchronize
 from util.errors import InputError
+from util.flags import refuse_without_effect
 from util.parallel import in_own_process
 
 ENGINES = ("plain", "fast", "fast --amp")
@@ -297,8 +298,7 @@ def segment_repeatedly(arguments: argparse.Namespace, bank: str, times: int) -> 
 
 def measure_lengths(arguments: argparse.Namespace) -> None:
     """The command ``length``."""
-    if arguments.video and arguments.frames:
-        raise InputError("--frames has no effect with --video; leave out one of them")
+    refuse_without_effect({"frames"} if arguments.frames else set(), [(arguments.video, ["frames"], "with --video")])
     arguments.frames = arguments.frames or 24
     device = prepare(arguments)
     Clip(arguments, arguments.objects)  # checks the input before the first process starts

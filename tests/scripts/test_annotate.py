@@ -35,7 +35,7 @@ from annotation.jobs import Job
 from annotation.note import Note
 from annotation.project import KINDS, Project
 from annotation.server import Events
-from conftest import ROOT, assert_refused, draw_clip, full_disk, segmented
+from conftest import ROOT, assert_refused, draw_clip, full_disk, segmented, write_video
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile, video_writer
@@ -766,9 +766,7 @@ def test_an_annotation_that_comes_late_is_kept_and_used(shared, clip, small_netw
 
 def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path):
     frames, ids = draw_clip(12, *SIZE, 3)
-    with video_writer(tmp_path / "my clip.mp4", SIZE, 12.5) as append:
-        for frame in frames:
-            append(frame)
+    write_video(tmp_path / "my clip.mp4", frames, fps=12.5)
     server = serve(tmp_path / "my clip.mp4")
     server.unpacked()
     state = server.state()
@@ -1034,9 +1032,7 @@ def test_frames_of_any_format_are_shown_as_the_network_sees_them(tmp_path):
 def test_unpacking_goes_on_where_it_stopped(tmp_path):
     frames, _ = draw_clip(6, *SIZE, 1)
     for name in ("one", "two"):
-        with video_writer(tmp_path / f"{name}.mp4", SIZE, 25) as append:
-            for frame in frames:
-                append(frame)
+        write_video(tmp_path / f"{name}.mp4", frames)
     video = VideoFile(tmp_path / "one.mp4")
     folder = tmp_path / "frames"
     unpacked, unpacking = open_file(video, folder, None)
@@ -1064,9 +1060,7 @@ def test_unpacking_goes_on_where_it_stopped(tmp_path):
 
 def test_space_is_checked_before_a_video_is_unpacked(tmp_path, monkeypatch):
     frames, _ = draw_clip(6, *SIZE, 1)
-    with video_writer(tmp_path / "one.mp4", SIZE, 25) as append:
-        for frame in frames:
-            append(frame)
+    write_video(tmp_path / "one.mp4", frames)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3000))
     with pytest.raises(InputError, match=r"need 0\.0 GB more .*; free some space there"):

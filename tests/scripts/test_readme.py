@@ -7,9 +7,8 @@ import sys
 import numpy as np
 from PIL import Image
 
-from conftest import ROOT, draw_clip
+from conftest import ROOT, draw_clip, write_video
 from dataset.files.images import read_mask, write_mask
-from dataset.files.video_file import video_writer
 from util.evaluation.metrics import region_similarity
 
 
@@ -29,9 +28,7 @@ def test_the_python_of_the_readme_runs_from_another_folder(tmp_path):
 
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.M)
     assert blocks and "cv2.VideoCapture(0)" in blocks[1]
-    with video_writer(tmp_path / "webcam.mp4", (96, 160), 25) as append:
-        for frame in frames:
-            append(frame)
+    write_video(tmp_path / "webcam.mp4", frames)
     blocks[1] = blocks[1].replace("cv2.VideoCapture(0)", "cv2.VideoCapture('webcam.mp4')")
     shown = "print(core.object_ids, list(prob.shape))"
     program = "\n".join([blocks[0], shown, *blocks[1:], shown, "print(np.unique(ids), picture.shape)"])

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ROOT, assert_refused, draw_clip
+from conftest import ROOT, assert_refused, draw_clip, write_video
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.stream import Stream, is_stream
-from dataset.files.video_file import EndOfVideo, VideoFile, video_writer
+from dataset.files.video_file import EndOfVideo, VideoFile
 from segmenting.page import live_page
 
 SIZE = (48, 80)
@@ -66,9 +66,7 @@ def clip(tmp_path_factory) -> Path:
     """A clip, ``my clip.mp4``, and its first mask."""
     root = tmp_path_factory.mktemp("clip")
     frames, ids = draw_clip(LENGTH, *SIZE, 2)
-    with video_writer(root / "my clip.mp4", SIZE, 25) as append:
-        for frame in frames:
-            append(frame)
+    write_video(root / "my clip.mp4", frames)
     write_mask(root / "first.png", ids[0])
     return root
 

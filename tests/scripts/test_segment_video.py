@@ -17,7 +17,7 @@ from PIL import Image
 
 import plain
 from browser import needs_chromium
-from conftest import ROOT, assert_refused, draw_clip, segmented, tensors
+from conftest import ROOT, assert_refused, draw_clip, segmented, tensors, write_video
 from dataset.files.colours import colour_table
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.video import Video, assign_masks, list_frames
@@ -35,9 +35,7 @@ def clip(tmp_path_factory) -> Path:
     """A synthetic clip as ``clip.mp4``, its decoded frames as ``frames/8.png`` to ``18.png``, and masks."""
     root = tmp_path_factory.mktemp("clip")
     frames, ids = draw_clip(LENGTH, *SIZE, 3)
-    with video_writer(root / "clip.mp4", SIZE, 12.5) as append:
-        for frame in frames:
-            append(frame)
+    write_video(root / "clip.mp4", frames, fps=12.5)
     video = VideoFile(root / "clip.mp4")
     (root / "frames").mkdir()
     for t in range(LENGTH):
@@ -436,9 +434,7 @@ def test_videos_are_written_with_and_without_pyav(encoder, monkeypatch, tmp_path
         assert "pip install" in encoder_note()
     noise = np.random.default_rng(0).integers(0, 2, (8, *SIZE, 1)).astype(np.uint8) * 255 * np.ones(3, np.uint8)
     for lossless, frames in ((False, draw_clip(8, *SIZE, 1)[0]), (True, noise)):
-        with video_writer(tmp_path / "a.mp4", SIZE, 29.97, lossless=lossless) as append:
-            for frame in frames:
-                append(frame)
+        write_video(tmp_path / "a.mp4", frames, fps=29.97, lossless=lossless)
         video = VideoFile(tmp_path / "a.mp4")
         assert video.announced == 8 and video.fps == pytest.approx(29.97)
         for t, frame in enumerate(frames):
@@ -480,9 +476,7 @@ def test_progress_is_shown_until_the_overlay_is_complete(arguments, command, cli
 def test_a_browser_plays_the_overlay_and_the_matte(lossless, chromium, tmp_path):
     if lossless:
         pytest.importorskip("av")
-    with video_writer(tmp_path / "a.mp4", SIZE, 25, lossless=lossless) as append:
-        for frame in draw_clip(25, *SIZE, 1)[0]:
-            append(frame)
+    write_video(tmp_path / "a.mp4", draw_clip(25, *SIZE, 1)[0], lossless=lossless)
     (tmp_path / "page.html").write_text("<video muted src=a.mp4 id=v></video>")
     chromium.get(f"file://{tmp_path}/page.html")
     state = chromium.execute_async_script(
