@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from conftest import ROOT
+from conftest import HANGS, ROOT
 from util.device import choose_device, enough_memory
 from util.errors import InputError
 
@@ -119,7 +119,7 @@ def test_a_killed_process_leaves_no_process_that_works_for_it(call, tmp_path):
         orphan = int(parent.stdout.readline())
         parent.kill()
         try:
-            assert parent.communicate(timeout=300)[0] == b""  # the pipe ends with its last writer
+            assert parent.communicate(timeout=HANGS)[0] == b""  # the pipe ends with its last writer
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGKILL)
