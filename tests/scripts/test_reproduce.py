@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import assert_refused, write_davis
+from conftest import ENDED, assert_refused, write_davis
 from mirror import Reply, contents, mirror_of, with_frame_lists, within, zipped
 from model.checkpoint import SHIPPED_WEIGHTS
 from synthetic import SyntheticSettings, make_synthetic
@@ -112,11 +112,15 @@ def test_one_command_measures_what_is_there_and_a_second_call_the_rest(inline, t
         server.replies |= {f"/files/{name}": Reply(archives[name]) for name in (*lacking, TEST_DEV)}
         server.requests.clear()
         before = {path: path.stat().st_mtime_ns for path in masks.rglob("*") if path.is_file()}
+        left = [folder / f".left.{ENDED}.tmp.zip" for folder in (output, masks.parent, masks)]  # by a killed call
+        for path in left:
+            path.touch()
         result = inline("scripts/reproduce.py", *flags)
         assert result.returncode == 0, result.stdout + result.stderr
         assert {path.rsplit("/", 1)[1] for path, _ in server.requests} == {*lacking, TEST_DEV}
         assert all(path.stat().st_mtime_ns == time for path, time in before.items())
         assert result.stdout.count("\npython ") == 3
+        assert not [path for path in left if path.exists()]
 
     assert row(report, "Table 1", "RDE-VOS") == measured
     assert len(numbers(row(report, "Table 3", "RDE-VOS")["difference"])) == 3
