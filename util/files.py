@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from util.errors import InputError
 
+GIT_LFS = b"version https://git-lfs"  # the start of a pointer, which Git leaves in place of a file that was not fetched
 _SILENCE = 1.0  # seconds that a lock is waited for without a note
 _PATIENCE = 14.0  # seconds after the note; forked processes notice within 5 that their parent has ended
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\..*)?")  # the names of `atomic_path`
