@@ -25,7 +25,14 @@ from model.encoders import ENCODERS
 from model.initialisation import add_aggregation, load_imagenet_weights, prepare_for_several_objects
 from model.losses import hard_fraction_at
 from model.training import ClipLoss
-from util.device import choose_device, enough_memory, half_precision, inference_dtype, training_layout
+from util.device import (
+    choose_device,
+    enough_memory,
+    half_precision,
+    inference_dtype,
+    training_layout,
+    working_compiler,
+)
 from util.errors import InputError, command_line
 from util.imagenet import normalise
 from util.training.arguments import (
@@ -62,6 +69,7 @@ def main() -> None:
         processes.collective(),
         processes.lock(run.path),
         enough_memory("split the batch with --accumulation, use --recompute, or make --crop_size smaller"),
+        working_compiler(),
     ):
         saved = latest_checkpoint(run, processes) if arguments.resume else None
         clips = {"crop_size": arguments.crop_size, "frames": arguments.frames, "seed": arguments.seed}

@@ -112,6 +112,23 @@ def enough_memory(remedy: str) -> Iterator[None]:
         raise InputError(f"this machine has too little memory ({reason.split('. ')[0]}); {remedy}") from None
 
 
+@contextlib.contextmanager
+def working_compiler() -> Iterator[None]:
+    """A context for work that ``torch.compile`` may compile.
+
+    Raises:
+        InputError: this machine cannot compile it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Without a compilation its module is not imported, which would take seconds.
+        if "torch._dynamo" not in sys.modules or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            raise
+        reason = " ".join(str(error).split("\n")[:2])  # the backend's name, and the error
+        raise InputError(f"the network cannot be compiled here ({reason}); leave out --compile") from None
+
+
 def half_precision(device: torch.device) -> torch.dtype:
     """The 16-bit type to compute in on a device: bf16, or fp16 on GPUs without bf16."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from model.network import RDE_VOS
 from model.reading import MemoryTable
-from util.errors import InputError
+from util.device import working_compiler
 
 VERBS = ("encode_key", "read", "decode", "encode_value", "aggregate")
 MOST_SHAPES = 8  # torch itself compiles no function more often
@@ -53,11 +53,8 @@ class _Compiled:
         self._shapes.add(shapes)
         if on_gpu:
             torch.compiler.cudagraph_mark_step_begin()
-        try:
+        with working_compiler():
             results = self._compiled(*inputs)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            reason = " ".join(str(error).split("\n")[:2])  # the backend's name, and the error
-            raise InputError(f"the network cannot be compiled here ({reason}); leave out --compile") from None
         # The next replay of a CUDA graph overwrites its results.
         return tree_map(Tensor.clone, results) if on_gpu else results
 

@@ -278,16 +278,3 @@ def test_recomputed_activations_give_the_same_gradients(small_network, small_bat
     frames, *others = small_batch
     with torch.no_grad():
         assert not ClipLoss(small_network, recompute=True)(frames, *others, hard_fraction=0.5).loss.requires_grad
-
-
-def test_the_pass_compiles_into_one_graph(small_network, small_batch):
-    """What train.py's --compile relies on: the graph has no breaks, and its losses are those of the plain pass."""
-    network = copy.deepcopy(small_network).train()
-    trainer = ClipLoss(network)
-    expected = trainer(*small_batch, hard_fraction=0.5)
-    trainer.compile(backend="eager", fullgraph=True)
-    compiled = trainer(*small_batch, hard_fraction=0.5)
-    for name, term in expected.terms.items():
-        torch.testing.assert_close(compiled.terms[name], term)
-    compiled.loss.backward()
-    assert network.value_aggregation.squeeze.weight.grad.isfinite().all()

@@ -653,6 +653,30 @@ def test_the_result_can_be_the_moving_average_of_the_weights(train, small_checkp
     assert_refused(train(2, "other", *flags, "--average", 1), "--average")
 
 
+def test_a_compiled_run_has_the_losses_of_a_plain_one(train, monkeypatch, tmp_path):
+    """With graphs that torch runs without optimising them, which would take minutes."""
+    flags = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 3, "--warm_up", 1, 3)
+    compile, compiled = ClipLoss.compile, []
+
+    def compile_with(backend: object) -> None:
+        torch.compiler.reset()
+        monkeypatch.setattr(ClipLoss, "compile", lambda self: compiled.append(self) or compile(self, backend=backend))
+
+    def broken(graph: object, inputs: object) -> None:
+        raise RuntimeError("no g++ here")
+
+    compile_with("eager")
+    for name in ("plain", "compile"):
+        result = train(0, name, *flags, *(["--compile"] if name == "compile" else []))
+        assert result.returncode == 0, result.stderr
+        assert len(compiled) == (name == "compile")
+    losses, expected = (scalars(tmp_path / name)["loss/total"] for name in ("compile", "plain"))
+    assert len(losses) == 3 and losses == pytest.approx(expected, rel=1e-5)
+    compile_with(broken)
+    assert_refused(train(0, "broken", *flags, "--compile"), "no g++ here", "leave out --compile")
+    torch.compiler.reset()
+
+
 def test_frozen_parts_stay_as_they_are(train, small_checkpoint, tmp_path):
     parts = ("key_encoder.backbone", "key_encoder.key_projection", "key_aggregation", "value_aggregation")
     flags = ("--batch_size", 1, "--iterations", 2, "--freeze", *parts)
