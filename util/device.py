@@ -73,6 +73,17 @@ def upload(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     return x.to(device, non_blocking=device.type == "cuda")
 
 
+@contextlib.contextmanager
+def autotuned_convolutions() -> Iterator[None]:
+    """A context for convolutions whose shapes repeat: a GPU measures which algorithm is the fastest for each shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until a GPU has finished its work, so that timings include this work."""
     if device.type == "cuda":

@@ -26,6 +26,7 @@ from dataset.samples.batches import GlobalBatchSampler
 from dataset.samples.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from model.checkpoint import read_checkpoint
+from model.encoders import KeyEncoder, KeyFeatures
 from model.losses import LossTerms
 from model.training import ClipLoss
 from synthetic import SyntheticSettings, make_synthetic
@@ -301,6 +302,22 @@ def test_a_corrupt_sample_leaves_a_checkpoint_of_the_last_iteration(train, toy, 
     assert [path.name for path in (tmp_path / "run").glob("checkpoint_*")] == [f"checkpoint_{late}.pth"]
     image.write_bytes(kept)
     assert train(0, "run", *recipe, "--resume", processes=2).returncode == 0
+
+
+def test_convolutions_are_autotuned_except_in_validation(train, small_checkpoint, monkeypatch, tmp_path):
+    """The number of objects varies in validation only."""
+    forward, found = KeyEncoder.forward, []
+
+    def recorded(self: KeyEncoder, image: torch.Tensor) -> KeyFeatures:
+        found.append((self.training, torch.backends.cudnn.benchmark))
+        return forward(self, image)
+
+    monkeypatch.setattr(KeyEncoder, "forward", recorded)
+    davis = write_davis(tmp_path / "DAVIS", {"first": 2})
+    recipe = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 2)
+    result = train(2, "run", *recipe, "--validate_every", 1, "--validate_on", davis)
+    assert result.returncode == 0, result.stderr
+    assert set(found) == {(True, True), (False, False)} and not torch.backends.cudnn.benchmark
 
 
 def test_validation_logs_its_scores_and_keeps_the_best_weights(train, small_checkpoint, tmp_path):
