@@ -313,7 +313,7 @@ def test_convolutions_are_autotuned_except_in_validation(train, small_checkpoint
         return forward(self, image)
 
     monkeypatch.setattr(KeyEncoder, "forward", recorded)
-    davis = write_davis(tmp_path / "DAVIS", {"first": 2})
+    davis = write_davis(tmp_path / "DAVIS", {"first": 3})
     recipe = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 2)
     result = train(2, "run", *recipe, "--validate_every", 1, "--validate_on", davis)
     assert result.returncode == 0, result.stderr
