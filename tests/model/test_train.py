@@ -672,7 +672,7 @@ def test_the_result_can_be_the_moving_average_of_the_weights(train, small_checkp
 
 def test_a_compiled_run_has_the_losses_of_a_plain_one(train, monkeypatch, tmp_path):
     """With graphs that torch runs without optimising them, which would take minutes."""
-    flags = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 3)
+    flags = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 3, "--warm_up", 3, 3)
     compile, compiled = ClipLoss.compile, []
 
     def compile_with(backend: object) -> None:
