@@ -30,7 +30,7 @@ def compile_network(network: RDE_VOS, backend: str = "inductor") -> None:
 
 
 class _Compiled:
-    """A function of tensors on one device, the first argument or in it, compiled for a few combinations of shapes."""
+    """A function whose first argument is or holds a tensor, compiled for the first few combinations of shapes."""
 
     def __init__(self, function: Callable, backend: str) -> None:
         self._function, self._backend = function, backend
