@@ -25,7 +25,15 @@ from model.encoders import ENCODERS
 from model.initialisation import add_aggregation, load_imagenet_weights, prepare_for_several_objects
 from model.losses import hard_fraction_at
 from model.training import ClipLoss
-from util.device import choose_device, enough_memory, half_precision, inference_dtype, training_layout
+from util.device import (
+    autotuned_convolutions,
+    choose_device,
+    enough_memory,
+    half_precision,
+    inference_dtype,
+    training_layout,
+    working_compiler,
+)
 from util.errors import InputError, command_line
 from util.imagenet import normalise
 from util.training.arguments import (
@@ -62,6 +70,7 @@ def main() -> None:
         processes.collective(),
         processes.lock(run.path),
         enough_memory("split the batch with --accumulation, use --recompute, or make --crop_size smaller"),
+        working_compiler(),
     ):
         saved = latest_checkpoint(run, processes) if arguments.resume else None
         clips = {"crop_size": arguments.crop_size, "frames": arguments.frames, "seed": arguments.seed}
@@ -145,7 +154,8 @@ def train(
             inputs = {name: batch[name].to(device, non_blocking=True) for name in INPUTS}
             inputs["frames"] = normalise(inputs["frames"])
             # The processes exchange gradients once per iteration, in the last backward pass.
-            with exchange(model, last=number == len(parts)):
+            # All passes have the same shapes; the videos of a validation have not.
+            with exchange(model, last=number == len(parts)), autotuned_convolutions():
                 with torch.autocast(device.type, dtype, enabled=dtype is not None):
                     result = model(**inputs, hard_fraction=hard_fraction)
                 state.scaler.scale(result.loss / len(parts)).backward()
@@ -232,8 +242,6 @@ def training_state(
     optimizer = torch.optim.Adam(trained, recipe.lr, weight_decay=1e-7, fused=True)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.lr_steps), gamma=0.1)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # all passes have the same shapes
     average = None if decay is None else copy.deepcopy(network)
     state = TrainingState(network, optimizer, schedule, scaler, average=average, decay=decay or 0.0, dtype=dtype)
     if content:

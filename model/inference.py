@@ -68,7 +68,7 @@ class InferenceCore:
         self.object_ids: list[int] = []
         self.labels = torch.zeros(1, dtype=torch.int64, device=network.device)
         self.rule = FixedInterval(mem_every)
-        self.memory = MemoryBank(spec, network.aggregate, network.similarity)
+        self.memory = MemoryBank(spec, network)
         self._size: tuple[int, int] | None = None
         # The last frame if it is to update the memory: the image, its embedding's key, f16, and the masks of objects.
         self._pending: tuple[Tensor, Tensor, Tensor, Tensor] | None = None

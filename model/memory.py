@@ -1,13 +1,13 @@
 """The memory bank of inference: a fixed number of embeddings, however long the video (Section 3.3, Table 5)."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from model.reading import Embedding, MemoryTable, Similarity
+from model.network import RDE_VOS
+from model.reading import Embedding, MemoryTable
 
 # The rows of Table 5, in its notation, and the growing bank of STM and STCN.
 BANKS = ("RDE", "F", "F+RDE", "L", "L+RDE", "F+L", "F+L+RDE", "2F+L", "F+2L", "2F+L+RDE", "STM")
@@ -91,22 +91,15 @@ class MemoryBank:
 
     Args:
         spec: the embeddings to keep and read.
-        aggregate: SAM, from the previous RDE and the latest embedding to the next RDE. Only banks with RDE call it.
-        similarity: compares the positions of the memory with those of a frame.
+        network: reads the embeddings, and aggregates the RDE, which only banks with RDE need.
 
     Attributes:
         reads_updates: whether updates change what is read; see `BankSpec.reads_updates`.
     """
 
-    def __init__(
-        self,
-        spec: BankSpec,
-        aggregate: Callable[[Embedding, Embedding], Embedding],
-        similarity: type[Similarity] = Similarity,
-    ) -> None:
+    def __init__(self, spec: BankSpec, network: RDE_VOS) -> None:
         self.spec = spec
-        self._similarity = similarity
-        self._aggregate = aggregate
+        self._network = network
         self.reads_updates = spec.reads_updates
         self._groups: list[_Group] = []
 
@@ -154,8 +147,8 @@ class MemoryBank:
         read = []
         for group in self._groups:
             if group.table is None:
-                group.table = MemoryTable(group.contents(self.spec), self._similarity)
-            read.append(group.table.read(query_key, top_k))
+                group.table = MemoryTable(group.contents(self.spec), self._network.similarity)
+            read.append(self._network.read(query_key, group.table, top_k))
         return torch.cat(read, dim=1)
 
     def _update_group(self, group: _Group, latest: Embedding) -> None:
@@ -165,4 +158,4 @@ class MemoryBank:
             return
         group.latest = latest
         if self.spec.recurrent:
-            group.recurrent = self._aggregate(group.recurrent, latest)  # SAM
+            group.recurrent = self._network.aggregate(group.recurrent, latest)  # SAM

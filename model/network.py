@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from model.decoder import Decoder
 from model.encoders import KeyEncoder, KeyFeatures, MaskEncoder
-from model.reading import Embedding, Similarity
+from model.reading import Embedding, MemoryTable, Similarity
 from model.sam import SpatioTemporalAggregation
 
 
@@ -90,6 +90,10 @@ class RDE_VOS(nn.Module):
         key = self.key_aggregation(previous.key, latest.key)
         value = self.value_aggregation(previous.value.flatten(0, 1), latest.value.flatten(0, 1))
         return Embedding(key, value.view_as(latest.value))
+
+    def read(self, query_key: Tensor, memory: MemoryTable, top_k: int) -> Tensor:
+        """The readouts of K objects [1,K,Cv,h,w] for a frame's key [1,Ck,h,w]; see `MemoryTable.read`."""
+        return memory.read(query_key, top_k)
 
     def decode(self, readout: Tensor, features: KeyFeatures) -> Tensor:
         """Logits of the objects' masks [B,K,H,W], from their readouts [B,K,Cv,h,w] and `encode_key`'s result."""

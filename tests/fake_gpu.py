@@ -337,7 +337,6 @@ def fake_gpu() -> Iterator[FakeGPU]:
         "max_memory_allocated": lambda *_: 0,
         "is_current_stream_capturing": lambda: False,
     }
-    benchmark = torch.backends.cudnn.benchmark
     with contextlib.ExitStack() as stack:
         for name, replacement in cuda.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, replacement))
@@ -350,4 +349,3 @@ def fake_gpu() -> Iterator[FakeGPU]:
         stack.enter_context(mock.patch.object(torch.accelerator, "current_accelerator", lambda *_, **__: None))
         with _Functions(gpu), _Operators(gpu):
             yield gpu
-    torch.backends.cudnn.benchmark = benchmark

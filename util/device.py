@@ -73,6 +73,17 @@ def upload(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     return x.to(device, non_blocking=device.type == "cuda")
 
 
+@contextlib.contextmanager
+def autotuned_convolutions() -> Iterator[None]:
+    """A context for convolutions whose shapes repeat: a GPU measures which algorithm is the fastest for each shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until a GPU has finished its work, so that timings include this work."""
     if device.type == "cuda":
@@ -110,6 +121,23 @@ def enough_memory(remedy: str) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _OUT_OF_MEMORY.search(reason):
             raise
         raise InputError(f"this machine has too little memory ({reason.split('. ')[0]}); {remedy}") from None
+
+
+@contextlib.contextmanager
+def working_compiler() -> Iterator[None]:
+    """A context for work that ``torch.compile`` may compile.
+
+    Raises:
+        InputError: this machine cannot compile it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Without a compilation its module is not imported, which would take seconds.
+        if "torch._dynamo" not in sys.modules or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            raise
+        reason = " ".join(str(error).split("\n")[:2])  # the backend's name, and the error
+        raise InputError(f"the network cannot be compiled here ({reason}); leave out --compile") from None
 
 
 def half_precision(device: torch.device) -> torch.dtype:

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from model.network import RDE_VOS
-from util.errors import InputError
+from model.reading import MemoryTable
+from util.device import working_compiler
 
-VERBS = ("encode_key", "encode_value", "aggregate", "decode")
+VERBS = ("encode_key", "read", "decode", "encode_value", "aggregate")
 MOST_SHAPES = 8  # torch itself compiles no function more often
 
 
@@ -29,7 +30,7 @@ def compile_network(network: RDE_VOS, backend: str = "inductor") -> None:
 
 
 class _Compiled:
-    """A function of tensors on one device, compiled for the first few combinations of shapes."""
+    """A function whose first argument is or holds a tensor, compiled for the first few combinations of shapes."""
 
     def __init__(self, function: Callable, backend: str) -> None:
         self._function, self._backend = function, backend
@@ -42,21 +43,28 @@ class _Compiled:
         Raises:
             InputError: the function cannot be compiled here.
         """
-        tensors = tree_leaves(inputs)
-        shapes = tuple((x.shape, x.stride(), x.dtype) for x in tensors)
+        shapes = _layout(inputs)
         if shapes not in self._shapes and len(self._shapes) == MOST_SHAPES:
             return self._function(*inputs)
-        on_gpu = tensors[0].is_cuda
+        on_gpu = tree_leaves(inputs)[0].is_cuda
         if self._compiled is None:
             graphs = {"mode": "reduce-overhead"} if on_gpu and self._backend == "inductor" else {}
             self._compiled = torch.compile(self._function, dynamic=False, backend=self._backend, **graphs)
         self._shapes.add(shapes)
         if on_gpu:
             torch.compiler.cudagraph_mark_step_begin()
-        try:
+        with working_compiler():
             results = self._compiled(*inputs)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            reason = " ".join(str(error).split("\n")[:2])  # the backend's name, and the error
-            raise InputError(f"the network cannot be compiled here ({reason}); leave out --compile") from None
         # The next replay of a CUDA graph overwrites its results.
         return tree_map(Tensor.clone, results) if on_gpu else results
+
+
+def _layout(x: object) -> object:
+    """What a graph depends on: the layouts of tensors, the values of integers, and the types of all else."""
+    if isinstance(x, Tensor):
+        return x.shape, x.stride(), x.dtype
+    if isinstance(x, MemoryTable):
+        x = tuple(vars(x).values())
+    if isinstance(x, tuple):
+        return tuple(map(_layout, x))
+    return x if isinstance(x, int) else type(x)

@@ -27,7 +27,7 @@ from dataset.files.video import Video, list_frames
 from model import RDE_VOS
 from model.fast import fast_network
 from model.inference import InferenceCore
-from util.device import inference_dtype, synchronize
+from util.device import autotuned_convolutions, inference_dtype, synchronize
 from util.errors import InputError
 from util.flags import refuse_without_effect
 from util.parallel import in_own_process
@@ -42,14 +42,14 @@ Moment = float | torch.cuda.Event
 class TimedNetwork:
     """A network whose parts are timed while an engine calls them.
 
-    On a GPU events take the times, so that calls are not synchronised. The memory is read between the key encoder and
-    the decoder.
+    On a GPU events take the times, so that calls are not synchronised.
     """
 
     def __init__(self, network: RDE_VOS) -> None:
         self.config, self.device, self.dtype = network.config, network.device, network.dtype
         self.similarity = network.similarity
         self.encode_key = self._timed("key encoder", network.encode_key)
+        self.read = self._timed("reading", network.read)
         self.decode = self._timed("decoder", network.decode)
         self.encode_value = self._timed("mask encoder", network.encode_value)
         self.aggregate = self._timed("SAM", network.aggregate)
@@ -67,8 +67,6 @@ class TimedNetwork:
     def _timed(self, part: str, function: Callable) -> Callable:
         def call(*arguments: object) -> object:
             start = self._now()
-            if part == "decoder":
-                self._calls.append(("reading", self._calls[-1][2], start))
             result = function(*arguments)
             self._calls.append((part, start, self._now()))
             return result
@@ -104,7 +102,8 @@ class TimedEngine:
         pixels = to_tensor(image)
         synchronize(self._device)
         started = time.perf_counter()
-        probability = self._core.step(pixels, self._mask)
+        with autotuned_convolutions():
+            probability = self._core.step(pixels, self._mask)
         probability.max(0).indices.to(torch.uint8).cpu()
         synchronize(self._device)
         self._seconds += time.perf_counter() - started
@@ -224,19 +223,6 @@ def time_engines(
     return times, agreement
 
 
-def engine_memory(arguments: argparse.Namespace, engine: str, objects: int) -> Memory:
-    """The memory of an engine in this process."""
-    device = prepare(arguments)
-    clip = Clip(arguments, max(arguments.objects))
-    network = network_of(engine, make_network(arguments, device))
-    timed = TimedEngine(network, clip.mask(objects), mem_every=arguments.mem_every)
-    frames = clip.frames(0, warm_up_length(arguments.mem_every) + arguments.frames)
-    meter = MemoryMeter(device)
-    for frame in frames:
-        timed.step(frame)
-    return meter.read()
-
-
 def measure_engines(arguments: argparse.Namespace) -> None:
     """The command ``engine``."""
     if arguments.frames % arguments.mem_every:
@@ -249,8 +235,10 @@ def measure_engines(arguments: argparse.Namespace) -> None:
     rows = []
     for objects in arguments.objects:
         times, agreement = time_engines(network, clip, objects, arguments)
+        length = warm_up_length(arguments.mem_every) + arguments.frames
         memories = {
-            name: in_own_process(engine_memory, arguments, name, objects, remedy=MEMORY_REMEDY) for name in ENGINES
+            name: in_own_process(repeat_here, arguments, name, objects, length, remedy=MEMORY_REMEDY)[2]
+            for name in ENGINES
         }
         totals = {name: [repetition["total"] for repetition in times[name]] for name in ENGINES}
         for name in ENGINES:
@@ -269,7 +257,7 @@ def measure_engines(arguments: argparse.Namespace) -> None:
 
 
 def repeat_clip(
-    network: RDE_VOS, frames: list[np.ndarray], mask: Tensor, times: int, *, bank: str, mem_every: int
+    network: RDE_VOS, frames: list[np.ndarray], mask: Tensor, times: int = 1, *, bank: str = "2F+L+RDE", mem_every: int
 ) -> tuple[int, float, Memory]:
     """Segment frames, uint8 RGB [H,W,3], ``times`` times in a row; return the number of frames, seconds and memory."""
     settings = {"bank": bank, "mem_every": mem_every}
@@ -286,26 +274,27 @@ def repeat_clip(
     return count, engine.take_times()["total"], meter.read()
 
 
-def segment_repeatedly(arguments: argparse.Namespace, bank: str, times: int) -> tuple[int, float, Memory]:
-    """Segment the clip of the command line ``times`` times in a row, in this process; see `repeat_clip`."""
-    device = prepare(arguments)
-    clip = Clip(arguments, arguments.objects)
-    network = network_of("fast", make_network(arguments, device))
-    frames = clip.frames(0, clip.length or arguments.frames)
-    mask = clip.mask(arguments.objects)
-    return repeat_clip(network, frames, mask, times, bank=bank, mem_every=arguments.mem_every)
+def repeat_here(
+    arguments: argparse.Namespace, engine: str, objects: int, length: int, times: int = 1, bank: str = "2F+L+RDE"
+) -> tuple[int, float, Memory]:
+    """Let one of `ENGINES` segment ``length`` frames of the command line's clip, in this process; see `repeat_clip`."""
+    network = network_of(engine, make_network(arguments, prepare(arguments)))
+    clip = Clip(arguments, objects)
+    frames = clip.frames(0, length)
+    return repeat_clip(network, frames, clip.mask(objects), times, bank=bank, mem_every=arguments.mem_every)
 
 
 def measure_lengths(arguments: argparse.Namespace) -> None:
     """The command ``length``."""
     refuse_without_effect({"frames"} if arguments.frames else set(), [(arguments.video, ["frames"], "with --video")])
-    arguments.frames = arguments.frames or 24
     device = prepare(arguments)
-    Clip(arguments, arguments.objects)  # checks the input before the first process starts
+    # This checks the input, too, before the first process starts.
+    length = Clip(arguments, arguments.objects).length or arguments.frames or 24
     rows = []
     for bank in ("2F+L+RDE", "STM"):
         for times in arguments.times:
-            frames, seconds, memory = in_own_process(segment_repeatedly, arguments, bank, times, remedy=MEMORY_REMEDY)
+            settings = (arguments, "fast", arguments.objects, length, times, bank)
+            frames, seconds, memory = in_own_process(repeat_here, *settings, remedy=MEMORY_REMEDY)
             rows.append([bank, times, frames, 1000 * seconds / frames, frames / seconds, *memory])
     height, width = arguments.size
     print(f"{machine(device)}; {width}×{height}, θ = {arguments.mem_every}, objects: {arguments.objects}")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import MEMORY_COLUMNS, Memory, MemoryMeter, draw, machine, make_network
-from benchmarks.engine import TimedEngine, repeat_clip, warm_up_length
+from benchmarks.engine import repeat_clip
 from benchmarks.training import Trainer, draw_batch
 from model import RDE_VOS
 from model.fast import fast_network
@@ -26,8 +26,7 @@ from util.files import write_csv, write_text
 HEADER = ("part", "what", "precision", "network", "per second", "ms", *MEMORY_COLUMNS, "note")
 DTYPES = {"fp32": torch.float32, "TF32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MEM_EVERY = 3
-TIMED_FRAMES = 30  # a multiple of MEM_EVERY, so that every measurement has the same fraction of updates
-CLIP_FRAMES = 50  # of the clip that is repeated
+CLIP_FRAMES = 50
 WARM_UP_STEPS, TIMED_STEPS = 3, 5  # of training
 
 
@@ -65,17 +64,6 @@ def precision_of_torch(precision: str) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-@contextlib.contextmanager
-def autotuned_convolutions() -> Iterator[None]:
-    """A context in which cuDNN selects the fastest algorithms by measurement, as in train.py."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
-
-
 def network_on(
     network: RDE_VOS, device: torch.device, precision: str, *, fast: bool, compiler: str | None = None
 ) -> RDE_VOS:
@@ -99,44 +87,28 @@ def measure_engine(
     frames: list[np.ndarray],
     mask: Tensor,
     *,
-    fast: bool,
+    fast: bool = True,
     compiler: str | None = None,
+    bank: str = "2F+L+RDE",
+    times: int = 1,
 ) -> Figures:
-    """Segment frames, uint8 RGB [H,W,3], with a mask [H,W] of the first one; the first frames are the warm-up."""
+    """Segment frames, uint8 RGB [H,W,3], with a mask [H,W] of the first one, ``times`` times; see `repeat_clip`."""
     with precision_of_torch(precision):
         network = network_on(network, device, precision, fast=fast, compiler=compiler)
-        engine = TimedEngine(network, mask, mem_every=MEM_EVERY)
-        meter = MemoryMeter(device)
-        warm_up = warm_up_length(MEM_EVERY)
-        for frame in frames[:warm_up]:
-            engine.step(frame)
-        engine.take_times()
-        for frame in frames[warm_up:]:
-            engine.step(frame)
-        count, seconds = len(frames) - warm_up, engine.take_times()["total"]
-        return Figures(count / seconds, 1000 * seconds / count, meter.read())
-
-
-def measure_length(
-    network: RDE_VOS, device: torch.device, bank: str, times: int, frames: list[np.ndarray], mask: Tensor
-) -> Figures:
-    """Segment a clip that is repeated ``times`` times, with the fast network in fp16."""
-    network = network_on(network, device, "fp16", fast=True)
-    count, seconds, memory = repeat_clip(network, frames, mask, times, bank=bank, mem_every=MEM_EVERY)
+        count, seconds, memory = repeat_clip(network, frames, mask, times, bank=bank, mem_every=MEM_EVERY)
     return Figures(count / seconds, 1000 * seconds / count, memory)
 
 
 def measure_step(arguments: argparse.Namespace, device: torch.device, batch_size: int) -> Figures:
     """Train on synthetic clips as in stage 2 of train.py, without data loading."""
     arguments = argparse.Namespace(**{**vars(arguments), "batch_size": batch_size})
-    with autotuned_convolutions():
-        trainer = Trainer("plain", arguments, device, half_precision(device))
-        batch = draw_batch(arguments, device)
-        meter = MemoryMeter(device)
-        for _ in range(WARM_UP_STEPS):
-            trainer.step(batch)
-        seconds = sum(trainer.step(batch)[0]["step"] for _ in range(TIMED_STEPS)) / TIMED_STEPS
-        return Figures(batch_size / seconds, 1000 * seconds, meter.read())
+    trainer = Trainer("plain", arguments, device, half_precision(device))
+    batch = draw_batch(arguments, device)
+    meter = MemoryMeter(device)
+    for _ in range(WARM_UP_STEPS):
+        trainer.step(batch)
+    seconds = sum(trainer.step(batch)[0]["step"] for _ in range(TIMED_STEPS)) / TIMED_STEPS
+    return Figures(batch_size / seconds, 1000 * seconds, meter.read())
 
 
 def planned(arguments: argparse.Namespace, device: torch.device, compiler: str = "inductor") -> list[Measurement]:
@@ -153,21 +125,18 @@ def planned(arguments: argparse.Namespace, device: torch.device, compiler: str =
     """
     network = make_network(arguments, torch.device("cpu"))
     most = max(arguments.objects)
-    timed = warm_up_length(MEM_EVERY) + TIMED_FRAMES
-    clip = [draw(t, arguments.size, most)[0] for t in range(max(timed, CLIP_FRAMES))]
-    frames = clip[:timed]
+    frames = [draw(t, arguments.size, most)[0] for t in range(CLIP_FRAMES)]
     ids = torch.from_numpy(draw(0, arguments.size, most)[1])
     half = ["fp16", "bf16"] if half_precision(device) == torch.bfloat16 else ["fp16"]
 
     def engine(precision: str, objects: int, fast: bool, compiler: str | None = None) -> Measurement:
         name = ("fast" if fast else "plain") + (", torch.compile" if compiler else "")
-        work = partial(
-            measure_engine, network, device, precision, frames, ids * (ids <= objects), fast=fast, compiler=compiler
-        )
+        mask = ids * (ids <= objects)
+        work = partial(measure_engine, network, device, precision, frames, mask, fast=fast, compiler=compiler)
         return Measurement("engine", f"{objects} object{'s' * (objects > 1)}", precision, name, work)
 
     def length(bank: str, times: int) -> Measurement:
-        work = partial(measure_length, network, device, bank, times, clip[:CLIP_FRAMES], ids * (ids == 1))
+        work = partial(measure_engine, network, device, "fp16", frames, ids * (ids == 1), bank=bank, times=times)
         return Measurement("length", f"{bank}, {times} × {CLIP_FRAMES} frames", "fp16", "fast", work)
 
     def step(batch_size: int) -> Measurement:

@@ -25,7 +25,7 @@ from benchmarks.common import (
 from dataset.files.images import to_tensor
 from model.inference import STRIDE
 from model.training import ClipLoss
-from util.device import synchronize, training_layout
+from util.device import autotuned_convolutions, synchronize, training_layout
 from util.errors import InputError
 from util.parallel import in_own_process
 
@@ -57,11 +57,12 @@ class Trainer:
         """Train on a batch, and return seconds by part, and the losses."""
         clock = [self._now()]
         self._optimizer.zero_grad()
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-            loss, terms, _ = self._loss(*batch, hard_fraction=1.0)
-        clock.append(self._now())
-        self._scaler.scale(loss).backward()
-        clock.append(self._now())
+        with autotuned_convolutions():
+            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+                loss, terms, _ = self._loss(*batch, hard_fraction=1.0)
+            clock.append(self._now())
+            self._scaler.scale(loss).backward()
+            clock.append(self._now())
         self._scaler.step(self._optimizer)
         self._scaler.update()
         clock.append(self._now())

@@ -120,6 +120,14 @@ def test_the_waits_of_a_frame(small_network, dtype, agreement):
     assert launches[2] <= 103 and launches[3] <= 103 and launches[4] <= 228
 
 
+def test_convolutions_are_autotuned_for_a_video(small_network):
+    network, found = fast_network(small_network), []
+    network.key_encoder.register_forward_pre_hook(lambda *_: found.append(torch.backends.cudnn.benchmark))
+    for _ in segmented(network):
+        assert not torch.backends.cudnn.benchmark  # this is the caller's matter
+    assert found == [True] * len(Clip.frames)
+
+
 def test_the_confidence_comes_with_the_ids(small_network):
     with fake_gpu() as gpu:
         network = fast_network(copy.deepcopy(small_network).to(GPU), torch.float32)

@@ -26,6 +26,7 @@ from dataset.samples.batches import GlobalBatchSampler
 from dataset.samples.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from model.checkpoint import read_checkpoint
+from model.encoders import KeyEncoder, KeyFeatures
 from model.losses import LossTerms
 from model.training import ClipLoss
 from synthetic import SyntheticSettings, make_synthetic
@@ -301,6 +302,22 @@ def test_a_corrupt_sample_leaves_a_checkpoint_of_the_last_iteration(train, toy, 
     assert [path.name for path in (tmp_path / "run").glob("checkpoint_*")] == [f"checkpoint_{late}.pth"]
     image.write_bytes(kept)
     assert train(0, "run", *recipe, "--resume", processes=2).returncode == 0
+
+
+def test_convolutions_are_autotuned_except_in_validation(train, small_checkpoint, monkeypatch, tmp_path):
+    """The number of objects varies in validation only."""
+    forward, found = KeyEncoder.forward, []
+
+    def recorded(self: KeyEncoder, image: torch.Tensor) -> KeyFeatures:
+        found.append((self.training, torch.backends.cudnn.benchmark))
+        return forward(self, image)
+
+    monkeypatch.setattr(KeyEncoder, "forward", recorded)
+    davis = write_davis(tmp_path / "DAVIS", {"first": 3})
+    recipe = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 2)
+    result = train(2, "run", *recipe, "--validate_every", 1, "--validate_on", davis)
+    assert result.returncode == 0, result.stderr
+    assert set(found) == {(True, True), (False, False)} and not torch.backends.cudnn.benchmark
 
 
 def test_validation_logs_its_scores_and_keeps_the_best_weights(train, small_checkpoint, tmp_path):
@@ -651,6 +668,30 @@ def test_the_result_can_be_the_moving_average_of_the_weights(train, small_checkp
     assert all(torch.equal(tensor, three[name]) for name, tensor in weights(tmp_path / "plain").items())
     assert_refused(train(2, "plain", *flags, "--average", 0.75, "--resume"), "average: None in the run, 0.75 now")
     assert_refused(train(2, "other", *flags, "--average", 1), "--average")
+
+
+def test_a_compiled_run_has_the_losses_of_a_plain_one(train, monkeypatch, tmp_path):
+    """With graphs that torch runs without optimising them, which would take minutes."""
+    flags = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 3, "--warm_up", 3, 3)
+    compile, compiled = ClipLoss.compile, []
+
+    def compile_with(backend: object) -> None:
+        torch.compiler.reset()
+        monkeypatch.setattr(ClipLoss, "compile", lambda self: compiled.append(self) or compile(self, backend=backend))
+
+    def broken(graph: object, inputs: object) -> None:
+        raise RuntimeError("no g++ here")
+
+    compile_with("eager")
+    for name in ("plain", "compile"):
+        result = train(0, name, *flags, *(["--compile"] if name == "compile" else []))
+        assert result.returncode == 0, result.stderr
+        assert len(compiled) == (name == "compile")
+    losses, expected = (scalars(tmp_path / name)["loss/total"] for name in ("compile", "plain"))
+    assert len(losses) == 3 and losses == pytest.approx(expected, rel=1e-5)
+    compile_with(broken)
+    assert_refused(train(0, "broken", *flags, "--compile"), "no g++ here", "leave out --compile")
+    torch.compiler.reset()
 
 
 def test_frozen_parts_stay_as_they_are(train, small_checkpoint, tmp_path):

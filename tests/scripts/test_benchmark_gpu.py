@@ -27,7 +27,6 @@ def measured(work: partial) -> Measurement:
 @pytest.fixture
 def plan(small_checkpoint, monkeypatch) -> list[Measurement]:
     """The measurements of the command, with a small network, small frames and few of them."""
-    monkeypatch.setattr(gpu, "TIMED_FRAMES", 3)
     monkeypatch.setattr(gpu, "CLIP_FRAMES", 4)
     monkeypatch.setattr(gpu, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(gpu, "TIMED_STEPS", 1)

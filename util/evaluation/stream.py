@@ -22,7 +22,7 @@ from model.fast import fast_network
 from model.inference import InferenceCore, checked_bank
 from model.network import RDE_VOS
 from model.updates import FixedInterval
-from util.device import device_name, inference_dtype
+from util.device import autotuned_convolutions, device_name, inference_dtype
 from util.errors import InputError
 from util.evaluation.confidence import object_confidence
 from util.parallel import in_background
@@ -191,7 +191,9 @@ def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None, a
         yield from in_background(needed(), read, ahead)
 
 
-def segment(core: InferenceCore, inputs: Iterable[Input], *, confidence: bool = False) -> Iterator[Segmented]:
+def segment(
+    core: InferenceCore, inputs: Iterable[Input], *, confidence: bool = False, autotune: bool = True
+) -> Iterator[Segmented]:
     """Segment a video as a stream: no frame and no result is kept.
 
     Frames that are missing in ``inputs`` are skipped. Where the network's input is smaller than the frames, the
@@ -201,6 +203,8 @@ def segment(core: InferenceCore, inputs: Iterable[Input], *, confidence: bool = 
         core: a new engine.
         inputs: the frames in order, as `read_inputs` yields them.
         confidence: whether to compute `Segmented.confidence`, of the probabilities at the size of the network's input.
+        autotune: whether a GPU measures which convolutions are the fastest. It takes time for each new size and number
+            of objects.
 
     Yields:
         the results of the wanted frames, in order.
@@ -215,7 +219,8 @@ def segment(core: InferenceCore, inputs: Iterable[Input], *, confidence: bool = 
             core.skip()
         passed = frame.number + 1
         absent = [i for i in frame.absent if i in core.object_ids]
-        probability = core.step(frame.pixels, frame.mask, absent=absent, last=frame.last)
+        with autotuned_convolutions() if autotune else contextlib.nullcontext():
+            probability = core.step(frame.pixels, frame.mask, absent=absent, last=frame.last)
         frames += 1
         if frame.wanted:
             full_size = frame.image.shape[:2]

@@ -49,7 +49,7 @@ class Validation:
         for video in mine:
             core = settings.core(fast)
             with self._output.writing(video) as write:
-                for result in segment(core, read_inputs(video, core.rule)):
+                for result in segment(core, read_inputs(video, core.rule), autotune=False):
                     write(result)
         names = [video.name for video in mine]
         scores: list[VideoScore] = score_videos(
