@@ -29,6 +29,7 @@ REACH = 1 / 3  # of the short side: parts of the mask farther from the new strok
 SMALL_PART = 0.1  # of the largest part of a mask: smaller parts in a box are dropped
 BOX_NEIGHBOURS = (1, 1, 1, 0)  # of the rounds of `refine` in a box
 NEIGHBOURS = (1, 0)  # after strokes
+AGREEMENT = 0.5  # IoU with the rough or the current mask: the refined mask is dropped below
 
 
 class Weights(NamedTuple):
@@ -76,9 +77,18 @@ def from_strokes(picture: Picture, marks: np.ndarray) -> np.ndarray:
     # The new strokes have priority.
     certain, never = certain & ((marks & OUTSIDE) == 0), never & ((marks & INSIDE) == 0)
     result = (picture.enlarge(probability) | certain) & ~never
+    current = (marks & MASK) > 0
     if result.any():
-        result = refine(picture.image, picture.network, result, certain, never, NEIGHBOURS) > 0.5
-    return _changed_near(result, (marks & MASK) > 0, (marks & (INSIDE | OUTSIDE)) > 0).astype(np.uint8)
+        refined = refine(picture.image, picture.network, result, certain, never, NEIGHBOURS) > 0.5
+        # A network that has not recognised the object finds something else.
+        if max(_overlap(refined, result), _overlap(refined, current)) > AGREEMENT:
+            result = refined
+    return _changed_near(result, current, (marks & (INSIDE | OUTSIDE)) > 0).astype(np.uint8)
+
+
+def _overlap(mask: np.ndarray, other: np.ndarray) -> float:
+    """The IoU of two masks, bool [H,W]; 0 if both are empty."""
+    return (mask & other).sum() / max(1, (mask | other).sum())
 
 
 def _changed_near(result: np.ndarray, mask: np.ndarray, new: np.ndarray) -> np.ndarray:
