@@ -13,7 +13,7 @@ from dataset.files.video import Video
 from model.inference import pad_to_stride
 from model.network import RDE_VOS
 
-CACHED_PICTURES = 4  # of about 20 MB each
+CACHED_PICTURES = 4  # of about 20 MB each, and the frame
 MOST_PIXELS = 110_000  # larger frames are segmented at a smaller size, for speed
 FAR = 1e6  # longer than any path
 STEP = 1.0  # the cost of a path for each pixel, in addition to the change of colour
