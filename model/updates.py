@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+LEAST_AGREEMENT = 0.25  # the IoU of an object's two masks below which `confirmed` doubts it
+
 
 class FixedInterval:
     """The paper's rule: an update every θ frames after the last update or annotation.
@@ -41,3 +43,27 @@ class FixedInterval:
     def reset(self) -> None:
         """Return to the state before the first mask."""
         self._elapsed = None
+
+
+def confirmed(probability: Tensor, first: Tensor) -> Tensor:
+    """The masks to memorise: those of the bank, except where the first frame alone contradicts them.
+
+    An update memorises what the network predicts, false pixels of an absent object included, and later frames follow
+    them. The first frame has a true mask and never changes. So an object whose mask has an IoU below `LEAST_AGREEMENT`
+    with the mask that F alone predicts gets the smaller probability of both at each pixel: mostly it is memorised as
+    absent. Objects without a pixel in either mask agree. This is not in the paper.
+
+    Args:
+        probability: the probabilities that the bank predicts [1,K+1,H,W], background first.
+        first: those that F alone predicts [1,K+1,H,W].
+
+    Returns:
+        the masks of the objects [1,K,H,W].
+    """
+    objects, alone = probability[:, 1:], first[:, 1:]
+    # max is much faster than argmax on a CPU; of equal probabilities both classes count.
+    seen = objects >= probability.amax(1, keepdim=True)
+    found = alone >= first.amax(1, keepdim=True)
+    common, union = (seen & found).sum((2, 3)), (seen | found).sum((2, 3))
+    doubtful = common < LEAST_AGREEMENT * union  # [1,K]; no host waits for it
+    return objects.minimum(alone.where(doubtful[..., None, None], objects))

@@ -16,7 +16,7 @@ from model.fast import fast_network
 from model.inference import InferenceCore, pad_to_stride
 from model.memory import BANKS, BankSpec
 from model.reading import Embedding, MemoryTable, read
-from model.updates import FixedInterval
+from model.updates import FixedInterval, confirmed
 from plain import segment
 
 # Odd sizes, sizes below one stride, and multiples of it.
@@ -131,6 +131,40 @@ def test_a_rule_of_ones_own_sees_the_probabilities_of_every_frame(small_network)
         assert core.update_due
     with pytest.raises(ValueError, match="cannot be skipped"):
         core.skip()
+
+
+def test_a_mask_that_the_first_frame_contradicts_is_memorised_with_the_smaller_probability():
+    """IoUs: 2/8 for object 1, which still agrees, 1/6 for object 2; object 3 has no pixel in either mask."""
+    bank, first = (torch.zeros(1, 4, 1, 12) for _ in range(2))
+    bank[0, 1, 0, :5], first[0, 1, 0, 3:8] = 0.9, 0.8
+    bank[0, 2, 0, 8:12], first[0, 2, 0, 11] = 0.7, 0.6
+    first[0, 2, 0, 1:3] = 0.95
+    for probability in (bank, first):
+        probability[:, 0] = 1 - probability.amax(1)
+    first[0, 1, 0, 1:3] = 0.01
+    memorised = confirmed(bank, first)
+    assert torch.equal(memorised[:, [0, 2]], bank[:, [1, 3]])
+    assert torch.equal(memorised[0, 1, 0], torch.tensor([0.0] * 11 + [0.6]))
+
+
+@pytest.mark.parametrize("bank", ["2F+L+RDE", "STM"])
+def test_confirmed_updates_compare_the_bank_with_the_first_frame_alone(small_network, bank, monkeypatch):
+    """What the mask encoder gets at each update is `confirmed`, of this engine's result and of bank F's."""
+    frames, ids = draw_clip(7, 48, 48, 2)
+    memorised = []
+    encode_value = small_network.encode_value
+    monkeypatch.setattr(small_network, "encode_value", lambda *x: (memorised.append(x[2]), encode_value(*x))[1])
+    core, alone = InferenceCore(small_network, bank=bank, confirm_updates=True), InferenceCore(small_network, bank="F")
+    monkeypatch.setattr("model.updates.LEAST_AGREEMENT", 2.0)  # so that all masks are doubtful
+    found = []
+    for t, image in enumerate(tensors(frames)):
+        mask = None if t else ids[0]
+        probability, first = core.step(image, mask), alone.step(image, mask)
+        if t and t % 3 == 0:
+            found.append(confirmed(probability[None], first[None]))
+    assert len(memorised) == 3  # the first frame for both engines, and frame 3; frame 6 waits for the next step
+    torch.testing.assert_close(memorised[2], found[0], atol=1e-5, rtol=0)
+    assert not torch.equal(found[0], probability[None, 1:])
 
 
 def segmented_frames(core: InferenceCore) -> torch.Tensor:
