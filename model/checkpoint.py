@@ -19,7 +19,7 @@ from model.initialisation import has_dead_channel
 from model.network import RDE_VOS, NetworkConfig
 from model.published import config_of, listed, refusal, translate_published
 from util.errors import InputError
-from util.files import atomic_path, refuse_pipe, write_error
+from util.files import GIT_LFS, atomic_path, refuse_pipe, write_error
 
 # The small network that comes with the project. The README in its folder says how it was trained.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "small.pth"
@@ -97,7 +97,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
             start = file.read(256).lstrip().lower()
         if start.startswith((b"<!doctype", b"<html", b"<?xml")):
             raise InputError(f"{path} is a web page, not weights; download the file that the page links to") from None
-        if start.startswith(b"version https://git-lfs"):
+        if start.startswith(GIT_LFS):
             raise InputError(f"{path} is a pointer of Git LFS, not weights; get the file with git lfs pull") from None
         if isinstance(error, UnpicklingError) and "GLOBAL" in str(error):
             raise InputError(

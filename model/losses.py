@@ -54,7 +54,9 @@ def hard_fraction_at(iteration: int, warm_up: tuple[int, int], least: float = 0.
     start, end = warm_up
     if iteration >= end:  # first, because start and end may be equal
         return least
-    return least + (1 - least) * min(1.0, (end - iteration) / (end - start))
+    if iteration <= start:
+        return 1.0
+    return least + (1 - least) * (end - iteration) / (end - start)
 
 
 @dataclass(frozen=True, kw_only=True)

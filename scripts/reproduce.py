@@ -23,7 +23,6 @@ import json
 import platform
 import re
 import shlex
-import subprocess
 import sys
 import time
 import tomllib
@@ -41,8 +40,9 @@ from downloads.fetch import address
 from downloads.unpack import file_path, is_in_place
 from tables.reproduction import EVALUATIONS, NETWORKS, RDE, ROWS, Measurement, Outcome, Problem, report
 from util.device import choose_device, device_name
+from util.distributed import run_script
 from util.errors import InputError, command_line
-from util.files import atomic_path, read_json, sha256, write_text
+from util.files import atomic_path, lock_folder, read_json, sha256, write_text
 from util.numbers import positive
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -161,8 +161,7 @@ def run(script: str, flags: list[str], log: Path) -> str:
     """Run a script of the project, with its output in ``log``. Return the error that ended it, or an empty text."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
-        command = [sys.executable, PROJECT / script, *flags]
-        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        code = run_script(PROJECT / script, flags, file)
     if code == 0:
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -197,11 +196,16 @@ def write_zip(path: Path, folders: dict[str, Path], text: str = "") -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    root, output = arguments.root, arguments.output
-    problems = download(root, arguments.mirror, accepted=arguments.yes)
+    with lock_folder(arguments.output, "reproduction", "reproduction/*"):
+        reproduce(arguments.root, arguments.output, arguments.times, arguments.mirror, accepted=arguments.yes)
+
+
+def reproduce(root: Path, output: Path, times: list[int], mirror: str | None, *, accepted: bool) -> None:
+    """Download, evaluate, and write the report and the masks. The arguments are those of `evaluate` and `download`."""
+    problems = download(root, mirror, accepted=accepted)
     wanted = [(row.data, row.network) for row in ROWS] + [("Table 5", RDE), ("Figure 3", RDE)]
     outcomes = {
-        (data, network): evaluate(data, network, root, output / "reproduction", arguments.times, problems)
+        (data, network): evaluate(data, network, root, output / "reproduction", times, problems)
         for data, network in wanted
     }
     text = report(outcomes, shlex.join(["python", "scripts/reproduce.py", *sys.argv[1:]]))

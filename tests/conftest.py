@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from dataset.files.images import read_mask, to_tensor, write_mask
 from dataset.files.video import AnyVideo
 from dataset.files.video_file import video_writer
 from model import RDE_VOS, NetworkConfig, load_network, save_network
+from util import files
 from util.distributed import Processes
 from util.evaluation.data_sets import Evaluation
 from util.evaluation.output import OutputFolder
@@ -41,6 +43,9 @@ import weights  # noqa: E402
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 torch.set_num_threads(1)  # as many tests run at a time as there are cores
+
+ENDED = 9**9  # no system has a process of this id
+HANGS = 1200  # seconds after which a process hangs, however busy the machine is
 
 # Big enough to have every part, small enough to run hundreds of frames in a test.
 SMALL = NetworkConfig(
@@ -183,7 +188,7 @@ def command() -> Command:
     ``processes`` runs it under torchrun.
     """
 
-    def run(script: str, *arguments: object, processes: int = 1, timeout: float = 300) -> subprocess.CompletedProcess:
+    def run(script: str, *arguments: object, processes: int = 1, timeout: float = HANGS) -> subprocess.CompletedProcess:
         launcher = [sys.executable]
         if processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
@@ -231,6 +236,26 @@ def assert_refused(result: subprocess.CompletedProcess, *mentioned: object) -> N
         assert str(text) in lines[0], f"{text} is not in {lines[0]}"
 
 
+def assert_alone(run: Callable[[], subprocess.CompletedProcess], output: Path, *inside: str) -> None:
+    """A command is refused while another process uses its output, and then removes what a killed one has left there.
+
+    Args:
+        run: runs the command in this process.
+        output: the folder that it writes.
+        inside: the folders in ``output`` with temporary files of the killed process.
+    """
+    with mock.patch.object(files, "_PATIENCE", 0.1), files.lock_folder(output):
+        assert_refused(run(), "another process uses", output)
+    assert not output.exists()
+    left = [output / folder / f".left.{ENDED}.tmp.png" for folder in (".", *inside)]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    result = run()
+    assert result.returncode == 0, result.stderr
+    assert not [path for path in left if path.exists()]
+
+
 def assert_terminates(script: str, *arguments: object, started: Callable[[], object]) -> None:
     """SIGTERM to a script alone, when ``started`` is true, ends it and its worker processes."""
     command = [sys.executable, ROOT / script, *arguments]
@@ -240,8 +265,8 @@ def assert_terminates(script: str, *arguments: object, started: Callable[[], obj
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 128 + signal.SIGTERM
-        for _ in range(600):
+        assert process.wait(HANGS) == 128 + signal.SIGTERM
+        for _ in range(10 * HANGS):
             try:
                 os.killpg(process.pid, 0)
             except ProcessLookupError:

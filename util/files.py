@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ from filelock import FileLock, Timeout
 
 from util.errors import InputError
 
-_PATIENCE = 15.0  # seconds that a lock is waited for; forked processes notice within 5 that their parent has ended
+GIT_LFS = b"version https://git-lfs"  # the start of a pointer, which Git leaves in place of a file that was not fetched
+_SILENCE = 1.0  # seconds that a lock is waited for without a note
+_PATIENCE = 14.0  # seconds after the note; forked processes notice within 5 that their parent has ended
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\..*)?")  # the names of `atomic_path`
 
 
@@ -78,7 +81,8 @@ def lock_folder(path: Path, *inside: str) -> Iterator[None]:
     """A context in which no other process can lock the folder. At its start `remove_leftovers` cleans the folder.
 
     The system releases the lock when this process ends, in whatever way. Processes that were forked from it may hold
-    the lock a few seconds longer, so this waits for them. A folder that is still empty at the end is deleted.
+    the lock a few seconds longer, so this waits for them, with a note on stderr. A folder that is still empty at the
+    end is deleted.
 
     Args:
         path: the folder; it is created if it is missing.
@@ -91,7 +95,7 @@ def lock_folder(path: Path, *inside: str) -> Iterator[None]:
     lock = FileLock(name)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=_PATIENCE, poll_interval=0.1)
+        _acquire(lock, path)
         if not name.exists():  # the last owner has just deleted it
             raise Timeout(str(name))
     except Timeout:
@@ -107,6 +111,15 @@ def lock_folder(path: Path, *inside: str) -> Iterator[None]:
             name.unlink()  # Windows deletes no open file
             path.rmdir()  # fails if something was written
         lock.release()
+
+
+def _acquire(lock: FileLock, folder: Path) -> None:
+    try:
+        lock.acquire(timeout=_SILENCE, poll_interval=0.1)
+    except Timeout:
+        note = f"another process uses {folder}; waiting up to {_PATIENCE:.0f} seconds for its end"
+        print(note, file=sys.stderr, flush=True)
+        lock.acquire(timeout=_PATIENCE, poll_interval=0.1)
 
 
 def remove_leftovers(folder: Path) -> None:

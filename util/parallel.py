@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -135,7 +136,8 @@ def in_own_process(work: Callable[..., Result], *arguments: object, remedy: str)
     """
     with enough_memory(remedy):
         try:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) as pool:
                 return pool.submit(work, *arguments).result()
         except BrokenProcessPool:
             raise MemoryError("the system killed the process") from None
@@ -154,6 +156,17 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
+def _end_with_parent() -> None:
+    """End this process when the process that needs its results has ended without ending it, as after ``kill -9``."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _start_worker() -> None:
+    _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     cv2.setNumThreads(1)  # there is a process for each core already

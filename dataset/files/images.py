@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from dataset.files.colours import davis_palette
 from dataset.files.masks import MaskValues, VideoIds, interpret, stated_ids
 from util.errors import InputError
-from util.files import atomic_path, refuse_pipe
+from util.files import GIT_LFS, atomic_path, refuse_pipe
 from util.imagenet import normalise, statistics
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def _other_kind(path: Path | str) -> str:
         return "a NumPy array or an archive; save masks as PNGs, for example with PIL.Image.fromarray(ids).save"
     if start[4:8] == b"ftyp" or start.startswith(b"\x1aE\xdf\xa3") or start[8:12] == b"AVI ":
         return "a video; give an image, such as the mask of one frame as a PNG"
-    if start.startswith(b"version https://git-lfs"):
+    if start.startswith(GIT_LFS):
         return "a pointer of Git LFS; get the file itself with git lfs pull"
     if start.lstrip().startswith((b"{", b"[")):
         return "a JSON file; scripts/convert_mask.py makes masks of the polygons of LabelMe and COCO"

@@ -10,8 +10,8 @@ with the published figures beside ours. The same command resumes an interrupted 
 """
 
 import argparse
+import shlex
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from matplotlib.figure import Figure
 
 from dataset.layouts.davis import DAVIS
+from util.distributed import run_script
 from util.errors import InputError, command_line
 from util.evaluation.data_sets import DAVISEvaluation
 from util.evaluation.scoring import read_results
@@ -69,9 +70,10 @@ def run(script: str, *arguments: object) -> None:
     Raises:
         InputError: the script failed.
     """
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    if code := subprocess.run(command).returncode:
-        raise InputError(f"{' '.join(command)} failed (exit code {code}); see its message above, and run again")
+    given = [str(argument) for argument in arguments]
+    if code := run_script(ROOT / script, given):
+        command = shlex.join(["python", script, *given])
+        raise InputError(f"{command} failed (exit code {code}); see its message above, and run again")
 
 
 def train_and_score(arguments: argparse.Namespace, variant: str, seed: int) -> tuple[float, float, float]:

@@ -1,5 +1,6 @@
 """Where the scripts compute."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from conftest import ROOT
+from conftest import HANGS, ROOT
 from util.device import choose_device, enough_memory
 from util.errors import InputError
 
@@ -89,6 +90,39 @@ def test_processes_end_with_torchrun():
         torchrun.kill()
         # The pipe ends when the orphan has closed it, too.
         assert torchrun.communicate(timeout=60)[0] == b""
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from util.distributed import Processes, run_script
+from util.parallel import in_own_process, in_processes
+
+def work(*_):
+    Processes()
+    print(os.getpid(), flush=True)
+    time.sleep(10_000)
+
+if __name__ == "__main__":
+    work() if len(sys.argv) > 1 else CALL
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["in_own_process(work, remedy='')", "list(in_processes(work, [1], 2))", "run_script(Path(__file__), ['child'])"],
+)
+def test_a_killed_process_leaves_no_process_that_works_for_it(call, tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT.replace("CALL", call))
+    command = [sys.executable, tmp_path / "parent.py"]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as parent:
+        orphan = int(parent.stdout.readline())
+        parent.kill()
+        try:
+            assert parent.communicate(timeout=HANGS)[0] == b""  # the pipe ends with its last writer
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGKILL)
 
 
 def test_without_a_gpu_auto_is_the_cpu(monkeypatch):

@@ -250,6 +250,7 @@ def test_bootstrapping_keeps_the_hardest_pixels_of_each_clip():
 def test_the_fraction_of_hard_pixels_falls_linearly():
     fractions = [hard_fraction_at(i, (20_000, 70_000)) for i in (0, 20_000, 45_000, 70_000, 500_000)]
     assert fractions == pytest.approx([1, 1, 0.575, 0.15, 0.15])
+    assert [hard_fraction_at(i, (2, 2)) for i in range(4)] == [1, 1, 0.15, 0.15]
 
 
 def test_divergence_is_the_sum_over_objects_of_kl_means():

@@ -1,6 +1,7 @@
 """eval_folder.py on synthetic clips: late objects, masks of known objects, selected frames, gaps in the truth."""
 
 import csv
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 from test_metrics import plain_f, plain_j
 
 import plain
-from conftest import assert_refused, write_collection
+from conftest import assert_alone, assert_refused, write_collection
 from dataset.files.images import read_image, read_mask, to_tensor, write_mask
 
 # By video: its frames; by object: the numbers of the frames in which it is scored (see `write_collection`).
@@ -141,6 +142,12 @@ def test_the_confidence_of_an_interrupted_evaluation(arguments, inline, monkeypa
     result = inline(*arguments())
     assert result.returncode == 0 and "confidence.csv lacks late, which an earlier version" in result.stdout
     assert {row["video"] for row in read_table(output / "confidence.csv")} == {"again", "untold"}
+
+
+def test_one_evaluation_at_a_time_uses_an_output(arguments, inline, tmp_path):
+    assert_alone(
+        functools.partial(inline, *arguments("--every", 3)), tmp_path / "output", ".records", "overlay", "overlay/again"
+    )
 
 
 def test_every_third_frame_by_two_processes(arguments, command, collection, expected, tmp_path):

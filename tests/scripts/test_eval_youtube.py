@@ -1,6 +1,7 @@
 """eval_youtube.py on clips in YouTube-VOS's layout: late objects, gaps, odd starts, and only what is asked for."""
 
 import csv
+import functools
 import json
 import shutil
 import zipfile
@@ -13,7 +14,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import plain
-from conftest import assert_refused, draw_clip
+from conftest import assert_alone, assert_refused, draw_clip
 from dataset.files.images import read_image, read_mask, resize_mask, to_tensor, write_mask
 from dataset.layouts.youtube import YouTubeVOS
 from model.updates import FixedInterval
@@ -186,6 +187,11 @@ def test_the_zip_holds_what_meta_json_asks_for(arguments, command, inline, youtu
     # The output says where the data and the ground truth lie.
     result = inline("scripts/report.py", output)
     assert result.returncode == 0 and "crab, unseen" in (output / "report.html").read_text()
+
+
+def test_one_evaluation_at_a_time_uses_an_output(arguments, inline, tmp_path):
+    folders = (".records", "overlay", "overlay/late", "..")  # the zip is beside the output
+    assert_alone(functools.partial(inline, *arguments()), tmp_path / "output", *folders)
 
 
 def test_only_needed_frames_are_read(youtube):

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import write_davis
+from conftest import ENDED, assert_refused, write_davis
 from mirror import Reply, contents, mirror_of, with_frame_lists, within, zipped
 from model.checkpoint import SHIPPED_WEIGHTS
 from synthetic import SyntheticSettings, make_synthetic
+from util import files
 from util.evaluation.scoring import score_videos
 
 VAL, TEST_DEV, DAVIS_2016 = "DAVIS-2017-trainval-480p.zip", "DAVIS-2017-test-dev-480p.zip", "DAVIS-data.zip"
@@ -111,11 +112,15 @@ def test_one_command_measures_what_is_there_and_a_second_call_the_rest(inline, t
         server.replies |= {f"/files/{name}": Reply(archives[name]) for name in (*lacking, TEST_DEV)}
         server.requests.clear()
         before = {path: path.stat().st_mtime_ns for path in masks.rglob("*") if path.is_file()}
+        left = [folder / f".left.{ENDED}.tmp.zip" for folder in (output, masks.parent, masks)]  # by a killed call
+        for path in left:
+            path.touch()
         result = inline("scripts/reproduce.py", *flags)
         assert result.returncode == 0, result.stdout + result.stderr
         assert {path.rsplit("/", 1)[1] for path, _ in server.requests} == {*lacking, TEST_DEV}
         assert all(path.stat().st_mtime_ns == time for path, time in before.items())
         assert result.stdout.count("\npython ") == 3
+        assert not [path for path in left if path.exists()]
 
     assert row(report, "Table 1", "RDE-VOS") == measured
     assert len(numbers(row(report, "Table 3", "RDE-VOS")["difference"])) == 3
@@ -139,3 +144,14 @@ def test_one_command_measures_what_is_there_and_a_second_call_the_rest(inline, t
         "reproduction.md", "model_s012_final/davis-2017-val", "model_s012_final/davis-2017-test-dev",
         "model_s012_final/davis-2016-val", "model_s012_final_yv/youtube-vos-2019-val",
     }  # fmt: skip
+
+
+def test_a_second_call_at_a_time_is_refused(inline, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    root, output = tmp_path / "data", tmp_path / "results"
+    with files.lock_folder(output), mirror_of({}) as server:
+        mirror = f"{server.address}/files"
+        result = inline("scripts/reproduce.py", "--root", root, "--output", output, "--yes", "--mirror", mirror)
+        assert not server.requests
+    assert_refused(result, "another process uses", output)
+    assert not root.exists() and not output.exists()

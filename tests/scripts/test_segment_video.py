@@ -351,7 +351,8 @@ def test_masks_belong_to_the_settings_that_made_them(kind, arguments, inline, cl
     assert {path.name for path in output.iterdir()} == {"overlay.mp4", "confidence.csv"}
 
 
-def test_a_second_command_in_the_same_folder_is_refused(arguments, inline, clip, tmp_path):
+def test_a_second_command_in_the_same_folder_is_refused(arguments, inline, clip, monkeypatch, tmp_path):
+    monkeypatch.setattr("util.files._PATIENCE", 0.1)
     with lock_folder(tmp_path / "output"):
         result = inline(*arguments(clip / "frames", "--mask", clip / "first.png"))
     assert_refused(result, "another process uses", tmp_path / "output")

@@ -247,7 +247,7 @@ def fake_runs(monkeypatch, tmp_path):
 
     calls = []
 
-    def run(command: list[str]) -> subprocess.CompletedProcess:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess:
         calls.append(command[1:])
         if command[1].endswith("train.py"):
             folder = Path(command[command.index("--runs") + 1]) / command[command.index("--id") + 1]

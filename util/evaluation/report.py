@@ -10,7 +10,7 @@ import functools
 import io
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,24 +270,32 @@ def _missing(output: Path, evaluation: Evaluation, finished: Collection[str], ov
     return notes
 
 
-def _picture(evaluation: Evaluation, result: Result, number: int) -> dict:
-    """A frame with its masks and scores, for the page's template and script; pictures in base64."""
+def _picture(evaluation: Evaluation, result: Result, number: int, object_id: int | None = None) -> dict:
+    """A frame with its masks and scores, for the page's template and script; pictures in base64.
+
+    With ``object_id``, the "region" is the part of the picture that shows this object, see `_region`.
+    """
     video = result.video
-    masks = {"prediction": result.predictions / video.mask_name(number), "truth": evaluation.true_mask(video, number)}
+    paths = {"prediction": result.predictions / video.mask_name(number), "truth": evaluation.true_mask(video, number)}
+    masks = {
+        kind: _read_ids(evaluation, path, video, read_mask if kind == "prediction" else video.read_mask)
+        for kind, path in paths.items()
+        if path
+    }
     size = _picture_size(video)
     file = io.BytesIO()
     Image.fromarray(video.read_frame(number)).resize(size).save(file, "WEBP", quality=PICTURE_QUALITY)
     picture = {"number": number, "name": video.frames[number].stem, "frame": file.getvalue()}
-    for kind, path in masks.items():
-        if path:
-            ids = _read_ids(evaluation, path, video, read_mask if kind == "prediction" else video.read_mask)
-            picture[kind] = layer(cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST), result.entries)
+    for kind, ids in masks.items():
+        picture[kind] = layer(cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST), result.entries)
     picture = {k: base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in picture.items()}
     if number in result.scored:
         at = result.scored.index(number)
         for key, values in (("j", result.score.j), ("f", result.score.f)):
             # JSON has no NaN.
             picture[key] = [None if math.isnan(value) else round(float(value), 4) for value in values[:, at]]
+    if object_id is not None:
+        picture["region"] = _region(size, masks.values(), object_id)
     return picture
 
 
@@ -298,18 +306,18 @@ def _picture_size(video: Video) -> tuple[int, int]:
     return round(scale * width), max(1, round(scale * height))
 
 
-def _region(evaluation: Evaluation, result: Result, moment: Moment) -> tuple[int, int, int, int]:
+def _region(size: tuple[int, int], masks: Iterable[np.ndarray], object_id: int) -> tuple[int, int, int, int]:
     """The part of a picture that shows an object and its surroundings: left, top, width and height in pixels.
 
     It is the whole picture, unless the object takes less than a third of its width and height.
+
+    Args:
+        size: the width and height of the picture, in pixels.
+        masks: object ids [H,W] at the size of the video.
+        object_id: the id of the object.
     """
-    video = result.video
-    width, height = _picture_size(video)
-    seen = (
-        _read_ids(evaluation, result.predictions / video.mask_name(moment.frame), video, read_mask) == moment.object_id
-    )
-    truth = evaluation.true_mask(video, moment.frame)
-    seen |= _read_ids(evaluation, truth, video, video.read_mask) == moment.object_id
+    width, height = size
+    seen = np.any([ids == object_id for ids in masks], axis=0)
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     if not rows.size:
         return 0, 0, width, height
@@ -351,7 +359,7 @@ def _render(
         [numbers[at] for at in evenly_spaced(len(numbers), most)]
         for numbers in (result.video.results for result in results)
     ]
-    tasks = [(results[moment.video], moment.frame) for moment in moments]
+    tasks = [(results[moment.video], moment.frame, moment.object_id) for moment in moments]
     tasks += [(result, number) for result, numbers in zip(results, shown, strict=True) for number in numbers]
     with ThreadPoolExecutor() as pool:
         pictures = pool.map(lambda task: _picture(evaluation, *task), tasks)
@@ -362,10 +370,10 @@ def _render(
         {
             **moment._asdict(),
             "colour": colour_of(moment.object_id, results[moment.video].entries),
-            "picture": next(pictures),
-            "region": _region(evaluation, results[moment.video], moment),
+            "region": picture.pop("region"),
+            "picture": picture,
         }
-        for moment in moments
+        for moment, picture in zip(moments, pictures, strict=False)
     ]
     videos = [
         _describe(evaluation, index, result, [next(pictures) for _ in numbers])
