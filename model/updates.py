@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-LEAST_AGREEMENT = 0.25  # the IoU of an object's two masks below which `confirmed` doubts it
+LEAST_AGREEMENT = 0.1  # the IoU of an object's two masks below which `confirmed` doubts it
 
 
 class FixedInterval:

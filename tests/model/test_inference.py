@@ -134,17 +134,16 @@ def test_a_rule_of_ones_own_sees_the_probabilities_of_every_frame(small_network)
 
 
 def test_a_mask_that_the_first_frame_contradicts_is_memorised_with_the_smaller_probability():
-    """IoUs: 2/8 for object 1, which still agrees, 1/6 for object 2; object 3 has no pixel in either mask."""
-    bank, first = (torch.zeros(1, 4, 1, 12) for _ in range(2))
-    bank[0, 1, 0, :5], first[0, 1, 0, 3:8] = 0.9, 0.8
-    bank[0, 2, 0, 8:12], first[0, 2, 0, 11] = 0.7, 0.6
+    """IoUs: 1/9 for object 1, which still agrees, 1/14 for object 2; object 3 has no pixel in either mask."""
+    bank, first = (torch.zeros(1, 4, 1, 24) for _ in range(2))
+    bank[0, 1, 0, :5], first[0, 1, 0, 4:9] = 0.9, 0.8
+    bank[0, 2, 0, 12:], first[0, 2, 0, 23] = 0.7, 0.6
     first[0, 2, 0, 1:3] = 0.95
     for probability in (bank, first):
         probability[:, 0] = 1 - probability.amax(1)
-    first[0, 1, 0, 1:3] = 0.01
     memorised = confirmed(bank, first)
     assert torch.equal(memorised[:, [0, 2]], bank[:, [1, 3]])
-    assert torch.equal(memorised[0, 1, 0], torch.tensor([0.0] * 11 + [0.6]))
+    assert torch.equal(memorised[0, 1, 0], torch.tensor([0.0] * 23 + [0.6]))
 
 
 @pytest.mark.parametrize("bank", ["2F+L+RDE", "STM"])
