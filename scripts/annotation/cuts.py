@@ -1,7 +1,8 @@
 """Interactive segmentation of an object by boxes, clicks and scribbles.
 
 The evidence for each pixel is a weighted sum: the geodesic distances to known foreground and background, the distances
-to the strokes, the network's features, the colours, and the current mask. The smoothed sum gives the new mask.
+to the strokes, the network's features, the colours, and the current mask. The smoothed sum gives a rough mask, which
+the network refines. In a box the network refines the box itself.
 """
 
 from typing import NamedTuple
@@ -11,9 +12,10 @@ import numpy as np
 
 from annotation.errors import Refused
 from annotation.picture import FAR, Picture
+from annotation.refinement import refine
 
 # The bits of a pixel in `from_strokes`.
-INSIDE, OUTSIDE, MASK, EARLIER_INSIDE, EARLIER_OUTSIDE, OTHER = (1 << bit for bit in range(6))
+INSIDE, OUTSIDE, MASK, EARLIER_INSIDE, EARLIER_OUTSIDE, OTHER, BEYOND = (1 << bit for bit in range(7))
 
 LEAST_SIDE = 3  # of a box, in pixels
 ITERATIONS = 2  # of fitting colours to the mask and segmenting again
@@ -23,9 +25,11 @@ CORE = 1 / 10  # of the short side: pixels this far from the edge of the mask ar
 NEAR = 1 / 10  # of the short side: the mask is uncertain this near to a stroke
 STROKE_WEIGHT = 50  # of a stroke's pixels in histograms of colours; other pixels have 1
 FARTHEST = 0.6  # of the short side: the range of strokes
-BOX_CORE = 1 / 40  # as CORE, in a box
 REACH = 1 / 3  # of the short side: parts of the mask farther from the new strokes do not change
 SMALL_PART = 0.1  # of the largest part of a mask: smaller parts in a box are dropped
+BOX_NEIGHBOURS = (1, 1, 1, 0)  # of the rounds of `refine` in a box
+NEIGHBOURS = (1, 0)  # after strokes
+AGREEMENT = 0.5  # IoU with the rough or the current mask: the refined mask is dropped below
 
 
 class Weights(NamedTuple):
@@ -43,26 +47,14 @@ class Weights(NamedTuple):
 WEIGHTS = Weights()
 
 
-class BoxWeights(NamedTuple):
-    """The weights of the evidence in a box."""
-
-    coarse: float = 0.7
-    fine: float = 0.7
-    colour: float = 0.5
-    middle: float = 1.0
-
-
-BOX_WEIGHTS = BoxWeights()
-
-
-def from_strokes(picture: Picture, marks: np.ndarray, weights: Weights = WEIGHTS) -> np.ndarray:
+def from_strokes(picture: Picture, marks: np.ndarray) -> np.ndarray:
     """Correct a mask near new strokes.
 
     Args:
         picture: the frame.
         marks: uint8 [H,W], the sum of `INSIDE` and `OUTSIDE` (the new strokes), `MASK` (the current mask),
-            `EARLIER_INSIDE` and `EARLIER_OUTSIDE` (the strokes of the current mask), and `OTHER` (other objects).
-        weights: of the evidence.
+            `EARLIER_INSIDE` and `EARLIER_OUTSIDE` (the strokes of the current mask), `OTHER` (other objects), and
+            `BEYOND` (pixels outside of the object's box, which only strokes make part of the object).
 
     Returns:
         the new mask, uint8 [H,W], 1 for the object.
@@ -70,8 +62,8 @@ def from_strokes(picture: Picture, marks: np.ndarray, weights: Weights = WEIGHTS
     Raises:
         Refused: a value is no such sum, or no pixel is marked.
     """
-    if marks.max() >= 2 * OTHER:
-        raise Refused(400, f"a mark is a sum of bits below {2 * OTHER}; load the page again")
+    if marks.max() >= 2 * BEYOND:
+        raise Refused(400, f"a mark is a sum of bits below {2 * BEYOND}; load the page again")
     if not (marks & (INSIDE | OUTSIDE)).any():
         raise Refused(400, "no pixel is marked; click or draw inside or outside the object")
     new_inside, new_outside = (picture.shrink((marks & bit) > 0) for bit in (INSIDE, OUTSIDE))
@@ -79,9 +71,24 @@ def from_strokes(picture: Picture, marks: np.ndarray, weights: Weights = WEIGHTS
     inside = (picture.shrink((marks & (INSIDE | EARLIER_INSIDE)) > 0) & ~new_outside) | new_inside
     outside = picture.shrink((marks & (OUTSIDE | EARLIER_OUTSIDE | OTHER)) > 0) & ~inside
     mask = cv2.resize((marks & MASK) // MASK, picture.size[::-1], interpolation=cv2.INTER_AREA) > 0
-    probability = _probability(picture, weights, new, inside, outside, mask)
-    result = (picture.enlarge(probability) | ((marks & INSIDE) > 0)) & ((marks & OUTSIDE) == 0)
-    return _changed_near(result, (marks & MASK) > 0, (marks & (INSIDE | OUTSIDE)) > 0).astype(np.uint8)
+    probability = _probability(picture, new, inside, outside, mask)
+    certain = (marks & (INSIDE | EARLIER_INSIDE)) > 0
+    never = (marks & (OUTSIDE | EARLIER_OUTSIDE | OTHER | BEYOND)) > 0
+    # The new strokes have priority.
+    certain, never = certain & ((marks & OUTSIDE) == 0), never & ((marks & INSIDE) == 0)
+    result = (picture.enlarge(probability) | certain) & ~never
+    current = (marks & MASK) > 0
+    if result.any():
+        refined = refine(picture.image, picture.network, result, certain, never, NEIGHBOURS) > 0.5
+        # A network that has not recognised the object finds something else.
+        if max(_overlap(refined, result), _overlap(refined, current)) > AGREEMENT:
+            result = refined
+    return _changed_near(result, current, (marks & (INSIDE | OUTSIDE)) > 0).astype(np.uint8)
+
+
+def _overlap(mask: np.ndarray, other: np.ndarray) -> float:
+    """The IoU of two masks, bool [H,W]; 0 if both are empty."""
+    return (mask & other).sum() / max(1, (mask | other).sum())
 
 
 def _changed_near(result: np.ndarray, mask: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -94,7 +101,7 @@ def _changed_near(result: np.ndarray, mask: np.ndarray, new: np.ndarray) -> np.n
 
 
 def _probability(
-    picture: Picture, weights: Weights, new: np.ndarray, inside: np.ndarray, outside: np.ndarray, mask: np.ndarray
+    picture: Picture, new: np.ndarray, inside: np.ndarray, outside: np.ndarray, mask: np.ndarray
 ) -> np.ndarray:
     """The probability of the object; 0 in parts that are not connected to known foreground."""
     short_side = min(picture.size)
@@ -124,21 +131,21 @@ def _probability(
         np.minimum(_distance_to(inside), reach) + 0.05 * short_side
     )
     evidence = (
-        weights.bias
-        + weights.path * (to_outside - to_inside) / (to_outside + to_inside + 1e-6)
-        + weights.distance * np.log(ratio)
-        + weights.coarse * picture.features("coarse", core, outside | border)
-        + weights.fine * picture.features("fine", core, outside | border)
+        WEIGHTS.bias
+        + WEIGHTS.path * (to_outside - to_inside) / (to_outside + to_inside + 1e-6)
+        + WEIGHTS.distance * np.log(ratio)
+        + WEIGHTS.coarse * picture.features("coarse", core, outside | border)
+        + WEIGHTS.fine * picture.features("fine", core, outside | border)
     )
     if mask.any():
-        evidence += weights.mask * np.where(mask, 1, -1)
+        evidence += WEIGHTS.mask * np.where(mask, 1, -1)
         current = (mask | inside) & ~outside
     else:
         current = evidence > 0
     probability = np.zeros(picture.size, np.float32)
     for _ in range(ITERATIONS):
         colours = picture.colours(current + STROKE_WEIGHT * inside, ~current + STROKE_WEIGHT * outside)
-        probability = _sigmoid(evidence + weights.colour * colours)
+        probability = _sigmoid(evidence + WEIGHTS.colour * colours)
         probability[inside], probability[outside] = 1, 0
         probability = picture.smooth(probability)
         current = ((probability > 0.5) | inside) & ~outside
@@ -147,13 +154,12 @@ def _probability(
     return probability * current
 
 
-def from_box(picture: Picture, box: list[float], weights: BoxWeights = BOX_WEIGHTS) -> np.ndarray:
+def from_box(picture: Picture, box: list[float]) -> np.ndarray:
     """Segment the object in a box. Everything outside the box is background.
 
     Args:
         picture: the frame.
         box: the left, upper, right and lower edge in pixels of the frame.
-        weights: of the evidence.
 
     Returns:
         the mask, uint8 [H,W], 1 for the object.
@@ -172,37 +178,11 @@ def from_box(picture: Picture, box: list[float], weights: BoxWeights = BOX_WEIGH
     full[upper:lower, left:right] = True
     if full.all():
         raise Refused(400, "the box leaves no background; draw the box closely around the object")
-    inside = cv2.resize(np.uint8(full), picture.size[::-1], interpolation=cv2.INTER_AREA) > 0
-    if inside.all():
-        inside &= ~_border(picture.size)
-    return (picture.enlarge(_probability_in_box(picture, weights, inside)) & full).astype(np.uint8)
-
-
-def _probability_in_box(picture: Picture, weights: BoxWeights, inside: np.ndarray) -> np.ndarray:
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    y, x = np.ogrid[: picture.size[0], : picture.size[1]]
-    radius = np.hypot(
-        (y - rows.mean()) / (len(rows) / 2), (x - columns.mean()) / (len(columns) / 2)
-    )  # 1 on the largest ellipse in the box
-    surroundings = ~inside & (_distance_to(inside) < max(8, len(rows) / 2, len(columns) / 2))
-    current = radius < 0.8
-    probability = np.zeros(picture.size, np.float32)
-    for _ in range(ITERATIONS + 1):
-        depth = cv2.distanceTransform(np.uint8(current), cv2.DIST_L2, 3)
-        core = depth > min(BOX_CORE * min(picture.size), 0.6 * depth.max())
-        evidence = (
-            weights.middle * (1 - radius)
-            + weights.coarse * picture.features("coarse", core, surroundings)
-            + weights.fine * picture.features("fine", core, surroundings)
-            + weights.colour * picture.colours(np.float32(current), np.float32(surroundings | (inside & ~current)))
-        )
-        probability = picture.smooth(_sigmoid(evidence) * inside) * inside
-        if not (probability > 0.5).any():
-            break
-        _, parts, sizes, _ = cv2.connectedComponentsWithStats(np.uint8(probability > 0.5))
-        areas = sizes[1:, cv2.CC_STAT_AREA]
-        current = np.isin(parts, 1 + np.flatnonzero(areas >= SMALL_PART * areas.max()))
-    return probability * current
+    found = refine(picture.image, picture.network, full, np.zeros_like(full), ~full, BOX_NEIGHBOURS) > 0.5
+    _, parts, sizes, _ = cv2.connectedComponentsWithStats(np.uint8(found))
+    areas = sizes[:, cv2.CC_STAT_AREA]
+    areas[0] = 0  # the background
+    return (areas >= max(1, SMALL_PART * areas.max()))[parts].astype(np.uint8)
 
 
 def _distance_to(marked: np.ndarray) -> np.ndarray:

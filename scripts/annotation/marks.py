@@ -7,6 +7,7 @@ from annotation import cuts
 from annotation.picture import Picture
 
 CLICK_RADIUS = 1 / 60  # of the short side, as the page has it
+MARGIN = 0.05  # of the longer side of a box, as the page has it: clicks may extend the object by it beyond its box
 FULL = 0.92  # of a box, as the page has it: a mask that takes more of it has mostly not found its object
 
 
@@ -24,13 +25,14 @@ class Marks:
         self.ids = np.zeros(picture.full_size, np.uint8)
         self._picture = picture
         self._clicks: dict[int, np.ndarray] = {}  # by object: the bits of the clicked pixels
+        self._beyond: dict[int, np.ndarray] = {}  # by object: the pixels outside of its box, bool [H,W]
 
-    def draw_box(self, object_id: int, box: list[float], weights: cuts.BoxWeights = cuts.BOX_WEIGHTS) -> bool:
+    def draw_box(self, object_id: int, box: list[float]) -> bool:
         """Replace the mask of an object by what a box shows. Pixels of other objects stay theirs.
 
         Args:
             object_id: the id of the object.
-            box, weights: as for `cuts.from_box`.
+            box: as for `cuts.from_box`.
 
         Returns:
             whether the box shows an object.
@@ -38,14 +40,20 @@ class Marks:
         Raises:
             Refused: as `cuts.from_box`.
         """
-        found = cuts.from_box(self._picture, box, weights) > 0
+        found = cuts.from_box(self._picture, box) > 0
+        (left, right), (upper, lower) = sorted(box[::2]), sorted(box[1::2])
+        margin = MARGIN * max(right - left, lower - upper)
+        y, x = np.ogrid[: found.shape[0], : found.shape[1]]
+        inside = (x >= left - margin) & (x < right + margin) & (y >= upper - margin) & (y < lower + margin)
+        self._beyond[object_id] = ~inside
         self._apply(object_id, found, self.ids == 0)
         return bool(found.any())
 
-    def click(
-        self, object_id: int, x: int, y: int, *, is_inside: bool, weights: cuts.Weights = cuts.WEIGHTS
-    ) -> None:  # fmt: skip
-        """Correct the mask of an object by a click on a pixel, inside or outside of the object."""
+    def click(self, object_id: int, x: int, y: int, *, is_inside: bool) -> None:
+        """Correct the mask of an object by a click on a pixel, inside or outside of the object.
+
+        The object does not leave its box, until a click inside of the object is outside of the box.
+        """
         mask = self.ids == object_id
         clicked = np.zeros(mask.shape, np.uint8)
         cv2.circle(clicked, (x, y), max(1, round(CLICK_RADIUS * min(mask.shape))), 1, -1)
@@ -53,8 +61,13 @@ class Marks:
         # Earlier clicks count where the mask still agrees with them.
         agrees = np.where(mask, earlier == cuts.EARLIER_INSIDE, earlier == cuts.EARLIER_OUTSIDE)
         marks = earlier * agrees + cuts.MASK * mask + cuts.OTHER * ((self.ids > 0) & ~mask)
+        if object_id in self._beyond:
+            if is_inside and self._beyond[object_id][y, x]:
+                del self._beyond[object_id]
+            else:
+                marks += cuts.BEYOND * self._beyond[object_id]
         marks += (cuts.INSIDE if is_inside else cuts.OUTSIDE) * clicked
-        found = cuts.from_strokes(self._picture, marks.astype(np.uint8), weights) > 0
+        found = cuts.from_strokes(self._picture, marks.astype(np.uint8)) > 0
         earlier[clicked > 0] = cuts.EARLIER_INSIDE if is_inside else cuts.EARLIER_OUTSIDE
         self._apply(object_id, found, (self.ids == 0) | ((clicked > 0) & is_inside))
 

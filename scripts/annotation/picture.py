@@ -7,15 +7,13 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from dataset.files.images import resize_image, short_side_size, to_tensor
 from dataset.files.video import Video
-from model.encoders import KeyFeatures
 from model.inference import pad_to_stride
 from model.network import RDE_VOS
 
-CACHED_PICTURES = 4  # of about 20 MB each
+CACHED_PICTURES = 4  # of about 20 MB each, and the frame
 MOST_PIXELS = 110_000  # larger frames are segmented at a smaller size, for speed
 FAR = 1e6  # longer than any path
 STEP = 1.0  # the cost of a path for each pixel, in addition to the change of colour
@@ -39,15 +37,17 @@ class Picture:
 
     Args:
         image: uint8 RGB [H,W,3].
-        encode: the key encoder of a network, for normalised frames [1,3,H,W].
+        network: in eval mode.
         network_side: the short side of the network's input, in pixels; None for the size of the frame.
 
     Attributes:
+        image, network: as given.
         full_size: the height and width of the frame.
         size: the height and width of the prepared frame.
     """
 
-    def __init__(self, image: np.ndarray, encode: Callable[[Tensor], KeyFeatures], network_side: int | None) -> None:
+    def __init__(self, image: np.ndarray, network: RDE_VOS, network_side: int | None) -> None:
+        self.image, self.network = image, network
         self.full_size = image.shape[:2]
         scale = min(1.0, (MOST_PIXELS / (image.shape[0] * image.shape[1])) ** 0.5)
         self.size = tuple(max(1, round(scale * side)) for side in self.full_size)
@@ -62,7 +62,7 @@ class Picture:
         self._network_size = short_side_size(self.full_size, network_side) if network_side else self.full_size
         padded, self._padding = pad_to_stride(to_tensor(resize_image(image, self._network_size))[None])
         with torch.inference_mode():
-            features = encode(padded)
+            features = network.encode_key(padded.to(network.device, network.dtype))
         fine = features.f8[0].float().cpu().numpy()
         fine = fine - fine.mean((1, 2), keepdims=True)
         # Keys have the scale of Eq. 2. The features at stride 8 get a similar one.
@@ -160,14 +160,14 @@ def picture_cache(video: Video, network: RDE_VOS, size: int | None) -> Callable[
 
     Args:
         video: the frames.
-        network: its key encoder is copied, because the network may propagate meanwhile.
+        network: it is copied, because the network may propagate meanwhile.
         size: the short side of the network's input, in pixels; None for the size of the frames.
     """
-    encoder, device, dtype = copy.deepcopy(network.key_encoder), network.device, network.dtype
+    network = copy.deepcopy(network)
 
     @functools.lru_cache(CACHED_PICTURES)
     def prepare(number: int) -> Picture:
-        return Picture(video.read_frame(number), lambda image: encoder(image.to(device, dtype)), size)
+        return Picture(video.read_frame(number), network, size)
 
     return prepare
 

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from annotation import cuts
 from annotation.marks import Marks
 from annotation.picture import Picture
 from benchmarks.common import prepare, write_table
@@ -20,10 +19,9 @@ from util.evaluation.stream import engine_network
 
 TARGET = 0.85  # IoU
 MOST_CLICKS = 20
-BOX_TARGET = 0.8  # IoU
 NETWORK_SIDE = 480  # pixels, as annotate.py has it
-COLUMNS = ["evidence", "objects", f"median NoC@{100 * TARGET:.0f}", "mean", "failed", "IoU of a box", "and a click"]
-COLUMNS += [f"box and click >= {BOX_TARGET}", "ms per click"]
+COLUMNS = ["objects", f"median NoC@{100 * TARGET:.0f}", "mean", "failed", "IoU of a box", "and a click"]
+COLUMNS += ["and two clicks", "ms per click"]
 
 
 def measure_clicks(arguments: argparse.Namespace) -> None:
@@ -35,26 +33,20 @@ def measure_clicks(arguments: argparse.Namespace) -> None:
     device = prepare(arguments)
     network = engine_network(arguments.model, device, amp=False)
     objects = list(find_objects(arguments.pairs, arguments.most))
-    plain = cuts.WEIGHTS._replace(coarse=0, fine=0)
-    rows = []
-    for name, weights in (("without the network", plain), ("with the network", cuts.WEIGHTS)):
-        counts, seconds, box, box_and_click = [], [], [], []
-        for image_path, mask_path in tqdm(objects, desc=name, disable=None):
-            truth = read_values(mask_path)[0] > 0
-            picture = Picture(read_image(image_path), lambda x: network.encode_key(x.to(device)), NETWORK_SIDE)
-            user = SimulatedUser(picture, truth, weights)
-            counts.append(user.clicks_until(TARGET))
-            seconds += user.seconds
-            user = SimulatedUser(picture, truth, weights)
-            box.append(user.draw_box())
-            box_and_click.append(user.click())
-        good = statistics.fmean(value >= BOX_TARGET for value in box_and_click)
-        failed = sum(count > MOST_CLICKS for count in counts)
-        counts = [min(count, MOST_CLICKS) for count in counts]
-        noc = [statistics.median(counts), statistics.fmean(counts), failed]
-        boxes = [statistics.median(box), statistics.median(box_and_click), good]
-        rows.append([name, len(counts), *noc, *boxes, 1000 * statistics.median(seconds)])
-    write_table(arguments, COLUMNS, rows)
+    counts, seconds, marked = [], [], []
+    for image_path, mask_path in tqdm(objects, disable=None):
+        truth = read_values(mask_path)[0] > 0
+        picture = Picture(read_image(image_path), network, NETWORK_SIDE)
+        user = SimulatedUser(picture, truth)
+        counts.append(user.clicks_until(TARGET))
+        seconds += user.seconds
+        user = SimulatedUser(picture, truth)
+        marked.append([user.draw_box(), user.click(), user.click()])
+    failed = sum(count > MOST_CLICKS for count in counts)
+    counts = [min(count, MOST_CLICKS) for count in counts]
+    noc = [statistics.median(counts), statistics.fmean(counts), failed]
+    boxes = [statistics.median(values) for values in zip(*marked, strict=True)]
+    write_table(arguments, COLUMNS, [[len(counts), *noc, *boxes, 1000 * statistics.median(seconds)]])
 
 
 def find_objects(folders: list[Path], most: int | None) -> Iterator[tuple[Path, Path]]:
@@ -81,15 +73,14 @@ class SimulatedUser:
     Args:
         picture: the prepared frame.
         truth: the ground truth, bool [H,W].
-        weights: of the evidence; see `cuts.Weights`.
 
     Attributes:
         seconds: the time of each cut.
     """
 
-    def __init__(self, picture: Picture, truth: np.ndarray, weights: cuts.Weights) -> None:
+    def __init__(self, picture: Picture, truth: np.ndarray) -> None:
         self.seconds: list[float] = []
-        self._marks, self._truth, self._weights = Marks(picture), truth, weights
+        self._marks, self._truth = Marks(picture), truth
 
     @property
     def mask(self) -> np.ndarray:
@@ -107,17 +98,14 @@ class SimulatedUser:
         """Draw the object's bounding box; return the IoU."""
         rows, columns = np.flatnonzero(self._truth.any(1)), np.flatnonzero(self._truth.any(0))
         box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-        weights = cuts.BOX_WEIGHTS
-        if not self._weights.fine:
-            weights = weights._replace(coarse=0, fine=0)
-        self._marks.draw_box(1, box, weights)
+        self._marks.draw_box(1, box)
         return self._iou()
 
     def click(self) -> float:
         """Click on the centre of the largest error, inside or outside; return the IoU."""
         x, y, is_inside = self._largest_error()
         started = time.perf_counter()
-        self._marks.click(1, x, y, is_inside=is_inside, weights=self._weights)
+        self._marks.click(1, x, y, is_inside=is_inside)
         self.seconds.append(time.perf_counter() - started)
         return self._iou()
 

@@ -133,7 +133,7 @@ def write_first_mask(
     Raises:
         InputError: no object is found, or the file holds another mask or cannot be written.
     """
-    picture = Picture(image, lambda pixels: network.encode_key(pixels.to(network.device, network.dtype)), network_side)
+    picture = Picture(image, network, network_side)
     marks = Marks(picture)
     for number, marked in enumerate(objects, start=1):
         try:

@@ -3,9 +3,13 @@
 import csv
 
 import numpy as np
+import torch
 from PIL import Image
 
+from annotation.marks import Marks
+from annotation.picture import Picture
 from conftest import assert_refused, draw_clip
+from util.evaluation.stream import engine_network
 
 
 def test_clicks_are_measured(inline, tmp_path):
@@ -18,12 +22,30 @@ def test_clicks_are_measured(inline, tmp_path):
     result = inline("scripts/benchmark.py", "clicks", *arguments)
     assert result.returncode == 0, result.stderr
     with open(output) as file:
-        rows = list(csv.DictReader(file))
-    assert [row["evidence"] for row in rows] == ["without the network", "with the network"]
-    for row in rows:
-        assert row["objects"] == "2" and row["failed"] == "0"
-        assert 1 <= float(row["mean"]) <= 10 and float(row["IoU of a box"]) > 0.8
+        (row,) = csv.DictReader(file)
+    assert row["objects"] == "2" and row["failed"] == "0"
+    assert 1 <= float(row["mean"]) <= 10
+    assert float(row["IoU of a box"]) > 0.8 and float(row["and two clicks"]) > 0.8
 
     (tmp_path / "empty").mkdir()
     result = inline("scripts/benchmark.py", "clicks", "--pairs", tmp_path / "empty", "--output", output)
     assert_refused(result, tmp_path / "empty", "holds no pairs")
+
+
+def test_an_object_stays_in_its_box_and_clicks_are_obeyed():
+    """Until a click inside of the object is outside of its box."""
+    frames, ids = draw_clip(1, 96, 160, 2)
+    (row, column), (rows, columns) = ((np.int64(edge) for edge in np.nonzero(ids[0] == i)) for i in (1, 2))
+    marks = Marks(Picture(frames[0], engine_network(None, torch.device("cpu"), amp=False), 96))
+    left, upper, right, lower = box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert marks.draw_box(1, box)
+    x, y = round(columns.mean()), round(rows.mean())
+    for click in ((x, y, True), (left + 1, upper + 1, False), (x, upper + 2, True), (right - 2, y, True)):
+        marks.click(1, *click[:2], is_inside=click[2])
+        assert marks.ids[click[1], click[0]] == click[2]
+        outside = marks.ids > 0
+        outside[max(0, upper - 3) : lower + 3, max(0, left - 3) : right + 3] = False
+        assert not outside.any()
+    other = round(column.mean()), round(row.mean())
+    marks.click(1, *other, is_inside=True)
+    assert marks.ids[other[::-1]] == 1 and marks.ids[y, x] == 1

@@ -22,6 +22,7 @@ from dataset.files.colours import colour_table
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.video import Video, assign_masks, list_frames
 from dataset.files.video_file import EndOfVideo, VideoFile, encoder_note, video_writer
+from model.checkpoint import SHIPPED_WEIGHTS
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings
 from util.files import lock_folder
@@ -580,6 +581,7 @@ def test_boxes_and_clicks_mark_the_objects_of_the_first_frame(kind, arguments, i
     rows, columns = np.nonzero(truth == 1)
     box = (columns.min() - 2, rows.min() - 2, columns.max() + 3, rows.max() + 3)
     marks = ("--box", *box, "--clicks", f"+{x},{y}", "-1,1", "--clicks", f"+{other_x},{other_y}", "-60,19", "-3,44")
+    marks += ("--model", SHIPPED_WEIGHTS)
     output, expected = tmp_path / "output", tmp_path / "expected"
     result = inline(*arguments(clip / kind, *marks, output=expected))
     assert result.returncode == 0, result.stderr
@@ -595,7 +597,9 @@ def test_boxes_and_clicks_mark_the_objects_of_the_first_frame(kind, arguments, i
             "dataset.files.video_file.video_writer", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         assert inline(*arguments(clip / kind, *marks)).returncode == 130
-    assert_refused(inline(*arguments(clip / kind, *marks[:5])), output / "first_mask.png", "another mask", "--mask")
+    assert_refused(
+        inline(*arguments(clip / kind, *marks[:5], *marks[-2:])), output / "first_mask.png", "another mask", "--mask"
+    )
     assert inline(*arguments(clip / kind, *marks)).returncode == 0
     for path in (path for path in expected.rglob("*") if path.is_file()):
         assert (output / path.relative_to(expected)).read_bytes() == path.read_bytes(), path
@@ -626,6 +630,8 @@ def test_a_mask_that_fills_its_box_is_noted(arguments, inline, tmp_path):
     (tmp_path / "frames").mkdir()
     for name in ("0.png", "1.png"):
         Image.fromarray(frame).save(tmp_path / "frames" / name)
-    result = inline(*arguments(tmp_path / "frames", "--box", 20, 12, 40, 30, "--format", "masks"))
+    result = inline(
+        *arguments(tmp_path / "frames", "--model", SHIPPED_WEIGHTS, "--box", 20, 12, 40, 30, "--format", "masks")
+    )
     assert result.returncode == 0, result.stderr
     assert "note: the mask of object 1 fills its box" in result.stdout and "first_mask.png" in result.stdout

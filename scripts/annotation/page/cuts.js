@@ -6,9 +6,10 @@ import { brushSpans, clipped } from "./raster.js";
 const LEAST = 3; // pixels: a smaller box is ignored
 const REST = 300; // ms on a frame until the server prepares it
 const FULL = 0.92; // of a box: an object that takes more of it than an ellipse by far has mostly not been found
+const MARGIN = 0.05; // of the longer side of a box: strokes may extend the object by it beyond its box
 const MOST_STROKES = 200; // of a frame that are sent again; the oldest are dropped first
 // The bits of a pixel, as the server takes them.
-const [INSIDE, OUTSIDE, MASK, EARLIER_INSIDE, EARLIER_OUTSIDE, OTHER] = [1, 2, 4, 8, 16, 32];
+const [INSIDE, OUTSIDE, MASK, EARLIER_INSIDE, EARLIER_OUTSIDE, OTHER, BEYOND] = [1, 2, 4, 8, 16, 32, 64];
 
 /**
  * The cuts that wait for the server, in order. A cut has `frame`, `object` (id), and either `box` (left, top, right,
@@ -19,6 +20,7 @@ export class Cuts {
   #waiting = []; // the first ones may be under way
   #controller = null;
   #strokes = new Map(); // frame → the strokes that its mask comes from
+  #boxes = new Map(); // frame and object → the box that its mask comes from
 
   /**
    * @param store the project.
@@ -125,6 +127,7 @@ export class Cuts {
       return had && !found[i] && id === object ? 0 : id;
     });
     edit.commit();
+    if (box) this.#boxes.set(`${frame} ${object}`, box);
     const area = (right - left) * (bottom - top);
     if (box && found.reduce((sum, id) => sum + id, 0) > FULL * area) {
       this.notify(
@@ -161,7 +164,24 @@ export class Cuts {
       const bit = stroke.isInside ? INSIDE : OUTSIDE;
       draw(stroke, (mark) => (mark & ~(INSIDE | OUTSIDE)) | bit);
     }
+    this.#limit(marks, `${frame} ${object}`);
     return marks;
+  }
+
+  /** Mark what is beyond the object's box, unless the object or a new stroke inside of the object is there. */
+  #limit(marks, key) {
+    const box = this.#boxes.get(key);
+    if (!box) return;
+    const [left, top, right, bottom] = box;
+    const margin = MARGIN * Math.max(right - left, bottom - top);
+    const { width } = this.editing.size;
+    const isBeyond = (i) => {
+      const [x, y] = [i % width, Math.floor(i / width)];
+      return x < left - margin || x >= right + margin || y < top - margin || y >= bottom + margin;
+    };
+    const leaves = (mark, i) => mark & (INSIDE | MASK) && isBeyond(i);
+    if (!marks.some((mark) => mark & MASK) || marks.some(leaves)) this.#boxes.delete(key);
+    else for (let i = 0; i < marks.length; i++) if (isBeyond(i)) marks[i] |= BEYOND;
   }
 }
 
