@@ -2,8 +2,6 @@
 
 from torch import Tensor
 
-LEAST_AGREEMENT = 0.1  # the IoU of an object's two masks below which `confirmed` doubts it
-
 
 class FixedInterval:
     """The paper's rule: an update every θ frames after the last update or annotation.
@@ -46,12 +44,11 @@ class FixedInterval:
 
 
 def confirmed(probability: Tensor, first: Tensor) -> Tensor:
-    """The masks to memorise: those of the bank, except where the first frame alone contradicts them.
+    """The masks to memorise: those that the bank predicts, but an object counts as absent if F alone does not find it.
 
     An update memorises what the network predicts, false pixels of an absent object included, and later frames follow
-    them. The first frame has a true mask and never changes. So an object whose mask has an IoU below `LEAST_AGREEMENT`
-    with the mask that F alone predicts gets the smaller probability of both at each pixel: mostly it is memorised as
-    absent. Objects without a pixel in either mask agree. This is not in the paper.
+    them. The first frame has a true mask and never changes. So where F alone predicts no pixel of an object, the
+    smaller probability of both is memorised at each pixel. This is not in the paper.
 
     Args:
         probability: the probabilities that the bank predicts [1,K+1,H,W], background first.
@@ -61,9 +58,6 @@ def confirmed(probability: Tensor, first: Tensor) -> Tensor:
         the masks of the objects [1,K,H,W].
     """
     objects, alone = probability[:, 1:], first[:, 1:]
-    # max is much faster than argmax on a CPU; of equal probabilities both classes count.
-    seen = objects >= probability.amax(1, keepdim=True)
-    found = alone >= first.amax(1, keepdim=True)
-    common, union = (seen & found).sum((2, 3)), (seen | found).sum((2, 3))
-    doubtful = common < LEAST_AGREEMENT * union  # [1,K]; no host waits for it
-    return objects.minimum(alone.where(doubtful[..., None, None], objects))
+    # max is much faster than argmax on a CPU; nothing here makes the host wait for a GPU.
+    found = (alone >= first.amax(1, keepdim=True)).flatten(2).any(2)
+    return objects.where(found[..., None, None], objects.minimum(alone))
