@@ -59,6 +59,7 @@ def rde_vos_engine(
     bank: str = "2F+L+RDE",
     mem_every: int = 3,
     top_k: int = 40,
+    confirm_updates: bool = False,
 ) -> object:
     """An engine that segments one video, frame by frame.
 
@@ -73,6 +74,7 @@ def rde_vos_engine(
         bank: the memory bank, in the notation of the paper's Table 5, such as "F+L", or "STM", which grows.
         mem_every: θ, the number of frames between two updates of the memory.
         top_k: the number of memory positions that each position of a frame reads.
+        confirm_updates: whether an object is memorised as absent where the first frame alone does not find it.
 
     Returns:
         a new `InferenceCore`. Each video needs an engine of its own; another one with the same network is
@@ -81,7 +83,9 @@ def rde_vos_engine(
     Raises:
         rde_vos_hub.util.errors.InputError: the weights, the device or the settings cannot be used.
     """
-    settings = _project("util.evaluation.stream").EngineSettings(bank=bank, mem_every=mem_every, top_k=top_k)
+    settings = _project("util.evaluation.stream").EngineSettings(
+        bank=bank, mem_every=mem_every, top_k=top_k, confirm_updates=confirm_updates
+    )
     return settings.core(rde_vos(weights, device))
 
 

@@ -11,12 +11,13 @@ from model.decoder import soft_aggregation
 from model.memory import BankSpec, MemoryBank
 from model.network import RDE_VOS
 from model.reading import Embedding
-from model.updates import FixedInterval
+from model.updates import FixedInterval, confirmed
 from util.device import upload
 from util.imagenet import normalise
 
 STRIDE = 16  # pixels between neighbouring positions of an embedding; frames are padded to multiples of STRIDE
 MIN_SIDE = 2 * STRIDE  # frames are padded to at least MIN_SIDE, because SAM halves the embeddings
+FIRST = BankSpec(first=1)  # bank F
 MOST_NORMALISED = 20  # a normalised frame goes up to 2.7; one of 0 to 255 is not normalised
 
 
@@ -49,6 +50,8 @@ class InferenceCore:
         bank: the memory bank, in Table 5's notation (`model.memory.BANKS`).
         mem_every: θ, the number of frames between updates.
         top_k: the number of memory positions per query position.
+        confirm_updates: whether an object is memorised as absent where the first frame alone contradicts its mask; see
+            `model.updates.confirmed`. Each update then reads and decodes a second time.
 
     Attributes:
         object_ids: the ids of the objects in the order of the probabilities' channels.
@@ -61,10 +64,19 @@ class InferenceCore:
         ValueError: the bank is unknown, or reads RDE while the network has no SAM; θ or k is not positive.
     """
 
-    def __init__(self, network: RDE_VOS, *, bank: str = "2F+L+RDE", mem_every: int = 3, top_k: int = 40) -> None:
+    def __init__(
+        self,
+        network: RDE_VOS,
+        *,
+        bank: str = "2F+L+RDE",
+        mem_every: int = 3,
+        top_k: int = 40,
+        confirm_updates: bool = False,
+    ) -> None:
         spec = checked_bank(network, bank, mem_every, top_k)
         self.network = network
         self.top_k = top_k
+        self.confirm_updates = confirm_updates
         self.object_ids: list[int] = []
         self.labels = torch.zeros(1, dtype=torch.int64, device=network.device)
         self.rule = FixedInterval(mem_every)
@@ -159,15 +171,20 @@ class InferenceCore:
             key, f16 = features.key, features.f16
             if self.object_ids:
                 logit = self.network.decode(self.memory.read(key, self.top_k).to(dtype), features)
-                del features  # frees f4 and f8, the largest features
+                if not self.confirm_updates:
+                    del features  # frees f4 and f8, the largest features
                 probability = soft_aggregation(logit.float().sigmoid()).softmax(dim=1)
         if mask is not None:
             mask = pad_to_stride(upload(mask, device)[None, None])[0]
             probability = self._annotate(probability, mask, annotated, absent)
         update = self.rule.tick(annotated=mask is not None, probability=probability)
         if update and not last and (mask is not None or self.memory.reads_updates):
+            masks = probability[:, 1:]
+            if self.confirm_updates and mask is None:
+                logit = self.network.decode(self.memory.read(key, self.top_k, FIRST).to(dtype), features)
+                masks = confirmed(probability, soft_aggregation(logit.float().sigmoid()).softmax(dim=1))
             # A copy, because the caller may change the result.
-            self._pending = image, key, f16, probability[:, 1:].to(dtype, copy=True)
+            self._pending = image, key, f16, masks.to(dtype, copy=True)
         return unpad(probability, padding)[0]
 
     def _update_memory(self) -> None:

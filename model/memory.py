@@ -58,7 +58,8 @@ class _Group:
     recurrent: Embedding
     latest: Embedding | None = None
     updates: list[Embedding] = field(default_factory=list)  # only in STM's growing bank
-    table: MemoryTable | None = None  # the contents in their layout for reading, cached until the next update
+    # The contents in their layout for reading, cached until the next update.
+    tables: dict[BankSpec, MemoryTable] = field(default_factory=dict)
 
     def contents(self, spec: BankSpec) -> list[tuple[Embedding, int]]:
         """The embeddings to read, each with its multiplicity.
@@ -83,7 +84,7 @@ class _Group:
         self.first, self.recurrent = without(self.first), without(self.recurrent)
         self.latest = without(self.latest) if self.latest is not None else None
         self.updates = [without(update) for update in self.updates]
-        self.table = None
+        self.tables.clear()
 
 
 class MemoryBank:
@@ -134,25 +135,26 @@ class MemoryBank:
                 return
             channel -= count
 
-    def read(self, query_key: Tensor, top_k: int) -> Tensor:
+    def read(self, query_key: Tensor, top_k: int, spec: BankSpec | None = None) -> Tensor:
         """Read the value of every object for all positions of a query frame (Eq. 2 and 3).
 
         Args:
             query_key: [1,Ck,h,w].
             top_k: the number of memory positions per query position.
+            spec: the embeddings to read, if not those of the bank; F can always be read.
 
         Returns:
             [1,K,Cv,h,w].
         """
-        read = []
+        spec, read = spec or self.spec, []
         for group in self._groups:
-            if group.table is None:
-                group.table = MemoryTable(group.contents(self.spec), self._network.similarity)
-            read.append(self._network.read(query_key, group.table, top_k))
+            if spec not in group.tables:
+                group.tables[spec] = MemoryTable(group.contents(spec), self._network.similarity)
+            read.append(self._network.read(query_key, group.tables[spec], top_k))
         return torch.cat(read, dim=1)
 
     def _update_group(self, group: _Group, latest: Embedding) -> None:
-        group.table = None
+        group.tables.clear()
         if self.spec.growing:
             group.updates.append(latest)
             return

@@ -41,3 +41,23 @@ class FixedInterval:
     def reset(self) -> None:
         """Return to the state before the first mask."""
         self._elapsed = None
+
+
+def confirmed(probability: Tensor, first: Tensor) -> Tensor:
+    """The masks to memorise: those that the bank predicts, but an object counts as absent if F alone does not find it.
+
+    An update memorises what the network predicts, false pixels of an absent object included, and later frames follow
+    them. The first frame has a true mask and never changes. So where F alone predicts no pixel of an object, the
+    smaller probability of both is memorised at each pixel. This is not in the paper.
+
+    Args:
+        probability: the probabilities that the bank predicts [1,K+1,H,W], background first.
+        first: those that F alone predicts [1,K+1,H,W].
+
+    Returns:
+        the masks of the objects [1,K,H,W].
+    """
+    objects, alone = probability[:, 1:], first[:, 1:]
+    # max is much faster than argmax on a CPU; nothing here makes the host wait for a GPU.
+    found = (alone >= first.amax(1, keepdim=True)).flatten(2).any(2)
+    return objects.where(found[..., None, None], objects.minimum(alone))

@@ -33,7 +33,12 @@ from dataset.layouts.davis import DAVIS
 from util.device import choose_device, peak_memory
 from util.distributed import Processes
 from util.errors import InputError, command_line
-from util.evaluation.arguments import add_network_arguments, network_notes, never_updated
+from util.evaluation.arguments import (
+    add_confirmation_argument,
+    add_network_arguments,
+    network_notes,
+    never_updated,
+)
 from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
@@ -90,6 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--mem_every", type=positive, default=3, metavar="θ", help="for banks but STM; default 3")
     parser.add_argument("--stm_mem_every", type=positive, default=60, metavar="θ", help="for STM; default 60")
+    add_confirmation_argument(parser)
     add_network_arguments(parser)
     arguments, given = parse_given(parser)
     chosen, others = f"with --banks {' '.join(arguments.banks)}", set(arguments.banks) - {"STM"}
@@ -98,6 +104,7 @@ def parse_arguments() -> argparse.Namespace:
         [
             (never_updated(others), ["mem_every"], f"{chosen}, which have no update or another θ"),
             ("STM" not in arguments.banks, ["stm_mem_every"], chosen),
+            (never_updated(arguments.banks), ["confirm_updates"], f"{chosen}, which have no update"),
         ],
     )
     return arguments
@@ -220,14 +227,15 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
             print(note)
     network = engine_network(arguments.model, torch.device("cpu"), arguments.amp)
     thetas = {bank: arguments.stm_mem_every if bank == "STM" else arguments.mem_every for bank in arguments.banks}
-    settings = [EngineSettings(bank=bank, mem_every=theta, top_k=arguments.top) for bank, theta in thetas.items()]
+    shared = {"top_k": arguments.top, "confirm_updates": arguments.confirm_updates}
+    settings = [EngineSettings(bank=bank, mem_every=theta, **shared) for bank, theta in thetas.items()]
     for each in settings:
         each.check(network)
     check_given_masks([clip])
     check_plans([clip], [davis_plan(davis.annotations / clip.name, clip.merge_objects)], progress=processes.is_main)
     output = OutputFolder(arguments.output)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    compared = {"video": arguments.video, "year": davis.year, "top_k": arguments.top, "amp": arguments.amp}
+    compared = {"video": arguments.video, "year": davis.year, **shared, "amp": arguments.amp}
     output.check_settings(arguments.model, arguments.davis_path, processes, **compared, device=where)
 
     runs, lengths = [], [None] if arguments.forward else arguments.times

@@ -16,7 +16,7 @@ from model.fast import fast_network
 from model.inference import InferenceCore, pad_to_stride
 from model.memory import BANKS, BankSpec
 from model.reading import Embedding, MemoryTable, read
-from model.updates import FixedInterval
+from model.updates import FixedInterval, confirmed
 from plain import segment
 
 # Odd sizes, sizes below one stride, and multiples of it.
@@ -131,6 +131,28 @@ def test_a_rule_of_ones_own_sees_the_probabilities_of_every_frame(small_network)
         assert core.update_due
     with pytest.raises(ValueError, match="cannot be skipped"):
         core.skip()
+
+
+def test_an_object_that_the_first_frame_does_not_find_is_memorised_with_the_smaller_probability():
+    """Pixels in a row. The first frame alone finds one pixel of object 1 and none of object 2."""
+    bank = torch.tensor([[0.1, 0.0, 0.2], [0.9, 0.1, 0.0], [0.0, 0.9, 0.8]])
+    first = torch.tensor([[0.8, 0.3, 0.6], [0.2, 0.6, 0.1], [0.0, 0.1, 0.3]])
+    memorised = confirmed(bank.view(1, 3, 1, 3), first.view(1, 3, 1, 3))
+    assert memorised.flatten().tolist() == [*bank[1].tolist(), *first[2].tolist()]
+
+
+@pytest.mark.parametrize("bank", ["2F+L+RDE", "STM"])
+def test_confirmed_updates_compare_the_bank_with_the_first_frame_alone(small_network, bank, monkeypatch):
+    """The mask encoder gets what the rule makes of this engine's probabilities and of bank F's; here their mean."""
+    monkeypatch.setattr("model.inference.confirmed", lambda probability, first: (probability + first)[:, 1:] / 2)
+    memorised, encode_value = [], small_network.encode_value
+    monkeypatch.setattr(small_network, "encode_value", lambda *x: (memorised.append(x[2]), encode_value(*x))[1])
+    core, alone = InferenceCore(small_network, bank=bank, confirm_updates=True), InferenceCore(small_network, bank="F")
+    frames, ids = draw_clip(5, 48, 48, 2)
+    pairs = [[engine.step(image, None if t else ids[0]) for engine in (core, alone)]
+             for t, image in enumerate(tensors(frames))]  # fmt: skip
+    assert len(memorised) == 3  # frame 0 for both engines, and frame 3
+    torch.testing.assert_close(memorised[2][0], sum(pairs[3])[1:] / 2, atol=1e-5, rtol=0)
 
 
 def segmented_frames(core: InferenceCore) -> torch.Tensor:

@@ -71,10 +71,20 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, siz
         "--mem_every", type=positive, default=mem_every, metavar="θ",
         help=f"frames between memory updates; default {mem_every}",
     )  # fmt: skip
+    add_confirmation_argument(parser)
     if size:
         parser.add_argument(
             "--size", type=positive, default=size, help=f"short side of the network's input; default {size}"
         )
+
+
+def add_confirmation_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --confirm_updates; see `model.updates.confirmed`."""
+    parser.add_argument(
+        "--confirm_updates", action="store_true",
+        help="memorise an object as absent where the first frame alone does not find it; for videos in which objects "
+        "leave",
+    )  # fmt: skip
 
 
 def parse_engine_arguments(
@@ -94,7 +104,11 @@ def parse_engine_arguments(
     refuse_without_effect(
         given,
         [
-            (never_updated([arguments.bank]), ["mem_every"], f"with --bank {arguments.bank}, which is never updated"),
+            (
+                never_updated([arguments.bank]),
+                ["mem_every", "confirm_updates"],
+                f"with --bank {arguments.bank}, which is never updated",
+            ),
             *((other not in given, [flag], f"without --{other}") for flag, other in needs),
         ],
     )
@@ -130,5 +144,6 @@ def engine_settings(arguments: argparse.Namespace) -> EngineSettings:
         bank=arguments.bank,
         mem_every=arguments.mem_every,
         top_k=arguments.top,
+        confirm_updates=arguments.confirm_updates,
         size=getattr(arguments, "size", None),
     )

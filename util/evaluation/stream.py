@@ -35,13 +35,14 @@ class EngineSettings:
     """The settings of the inference engine.
 
     Attributes:
-        bank, mem_every, top_k: see `model.inference.InferenceCore`.
+        bank, mem_every, top_k, confirm_updates: see `model.inference.InferenceCore`.
         size: the short side of the network's input, in pixels; None for the size of the frames.
     """
 
     bank: str = "2F+L+RDE"
     mem_every: int = 3
     top_k: int = 40
+    confirm_updates: bool = False
     size: int | None = None
 
     def check(self, network: RDE_VOS) -> None:
@@ -64,7 +65,9 @@ class EngineSettings:
             InputError: as `check`.
         """
         self.check(network)
-        return InferenceCore(network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k)
+        return InferenceCore(
+            network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k, confirm_updates=self.confirm_updates
+        )
 
 
 class Input(NamedTuple):
