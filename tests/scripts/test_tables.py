@@ -161,6 +161,7 @@ def test_figure_3_of_a_clip_played_forward_and_backward(arguments, command, inli
     assert_refused(inline(*arguments("long_video.py", *flags, 2)), record, "delete")
     assert_refused(inline(*arguments("long_video.py", "--times", 2)), tmp_path, "year")
     assert_refused(inline(*arguments("long_video.py", *flags, 2, "--top", 20)), tmp_path, "top_k")
+    assert_refused(inline(*arguments("long_video.py", *flags, 2, "--confirm_updates")), tmp_path, "confirm_updates")
     assert_refused(inline(*arguments("long_video.py", *flags, 0)), "--times")
     assert_refused(inline(*arguments("long_video.py", *flags, 2, "--forward")), "--times", "--forward")
     assert_refused(inline(*arguments("long_video.py", *flags, 2, "--banks", "STM", "2G")), "'2G'", "F+L")
