@@ -157,7 +157,7 @@ class Video(AnyVideo):
         """The numbers of the frames whose masks the results contain, in order."""
         return list(range(len(self.frames))) if self.wanted is None else sorted(self.wanted)
 
-    @property
+    @functools.cached_property
     def last(self) -> int:
         """The number of the last frame in the results. Later frames need not be processed."""
         return self.results[-1]

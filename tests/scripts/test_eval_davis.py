@@ -115,7 +115,7 @@ def test_a_rerun_goes_on_where_the_last_one_stopped(evaluate, tmp_path):
     assert {p.parent.name for p in before if after[p] == before[p]} == {"long"}
     assert {p.parent.name for p in before if after[p] != before[p]} == {"short"}
     assert all(np.array_equal(mask, masks(output)[name]) for name, mask in complete.items())
-    assert not list((output / ".records").glob("*.unfinished"))
+    assert not list(output.rglob("*.tmp"))
 
 
 def test_a_lost_mask_is_made_again(evaluate, tmp_path):
