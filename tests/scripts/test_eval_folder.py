@@ -121,7 +121,7 @@ def test_masks_scores_and_pictures(arguments, inline, collection, expected, tmp_
 
 
 def test_the_confidence_of_an_interrupted_evaluation(arguments, inline, monkeypatch, tmp_path):
-    """Equals that of an undisturbed one; videos of which it is not known are named."""
+    """Equals that of an undisturbed one."""
     expected, output = tmp_path / "expected", tmp_path / "output"
     assert inline(*arguments(output=expected)).returncode == 0
     with monkeypatch.context() as patch:
@@ -137,11 +137,6 @@ def test_the_confidence_of_an_interrupted_evaluation(arguments, inline, monkeypa
         assert 0 <= float(row["confidence"]) <= 1
     late = [(row["frame"], row["object"]) for row in rows if row["video"] == "late"]
     assert late == [(f"{t:05d}", number) for t in range(8) for number in (("3",) if t < 3 else ("3", "7"))]
-
-    (output / ".records/late.confidence").unlink()
-    result = inline(*arguments())
-    assert result.returncode == 0 and "confidence.csv lacks late, which an earlier version" in result.stdout
-    assert {row["video"] for row in read_table(output / "confidence.csv")} == {"again", "untold"}
 
 
 def test_one_evaluation_at_a_time_uses_an_output(arguments, inline, tmp_path):
