@@ -1,11 +1,9 @@
 """scripts/benchmark.py clicks: how the annotation page is measured, on synthetic objects."""
 
-import csv
-
 import numpy as np
 from PIL import Image
 
-from conftest import assert_refused, draw_clip
+from conftest import assert_refused, draw_clip, read_table
 
 
 def test_clicks_are_measured(inline, tmp_path):
@@ -17,8 +15,7 @@ def test_clicks_are_measured(inline, tmp_path):
     arguments = ("--pairs", tmp_path, "--device", "cpu", "--threads", 1, "--output", output)
     result = inline("scripts/benchmark.py", "clicks", *arguments)
     assert result.returncode == 0, result.stderr
-    with open(output) as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(output)
     assert [row["evidence"] for row in rows] == ["without the network", "with the network"]
     for row in rows:
         assert row["objects"] == "2" and row["failed"] == "0"

@@ -1,6 +1,5 @@
 """eval_davis.py as its users run it: real processes on clips in DAVIS's layout."""
 
-import csv
 import json
 import shutil
 from dataclasses import replace
@@ -11,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import SMALL, assert_alone, assert_refused, write_davis
+from conftest import SMALL, assert_alone, assert_refused, read_table, write_davis
 from dataset.files.images import davis_palette, read_image, read_mask, to_tensor, write_mask
 from dataset.layouts.davis import DAVIS
 from model import RDE_VOS, save_network
@@ -47,8 +46,7 @@ def masks(output: Path) -> dict[str, np.ndarray]:
 
 
 def figures(path: Path) -> dict[str, float]:
-    with open(path, newline="") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = read_table(path)
     return {name: float(value) for name, value in row.items()}
 
 

@@ -1,6 +1,5 @@
 """eval_folder.py on synthetic clips: late objects, masks of known objects, selected frames, gaps in the truth."""
 
-import csv
 import functools
 import os
 import shutil
@@ -13,7 +12,7 @@ from PIL import Image
 from test_metrics import plain_f, plain_j
 
 import plain
-from conftest import assert_alone, assert_refused, write_collection
+from conftest import assert_alone, assert_refused, read_table, write_collection
 from dataset.files.images import read_image, read_mask, to_tensor, write_mask
 
 # By video: its frames; by object: the numbers of the frames in which it is scored (see `write_collection`).
@@ -63,11 +62,6 @@ def expected(collection, small_network) -> dict[str, list[np.ndarray]]:
 
 def written(output: Path) -> dict[str, np.ndarray]:
     return {f"{p.parent.name}/{p.stem}": read_mask(p) for p in (output / "masks").glob("*/*.png")}
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def assert_scores(output: Path, truth: Path, scored: dict[str, dict[int, list[int]]]) -> None:

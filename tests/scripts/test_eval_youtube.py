@@ -1,6 +1,5 @@
 """eval_youtube.py on clips in YouTube-VOS's layout: late objects, gaps, odd starts, and only what is asked for."""
 
-import csv
 import functools
 import json
 import shutil
@@ -14,7 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import plain
-from conftest import assert_alone, assert_refused, draw_clip
+from conftest import assert_alone, assert_refused, draw_clip, read_table
 from dataset.files.images import read_image, read_mask, resize_mask, to_tensor, write_mask
 from dataset.layouts.youtube import YouTubeVOS
 from model.updates import FixedInterval
@@ -111,11 +110,6 @@ def expected_masks(network, root: Path, name: str) -> dict[int, np.ndarray]:
             others = np.where(np.isin(results[t], np.unique(given[t])), 0, results[t])
             results[t] = np.where(given[t] > 0, given[t], others)
     return results
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_zip_holds_what_meta_json_asks_for(arguments, command, inline, youtube, small_network, tmp_path):
