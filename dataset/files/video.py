@@ -173,7 +173,8 @@ class Video(AnyVideo):
             InputError: the file is missing or corrupt, or has another size than the video's first frame.
         """
         image = read_image(self.frames[number])
-        self._check_size(number, image.shape[:2])
+        if image.shape[:2] != self.size:
+            raise self._other_size(number, image.shape)
         return image
 
     def check_frames(self) -> None:
@@ -183,7 +184,8 @@ class Video(AnyVideo):
             InputError: a frame is missing, not an image or of another size than the first frame.
         """
         for number, frame in enumerate(self.frames):
-            self._check_size(number, image_size(frame))
+            if (size := image_size(frame)) != self.size:
+                raise self._other_size(number, size)
 
     def read_given_mask(self, number: int) -> np.ndarray:
         """Decode a given mask as `AnyVideo.read_given_mask` does, and apply ``merge_objects`` and ``new_objects``."""
@@ -199,13 +201,12 @@ class Video(AnyVideo):
         """The height and width of the frames in pixels. They are read from the header of the first frame."""
         return image_size(self.frames[0])
 
-    def _check_size(self, number: int, size: tuple[int, ...]) -> None:
-        if size != self.size:
-            height, width = self.size
-            raise InputError(
-                f"{self.frames[number]} is {size[1]}×{size[0]}, but the first frame is {width}×{height}; "
-                f"give all frames of a video one size"
-            )
+    def _other_size(self, number: int, size: tuple[int, ...]) -> InputError:
+        height, width = self.size
+        return InputError(
+            f"{self.frames[number]} is {size[1]}×{size[0]}, but the first frame is {width}×{height}; "
+            f"give all frames of a video one size"
+        )
 
 
 def read_sized_mask(

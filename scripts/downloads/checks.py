@@ -21,9 +21,10 @@ def check_targets(root: Path, targets: list[str]) -> bool:
         InputError: YouTube-VOS's list of objects does not fit its frames.
     """
     plans = [plan for target in targets for plan in _PLANS[target](root / target)]
-    totals = check(plans)
+    unit = "image" if "static" in targets else "video"
+    totals = check(plans, unit)
     if plans:
-        print(format_table(plans, totals, "image" if "static" in targets else "video"))
+        print(format_table(plans, totals, unit))
     if any(total.problems for total in totals):
         return False
     if "YouTube/valid" in targets:

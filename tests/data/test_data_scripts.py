@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from check_data import CheckImage, CheckVideo
+from check_data import check_image, check_video
 from conftest import Command, assert_refused, draw_clip, write_davis
 from dataset.files.images import read_image, read_mask, read_palette, write_mask
 from dataset.layouts.folders import Pair, VideoFolders
@@ -235,17 +235,15 @@ def test_training_refuses_what_the_check_finds(tmp_path, kind, mask, refused):
     if kind == "image":
         cv2.imwrite(str(tmp_path / "a.jpg"), image)
         cv2.imwrite(str(tmp_path / "a.png"), 255 * mask)
-        check, clips = (
-            CheckImage(Pair(tmp_path / "a.jpg", tmp_path / "a.png")),
-            ImageClips(ImageFolder("toy", tmp_path), crop_size=64),
-        )
+        findings = check_image(Pair(tmp_path / "a.jpg", tmp_path / "a.png"))
+        clips = ImageClips(ImageFolder("toy", tmp_path), crop_size=64)
     else:
         (tmp_path / "images/a").mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "images/a/0.jpg"), image)
         write_mask(tmp_path / "masks/a/0.png", mask)
         folders = VideoFolders("toy", tmp_path / "images", tmp_path / "masks", "copy it again")
-        check, clips = CheckVideo(folders, "a"), VideoClips(folders, crop_size=64)
-    assert bool(check().problems) == refused
+        findings, clips = check_video(folders, "a"), VideoClips(folders, crop_size=64)
+    assert bool(findings.problems) == refused
     if refused:
         with pytest.raises(InputError):
             clips.sample(0, np.random.default_rng(0), 0.0)
