@@ -276,15 +276,20 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
         if names is not None:
             number = named_frame(mask.stem, names) if number is None else numbered_frame(mask.stem, number, names)
         if number is None and (len(masks) > 1 or stated is not None):
-            example = "00000" if names is None else names[0]
-            raise InputError(
-                f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png"
-            )
+            raise nameless(mask, video, names)
         number = number or 0
         if number in assigned:
             raise InputError(f"{assigned[number]} and {mask} are for the same frame; leave one out")
         assigned[number] = mask
     return dict(sorted(assigned.items()))
+
+
+def nameless(mask: Path, video: str, names: Sequence[str] | None) -> InputError:
+    """The error of a mask that has the name of no frame; see `assign_masks`."""
+    example = names[0] if names else "00000"
+    return InputError(
+        f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png"
+    )
 
 
 def _stated_number(name: str, *, any_number: bool) -> int | None:
