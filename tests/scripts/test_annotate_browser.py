@@ -178,6 +178,13 @@ def polygon(page, x: float, y: float) -> None:
     idle(page)
 
 
+def boxed(page, number: int) -> None:
+    """Drag a box around a disc, and do not wait for the answer."""
+    (x, y), reach = CENTRES[number], RADIUS + 5
+    keys(page, "g")
+    pressed(page, (x - reach, y - reach), (x, y), (x + reach, y + reach))
+
+
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
     return (one & other).sum() / (one | other).sum()
 
@@ -362,19 +369,15 @@ def test_undo_gives_a_propagated_mask_back(page, server):
 
 
 def test_a_box_becomes_an_object(page, server):
-    keys(page, "g")
-    (x, y), reach = CENTRES[1], RADIUS + 5
-    pressed(page, (x - reach, y - reach), (x, y), (x + reach, y + reach))
+    boxed(page, 1)
     wait(page, lambda: kinds(page)[0] == "annotated")
     idle(page)
     assert overlap(server.ids(0) == 1, DISCS[0] == 1) > 0.8
 
 
 def test_a_mask_that_fills_its_box_leads_to_clicks(page, server):
-    keys(page, "g")
     (x, y), reach = CENTRES[1], RADIUS + 5
-    corners = (x - reach, y - reach), (x, y), (x + reach, y + reach)
-    pressed(page, *corners)
+    boxed(page, 1)
     idle(page)
     assert "fills its box" not in text(page, "#notices")
     # As where nothing in the box differs from its surroundings.
@@ -385,9 +388,9 @@ def test_a_mask_that_fills_its_box_leads_to_clicks(page, server):
         "   const [x, y] = [i % given[1], Math.floor(i / given[1])];"
         "   return x >= given[2] && x < given[4] && y >= given[3] && y < given[5];"
         " }))) : window.realFetch(address, options)",
-        *(HEIGHT * WIDTH, WIDTH, *corners[0], *corners[2]),
+        *(HEIGHT * WIDTH, WIDTH, x - reach, y - reach, x + reach, y + reach),
     )
-    pressed(page, *corners)
+    boxed(page, 1)
     idle(page)
     page.execute_script("window.fetch = window.realFetch")
     assert "fills its box" in text(page, "#notices") and "click inside the object" in text(page, "#notices")
@@ -457,13 +460,6 @@ def test_an_object_is_the_one_to_draw_before_the_server_has_answered(page, serve
     assert [ids[y, x] for x, y in CENTRES.values()] == [1, 2] and set(np.unique(ids)) == {0, 1, 2}
     wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 3)
     assert one(page, "#objects li:last-child").get_attribute("class").split() == ["current"]  # the third
-
-
-def boxed(page, number: int, margin: int = 5) -> None:
-    """Drag a box around a disc, and do not wait for the answer."""
-    (x, y), reach = CENTRES[number], RADIUS + margin
-    keys(page, "g")
-    pressed(page, (x - reach, y - reach), (x, y), (x + reach, y + reach))
 
 
 def marks(page) -> bool:
