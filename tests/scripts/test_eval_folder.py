@@ -134,9 +134,8 @@ def test_the_confidence_of_an_interrupted_evaluation(arguments, inline, monkeypa
 
 
 def test_one_evaluation_at_a_time_uses_an_output(arguments, inline, tmp_path):
-    assert_alone(
-        functools.partial(inline, *arguments("--every", 3)), tmp_path / "output", ".records", "overlay", "overlay/again"
-    )
+    folders = (".records", "masks", "overlay", "overlay/again")
+    assert_alone(functools.partial(inline, *arguments("--every", 3)), tmp_path / "output", *folders)
 
 
 def test_every_third_frame_by_two_processes(arguments, command, collection, expected, tmp_path):

@@ -184,7 +184,7 @@ def test_the_zip_holds_what_meta_json_asks_for(arguments, command, inline, youtu
 
 
 def test_one_evaluation_at_a_time_uses_an_output(arguments, inline, tmp_path):
-    folders = (".records", "overlay", "overlay/late", "..")  # the zip is beside the output
+    folders = (".records", "Annotations", "overlay", "overlay/late", "..")  # the zip is beside the output
     assert_alone(functools.partial(inline, *arguments()), tmp_path / "output", *folders)
 
 
