@@ -8,6 +8,8 @@ the first problem.
 """
 
 import argparse
+import functools
+import operator
 import os
 import sys
 from collections.abc import Callable
@@ -50,59 +52,48 @@ class Plan:
     jobs: list[Callable[[], Findings]]
 
 
-@dataclass(frozen=True)
-class CheckImage:
-    """A job that decodes an image of stage 0 and its mask."""
-
-    pair: Pair
-
-    def __call__(self) -> Findings:
-        findings = Findings(frames=1)
-        image, mask = _read(read_image, self.pair.image, findings), _read(read_object, self.pair.mask, findings)
-        if image is not None and mask is not None:
-            _compare(self.pair, image, mask, findings)
-        if mask is not None and mask.any():
-            findings.objects = 1
-        elif mask is not None:
-            findings.problems.append(f"{self.pair.mask} shows no object; remove it and its image")
-        return findings
+def check_image(pair: Pair) -> Findings:
+    """Decode an image of stage 0 and its mask."""
+    findings = Findings(frames=1)
+    image, mask = _read(read_image, pair.image, findings), _read(read_object, pair.mask, findings)
+    if image is not None and mask is not None:
+        _compare(pair, image, mask, findings)
+    if mask is not None and mask.any():
+        findings.objects = 1
+    elif mask is not None:
+        findings.problems.append(f"{pair.mask} shows no object; remove it and its image")
+    return findings
 
 
-@dataclass(frozen=True)
-class CheckVideo:
-    """A job that decodes all frames and masks of a video."""
-
-    folders: VideoFolders
-    video: str
-
-    def __call__(self) -> Findings:
-        images, masks = self.folders.images / self.video, self.folders.masks / self.video
-        if problems := _closed(images, masks):
-            return Findings(problems=problems)
-        try:
-            frames, missing = self.folders.frames(self.video)
-            shown, annotated = files_by_frame(images), files_by_frame(masks, (".png",))
-        except InputError as error:
-            return Findings(problems=[str(error)])
-        findings = Findings(len(frames), problems=_missing(missing, self.folders.remedy))
-        objects: set[int] = set()
-        unread = 0
-        # Files without a counterpart are decoded, too, so that one check finds all problems.
-        for frame in sorted(shown.keys() | annotated.keys()):
-            image = _read(read_image, shown[frame], findings) if frame in shown else None
-            ids = _read(self.folders.read_ids, annotated[frame], findings) if frame in annotated else None
-            if image is not None and ids is not None:
-                _compare(Pair(shown[frame], annotated[frame]), image, ids, findings)
-            if ids is not None:
-                objects |= set(np.unique(ids).tolist()) - {0}
-            elif frame in annotated:
-                unread += 1
-        findings.objects = len(objects)
-        if not annotated:
-            findings.problems.append(f"{masks} holds no masks (<frame>.png); {self.folders.remedy}")
-        elif not objects and not unread:
-            findings.problems.append(f"{masks} shows no object in any frame; remove the video from both folders")
-        return findings
+def check_video(folders: VideoFolders, video: str) -> Findings:
+    """Decode all frames and masks of a video."""
+    images, masks = folders.images / video, folders.masks / video
+    if problems := _closed(images, masks):
+        return Findings(problems=problems)
+    try:
+        frames, missing = folders.frames(video)
+        shown, annotated = files_by_frame(images), files_by_frame(masks, (".png",))
+    except InputError as error:
+        return Findings(problems=[str(error)])
+    findings = Findings(len(frames), problems=_missing(missing, folders.remedy))
+    objects: set[int] = set()
+    unread = 0
+    # Files without a counterpart are decoded, too, so that one check finds all problems.
+    for frame in sorted(shown.keys() | annotated.keys()):
+        image = _read(read_image, shown[frame], findings) if frame in shown else None
+        ids = _read(folders.read_ids, annotated[frame], findings) if frame in annotated else None
+        if image is not None and ids is not None:
+            _compare(Pair(shown[frame], annotated[frame]), image, ids, findings)
+        if ids is not None:
+            objects |= set(np.unique(ids).tolist()) - {0}
+        elif frame in annotated:
+            unread += 1
+    findings.objects = len(objects)
+    if not annotated:
+        findings.problems.append(f"{masks} holds no masks (<frame>.png); {folders.remedy}")
+    elif not objects and not unread:
+        findings.problems.append(f"{masks} shows no object in any frame; remove the video from both folders")
+    return findings
 
 
 def _missing(paths: list[Path], remedy: str) -> list[str]:
@@ -144,7 +135,7 @@ def plan_images(folder: ImageFolder) -> Plan:
     problems = _missing(missing, "copy the pair again, or remove its other half")
     if not pairs and not missing:
         problems = [f"{folder.path} holds no images with masks; check how the data set was unpacked"]
-    return Plan(folder.name, problems, [CheckImage(pair) for pair in pairs])
+    return Plan(folder.name, problems, [functools.partial(check_image, pair) for pair in pairs])
 
 
 def plan_videos(folders: VideoFolders) -> Plan:
@@ -162,18 +153,21 @@ def plan_videos(folders: VideoFolders) -> Plan:
         problems.append(f"{folders.split or folders.masks} holds no videos; {folders.remedy}")
     problems += _missing(missing, folders.remedy)
     lacking = {path.name for path in missing}
-    return Plan(folders.name, problems, [CheckVideo(folders, video) for video in videos if video not in lacking])
+    jobs = [functools.partial(check_video, folders, video) for video in videos if video not in lacking]
+    return Plan(folders.name, problems, jobs)
 
 
-def check(plans: list[Plan]) -> list[Findings]:
-    """Run the jobs of all plans on all cores, print every problem, and return the findings of each plan."""
+def check(plans: list[Plan], unit: str) -> list[Findings]:
+    """Run the jobs of all plans on all cores, print every problem, and return the findings of each plan.
+
+    ``unit`` is "image" or "video".
+    """
     totals = [Findings(problems=list(plan.problems)) for plan in plans]
     for plan in plans:
         _report(plan.problems)
     jobs = [job for plan in plans for job in plan.jobs]
     owners = [total for plan, total in zip(plans, totals, strict=True) for _ in plan.jobs]
-    unit = "image" if all(isinstance(job, CheckImage) for job in jobs) else "video"
-    done = tqdm(in_processes(_run, jobs), total=len(jobs), desc="checking", unit=unit, disable=None)
+    done = tqdm(in_processes(operator.call, jobs), total=len(jobs), desc="checking", unit=unit, disable=None)
     for total, findings in zip(owners, done, strict=True):
         _report(findings.problems)
         total.frames += findings.frames
@@ -182,17 +176,13 @@ def check(plans: list[Plan]) -> list[Findings]:
     return totals
 
 
-def _run(job: Callable[[], Findings]) -> Findings:
-    return job()
-
-
 def _report(problems: list[str]) -> None:
     for problem in problems:
         tqdm.write(problem)
 
 
 def format_table(plans: list[Plan], totals: list[Findings], unit: str) -> str:
-    """Return the table of findings, with a row for each data set. ``unit`` is "image" or "video"."""
+    """Return the table of findings, with a row for each data set; ``unit`` as for `check`."""
     rows = [("", f"{unit}s", "frames", "objects", "problems")]
     for plan, total in zip(plans, totals, strict=True):
         rows.append((plan.name, *map(str, (len(plan.jobs), total.frames, total.objects, len(total.problems)))))
@@ -222,8 +212,9 @@ def main() -> None:
         plan_images(folders) if isinstance(folders, ImageFolder) else plan_videos(folders)
         for folders in stage_folders(arguments.stage, vars(arguments))
     ]
-    totals = check(plans)
-    print(format_table(plans, totals, "image" if arguments.stage == 0 else "video"))
+    unit = "image" if arguments.stage == 0 else "video"
+    totals = check(plans, unit)
+    print(format_table(plans, totals, unit))
     if any(total.problems for total in totals):
         sys.exit(1)
 

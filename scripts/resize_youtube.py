@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.files.images import image_size, read_image, read_mask, read_palette, write_mask
+from dataset.files.images import image_size, read_image, read_mask, read_palette, resize_image, write_mask
 from dataset.layouts.folders import VideoFolders, find_videos
-from dataset.layouts.youtube import TRAIN, TRAIN_480P, meta_path, training_folders
+from dataset.layouts.youtube import TRAIN, TRAIN_480P, meta_path, split_folders
 from util.errors import InputError, command_line
 from util.files import atomic_path
 from util.numbers import positive
@@ -74,29 +74,17 @@ def _resize_file(source: Path, target: Path, size: int) -> bool:
             return False
     except InputError:
         pass  # the file does not exist or is damaged, so write it
-    (_resize_mask if source.suffix == ".png" else _resize_image)(source, target, new)
+    is_mask = source.suffix == ".png"
+    pixels = read_mask(source) if is_mask else read_image(source)  # of a file that is copied, too: it may be damaged
+    if new == old:
+        _copy(source, target)
+    elif is_mask:
+        resized = Image.fromarray(pixels).resize(new[::-1], Image.Resampling.NEAREST)
+        write_mask(target, np.array(resized), read_palette(source))
+    else:
+        with atomic_path(target) as temporary:
+            Image.fromarray(resize_image(pixels, new)).save(temporary, quality=_JPEG_QUALITY)
     return True
-
-
-def _resize_image(source: Path, target: Path, size: tuple[int, int]) -> None:
-    image = read_image(source)
-    if image.shape[:2] == size:
-        _copy(source, target)
-        return
-    # Pillow's bicubic filter is antialiased; other interpolations are not.
-    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
-    with atomic_path(target) as temporary:
-        resized.save(temporary, quality=_JPEG_QUALITY)
-
-
-def _resize_mask(source: Path, target: Path, size: tuple[int, int]) -> None:
-    ids = read_mask(source)
-    if ids.shape == size:
-        _copy(source, target)
-        return
-    resized = Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST)
-    palette = read_palette(source)
-    write_mask(target, np.array(resized), palette)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -109,7 +97,7 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     root = arguments.yv_root
-    source, target = training_folders(root, TRAIN), training_folders(root, TRAIN_480P)
+    source, target = split_folders(root, TRAIN), split_folders(root, TRAIN_480P)
     for folder in (source.images, source.masks):
         if not folder.is_dir():
             raise InputError(f"{folder} is missing; check --yv_root, or unpack YouTube-VOS's training set there")

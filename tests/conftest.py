@@ -1,6 +1,7 @@
 """What the tests share: stand-in weights of the published layout, a small network, tiny data, and command lines."""
 
 import contextlib
+import csv
 import json
 import os
 import resource
@@ -116,6 +117,17 @@ def write_video(path: Path, frames: Sequence[np.ndarray], *, fps: float = 25, lo
     with video_writer(path, frames[0].shape[:2], fps, lossless=lossless) as append:
         for frame in frames:
             append(frame)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by its header."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """All files of a folder, by their paths in it."""
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 def write_davis(

@@ -7,7 +7,7 @@ tells them from the masks of several frames by their names, and by their pixels 
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from dataset.files.video import (
     frame_order,
     is_junk,
     named_frame,
+    nameless,
     numbered_frame,
     object_ids,
 )
@@ -244,7 +245,7 @@ def _objects(
     frames = [mask.frame for mask in named]
     if any(frame is None for frame in frames):
         if any(frame is not None for frame in frames):
-            raise _nameless(next(mask.path for mask in named if mask.frame is None), video, names)
+            raise nameless(next(mask.path for mask in named if mask.frame is None), video, names)
         if not _are_binary(masks):
             if all(_OBJECT.search(mask.path.stem) for mask in named):
                 raise InputError(
@@ -301,7 +302,7 @@ def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _
         return _Named(path, None, path.stem)
     number = int(digits) if names is None else numbered_frame(rest, int(digits), names)
     if number is None and sure:
-        raise _nameless(path, video, names)
+        raise nameless(path, video, names)
     return _Named(path, number, name.replace(digits, "", 1).strip(" _.#-"), sure)
 
 
@@ -322,7 +323,7 @@ def _folder_name(mask: Path, video: str, names: Sequence[str] | None) -> _Named:
         return _Named(mask, None, folder)
     at = int(number) if names is None else numbered_frame(stem, int(number), names)
     if at is None:
-        raise _nameless(mask, video, names)
+        raise nameless(mask, video, names)
     return _Named(mask, at, folder)
 
 
@@ -358,13 +359,6 @@ def _unclear(masks: Sequence[Path], names: Sequence[str] | None) -> InputError:
     )
 
 
-def _nameless(mask: Path, video: str, names: Sequence[str] | None) -> InputError:
-    example = names[0] if names else "00000"
-    return InputError(
-        f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png"
-    )
-
-
 def _are_binary(masks: Sequence[Path]) -> bool:
     """Whether each mask shows one object at most. Nothing is decoded after the first that shows more."""
     return all(len(read_mask_values(mask).shown()) < 2 for mask in masks)
@@ -372,11 +366,8 @@ def _are_binary(masks: Sequence[Path]) -> bool:
 
 def _overlap(masks: Sequence[Path], most: float) -> bool:
     """Whether the IoU of a mask and the one after it is above ``most``."""
-    for one, other in itertools.pairwise(_decoded(masks)):
+    decoded = (read_mask_values(mask).values > 0 for mask in sorted(masks, key=lambda mask: frame_order(mask.stem)))
+    for one, other in itertools.pairwise(decoded):
         if one.shape == other.shape and (union := (one | other).sum()) and (one & other).sum() / union > most:
             return True
     return False
-
-
-def _decoded(masks: Sequence[Path]) -> Iterator[np.ndarray]:
-    yield from (read_mask_values(mask).values > 0 for mask in sorted(masks, key=lambda mask: frame_order(mask.stem)))

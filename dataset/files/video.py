@@ -157,7 +157,7 @@ class Video(AnyVideo):
         """The numbers of the frames whose masks the results contain, in order."""
         return list(range(len(self.frames))) if self.wanted is None else sorted(self.wanted)
 
-    @property
+    @functools.cached_property
     def last(self) -> int:
         """The number of the last frame in the results. Later frames need not be processed."""
         return self.results[-1]
@@ -173,7 +173,8 @@ class Video(AnyVideo):
             InputError: the file is missing or corrupt, or has another size than the video's first frame.
         """
         image = read_image(self.frames[number])
-        self._check_size(number, image.shape[:2])
+        if image.shape[:2] != self.size:
+            raise self._other_size(number, image.shape)
         return image
 
     def check_frames(self) -> None:
@@ -183,7 +184,8 @@ class Video(AnyVideo):
             InputError: a frame is missing, not an image or of another size than the first frame.
         """
         for number, frame in enumerate(self.frames):
-            self._check_size(number, image_size(frame))
+            if (size := image_size(frame)) != self.size:
+                raise self._other_size(number, size)
 
     def read_given_mask(self, number: int) -> np.ndarray:
         """Decode a given mask as `AnyVideo.read_given_mask` does, and apply ``merge_objects`` and ``new_objects``."""
@@ -199,13 +201,12 @@ class Video(AnyVideo):
         """The height and width of the frames in pixels. They are read from the header of the first frame."""
         return image_size(self.frames[0])
 
-    def _check_size(self, number: int, size: tuple[int, ...]) -> None:
-        if size != self.size:
-            height, width = self.size
-            raise InputError(
-                f"{self.frames[number]} is {size[1]}×{size[0]}, but the first frame is {width}×{height}; "
-                f"give all frames of a video one size"
-            )
+    def _other_size(self, number: int, size: tuple[int, ...]) -> InputError:
+        height, width = self.size
+        return InputError(
+            f"{self.frames[number]} is {size[1]}×{size[0]}, but the first frame is {width}×{height}; "
+            f"give all frames of a video one size"
+        )
 
 
 def read_sized_mask(
@@ -275,15 +276,20 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
         if names is not None:
             number = named_frame(mask.stem, names) if number is None else numbered_frame(mask.stem, number, names)
         if number is None and (len(masks) > 1 or stated is not None):
-            example = "00000" if names is None else names[0]
-            raise InputError(
-                f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png"
-            )
+            raise nameless(mask, video, names)
         number = number or 0
         if number in assigned:
             raise InputError(f"{assigned[number]} and {mask} are for the same frame; leave one out")
         assigned[number] = mask
     return dict(sorted(assigned.items()))
+
+
+def nameless(mask: Path, video: str, names: Sequence[str] | None) -> InputError:
+    """The error of a mask that has the name of no frame; see `assign_masks`."""
+    example = names[0] if names else "00000"
+    return InputError(
+        f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png"
+    )
 
 
 def _stated_number(name: str, *, any_number: bool) -> int | None:

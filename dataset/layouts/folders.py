@@ -3,7 +3,7 @@
 import os
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.files.images import read_mask
+from dataset.files.images import read_image, read_mask
 from dataset.files.masks import is_void
 from dataset.files.video import FRAME_SUFFIXES, frame_order, is_junk, read_names
 from util.errors import InputError
@@ -22,6 +22,17 @@ class Pair(NamedTuple):
 
     image: Path
     mask: Path
+
+    def read(self, read_ids: Callable[[Path], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image, uint8 RGB [H,W,3], and its mask, uint8 [H,W], as ``read_ids`` reads it.
+
+        Raises:
+            InputError: a file cannot be read, or the two differ in size.
+        """
+        image, ids = read_image(self.image), read_ids(self.mask)
+        if image.shape[:2] != ids.shape:
+            raise InputError(f"{self.image} and {self.mask} differ in size; make or copy both again at the same size")
+        return image, ids
 
 
 class Layout(NamedTuple):

@@ -18,28 +18,18 @@ from util.files import is_plain_name, refuse_pipe
 TRAIN = "train"  # the training split as downloaded
 TRAIN_480P = "train_480p"  # smaller copies of it, made by scripts/resize_youtube.py
 VALID = "valid"
-_TRAIN_REMEDIES = {TRAIN: "unpack YouTube-VOS again", TRAIN_480P: "make it with scripts/resize_youtube.py"}
 
 
-def training_folders(yv_root: Path, split: str = TRAIN_480P) -> VideoFolders:
-    """Return the folders of the training videos, which have a mask for every fifth frame. They need not exist.
-
-    Args:
-        yv_root: the folder that holds ``train/`` and ``train_480p/``.
-        split: `TRAIN_480P` for the copies that training reads, or `TRAIN` for the original files.
-    """
-    images, masks = _images(yv_root, split), _masks(yv_root, split)
-    return VideoFolders("YouTube-VOS", images, masks, _TRAIN_REMEDIES[split], annotation_step=5)
-
-
-def validation_folders(yv_root: Path) -> VideoFolders:
-    """Return the folders of the validation videos, with every fifth frame and the given masks. They need not exist.
+def split_folders(yv_root: Path, split: str = TRAIN_480P) -> VideoFolders:
+    """Return the folders of a split, with every fifth frame and its mask. They need not exist.
 
     Args:
-        yv_root: the folder that holds ``valid/``.
+        yv_root: the folder that holds ``train/``, ``train_480p/`` and ``valid/``.
+        split: `TRAIN_480P` for the copies that training reads, `TRAIN` for the original files, or `VALID`, which has
+            the given masks only.
     """
-    images, masks = _images(yv_root, VALID), _masks(yv_root, VALID)
-    return VideoFolders("YouTube-VOS", images, masks, "unpack YouTube-VOS again", annotation_step=5)
+    remedy = "make it with scripts/resize_youtube.py" if split == TRAIN_480P else "unpack YouTube-VOS again"
+    return VideoFolders("YouTube-VOS", _images(yv_root, split), _masks(yv_root, split), remedy, annotation_step=5)
 
 
 def meta_path(root: Path, split: str) -> Path:

@@ -44,7 +44,7 @@ DATA_SETS = (
     ),
     DataSet("bl_root", (1,), "JPEGImages and Annotations of BL30K", lambda root, _: [bl30k.training_folders(root)]),
     DataSet("davis_root", (2, 3), "trainval, or is trainval itself", _davis),
-    DataSet("yv_root", (2, 3), "train_480p of YouTube-VOS", lambda root, _: [youtube.training_folders(root)]),
+    DataSet("yv_root", (2, 3), "train_480p of YouTube-VOS", lambda root, _: [youtube.split_folders(root)]),
 )
 
 

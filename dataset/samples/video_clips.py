@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dataset.files.images import read_image
 from dataset.layouts.folders import Pair, VideoFolders, find_videos, step_in_names
 from dataset.samples.augmentation import FrameTransform, transforms_around_object, video_transforms
 from dataset.samples.sample import MAX_TRIES, make_sample, visible_objects
@@ -74,7 +73,8 @@ class VideoClips:
         objects = rng.permutation(visible)[:MAX_OBJECTS]
         frames = [annotated[place] for place in clip]
         name = f"{self.name}: {video} {' '.join(frame.image.stem for frame in frames)}"
-        return make_sample(map(self._read, frames), transforms, objects, slots=MAX_OBJECTS, rng=rng, name=name)
+        read = (frame.read(self.folders.read_ids) for frame in frames)
+        return make_sample(read, transforms, objects, slots=MAX_OBJECTS, rng=rng, name=name)
 
     def _choose(
         self, video: str, annotated: Sequence[Pair], max_gap: int, rng: np.random.Generator
@@ -104,13 +104,6 @@ class VideoClips:
         raise InputError(
             f"{self.folders.masks / video} shows no object in any frame; remove the video from both folders"
         )
-
-    def _read(self, frame: Pair) -> tuple[np.ndarray, np.ndarray]:
-        """Return a frame, uint8 RGB [H,W,3], and its object ids, uint8 [H,W]."""
-        image, ids = read_image(frame.image), self.folders.read_ids(frame.mask)
-        if image.shape[:2] != ids.shape:
-            raise InputError(f"{frame.image} and {frame.mask} differ in size; make or copy both again at the same size")
-        return image, ids
 
     def _annotated(self, video: str) -> list[Pair]:
         """Return the video's annotated frames in order.

@@ -6,7 +6,6 @@ import itertools
 import math
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -431,13 +430,7 @@ class Project:
         return self._revisions[number]
 
     def _find_masks(self) -> bytearray:
-        """Find the kinds of all masks, after deleting the temporary files of a killed server."""
-        for folder in (self.folder, self._masks, self.folder / "export"):
-            for path in folder.glob(".*.tmp*"):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+        """Find the kinds of all masks."""
         names = {path.name for path in self._masks.glob("*.png")}
         video = self.frames.video
         kinds = bytearray(PROPAGATED if video.mask_name(n) in names else NONE for n in range(len(self)))

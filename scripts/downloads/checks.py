@@ -6,7 +6,6 @@ from pathlib import Path
 
 from check_data import Plan, check, format_table, plan_images, plan_videos
 from dataset.layouts import bl30k, davis, youtube
-from dataset.layouts.folders import VideoFolders
 from dataset.layouts.static import paper_folders
 
 DEMO = "demo"  # the folder of the synthetic clips, in the root folder
@@ -22,9 +21,10 @@ def check_targets(root: Path, targets: list[str]) -> bool:
         InputError: YouTube-VOS's list of objects does not fit its frames.
     """
     plans = [plan for target in targets for plan in _PLANS[target](root / target)]
-    totals = check(plans)
+    unit = "image" if "static" in targets else "video"
+    totals = check(plans, unit)
     if plans:
-        print(format_table(plans, totals, "image" if "static" in targets else "video"))
+        print(format_table(plans, totals, unit))
     if any(total.problems for total in totals):
         return False
     if "YouTube/valid" in targets:
@@ -34,22 +34,22 @@ def check_targets(root: Path, targets: list[str]) -> bool:
 
 def _davis(year: int, *splits: str) -> Callable[[Path], list[Plan]]:
     return lambda folder: [
-        _named(davis.split_folders(folder, year, split), f"DAVIS {year} {split}") for split in splits
+        plan_videos(replace(davis.split_folders(folder, year, split), name=f"DAVIS {year} {split}")) for split in splits
     ]
 
 
-def _named(folders: VideoFolders, name: str) -> Plan:
-    return plan_videos(replace(folders, name=name))
+def _youtube(split: str) -> Callable[[Path], list[Plan]]:
+    return lambda folder: [
+        plan_videos(replace(youtube.split_folders(folder.parent, split), name=f"YouTube-VOS {split}"))
+    ]
 
 
 _PLANS: dict[str, Callable[[Path], list[Plan]]] = {
     "DAVIS/2016/trainval": _davis(2016, "train", "val"),
     "DAVIS/2017/trainval": _davis(2017, "train", "val"),
     "DAVIS/2017/test-dev": _davis(2017, "testdev"),
-    "YouTube/train": lambda folder: [
-        _named(youtube.training_folders(folder.parent, youtube.TRAIN), "YouTube-VOS train")
-    ],
-    "YouTube/valid": lambda folder: [_named(youtube.validation_folders(folder.parent), "YouTube-VOS valid")],
+    "YouTube/train": _youtube(youtube.TRAIN),
+    "YouTube/valid": _youtube(youtube.VALID),
     # These frames have no masks. Reading the list of objects finds missing frames.
     "YouTube/all_frames/valid_all_frames": lambda folder: [],
     "BL30K": lambda folder: [plan_videos(bl30k.training_folders(folder))],

@@ -1,8 +1,5 @@
 import os
-import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -10,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from check_data import CheckImage, CheckVideo
-from conftest import ROOT, Command, assert_refused, draw_clip, write_davis
+from check_data import check_image, check_video
+from conftest import Command, assert_refused, draw_clip, write_davis
 from dataset.files.images import read_image, read_mask, read_palette, write_mask
 from dataset.layouts.folders import Pair, VideoFolders
 from dataset.layouts.static import ImageFolder
@@ -22,22 +19,6 @@ from synthetic import SyntheticSettings, make_synthetic
 from util.errors import InputError
 
 PALETTE = bytes(range(30)) + bytes(738)  # not DAVIS's
-
-
-@pytest.fixture
-def here(monkeypatch, capsys) -> Command:
-    """As ``command``, within this process, for what ends before it starts others: importing torch again takes long."""
-
-    def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        try:
-            runpy.run_path(str(ROOT / script), run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
-
-    return run
 
 
 def draw_video(base: Path, video: str, *, size: tuple[int, int], length: int = 3) -> None:
@@ -109,13 +90,13 @@ def test_resize_makes_training_frames_and_goes_on_where_it_stopped(tmp_path, com
     assert (target / "meta.json").read_text() == '{"videos": {}}'
 
 
-def test_resize_names_folders_that_are_missing(tmp_path, here):
+def test_resize_names_folders_that_are_missing(tmp_path, inline):
     source = tmp_path / "train"
-    assert_refused(resize(here, tmp_path), source / "JPEGImages", "--yv_root")
+    assert_refused(resize(inline, tmp_path), source / "JPEGImages", "--yv_root")
     draw_video(source, "a", size=(40, 70), length=1)
     (source / "JPEGImages/b").mkdir()
-    assert_refused(resize(here, tmp_path), source / "Annotations/b", "again")
-    assert_refused(here("scripts/resize_youtube.py", "--yv_root", tmp_path, "--size", 0), "--size")
+    assert_refused(resize(inline, tmp_path), source / "Annotations/b", "again")
+    assert_refused(inline("scripts/resize_youtube.py", "--yv_root", tmp_path, "--size", 0), "--size")
     assert not (tmp_path / "train_480p").exists()
 
 
@@ -190,10 +171,10 @@ def test_check_lists_all_problems_of_videos(roots, command):
     assert table(bad.stdout) == {"DAVIS 2017": [2, 5, 4, 5], "YouTube-VOS": [2, 4, 3, 4]}
 
 
-def test_check_goes_on_where_a_data_set_is_missing(roots, here):
+def test_check_goes_on_where_a_data_set_is_missing(roots, inline):
     (roots["davis_root"] / "trainval/ImageSets/2017/train.txt").unlink()
     shutil.rmtree(roots["yv_root"] / "train_480p/JPEGImages")
-    result = check(here, 2, roots)
+    result = check(inline, 2, roots)
     assert result.returncode == 1, result.stderr
     assert_listed(
         result.stdout,
@@ -254,17 +235,15 @@ def test_training_refuses_what_the_check_finds(tmp_path, kind, mask, refused):
     if kind == "image":
         cv2.imwrite(str(tmp_path / "a.jpg"), image)
         cv2.imwrite(str(tmp_path / "a.png"), 255 * mask)
-        check, clips = (
-            CheckImage(Pair(tmp_path / "a.jpg", tmp_path / "a.png")),
-            ImageClips(ImageFolder("toy", tmp_path), crop_size=64),
-        )
+        findings = check_image(Pair(tmp_path / "a.jpg", tmp_path / "a.png"))
+        clips = ImageClips(ImageFolder("toy", tmp_path), crop_size=64)
     else:
         (tmp_path / "images/a").mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "images/a/0.jpg"), image)
         write_mask(tmp_path / "masks/a/0.png", mask)
         folders = VideoFolders("toy", tmp_path / "images", tmp_path / "masks", "copy it again")
-        check, clips = CheckVideo(folders, "a"), VideoClips(folders, crop_size=64)
-    assert bool(check().problems) == refused
+        findings, clips = check_video(folders, "a"), VideoClips(folders, crop_size=64)
+    assert bool(findings.problems) == refused
     if refused:
         with pytest.raises(InputError):
             clips.sample(0, np.random.default_rng(0), 0.0)
@@ -272,8 +251,8 @@ def test_training_refuses_what_the_check_finds(tmp_path, kind, mask, refused):
         assert clips.sample(0, np.random.default_rng(0), 0.0)["masks"][0].any()
 
 
-def test_check_needs_the_stage_s_folders(tmp_path, here):
-    assert_refused(check(here, 1, {}), "stage 1 needs data; give --bl_root or --videos")
+def test_check_needs_the_stage_s_folders(tmp_path, inline):
+    assert_refused(check(inline, 1, {}), "stage 1 needs data; give --bl_root or --videos")
     assert_refused(
-        check(here, 0, {"static_root": tmp_path / "nowhere"}), "nowhere is not a folder; check --static_root"
+        check(inline, 0, {"static_root": tmp_path / "nowhere"}), "nowhere is not a folder; check --static_root"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Command, assert_refused, assert_terminates, draw_clip
+from conftest import Command, assert_refused, assert_terminates, contents, draw_clip
 from dataset.files.images import read_image, read_mask, write_mask
 from small_network.pasting import PastedVideos, Sources, find_sources
 from small_network.pasting.compose import compose
@@ -56,10 +56,6 @@ def stills(tmp_path) -> Path:
     write_still(tmp_path / "stills/red.jpg", RED)
     write_still(tmp_path / "stills/more/also_red.jpg", RED)
     return tmp_path / "stills"
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 def test_the_result_is_an_ordinary_folder_of_videos(inline: Command, clips, stills, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import assert_refused
+from conftest import assert_refused, contents
 from dataset.files.images import davis_palette, read_image, read_mask, read_palette
 from synthetic import SyntheticSettings, make_synthetic
 from synthetic.scene import LEAST_AREA, Scene
@@ -20,10 +20,6 @@ TINY = {
     "davis_train": 2, "davis_val": 1, "davis_test": 1,
 }  # fmt: skip
 FLAGS = [str(word) for name, value in TINY.items() for word in (f"--{name}", value)]
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -206,10 +206,7 @@ def test_state_dicts_of_the_projects_own_networks_are_taken(small_network, tmp_p
     for number, prefix in enumerate(("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")):
         path = tmp_path / f"{number}.pth"
         torch.save({prefix + name: tensor for name, tensor in state.items()}, path)
-        network = load_network(path)
-        assert network.config == small_network.config
-        for name, tensor in network.state_dict().items():
-            assert torch.equal(tensor, state[name])
+        assert_same(load_network(path), small_network)
 
 
 def test_what_is_no_checkpoint_is_named(small_network, tmp_path):

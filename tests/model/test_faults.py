@@ -15,6 +15,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from test_fast import needs_compiler, write_compilers
 from torch import nn
 
 import plain
@@ -29,10 +30,6 @@ from util import numbers
 from util.errors import InputError
 from util.files import atomic_path, write_csv
 from util.training.run import RunFolder, TrainingState
-
-needs_compiler = pytest.mark.skipif(
-    not CompiledConv2d.supports(nn.Conv2d(64, 64, 3, padding=1)), reason="no C compiler here"
-)
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +119,6 @@ def test_segment_video_on_a_full_disk(inline, davis, small_checkpoint, tmp_path)
 
 
 # A compiler that misbehaves.
-def write_compilers(folder: Path, program: str) -> None:
-    for name in ("cc", "gcc"):
-        (folder / name).write_text(f"#!/bin/sh\n{program}\n")
-        (folder / name).chmod(0o755)
-
-
 @pytest.fixture
 def fresh_library(monkeypatch, tmp_path):
     """Compile anew with the compilers in ``tmp_path``, before the machine's own."""
@@ -239,38 +230,37 @@ def test_255_is_no_object_of_davis_2017(evaluate, tmp_path):
     assert [row.split(",")[0] for row in rows] == ["Sequence", "clip_1"]
 
 
-def _masks_of_2016(folder):
-    for path in folder.iterdir():
-        write_mask(path, np.where(read_mask(path) > 0, np.uint8(255), np.uint8(0)))
-    return folder / "00000.png", "year 2016"
+def _masks_of_2016(path: Path) -> None:
+    for mask in path.parent.iterdir():
+        write_mask(mask, np.where(read_mask(mask) > 0, np.uint8(255), np.uint8(0)))
 
 
-def _a_mask_of_another_size(folder):
-    write_mask(folder / "00002.png", np.ones((20, 30), np.uint8))
-    return folder / "00002.png", "30×20", "80×48"
-
-
-def _a_mask_that_is_cut(folder):
-    (folder / "00002.png").write_bytes((folder / "00002.png").read_bytes()[:-40])
-    return folder / "00002.png", "decoded"
-
-
-@pytest.mark.parametrize("damage", [_masks_of_2016, _a_mask_of_another_size, _a_mask_that_is_cut])
-def test_scoring_is_refused_before_anything_is_segmented(damage, evaluate, tmp_path):
-    root = write_davis(tmp_path / "davis", {"clip": 4})
-    mentioned = damage(root / "trainval/Annotations/480p/clip")
-    assert_refused(evaluate(path=root), *mentioned)
+@pytest.mark.parametrize(
+    ("name", "damage", "mentioned"),
+    [
+        ("00000.png", _masks_of_2016, ["year 2016"]),
+        ("00002.png", lambda path: write_mask(path, np.ones((20, 30), np.uint8)), ["30×20", "80×48"]),
+        ("00002.png", lambda path: path.write_bytes(path.read_bytes()[:-40]), ["decoded"]),
+    ],
+)
+def test_scoring_is_refused_before_anything_is_segmented(name, damage, mentioned, evaluate, tmp_path):
+    path = write_davis(tmp_path / "davis", {"clip": 4}) / "trainval/Annotations/480p/clip" / name
+    damage(path)
+    assert_refused(evaluate(path=tmp_path / "davis"), path, *mentioned)
     assert not (tmp_path / "output").exists()
 
 
 # The folder of a training run.
-def save_run(network, folder: Path, iterations: int) -> RunFolder:
+def state_after(network, iteration: int) -> TrainingState:
     optimizer = torch.optim.Adam(network.parameters())
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
+    return TrainingState(network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), iteration)
+
+
+def save_run(network, folder: Path, iterations: int) -> RunFolder:
     run = RunFolder(folder, "run")
     for iteration in range(1, iterations + 1):
-        scaler = torch.amp.GradScaler("cpu", enabled=False)
-        run.save(TrainingState(network, optimizer, schedule, scaler, iteration))
+        run.save(state_after(network, iteration))
     return run
 
 
@@ -298,9 +288,7 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_can_be_read(small_network
 def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(small_network, tmp_path):
     run = save_run(small_network, tmp_path, 3)
     before = files(tmp_path)
-    optimizer = torch.optim.Adam(small_network.parameters())
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
-    state = TrainingState(small_network, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), 4)
+    state = state_after(small_network, 4)
     with full_disk(10_000), pytest.raises(InputError, match=f"free some space in {run.path}"):
         run.save(state)
     assert files(tmp_path) == before

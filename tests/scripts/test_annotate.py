@@ -15,7 +15,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +35,8 @@ from annotation.jobs import Job
 from annotation.note import Note
 from annotation.project import KINDS, Project
 from annotation.server import Events
-from conftest import ROOT, assert_refused, draw_clip, full_disk, segmented, write_video
+from annotator import Running
+from conftest import ENDED, ROOT, assert_refused, draw_clip, full_disk, segmented, write_video
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile, video_writer
@@ -62,117 +63,13 @@ def write_clip(folder: Path, length: int, suffix: str = ".jpg") -> np.ndarray:
     return ids
 
 
-class Running:
-    """A server in a process of its own."""
-
-    def __init__(self, video: Path, output: Path, model: Path, *flags: object) -> None:
-        command = [sys.executable, ROOT / "scripts/annotate.py", video, "--output", output, "--no_browser"]
-        command += ["--model", model, "--device", "cpu", "--size", min(SIZE), *flags]
-        self.output = output
-        self.process = subprocess.Popen(
-            list(map(str, command)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        line = self.process.stdout.readline()
-        name = re.escape(video.name.encode(errors="backslashreplace").decode())
-        match = re.fullmatch(rf"annotating {name} at (http://127\.0\.0\.1:\d+)(/open/\S+)\n", line)
-        assert match, line + self.process.communicate()[1]
-        self.host, self.entrance = urlsplit(match[1]).netloc, match[2]
-        self.root, self.cookie = "", ""
-        response, content = self.request("GET", self.entrance)
-        assert response.status == 200, content
-        self.set_cookie = response.headers["Set-Cookie"]
-        self.root = re.search(r'url=(/\S+/)"', content.decode())[1]
-        self.cookie = self.set_cookie.partition(";")[0]
-
-    def request(
-        self, method: str, path: str, body: object = None, *, root: str | None = None, **headers: str
-    ) -> tuple[HTTPResponse, bytes]:
-        """Send a request; a body that is no bytes is sent as JSON."""
-        if body is not None and not isinstance(body, bytes):
-            body, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **headers}
-        connection = HTTPConnection(self.host, timeout=60)
-        with contextlib.closing(connection):
-            names = {name.replace("_", "-"): value for name, value in {"Cookie": self.cookie, **headers}.items()}
-            connection.request(method, (self.root if root is None else root) + path, body, names)
-            response = connection.getresponse()
-            return response, response.read()
-
-    def json(self, method: str, path: str, body: object = None, *, status: int = 200, **headers: str) -> Any:
-        """Send a request that is answered with this status; returns the JSON of the answer."""
-        response, content = self.request(method, path, body, **headers)
-        assert response.status == status, content
-        return json.loads(content)
-
-    def refused(self, status: int, method: str, path: str, body: object = None, **headers: str) -> str:
-        """Send a request that is refused; returns the sentence."""
-        return self.json(method, path, body, status=status, **headers)["error"]
-
-    def state(self) -> dict[str, Any]:
-        return self.json("GET", "api/state")
-
-    def unpacked(self) -> None:
-        """Wait until the video is unpacked."""
-        while self.state()["job"]:
-            time.sleep(0.05)
-
-    def mask(self, number: int) -> tuple[np.ndarray, str, str]:
-        """The ids, kind and ETag of a mask."""
-        response, content = self.request("GET", f"api/masks/{number}")
-        assert response.status == 200, content
-        return np.frombuffer(content, np.uint8).reshape(SIZE), response.headers["X-Kind"], response.headers["ETag"]
-
-    def put(self, number: int, ids: np.ndarray, tag: str | None = None, status: int = 200) -> dict[str, Any]:
-        """Make a mask an annotation."""
-        tag = tag or self.mask(number)[2]
-        path = f"api/masks/{number}?width={SIZE[1]}&height={SIZE[0]}"
-        return self.json("PUT", path, ids.astype(np.uint8).tobytes(), status=status, If_Match=tag)
-
-    @contextlib.contextmanager
-    def events(self) -> Iterator[Iterator[dict[str, Any]]]:
-        """Listen to the events; the iterator ends with the stream."""
-        connection = HTTPConnection(self.host, timeout=60)
-        with contextlib.closing(connection):
-            connection.request("GET", self.root + "api/events", headers={"Cookie": self.cookie})
-            response = connection.getresponse()
-            assert response.headers["Content-Type"] == "text/event-stream"
-            yield (json.loads(line[6:]) for line in response if line.startswith(b"data: "))
-
-    def propagate(self, frame: int, direction: str, until: str = "end") -> None:
-        self.json("POST", "api/propagation", {"frame": frame, "direction": direction, "until": until}, status=202)
-
-    def run(self, start: Callable[[], object]) -> list[dict[str, Any]]:
-        """Start a job and wait for its end; returns the events."""
-        with self.events() as events:
-            start()
-            seen = list(until_end_of_job(events))
-        assert not [event for event in seen if event.get("level") == "error"]
-        return seen
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> str:
-        """End the server; returns its stderr."""
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        return self.process.communicate(timeout=60)[1]
-
-
-def until_end_of_job(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for event in events:
-        yield event
-        if event["type"] == "job" and event["job"] is None:
-            return
-
-
 @pytest.fixture
 def serve(small_checkpoint, tmp_path) -> Iterator[Callable[..., Running]]:
     """Start servers on videos; they end with the test."""
     servers: list[Running] = []
 
     def start(video: Path, output: Path = tmp_path / "output", *flags: object) -> Running:
-        servers.append(Running(video, output, small_checkpoint, *flags))
+        servers.append(Running(video, output, SIZE, "--model", small_checkpoint, *flags))
         return servers[-1]
 
     yield start
@@ -190,7 +87,7 @@ def clip(tmp_path_factory) -> tuple[Path, np.ndarray]:
 @pytest.fixture(scope="module")
 def shared(clip, small_checkpoint, tmp_path_factory) -> Iterator[Running]:
     """A server with two objects for tests that leave nothing behind but revisions."""
-    server = Running(clip[0], tmp_path_factory.mktemp("shared") / "output", small_checkpoint)
+    server = Running(clip[0], tmp_path_factory.mktemp("shared") / "output", SIZE, "--model", small_checkpoint)
     assert [server.json("POST", "api/objects", body, status=201)["id"] for body in ({}, None)] == [1, 2]
     yield server
     server.end(signal.SIGKILL)
@@ -536,11 +433,6 @@ def test_an_import_needs_no_folder_for_temporary_files(tmp_path, monkeypatch):
     Image.fromarray(ids[1]).save(file, "PNG")
     assert import_masks(project, {"00001.png": file.getvalue()}, None)["frames"] == [1]
     assert np.array_equal(project.read(1).ids, ids[1])
-    # What a killed server leaves of an import goes away with the next start.
-    (tmp_path / "output/.import.x.tmp").mkdir()
-    (tmp_path / "output/.import.x.tmp/00000.png").touch()
-    open_project(tmp_path / "output", tmp_path / "clip", [])
-    assert not list((tmp_path / "output").glob(".import*"))
 
 
 @pytest.mark.parametrize("part", ["masks", "export", "export/masks", "masks/00001.png", "frames/00000.jpg"])
@@ -627,7 +519,7 @@ def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
     assert set(range(3, 11)) == set(announced)
 
     # What the server was writing at that moment does no harm.
-    (server.output / "masks/.00050.1.tmp.png").write_bytes(b"half")
+    (server.output / f"masks/.00050.{ENDED}.tmp.png").write_bytes(b"half")
     with open(server.output / "uncertainty.csv", "a") as file:
         file.write("300,0.2")
     server = serve(video)
@@ -778,7 +670,7 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
     frames, ids = draw_clip(12, *SIZE, 3)
     write_video(tmp_path / "my clip.mp4", frames, fps=12.5)
     server = serve(tmp_path / "my clip.mp4")
-    server.unpacked()
+    server.idle()
     state = server.state()
     assert state["video"] == {"name": "my clip", "frames": 12, "width": 80, "height": 48, "fps": 12.5}
     assert "no mask" in server.refused(400, "POST", "api/export", {"masks": True})
@@ -1100,23 +992,23 @@ def test_a_long_video_can_be_marked_while_it_is_unpacked(serve, tmp_path):
     there = len(list((tmp_path / "output/frames").glob("[0-9]*.jpg")))
     assert 0 < there < length
     for name in ("frames/..unpacking.{}.tmp", "masks/.00003.{}.tmp.png", ".import.a.{}.tmp/1.png"):
-        left = tmp_path / "output" / name.format(9**9)  # no process has this number
+        left = tmp_path / "output" / name.format(ENDED)
         left.parent.mkdir(exist_ok=True)
         left.touch()
 
     server = serve(tmp_path / "long.mp4")
     assert server.mask(0)[1] == "annotated"
-    server.unpacked()
+    server.idle()
     assert len(list((tmp_path / "output/frames").glob("[0-9]*.jpg"))) == length
     assert server.request("GET", f"api/frames/{length - 1}")[0].status == 200
     server.end()
-    assert not list((tmp_path / "output").rglob(f"*{9**9}*"))
+    assert not list((tmp_path / "output").rglob(f"*{ENDED}*"))
     note = json.loads((tmp_path / "output/project.json").read_text())
     for wrong in (length + 5, length - 5):
         # As if the header had announced another number when the project was made.
         (tmp_path / "output/project.json").write_text(json.dumps({**note, "frames": wrong}))
         server = serve(tmp_path / "long.mp4")
-        server.unpacked()
+        server.idle()
         assert server.state()["video"]["frames"] == length
         assert server.request("GET", f"api/frames/{length - 1}")[0].status == 200
         assert server.mask(length - 1)[1] == "none"

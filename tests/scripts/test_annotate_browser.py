@@ -1,21 +1,17 @@
 """The annotation tool in a real browser: from an empty folder to an export, by mouse, pen, finger and keyboard."""
 
 import contextlib
-import functools
 import io
 import os
 import re
 import signal
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-import requests
 import torch
 from PIL import Image
 from selenium import webdriver
@@ -25,8 +21,9 @@ from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from annotator import Running
 from browser import needs_chromium, one, view, wait
-from conftest import ROOT, draw_clip, segmented
+from conftest import draw_clip, segmented
 from dataset.files.images import read_mask, write_mask
 from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile
@@ -44,53 +41,24 @@ FITS = (
 )
 
 
-class Server:
+class Server(Running):
     """A running annotate.py and what it has stored."""
 
-    def __init__(self, process: subprocess.Popen, output: Path) -> None:
-        self.process, self.output = process, output
-        self.is_known = False  # to the browser
+    is_known = False  # to the browser
 
     def new_address(self) -> str:
-        """An address of the page that has not been used; waits until the server listens."""
-        lines = iter(self.process.stdout.readline, "")
-        return next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))
-
-    @functools.cached_property
-    def session(self) -> requests.Session:
-        """A client that the server has admitted."""
-        session = requests.Session()
-        entrance = self.new_address()
-        path = re.search(r'url=(/\S+/)"', session.get(entrance, timeout=30).text)[1]
-        self.page = urljoin(entrance, path)
-        return session
-
-    @property
-    def address(self) -> str:
-        """The address of the page for browsers that have been admitted."""
-        assert self.session
-        return self.page
-
-    def get(self, path: str) -> requests.Response:
-        return self.session.get(f"{self.address}api/{path}", timeout=30)
+        """An address of the page that has not been used; waits until the server prints it."""
+        return self.process.stdout.readline().split()[-1]
 
     def ids(self, number: int) -> np.ndarray:
-        return np.frombuffer(self.get(f"masks/{number}").content, np.uint8).reshape(HEIGHT, WIDTH)
-
-    def put(self, number: int, ids: np.ndarray) -> None:
-        """Annotate a frame as another tab would."""
-        address = f"{self.address}api/masks/{number}"
-        headers = {"If-Match": self.session.get(address, timeout=30).headers["ETag"]}
-        size = {"width": WIDTH, "height": HEIGHT}
-        self.session.put(address, ids.tobytes(), params=size, headers=headers, timeout=30).raise_for_status()
+        return self.mask(number)[0]
 
     def empty(self) -> None:
         """Delete all objects, and all masks with the last of them."""
-        for entry in self.get("state").json()["objects"]:
-            self.session.delete(f"{self.address}api/objects/{entry['id']}", timeout=30).raise_for_status()
-            while self.get("state").json()["job"]:
-                pass
-        state = self.get("state").json()
+        for entry in self.state()["objects"]:
+            self.json("DELETE", f"api/objects/{entry['id']}", status=202)
+            self.idle()
+        state = self.state()
         assert not state["objects"] and not state["annotated"] and not state["propagated"]
 
 
@@ -102,15 +70,12 @@ def write_clip(folder: Path, length: int = LENGTH) -> Path:
 
 
 @contextlib.contextmanager
-def serving(clip: Path, output: Path, size: int = HEIGHT) -> Iterator[Server]:
-    command = [sys.executable, str(ROOT / "scripts/annotate.py"), str(clip), "--output", str(output), "--no_browser"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, "--size", str(size)], stdout=subprocess.PIPE, text=True, env=environment)
+def serving(clip: Path, output: Path, *flags: object) -> Iterator[Server]:
+    server = Server(clip, output, (HEIGHT, WIDTH), *flags)
     try:
-        yield Server(process, output)
+        yield server
     finally:
-        process.kill()
-        process.wait()
+        server.end(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +104,7 @@ def page(browser, server) -> webdriver.Chrome:
 
 
 def opened(browser, server: Server) -> webdriver.Chrome:
-    assert server.session
-    browser.get(server.address if server.is_known else server.new_address())
+    browser.get(f"http://{server.host}{server.root}" if server.is_known else server.new_address())
     server.is_known = True
     wait(browser, lambda: browser.execute_script("return window.annotator && annotator.ready"))
     return browser
@@ -212,6 +176,13 @@ def polygon(page, x: float, y: float) -> None:
         pressed(page, (x + RADIUS * np.cos(angle), y + RADIUS * np.sin(angle)))
     keys(page, Keys.ENTER, "b")
     idle(page)
+
+
+def boxed(page, number: int) -> None:
+    """Drag a box around a disc, and do not wait for the answer."""
+    (x, y), reach = CENTRES[number], RADIUS + 5
+    keys(page, "g")
+    pressed(page, (x - reach, y - reach), (x, y), (x + reach, y + reach))
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -297,7 +268,7 @@ def test_from_an_empty_folder_to_an_export(browser, tmp_path):
 def test_killing_the_server_loses_no_mask(browser, tmp_path):
     length = 100
     clip, output = write_clip(tmp_path / "clip", length), tmp_path / "output"
-    with serving(clip, output, size=2 * HEIGHT) as server:  # slow enough to be killed on the way
+    with serving(clip, output, "--size", 2 * HEIGHT) as server:  # slow enough to be killed on the way
         page = opened(browser, server)
         keys(page, "b")
         dab(page, *CENTRES[1])
@@ -370,7 +341,7 @@ def test_undo_gives_a_propagated_mask_back(page, server):
     dab(page, *CENTRES[1])
     propagated(page)
     seek(page, 5)
-    before, ids, shown = server.get("state").json(), server.ids(5), text(page, "#frame-kind")
+    before, ids, shown = server.state(), server.ids(5), text(page, "#frame-kind")
     assert "uncertainty" in shown
     for x in (30, 45):
         dab(page, x, 20, size=8)
@@ -380,7 +351,7 @@ def test_undo_gives_a_propagated_mask_back(page, server):
     assert kinds(page)[5] == "annotated"  # one of the two strokes is left
     control(page, "z")
     idle(page)
-    after = server.get("state").json()
+    after = server.state()
     assert {name: after[name] for name in ("annotated", "propagated")} == {
         name: before[name] for name in ("annotated", "propagated")
     }
@@ -391,26 +362,22 @@ def test_undo_gives_a_propagated_mask_back(page, server):
     assert kinds(page)[5] == "none"
     control(page, "z")
     idle(page)
-    assert server.get("state").json()["uncertainty"] == before["uncertainty"]
+    assert server.state()["uncertainty"] == before["uncertainty"]
     control(page, "y")
     idle(page)
     assert kinds(page)[5] == "none"
 
 
 def test_a_box_becomes_an_object(page, server):
-    keys(page, "g")
-    (x, y), reach = CENTRES[1], RADIUS + 5
-    pressed(page, (x - reach, y - reach), (x, y), (x + reach, y + reach))
+    boxed(page, 1)
     wait(page, lambda: kinds(page)[0] == "annotated")
     idle(page)
     assert overlap(server.ids(0) == 1, DISCS[0] == 1) > 0.8
 
 
 def test_a_mask_that_fills_its_box_leads_to_clicks(page, server):
-    keys(page, "g")
     (x, y), reach = CENTRES[1], RADIUS + 5
-    corners = (x - reach, y - reach), (x, y), (x + reach, y + reach)
-    pressed(page, *corners)
+    boxed(page, 1)
     idle(page)
     assert "fills its box" not in text(page, "#notices")
     # As where nothing in the box differs from its surroundings.
@@ -421,9 +388,9 @@ def test_a_mask_that_fills_its_box_leads_to_clicks(page, server):
         "   const [x, y] = [i % given[1], Math.floor(i / given[1])];"
         "   return x >= given[2] && x < given[4] && y >= given[3] && y < given[5];"
         " }))) : window.realFetch(address, options)",
-        *(HEIGHT * WIDTH, WIDTH, *corners[0], *corners[2]),
+        *(HEIGHT * WIDTH, WIDTH, x - reach, y - reach, x + reach, y + reach),
     )
-    pressed(page, *corners)
+    boxed(page, 1)
     idle(page)
     page.execute_script("window.fetch = window.realFetch")
     assert "fills its box" in text(page, "#notices") and "click inside the object" in text(page, "#notices")
@@ -493,13 +460,6 @@ def test_an_object_is_the_one_to_draw_before_the_server_has_answered(page, serve
     assert [ids[y, x] for x, y in CENTRES.values()] == [1, 2] and set(np.unique(ids)) == {0, 1, 2}
     wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 3)
     assert one(page, "#objects li:last-child").get_attribute("class").split() == ["current"]  # the third
-
-
-def boxed(page, number: int, margin: int = 5) -> None:
-    """Drag a box around a disc, and do not wait for the answer."""
-    (x, y), reach = CENTRES[number], RADIUS + margin
-    keys(page, "g")
-    pressed(page, (x - reach, y - reach), (x, y), (x + reach, y + reach))
 
 
 def marks(page) -> bool:
@@ -773,12 +733,12 @@ def test_objects(page, server):
     )  # letters and digits in a name choose no tool and no object
     assert one(page, "#tool-brush").get_attribute("aria-pressed") == "true"
     assert "current" in rows[1].get_attribute("class")
-    wait(page, lambda: server.get("state").json()["objects"][1]["name"] == "be 1 fun")
+    wait(page, lambda: server.state()["objects"][1]["name"] == "be 1 fun")
 
     visible = canvas(page)
     eye = rows[0].find_element(By.CSS_SELECTOR, ".eye")
     eye.click()
-    wait(page, lambda: not server.get("state").json()["objects"][0]["visible"] and canvas(page) != visible)
+    wait(page, lambda: not server.state()["objects"][0]["visible"] and canvas(page) != visible)
     eye.click()
     wait(page, lambda: canvas(page) == visible)
     page.execute_script(
@@ -786,7 +746,7 @@ def test_objects(page, server):
         "for (const type of ['input', 'change']) input.dispatchEvent(new Event(type))",
         rows[0],
     )
-    wait(page, lambda: server.get("state").json()["objects"][0]["colour"] == "#00ffff" and canvas(page) != visible)
+    wait(page, lambda: server.state()["objects"][0]["colour"] == "#00ffff" and canvas(page) != visible)
 
     keys(page, "1")
     assert "current" in rows[0].get_attribute("class")
@@ -832,7 +792,7 @@ def test_import_and_zip(page, server, tmp_path):
     wait(page, lambda: "Download" in text(page, "#export-result"))
     assert str(server.output / "export/masks") in text(page, "#export-result")
     link = one(page, "#export-result a").get_attribute("href")
-    with zipfile.ZipFile(io.BytesIO(server.session.get(link, timeout=30).content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(server.request("GET", urlsplit(link).path, root="")[1])) as archive:
         assert "overlay.mp4" in archive.namelist() and "masks/00004.png" in archive.namelist()
     # The video plays in a browser.
     state = page.execute_async_script(

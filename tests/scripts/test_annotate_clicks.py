@@ -1,14 +1,12 @@
 """scripts/benchmark.py clicks: how the annotation page is measured, on synthetic objects."""
 
-import csv
-
 import numpy as np
 import torch
 from PIL import Image
 
 from annotation.marks import Marks
 from annotation.picture import Picture
-from conftest import assert_refused, draw_clip
+from conftest import assert_refused, draw_clip, read_table
 from util.evaluation.stream import engine_network
 
 
@@ -21,8 +19,7 @@ def test_clicks_are_measured(inline, tmp_path):
     arguments = ("--pairs", tmp_path, "--device", "cpu", "--threads", 1, "--output", output)
     result = inline("scripts/benchmark.py", "clicks", *arguments)
     assert result.returncode == 0, result.stderr
-    with open(output) as file:
-        (row,) = csv.DictReader(file)
+    (row,) = read_table(output)
     assert row["objects"] == "2" and row["failed"] == "0"
     assert 1 <= float(row["mean"]) <= 10
     assert float(row["IoU of a box"]) > 0.8 and float(row["and two clicks"]) > 0.8

@@ -1,6 +1,5 @@
 """eval_davis.py as its users run it: real processes on clips in DAVIS's layout."""
 
-import csv
 import json
 import shutil
 from dataclasses import replace
@@ -11,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import SMALL, assert_alone, assert_refused, write_davis
+from conftest import SMALL, assert_alone, assert_refused, read_table, write_davis
 from dataset.files.images import davis_palette, read_image, read_mask, to_tensor, write_mask
 from dataset.layouts.davis import DAVIS
 from model import RDE_VOS, save_network
@@ -47,8 +46,7 @@ def masks(output: Path) -> dict[str, np.ndarray]:
 
 
 def figures(path: Path) -> dict[str, float]:
-    with open(path, newline="") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = read_table(path)
     return {name: float(value) for name, value in row.items()}
 
 
@@ -115,7 +113,7 @@ def test_a_rerun_goes_on_where_the_last_one_stopped(evaluate, tmp_path):
     assert {p.parent.name for p in before if after[p] == before[p]} == {"long"}
     assert {p.parent.name for p in before if after[p] != before[p]} == {"short"}
     assert all(np.array_equal(mask, masks(output)[name]) for name, mask in complete.items())
-    assert not list((output / ".records").glob("*.unfinished"))
+    assert not list(output.rglob("*.tmp"))
 
 
 def test_a_lost_mask_is_made_again(evaluate, tmp_path):
@@ -246,114 +244,46 @@ def test_every_bank_runs_from_the_command_line(evaluate, tmp_path):
         assert evaluate("--bank", bank, "--top", 3, "--amp", output=tmp_path / bank).returncode == 0
 
 
-# Each damages a fresh data set and says what the refusal must mention.
-def _no_frames(base):
-    shutil.rmtree(base / "JPEGImages/480p/clip")
-    return base / "JPEGImages/480p/clip", "missing"
+def _save_16_bits(path: Path) -> None:
+    path.with_suffix(".jpg").unlink()
+    Image.fromarray(np.full((48, 80), 300, np.uint16)).save(path)
 
 
-def _no_image_set(base):
-    (base / "ImageSets/2017/val.txt").unlink()
-    return base / "ImageSets/2017/val.txt", "missing"
-
-
-def _empty_image_set(base):
-    (base / "ImageSets/2017/val.txt").write_text("\n")
-    return base / "ImageSets/2017/val.txt", "no video"
-
-
-def _no_first_mask(base):
-    (base / "Annotations/480p/clip/00000.png").unlink()
-    return base / "Annotations/480p/clip/00000.png", "missing"
-
-
-def _corrupt_frame(base):
-    path = base / "JPEGImages/480p/clip/00002.jpg"
-    path.write_bytes(path.read_bytes()[:300])
-    return path, "decoded"
-
-
-def _corrupt_mask(base):
-    (base / "Annotations/480p/clip/00000.png").write_text("no image")
-    return base / "Annotations/480p/clip/00000.png", "decoded"
-
-
-def _mask_of_another_size(base):
-    write_mask(base / "Annotations/480p/clip/00000.png", np.ones((20, 30), np.uint8))
-    return base / "Annotations/480p/clip/00000.png", "30×20"
-
-
-def _frame_of_another_size(base):
-    Image.new("RGB", (40, 40)).save(base / "JPEGImages/480p/clip/00002.jpg")
-    return base / "JPEGImages/480p/clip/00002.jpg", "40×40"
-
-
-def _no_objects(base):
-    write_mask(base / "Annotations/480p/clip/00000.png", np.zeros((48, 80), np.uint8))
-    return base / "Annotations/480p/clip/00000.png", "no object"
-
-
-def _more_objects_than_the_palette(base):
-    ids = np.arange(48 * 80, dtype=np.uint16).reshape(48, 80)
-    Image.fromarray(ids).save(base / "Annotations/480p/clip/00000.png")
-    return base / "Annotations/480p/clip/00000.png", "from 1 to 255", "convert_mask.py"
-
-
-def _lost_frame(base):
-    (base / "JPEGImages/480p/clip/00003.jpg").unlink()
-    return base / "JPEGImages/480p/clip", "no frame", "00003.png"
-
-
-def _frame_of_16_bits(base):
-    path = base / "JPEGImages/480p/clip/00002.jpg"
-    path.unlink()
-    Image.fromarray(np.full((48, 80), 300, np.uint16)).save(path.with_suffix(".png"))
-    return path.with_suffix(".png"), "8 bits"
-
-
-def _frame_of_a_huge_size(base):
-    path = base / "JPEGImages/480p/clip/00002.jpg"
+def _state_a_huge_size(path: Path) -> None:
     content = bytearray(path.read_bytes())
     size = content.index(b"\xff\xc0") + 5  # in the header: height and width, two bytes each
     content[size : size + 4] = b"\xff" * 4
     path.write_bytes(content)
-    return path, "decoded"
 
 
-def _image_set_of_another_encoding(base):
-    (base / "ImageSets/2017/val.txt").write_bytes(b"\xff\xfeclip")
-    return base / "ImageSets/2017/val.txt", "cannot be read"
+IMAGES, MASK, LIST = "JPEGImages/480p/clip", "Annotations/480p/clip/00000.png", "ImageSets/2017/val.txt"
+MANY_IDS = np.arange(48 * 80, dtype=np.uint16).reshape(48, 80)
+# What is damaged of a fresh data set, how, and what the refusal mentions beside it.
+DAMAGES = {
+    "no frames": (IMAGES, shutil.rmtree, "missing"),
+    "no list": (LIST, Path.unlink, "missing"),
+    "an empty list": (LIST, lambda path: path.write_text("\n"), "no video"),
+    "a list of another encoding": (LIST, lambda path: path.write_bytes(b"\xff\xfeclip"), "cannot be read"),
+    "no first mask": (MASK, Path.unlink, "missing"),
+    "a corrupt mask": (MASK, lambda path: path.write_text("no image"), "decoded"),
+    "a mask of another size": (MASK, lambda path: write_mask(path, np.ones((20, 30), np.uint8)), "30×20"),
+    "no objects": (MASK, lambda path: write_mask(path, np.zeros((48, 80), np.uint8)), "no object"),
+    "ids of 16 bits": (MASK, lambda path: Image.fromarray(MANY_IDS).save(path), "from 1 to 255", "convert_mask.py"),
+    "a coloured mask": (MASK, lambda path: Image.new("RGB", (80, 48), "red").save(path), "palette"),
+    "a lost frame": (IMAGES, lambda path: (path / "00003.jpg").unlink(), "no frame", "00003.png"),
+    "a corrupt frame": (f"{IMAGES}/00002.jpg", lambda path: path.write_bytes(path.read_bytes()[:300]), "decoded"),
+    "a frame of another size": (f"{IMAGES}/00002.jpg", lambda path: Image.new("RGB", (40, 40)).save(path), "40×40"),
+    "a frame of 16 bits": (f"{IMAGES}/00002.png", _save_16_bits, "8 bits"),
+    "a frame of a huge size": (f"{IMAGES}/00002.jpg", _state_a_huge_size, "decoded"),
+}
 
 
-def _coloured_mask(base):
-    Image.new("RGB", (80, 48), "red").save(base / "Annotations/480p/clip/00000.png")
-    return base / "Annotations/480p/clip/00000.png", "palette"
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        _no_frames,
-        _no_image_set,
-        _empty_image_set,
-        _no_first_mask,
-        _corrupt_frame,
-        _corrupt_mask,
-        _mask_of_another_size,
-        _frame_of_another_size,
-        _no_objects,
-        _more_objects_than_the_palette,
-        _coloured_mask,
-        _lost_frame,
-        _frame_of_16_bits,
-        _frame_of_a_huge_size,
-        _image_set_of_another_encoding,
-    ],
-)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_data_set_is_refused(evaluate, tmp_path, damage):
     root = write_davis(tmp_path / "davis", {"clip": 4})
-    mentioned = damage(root / "trainval")
-    assert_refused(evaluate(path=root), *mentioned)
+    place, change, *mentioned = DAMAGES[damage]
+    change(root / "trainval" / place)
+    assert_refused(evaluate(path=root), root / "trainval" / place, *mentioned)
     assert not (tmp_path / "output" / "clip").exists()
 
 

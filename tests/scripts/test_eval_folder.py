@@ -1,6 +1,5 @@
 """eval_folder.py on synthetic clips: late objects, masks of known objects, selected frames, gaps in the truth."""
 
-import csv
 import functools
 import os
 import shutil
@@ -13,7 +12,7 @@ from PIL import Image
 from test_metrics import plain_f, plain_j
 
 import plain
-from conftest import assert_alone, assert_refused, write_collection
+from conftest import assert_alone, assert_refused, read_table, write_collection
 from dataset.files.images import read_image, read_mask, to_tensor, write_mask
 
 # By video: its frames; by object: the numbers of the frames in which it is scored (see `write_collection`).
@@ -63,11 +62,6 @@ def expected(collection, small_network) -> dict[str, list[np.ndarray]]:
 
 def written(output: Path) -> dict[str, np.ndarray]:
     return {f"{p.parent.name}/{p.stem}": read_mask(p) for p in (output / "masks").glob("*/*.png")}
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def assert_scores(output: Path, truth: Path, scored: dict[str, dict[int, list[int]]]) -> None:
@@ -121,7 +115,7 @@ def test_masks_scores_and_pictures(arguments, inline, collection, expected, tmp_
 
 
 def test_the_confidence_of_an_interrupted_evaluation(arguments, inline, monkeypatch, tmp_path):
-    """Equals that of an undisturbed one; videos of which it is not known are named."""
+    """Equals that of an undisturbed one."""
     expected, output = tmp_path / "expected", tmp_path / "output"
     assert inline(*arguments(output=expected)).returncode == 0
     with monkeypatch.context() as patch:
@@ -138,16 +132,10 @@ def test_the_confidence_of_an_interrupted_evaluation(arguments, inline, monkeypa
     late = [(row["frame"], row["object"]) for row in rows if row["video"] == "late"]
     assert late == [(f"{t:05d}", number) for t in range(8) for number in (("3",) if t < 3 else ("3", "7"))]
 
-    (output / ".records/late.confidence").unlink()
-    result = inline(*arguments())
-    assert result.returncode == 0 and "confidence.csv lacks late, which an earlier version" in result.stdout
-    assert {row["video"] for row in read_table(output / "confidence.csv")} == {"again", "untold"}
-
 
 def test_one_evaluation_at_a_time_uses_an_output(arguments, inline, tmp_path):
-    assert_alone(
-        functools.partial(inline, *arguments("--every", 3)), tmp_path / "output", ".records", "overlay", "overlay/again"
-    )
+    folders = (".records", "masks", "overlay", "overlay/again")
+    assert_alone(functools.partial(inline, *arguments("--every", 3)), tmp_path / "output", *folders)
 
 
 def test_every_third_frame_by_two_processes(arguments, command, collection, expected, tmp_path):
@@ -215,117 +203,54 @@ def test_a_name_of_a_video_that_is_not_utf8(arguments, inline, collection, tmp_p
     assert len(list((tmp_path / "output/masks" / name).iterdir())) == len(FRAMES["late"])
 
 
-# Each damages a fresh collection and says what the refusal must mention.
-def _no_masks_folder(root):
-    shutil.rmtree(root / "masks")
-    return root / "masks", "missing"
-
-
-def _no_images_folder(root):
-    shutil.rmtree(root / "images")
-    return root / "images", "missing"
-
-
-def _no_video(root):
-    for name in FRAMES:
-        shutil.rmtree(root / "masks" / name)
-    return root / "masks", "holds no folders"
-
-
-def _no_images_of_a_video(root):
-    shutil.rmtree(root / "images/late")
-    return root / "images/late", "missing"
-
-
-def _empty_video(root):
-    shutil.rmtree(root / "images/late")
-    (root / "images/late").mkdir()
-    return root / "images/late", "no images"
-
-
-def _no_mask(root):
-    (root / "masks/untold/00000.png").unlink()
-    return root / "masks/untold", "holds no mask", "00000.png"
-
-
-def _mask_without_frame(root):
-    (root / "masks/late/00003.png").rename(root / "masks/late/00012.png")
-    return root / "masks/late/00012.png", "no frame"
-
-
-def _truth_without_frame(root):
-    (root / "truth/late/00003.png").rename(root / "truth/late/00012.png")
-    return root / "truth/late/00012.png", "no frame"
-
-
-def _mask_of_another_size(root):
-    write_mask(root / "masks/late/00003.png", np.full((20, 30), 7, np.uint8))
-    return root / "masks/late/00003.png", "30×20", "80×48"
-
-
-def _truth_of_another_size(root):
-    write_mask(root / "truth/late/00005.png", np.full((20, 30), 7, np.uint8))
-    return root / "truth/late/00005.png", "30×20", "80×48"
-
-
-def _soft_mask(root):
-    path = root / "masks/late/00000.png"
+def _soften(path: Path) -> None:
     Image.fromarray(read_mask(path) * 50).resize((160, 96)).resize((80, 48), Image.Resampling.BICUBIC).save(path)
-    return path, "soft edges", "convert_mask.py"
 
 
-def _empty_mask(root):
-    write_mask(root / "masks/untold/00000.png", np.zeros((48, 80), np.uint8))
-    return root / "masks/untold/00000.png", "no object"
-
-
-def _two_frames_in_one(root):
-    shutil.copy(root / "images/late/00000.png", root / "images/late/00000.jpg")
-    return root / "images/late/00000.jpg", "00000.png", "one frame"
-
-
-def _no_truth(root):
-    shutil.rmtree(root / "truth")
-    return root / "truth", "missing"
-
-
-def _only_other_truth(root):
+def _rename_truth(folder: Path) -> None:
     for name in ("again", "late"):
-        (root / "truth" / name).rename(root / "truth" / f"other {name}")
-    return root / "truth", "no mask", "can be scored"
+        (folder / name).rename(folder / f"other {name}")
 
 
-def _a_name_that_is_taken(root):
-    for kind in ("images", "masks"):
-        (root / kind / "late").rename(root / kind / "settings")
-    return "settings.json", "rename"
+SMALL_MASK = np.full((20, 30), 7, np.uint8)
+# What is damaged of a fresh collection, how, and what the refusal mentions beside it.
+DAMAGES = {
+    "no folder of masks": ("masks", shutil.rmtree, "missing"),
+    "no folder of images": ("images", shutil.rmtree, "missing"),
+    "no video": ("masks", lambda path: [shutil.rmtree(path / name) for name in FRAMES], "holds no folders"),
+    "no images of a video": ("images/late", shutil.rmtree, "missing"),
+    "an empty video": ("images/late", lambda path: [shutil.rmtree(path), path.mkdir()], "no images"),
+    "no mask": ("masks/untold", lambda path: (path / "00000.png").unlink(), "holds no mask", "00000.png"),
+    "a mask without a frame": ("masks/late/00012.png", lambda path: path.with_stem("00003").rename(path), "no frame"),
+    "truth without a frame": ("truth/late/00012.png", lambda path: path.with_stem("00003").rename(path), "no frame"),
+    "a mask of another size": ("masks/late/00003.png", lambda path: write_mask(path, SMALL_MASK), "30×20", "80×48"),
+    "truth of another size": ("truth/late/00005.png", lambda path: write_mask(path, SMALL_MASK), "30×20", "80×48"),
+    "a soft mask": ("masks/late/00000.png", _soften, "soft edges", "convert_mask.py"),
+    "an empty mask": (
+        "masks/untold/00000.png", lambda path: write_mask(path, np.zeros((48, 80), np.uint8)), "no object"
+    ),
+    "two frames in one": (
+        "images/late/00000.jpg", lambda path: shutil.copy(path.with_suffix(".png"), path), "00000.png", "one frame"
+    ),
+    "no truth": ("truth", shutil.rmtree, "missing"),
+    "only other truth": ("truth", _rename_truth, "no mask", "can be scored"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        _no_masks_folder,
-        _no_images_folder,
-        _no_video,
-        _no_images_of_a_video,
-        _empty_video,
-        _no_mask,
-        _mask_without_frame,
-        _truth_without_frame,
-        _mask_of_another_size,
-        _truth_of_another_size,
-        _soft_mask,
-        _empty_mask,
-        _two_frames_in_one,
-        _no_truth,
-        _only_other_truth,
-        _a_name_that_is_taken,
-    ],
-)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_collection_is_refused(arguments, inline, collection, tmp_path, damage):
     root = shutil.copytree(collection, tmp_path / "collection")
-    mentioned = damage(root)
-    assert_refused(inline(*arguments("--gt", root / "truth", root=root)), *mentioned)
+    place, change, *mentioned = DAMAGES[damage]
+    change(root / place)
+    assert_refused(inline(*arguments("--gt", root / "truth", root=root)), root / place, *mentioned)
+    assert not (tmp_path / "output/masks").exists()
+
+
+def test_a_name_that_is_taken_is_refused(arguments, inline, collection, tmp_path):
+    root = shutil.copytree(collection, tmp_path / "collection")
+    for kind in ("images", "masks"):
+        (root / kind / "late").rename(root / kind / "settings")
+    assert_refused(inline(*arguments("--gt", root / "truth", root=root)), "settings.json", "rename")
     assert not (tmp_path / "output/masks").exists()
 
 

@@ -1,6 +1,5 @@
 """eval_youtube.py on clips in YouTube-VOS's layout: late objects, gaps, odd starts, and only what is asked for."""
 
-import csv
 import functools
 import json
 import shutil
@@ -14,7 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import plain
-from conftest import assert_alone, assert_refused, draw_clip
+from conftest import assert_alone, assert_refused, draw_clip, read_table
 from dataset.files.images import read_image, read_mask, resize_mask, to_tensor, write_mask
 from dataset.layouts.youtube import YouTubeVOS
 from model.updates import FixedInterval
@@ -113,11 +112,6 @@ def expected_masks(network, root: Path, name: str) -> dict[int, np.ndarray]:
     return results
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_the_zip_holds_what_meta_json_asks_for(arguments, command, inline, youtube, small_network, tmp_path):
     expected = {name: expected_masks(small_network, youtube, name) for name in VIDEOS}
     # What is neither asked for nor updates the memory is not even decoded, nor is anything after the last.
@@ -190,7 +184,7 @@ def test_the_zip_holds_what_meta_json_asks_for(arguments, command, inline, youtu
 
 
 def test_one_evaluation_at_a_time_uses_an_output(arguments, inline, tmp_path):
-    folders = (".records", "overlay", "overlay/late", "..")  # the zip is beside the output
+    folders = (".records", "Annotations", "overlay", "overlay/late", "..")  # the zip is beside the output
     assert_alone(functools.partial(inline, *arguments()), tmp_path / "output", *folders)
 
 
@@ -255,105 +249,43 @@ def test_without_all_frames_and_with_a_lost_object(arguments, inline, youtube, t
     assert result.returncode == 0 and result.stdout.count("note") == 1
 
 
-# Each damages a fresh data set and says what the refusal must mention.
-def _no_meta(root):
-    (root / "valid/meta.json").unlink()
-    return root / "valid/meta.json", "missing"
+FRAMES, META = "all_frames/valid_all_frames/JPEGImages", "valid/meta.json"
+MASK = "valid/Annotations/late/00005.png"
+# What is damaged of a fresh data set, how, and what the refusal mentions beside it.
+DAMAGES = {
+    "no list": (META, Path.unlink, "missing"),
+    "a broken list": (META, lambda path: path.write_text('{"videos": [1]}'), "download"),
+    "an empty list": (META, lambda path: write_meta(path.parent, {}), "no video"),
+    "no frames asked for": (META, lambda path: write_meta(path.parent, {"late": {1: ("dog", [])}}), "late"),
+    "no images": (FRAMES, lambda path: [shutil.rmtree(path), shutil.rmtree(path.parents[2] / "valid/JPEGImages")],
+                  "valid/JPEGImages", "missing"),
+    "no video": (f"{FRAMES}/gaps", shutil.rmtree, "missing"),
+    "no frame": (f"{FRAMES}/late/00010.jpg", Path.unlink, "meta.json"),
+    "a corrupt frame": (f"{FRAMES}/late/00004.jpg", lambda path: path.write_text("no image"), "decoded"),
+    "two frames in one": (f"{FRAMES}/late/00002.jpg", lambda path: shutil.copy(path, path.with_suffix(".png")),
+                          "00002.png"),
+    "no mask": (MASK, Path.unlink, "missing"),
+    "a mask of another size": (MASK, lambda path: write_mask(path, np.full((20, 30), 7, np.uint8)), "30×20", "100×60"),
+    "no ground truth": ("gt/late/00010.png", Path.unlink, "leave out the ground truth"),
+    "no training list": ("train/meta.json", Path.unlink, "missing"),
+}  # fmt: skip
 
 
-def _broken_meta(root):
-    (root / "valid/meta.json").write_text('{"videos": [1]}')
-    return root / "valid/meta.json", "download"
-
-
-def _empty_meta(root):
-    write_meta(root / "valid", {})
-    return root / "valid/meta.json", "no video"
-
-
-def _no_frames_asked_for(root):
-    write_meta(root / "valid", {"late": {1: ("dog", [])}})
-    return root / "valid/meta.json", "late"
-
-
-def _no_images(root):
-    for folder in ("all_frames", "valid/JPEGImages"):
-        shutil.rmtree(root / folder)
-    return root / "all_frames/valid_all_frames/JPEGImages", root / "valid/JPEGImages", "missing"
-
-
-def _no_video(root):
-    shutil.rmtree(root / "all_frames/valid_all_frames/JPEGImages/gaps")
-    return root / "all_frames/valid_all_frames/JPEGImages/gaps", "missing"
-
-
-def _no_frame(root):
-    path = root / "all_frames/valid_all_frames/JPEGImages/late/00010.jpg"
-    path.unlink()
-    return path, "meta.json"
-
-
-def _corrupt_frame(root):
-    path = root / "all_frames/valid_all_frames/JPEGImages/late/00004.jpg"
-    path.write_text("no image")
-    return path, "decoded"
-
-
-def _two_frames_in_one(root):
-    folder = root / "all_frames/valid_all_frames/JPEGImages/late"
-    shutil.copy(root / "gt/late/00002.png", folder)
-    return folder / "00002.jpg", "00002.png"
-
-
-def _no_mask(root):
-    (root / "valid/Annotations/late/00005.png").unlink()
-    return root / "valid/Annotations/late/00005.png", "missing"
-
-
-def _mask_of_another_size(root):
-    write_mask(root / "valid/Annotations/late/00005.png", np.full((20, 30), 7, np.uint8))
-    return root / "valid/Annotations/late/00005.png", "30×20", "100×60"
-
-
-def _no_ground_truth(root):
-    (root / "gt/late/00010.png").unlink()
-    return root / "gt/late/00010.png", "leave out the ground truth"
-
-
-def _no_categories(root):
-    path = root / "valid/meta.json"
-    path.write_text(path.read_text().replace('"category"', '"kind"'))
-    return "category", "covered", "leave out the ground truth"
-
-
-def _no_training_meta(root):
-    (root / "train/meta.json").unlink()
-    return root / "train/meta.json", "missing"
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        _no_meta,
-        _broken_meta,
-        _empty_meta,
-        _no_frames_asked_for,
-        _no_images,
-        _no_video,
-        _no_frame,
-        _corrupt_frame,
-        _two_frames_in_one,
-        _no_mask,
-        _mask_of_another_size,
-        _no_ground_truth,
-        _no_categories,
-        _no_training_meta,
-    ],
-)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_data_set_is_refused(arguments, inline, youtube, tmp_path, damage):
     root = shutil.copytree(youtube, tmp_path / "youtube")
-    mentioned = damage(root)
-    assert_refused(inline(*arguments("--gt", root / "gt", path=root)), *mentioned)
+    place, change, *mentioned = DAMAGES[damage]
+    change(root / place)
+    assert_refused(inline(*arguments("--gt", root / "gt", path=root)), root / place, *mentioned)
+    assert not (tmp_path / "output.zip").exists()
+
+
+def test_ground_truth_needs_categories(arguments, inline, youtube, tmp_path):
+    root = shutil.copytree(youtube, tmp_path / "youtube")
+    (root / META).write_text((root / META).read_text().replace('"category"', '"kind"'))
+    assert_refused(
+        inline(*arguments("--gt", root / "gt", path=root)), "category", "covered", "leave out the ground truth"
+    )
     assert not (tmp_path / "output.zip").exists()
 
 

@@ -1,4 +1,3 @@
-import csv
 import json
 import math
 import shutil
@@ -9,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, read_table
 from dataset.files.images import read_mask, write_mask
 from util.errors import InputError
 from util.evaluation.metrics import contour_accuracy, region_similarity, statistics
@@ -136,12 +135,11 @@ def test_goldens(tmp_path):
         "global_results-val.csv",
         "per-sequence_results-val.csv",
     ]
-    with open(tmp_path / "new" / "folder" / "global_results-val.csv", newline="") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = read_table(tmp_path / "new" / "folder" / "global_results-val.csv")
     assert list(row) == list(expected["global"])
     assert {name: float(figure) for name, figure in row.items()} == pytest.approx(expected["global"], abs=1e-6)
-    with open(tmp_path / "new" / "folder" / "per-sequence_results-val.csv", newline="") as file:
-        rows = {row.pop("Sequence"): row for row in csv.DictReader(file)}
+    table = read_table(tmp_path / "new" / "folder" / "per-sequence_results-val.csv")
+    rows = {row.pop("Sequence"): row for row in table}
     assert list(rows) == list(expected["per_object"])
     for name, row in rows.items():
         assert {key: float(figure) for key, figure in row.items()} == pytest.approx(

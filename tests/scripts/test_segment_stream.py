@@ -1,6 +1,5 @@
 """scripts/segment_video.py on streams: a local server stands in for a camera, and a file for a finite stream."""
 
-import csv
 import itertools
 import signal
 import subprocess
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ROOT, assert_refused, draw_clip, write_video
+from conftest import ROOT, assert_refused, contents, draw_clip, read_table, write_video
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.stream import Stream, is_stream
 from dataset.files.video_file import EndOfVideo, VideoFile
@@ -130,11 +129,7 @@ def test_a_stream_of_known_length_gives_what_the_file_gives(arguments, inline, c
     result = inline(*arguments((clip / "my clip.mp4").as_uri(), *flags))
     assert result.returncode == 0, result.stderr
     assert "cannot be resumed" in result.stdout and "dropped" not in result.stdout
-    found, wanted = (
-        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-        for root in (tmp_path / "output", tmp_path / "expected")
-    )
-    assert found == wanted
+    assert contents(tmp_path / "output") == contents(tmp_path / "expected")
 
     result = inline(*arguments((clip / "my clip.mp4").as_uri(), *flags))
     assert_refused(result, "masks already exists", "another --output")
@@ -160,8 +155,7 @@ def test_ctrl_c_ends_a_live_stream_with_complete_results(arguments, camera, clip
     masks = sorted(path.stem for path in (output / "masks").iterdir())
     assert masks == [f"{number:05d}" for number in range(len(masks))] and len(masks) >= 5
     assert np.array_equal(read_mask(output / "masks/00000.png"), read_mask(output / "first_mask.png"))
-    with open(output / "confidence.csv", newline="") as file:
-        assert [row["frame"] for row in csv.DictReader(file)] == masks
+    assert [row["frame"] for row in read_table(output / "confidence.csv")] == masks
     overlay = VideoFile(output / "overlay.mp4")
     assert overlay.announced >= len(masks)  # where frames were dropped, the last picture stays
     overlay.read_frame(overlay.announced - 1)

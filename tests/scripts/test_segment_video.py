@@ -1,6 +1,5 @@
 """scripts/segment_video.py on folders of images and on video files."""
 
-import csv
 import os
 import random
 import shutil
@@ -17,7 +16,7 @@ from PIL import Image
 
 import plain
 from browser import needs_chromium
-from conftest import ROOT, assert_refused, draw_clip, segmented, tensors, write_video
+from conftest import ROOT, assert_refused, contents, draw_clip, read_table, segmented, tensors, write_video
 from dataset.files.colours import colour_table
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.video import Video, assign_masks, list_frames
@@ -70,11 +69,6 @@ def in_order(found: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [found[name] for name in sorted(found, key=int)]
 
 
-def confidence(output: Path) -> list[dict[str, str]]:
-    with open(output / "confidence.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inline, clip, small_network, tmp_path):
     result = command(*arguments(clip / "clip.mp4", "--mask", clip / "first.png", clip / "00004.png"))
     assert_refused(result, clip / "first.png", "00000.png")  # several masks are told apart by their names
@@ -95,7 +89,7 @@ def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inl
     assert result.returncode == 0, result.stderr
     assert {path.name for path in folder.iterdir()} == {"masks", "confidence.csv"}
     from_folder = masks(folder)
-    rows = confidence(folder)
+    rows = read_table(folder / "confidence.csv")
     shown = [(row["frame"], int(row["object"]), int(row["area"])) for row in rows]
     assert shown == [
         (str(t + 8), number, (from_folder[str(t + 8)] == number).sum())
@@ -104,7 +98,9 @@ def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inl
     ]
     assert all(0 <= float(row["confidence"]) <= 1 for row in rows) and len({row["confidence"] for row in rows}) > 5
     assert [row["confidence"] for row in rows[:2]] == ["1.0000", "1.0000"]  # of the given mask
-    assert [list(row.values())[1:] for row in rows] == [list(row.values())[1:] for row in confidence(output)]
+    assert [list(row.values())[1:] for row in rows] == [
+        list(row.values())[1:] for row in read_table(output / "confidence.csv")
+    ]
     for t in range(LENGTH):
         assert np.array_equal(from_file[f"{t:05d}"], from_folder[str(t + 8)]), t
 
@@ -250,10 +246,10 @@ def test_frames_before_the_first_mask(kind, arguments, inline, clip, tmp_path):
         assert not any(mask.any() for mask in forward[:4])
         for t in range(4, LENGTH):
             assert np.array_equal(found[f"{t:05d}"], forward[t])
-        assert [row["frame"] for row in confidence(tmp_path / "output")] == [
+        assert [row["frame"] for row in read_table(tmp_path / "output/confidence.csv")] == [
             f"{t:05d}" for t in range(4, LENGTH) for _ in range(2)
         ]
-    assert [int(row["area"]) for row in confidence(both)] == [
+    assert [int(row["area"]) for row in read_table(both / "confidence.csv")] == [
         (mask == number).sum() for mask in in_order(found) for number in (1, 3)
     ]
 
@@ -321,11 +317,7 @@ def test_a_run_on_a_video_file_that_is_killed_twice_ends_as_an_undisturbed_one(a
     if not (output / "masks").is_dir() or (output / ".unfinished").is_dir():
         result = inline(*arguments(clip / "clip.mp4", *flags))
         assert result.returncode == 0, result.stderr
-    found, wanted = (
-        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-        for root in (output, expected)
-    )
-    assert found == wanted
+    assert contents(output) == contents(expected)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -601,8 +593,7 @@ def test_boxes_and_clicks_mark_the_objects_of_the_first_frame(kind, arguments, i
         inline(*arguments(clip / kind, *marks[:5], *marks[-2:])), output / "first_mask.png", "another mask", "--mask"
     )
     assert inline(*arguments(clip / kind, *marks)).returncode == 0
-    for path in (path for path in expected.rglob("*") if path.is_file()):
-        assert (output / path.relative_to(expected)).read_bytes() == path.read_bytes(), path
+    assert contents(output) == contents(expected)
 
 
 def test_marks_that_cannot_be_used(arguments, inline, clip, tmp_path):

@@ -1,6 +1,5 @@
 """The scripts that regenerate the paper's Tables 5 and 6 and Figure 3, on tiny clips, and those beside them."""
 
-import csv
 import json
 import subprocess
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import assert_refused, assert_terminates, write_davis
+from conftest import assert_refused, assert_terminates, read_table, write_davis
 from dataset.files.images import read_image, read_mask, to_tensor, write_mask
 from dataset.layouts.davis import DAVIS
 from model.inference import InferenceCore
@@ -45,11 +44,6 @@ def arguments(davis, small_checkpoint, tmp_path):
         )
 
     return build
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_table_5_of_every_bank_and_interval(arguments, inline, davis, tmp_path):

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -18,11 +16,11 @@ from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.confidence import COLUMNS, append_rows, frame_rows, read_rows, table
 from util.evaluation.stream import Segmented, Throughput
-from util.files import check_settings, fingerprint, read_json, sha256, write_csv, write_text
+from util.files import atomic_folder, check_settings, fingerprint, read_json, sha256, write_csv, write_text
 from util.parallel import background
 
-TEMPORARY = (".records", "overlay", "overlay/*")  # where a killed evaluation leaves temporary files, for `lock_folder`
-CONFIDENCE_FILE = "confidence.csv"
+# The folders in which a killed evaluation leaves temporary files, for `lock_folder`.
+TEMPORARY = (".records", "masks", "Annotations", "overlay", "overlay/*")
 _REMEDY = "delete it and run the evaluation again"
 
 
@@ -126,50 +124,29 @@ class OutputFolder:
             video: the video; the block has to write all its results.
             device: the name of the device, for the record.
         """
-        unfinished = self.records / f"{video.name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
         palette, frames, seconds = video.palette, 0, 0.0
         rows: list[np.ndarray] = []
         record = {"given": _given(video), "files": fingerprint(video.frames)}  # before they are read
 
         def save(result: Segmented) -> None:
+            nonlocal frames, seconds
+            frames, seconds = frames + result.frames, seconds + result.seconds
             write_mask(unfinished / video.mask_name(result.number), result.ids, palette)
             if result.confidence is not None:
                 rows.append(frame_rows(result.number, result.ids, result.confidence))
 
-        def write(result: Segmented) -> None:
-            nonlocal frames, seconds
-            frames, seconds = frames + result.frames, seconds + result.seconds
-            submit(result)
-
-        try:
-            with background(save) as submit:
-                yield write
-            folder = self.masks / video.name
-            shutil.rmtree(folder, ignore_errors=True)
-            self.masks.mkdir(exist_ok=True)
-            os.replace(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)  # frees space if the disk is full
+        with atomic_folder(self.masks / video.name) as unfinished, background(save) as write:
+            yield write
         self._rows(video).unlink(missing_ok=True)
         if rows:
             append_rows(self._rows(video), np.concatenate(rows))
         record |= {"frames": frames, "seconds": seconds, "device": device, "weights": self._weights}
         write_text(self._record(video), json.dumps(record))
 
-    def write_confidence(self, videos: Iterable[Video]) -> list[str]:
-        """Write ``confidence.csv`` of finished videos: the confidence in each object in each frame with a mask.
-
-        Returns:
-            the names of the videos whose confidence is not known.
-        """
-        known, unknown = [], []
-        for video in videos:
-            (known if self._rows(video).is_file() else unknown).append(video)
-        lines = ([video.name, *line] for video in known for line in table(video, read_rows(self._rows(video))))
-        write_csv(self.path / CONFIDENCE_FILE, chain([["video", *COLUMNS]], lines))
-        return [video.name for video in unknown]
+    def write_confidence(self, videos: Iterable[Video]) -> None:
+        """Write ``confidence.csv`` of finished videos: the confidence in each object in each frame with a mask."""
+        lines = ([video.name, *line] for video in videos for line in table(video, read_rows(self._rows(video))))
+        write_csv(self.path / "confidence.csv", chain([["video", *COLUMNS]], lines))
 
     def throughput(self, videos: Iterable[Video]) -> Throughput:
         """The throughput over finished videos."""

@@ -12,8 +12,8 @@ from model.network import RDE_VOS
 from util.device import choose_device, device_name, enough_memory, peak_memory
 from util.distributed import Processes
 from util.evaluation.arguments import MEMORY_REMEDY, network_notes
-from util.evaluation.data_sets import Evaluation, listed
-from util.evaluation.output import CONFIDENCE_FILE, OutputFolder
+from util.evaluation.data_sets import Evaluation
+from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import draw_video
 from util.evaluation.scoring import score_plans
 from util.evaluation.stream import EngineSettings, Throughput, engine_network, input_size, read_inputs, segment
@@ -62,11 +62,8 @@ def segment_videos(
     if processes.is_main:
         print(f"FPS         {speed.text(chosen)}")
         print(f"peak memory {memory / 2**30:.3f} GiB ({chosen})")
-        if evaluation.states_confidence and (lacking := output.write_confidence(evaluation.videos)):
-            print(
-                f"note: {CONFIDENCE_FILE} lacks {listed(lacking)}, which an earlier version segmented; delete their "
-                "masks to segment them again"
-            )
+        if evaluation.states_confidence:
+            output.write_confidence(evaluation.videos)
 
 
 def evaluate(

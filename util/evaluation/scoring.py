@@ -201,7 +201,25 @@ def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress
         InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id above those
             of the plan.
     """
-    return _score([(plan, prediction_root / plan.truth.name) for plan in plans], progress)
+    videos = [(plan, prediction_root / plan.truth.name) for plan in plans]
+    for plan, folder in videos:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is missing; predict this video, or list the videos to score (--video_list)")
+        for frame in plan.frames:
+            if not (folder / f"{frame}.png").is_file():
+                others = [path.name for path in folder.glob(f"{glob.escape(frame)}.*")]
+                remedy = f"save {others[0]} as a PNG of ids" if others else "predict every frame of the video"
+                raise InputError(f"{folder / frame}.png is missing; {remedy}")
+    tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
+    scored = in_threads(lambda task: _score_frame(*task), tasks)
+    figures = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=hidden(progress))))
+    scores = []
+    for plan, _ in videos:
+        j, f = table = np.full((2, len(plan.ids), len(plan.frames)), np.nan)
+        for number, ids in enumerate(plan.frames.values()):
+            table[:, [plan.ids.index(object_id) for object_id in ids], number] = next(figures)
+        scores.append(VideoScore(plan.truth.name, plan.ids, list(plan.frames), j, f))
+    return scores
 
 
 def check_given_masks(videos: Sequence[Video]) -> None:
@@ -299,28 +317,6 @@ def read_results(output_folder: Path | str, split: str = "val") -> tuple[float, 
     with open(Path(output_folder) / f"global_results-{split}.csv", newline="") as file:
         (figures,) = csv.DictReader(file)
     return tuple(100 * float(figures[name]) for name in ("J&F-Mean", "J-Mean", "F-Mean"))
-
-
-def _score(videos: list[tuple[ScoringPlan, Path]], progress: bool) -> list[VideoScore]:
-    """Score the predictions in the folder beside each plan."""
-    for plan, folder in videos:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is missing; predict this video, or list the videos to score (--video_list)")
-        for frame in plan.frames:
-            if not (folder / f"{frame}.png").is_file():
-                others = [path.name for path in folder.glob(f"{glob.escape(frame)}.*")]
-                remedy = f"save {others[0]} as a PNG of ids" if others else "predict every frame of the video"
-                raise InputError(f"{folder / frame}.png is missing; {remedy}")
-    tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
-    scored = in_threads(lambda task: _score_frame(*task), tasks)
-    figures = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=hidden(progress))))
-    scores = []
-    for plan, _ in videos:
-        j, f = table = np.full((2, len(plan.ids), len(plan.frames)), np.nan)
-        for number, ids in enumerate(plan.frames.values()):
-            table[:, [plan.ids.index(object_id) for object_id in ids], number] = next(figures)
-        scores.append(VideoScore(plan.truth.name, plan.ids, list(plan.frames), j, f))
-    return scores
 
 
 def _score_frame(plan: ScoringPlan, prediction_folder: Path, frame: str) -> np.ndarray:

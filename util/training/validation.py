@@ -15,6 +15,7 @@ from util.distributed import Processes
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import VideoScore, global_results, score_videos
 from util.evaluation.stream import EngineSettings, for_inference, read_inputs, segment
+from util.files import remove_leftovers
 
 TIMES = 20  # repetitions of the clip for the recurrence, forward and backward, as in Figure 3
 
@@ -31,6 +32,7 @@ class Validation:
 
     def __init__(self, davis: DAVIS, output: Path, processes: Processes, dtype: torch.dtype) -> None:
         self._davis = davis
+        remove_leftovers(output)  # of a killed run
         self._output = OutputFolder(output)
         self._processes = processes
         self._dtype = dtype

@@ -10,7 +10,8 @@ import numpy as np
 
 from dataset.files.images import write_mask
 from dataset.files.video import object_ids
-from small_network.pasting.sources import Cutout, Sources, SourceVideo, cut_out, read_still
+from dataset.layouts.static import read_object
+from small_network.pasting.sources import Cutout, Sources, SourceVideo, cut_out
 from synthetic.layouts import write_jpeg
 from synthetic.motion import Absence, Wander, rotation, scaling, translation
 from synthetic.textures import log_uniform, pick
@@ -179,7 +180,7 @@ def _background(rng: np.random.Generator, settings: PastedVideos, sources: Sourc
     height, width, frames = settings.height, settings.width, settings.frames
     still = bool(sources.images) and rng.random() < _STILL_BACKGROUND
     if still:
-        fixed = read_still(pick(rng, sources.images))
+        fixed = pick(rng, sources.images).read(read_object)
         read, size = (lambda t: fixed), fixed[1].shape
     else:
         video = pick(rng, sources.backgrounds)
@@ -228,7 +229,7 @@ def _indices(rng: np.random.Generator, length: int, frames: int) -> list[int]:
 def _pasted(rng: np.random.Generator, settings: PastedVideos, sources: Sources) -> _Pasted:
     for _ in range(_TRIES):
         if sources.images and rng.random() >= _FROM_VIDEO:
-            if cutout := cut_out(*read_still(pick(rng, sources.images))):
+            if cutout := cut_out(*pick(rng, sources.images).read(read_object)):
                 return _Pasted(rng, [cutout] * settings.frames, settings)
         elif cutouts := _cutouts(rng, pick(rng, sources.backgrounds), settings.frames):
             return _Pasted(rng, cutouts, settings)

@@ -9,11 +9,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dataset.files.images import read_image
 from dataset.layouts import own_videos
 from dataset.layouts.davis import split_folders
 from dataset.layouts.folders import Pair, VideoFolders, find_videos
-from dataset.layouts.static import find_images, image_folders, read_object
+from dataset.layouts.static import find_images, image_folders
 from util.errors import InputError
 
 LEAST_FRAMES = 10  # of a background; shorter videos have too much motion between frames
@@ -33,8 +32,7 @@ class SourceVideo(NamedTuple):
         Raises:
             InputError: a file cannot be read, or the two differ in size.
         """
-        pair = self.frames[index]
-        return _of_one_size(pair, read_image(pair.image), self.folders.read_ids(pair.mask))
+        return self.frames[index].read(self.folders.read_ids)
 
 
 class Cutout(NamedTuple):
@@ -116,21 +114,6 @@ def _videos(folders: VideoFolders) -> Iterator[SourceVideo]:
         if of_this:
             raise InputError(f"{of_this[0]} is missing; {folders.remedy}")
         yield SourceVideo(folders, tuple(frames))
-
-
-def read_still(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image, uint8 RGB [H,W,3], and the mask of its object, uint8 0/1 [H,W].
-
-    Raises:
-        InputError: a file cannot be read, or the two differ in size.
-    """
-    return _of_one_size(pair, read_image(pair.image), read_object(pair.mask))
-
-
-def _of_one_size(pair: Pair, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if image.shape[:2] != mask.shape:
-        raise InputError(f"{pair.image} and {pair.mask} differ in size; make or copy both again at the same size")
-    return image, mask
 
 
 def cut_out(image: np.ndarray, mask: np.ndarray) -> Cutout | None:
