@@ -2,7 +2,8 @@
 
 The evidence for each pixel is a weighted sum: the geodesic distances to known foreground and background, the distances
 to the strokes, the network's features, the colours, and the current mask. The smoothed sum gives a rough mask, which
-the network refines. In a box the network refines the box itself, and later the mask from which strokes take parts.
+the network refines. Two cases need no such evidence: the network refines the box itself of a new object, and the mask
+where a stroke takes a part from an object in its box.
 """
 
 from typing import NamedTuple
