@@ -293,7 +293,8 @@ def main() -> None:
         paths = find_masks(paths)
         if not plain or len({path.stem for path in paths}) < len(paths):
             raise InputError(
-                f"{output} is made of the ids in masks of one video; leave out other videos, --threshold and --invert"
+                f"{output} is made of the ids in masks of one video; give those of one alone, such as "
+                f"{paths[0].parent}, without --threshold and --invert"
             )
         write_coco(((path.stem, read_mask(path)) for path in paths), output)
         return

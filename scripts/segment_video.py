@@ -43,7 +43,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.files.colours import colour_table
-from dataset.files.given_masks import absences, find_masks, read_given
+from dataset.files.given_masks import absences, are_swapped, find_masks, read_given
 from dataset.files.images import image_size, read_mask
 from dataset.files.masks import described
 from dataset.files.stream import Stream, is_stream
@@ -104,6 +104,8 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
     Raises:
         InputError: the video or a mask cannot be used.
     """
+    if masks and are_swapped(path, masks[0]):
+        raise InputError(f"{path} shows a mask, and {masks[0]} shows frames; swap VIDEO and --mask")
     if path.is_dir():
         found = find_masks(masks)
         frames = list_frames(path, without=found)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.files.images import PaintedMasks, read_mask_values
+from dataset.files.images import PaintedMasks, read_image, read_mask_values
 from dataset.files.masks import Kind, MaskValues
 from dataset.files.video import (
     FRAME_SUFFIXES,
+    VIDEO_SUFFIXES,
     assign_masks,
     frame_order,
     is_junk,
@@ -30,6 +31,7 @@ from util.errors import InputError
 _FRAME_WORDS = "f|frame|frm|img|image"
 _OBJECT = re.compile(r"(?<![a-z])(?:objects?|obj|instances?|inst|id)[ _.#-]*[0-9]+", re.IGNORECASE)
 _SAME = 0.5  # the IoU of two masks above which they seem to show one object
+_MASK_COLOURS, _FRAME_COLOURS = 64, 256  # masks seldom have more colours, and frames seldom fewer
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def find_masks(given: Sequence[Path]) -> list[Path]:
     """Replace folders by the masks in them, or else by those in their folders.
 
     Raises:
-        InputError: a folder holds none.
+        InputError: a folder holds none. The message names a folder near it that does.
     """
     masks = []
     for path in given:
@@ -213,9 +215,33 @@ def find_masks(given: Sequence[Path]) -> list[Path]:
             others = sorted({entry.suffix for entry in path.iterdir() if entry.is_file() and not is_junk(entry.name)})
             has = f", but {', '.join(others[:4])} files" if others else ""
             remedy = "make masks of them with scripts/convert_mask.py" if ".json" in others else "give PNGs"
-            raise InputError(f"{path} holds no masks{has}; {remedy}, or a folder that holds them")
+            near = [path.absolute().parent, *(at for depth in (2, 3, 4) for at in sorted(path.glob("*/" * depth)))]
+            right = next((folder for folder in near if images_in(folder)), "a folder that holds them")
+            raise InputError(f"{path} holds no masks{has}; {remedy}, or {right}")
         masks += found
     return masks
+
+
+def are_swapped(video: Path, mask: Path) -> bool:
+    """Whether what is given as a video looks like masks, and what is given as its mask like a frame or a video.
+
+    Masks have few colours, and frames have many.
+
+    Args:
+        video, mask: an image, a folder of images, or a video file.
+    """
+    if (colours := _colours(video)) is None or colours > _MASK_COLOURS:
+        return False
+    return mask.suffix.lower() in VIDEO_SUFFIXES or (_colours(mask) or 0) > _FRAME_COLOURS
+
+
+def _colours(path: Path) -> int | None:
+    """The number of colours in an image, or in the first one of a folder; None if there is no image."""
+    try:
+        image = read_image(images_in(path)[0] if path.is_dir() else path)
+    except (InputError, IndexError, OSError):
+        return None
+    return len(np.unique(image.astype(int) @ (1 << 16, 1 << 8, 1)))
 
 
 def images_in(folder: Path) -> list[Path]:

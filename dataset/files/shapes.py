@@ -214,7 +214,10 @@ def _checked_size(height: object, width: object) -> tuple[int, int]:
 
 
 def _filled(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """The pixels whose centres lie in one of the polygons.
+    """The pixels whose centres lie in one of the polygons. So neighbours with one edge share no pixel.
+
+    Other tools decide about the pixels at the edge by rules of their own: LabelMe's export also draws the outline, and
+    pycocotools rounds the edge at five times the resolution.
 
     Args:
         polygons: their corners (x, y) [N,2] in pixels, from the upper left corner of the image.

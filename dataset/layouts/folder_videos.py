@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dataset.files.given_masks import ObjectMasks, absences, find_masks, images_in, read_given
+from dataset.files.given_masks import ObjectMasks, absences, are_swapped, find_masks, images_in, read_given
 from dataset.files.images import PaintedMasks, image_size
 from dataset.files.video import VIDEO_SUFFIXES, Video, check_mask_sizes, list_frames, object_ids, read_sized_mask
 from dataset.layouts.folders import annotated_folders, find_videos
@@ -48,13 +48,16 @@ class FolderVideos:
 
         Raises:
             InputError: a folder cannot be read, ``masks`` holds no video, a video has no frames or no given mask, or a
-                mask has no frame; or ``images`` or ``masks`` is the root of a data set. With ``new_only`` also: a mask
-                cannot be read or has another size than the frames; without it: every frame has a mask. With
-                ``only_truth`` also: a video has no ground truth.
+                mask has no frame; ``images`` and ``masks`` are swapped, or one is the root of a data set. With
+                ``new_only`` also: a mask cannot be read or has another size than the frames; without it: every frame
+                has a mask. With ``only_truth`` also: a video has no ground truth.
         """
         self._refuse_roots()
         names, missing = find_videos(self.images, self.masks)
         absent = set(missing)
+        both = next((name for name in names if not absent & {self.images / name, self.masks / name}), None)
+        if both and are_swapped(self.images / both, self.masks / both):
+            raise InputError(f"{self.images} holds masks, and {self.masks} holds frames; swap --images and --masks")
         names = [name for name in names if self.masks / name not in absent]
         if not names:
             raise InputError(f"{self.masks} holds no folders; give each video a folder of masks, <video>/<frame>.png")

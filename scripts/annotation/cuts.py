@@ -2,7 +2,8 @@
 
 The evidence for each pixel is a weighted sum: the geodesic distances to known foreground and background, the distances
 to the strokes, the network's features, the colours, and the current mask. The smoothed sum gives a rough mask, which
-the network refines. In a box the network refines the box itself.
+the network refines. Two cases need no such evidence: the network refines the box itself of a new object, and the mask
+where a stroke takes a part from an object in its box.
 """
 
 from typing import NamedTuple
@@ -27,7 +28,7 @@ STROKE_WEIGHT = 50  # of a stroke's pixels in histograms of colours; other pixel
 FARTHEST = 0.6  # of the short side: the range of strokes
 REACH = 1 / 3  # of the short side: parts of the mask farther from the new strokes do not change
 SMALL_PART = 0.1  # of the largest part of a mask: smaller parts in a box are dropped
-BOX_NEIGHBOURS = (1, 1, 1, 0)  # of the rounds of `refine` in a box
+BOX_NEIGHBOURS = (1, 1, 1, 0)  # of the rounds of `refine` in a box, and after strokes outside in its mask
 NEIGHBOURS = (1, 0)  # after strokes
 AGREEMENT = 0.5  # IoU with the rough or the current mask: the refined mask is dropped below
 
@@ -50,6 +51,8 @@ WEIGHTS = Weights()
 def from_strokes(picture: Picture, marks: np.ndarray) -> np.ndarray:
     """Correct a mask near new strokes.
 
+    In an object's box, strokes inside only add the part that they touch, and strokes outside only remove it.
+
     Args:
         picture: the frame.
         marks: uint8 [H,W], the sum of `INSIDE` and `OUTSIDE` (the new strokes), `MASK` (the current mask),
@@ -66,24 +69,31 @@ def from_strokes(picture: Picture, marks: np.ndarray) -> np.ndarray:
         raise Refused(400, f"a mark is a sum of bits below {2 * BEYOND}; load the page again")
     if not (marks & (INSIDE | OUTSIDE)).any():
         raise Refused(400, "no pixel is marked; click or draw inside or outside the object")
-    new_inside, new_outside = (picture.shrink((marks & bit) > 0) for bit in (INSIDE, OUTSIDE))
-    new = new_inside | new_outside
-    inside = (picture.shrink((marks & (INSIDE | EARLIER_INSIDE)) > 0) & ~new_outside) | new_inside
-    outside = picture.shrink((marks & (OUTSIDE | EARLIER_OUTSIDE | OTHER)) > 0) & ~inside
-    mask = cv2.resize((marks & MASK) // MASK, picture.size[::-1], interpolation=cv2.INTER_AREA) > 0
-    probability = _probability(picture, new, inside, outside, mask)
+    current, new_inside, new_outside = ((marks & bit) > 0 for bit in (MASK, INSIDE, OUTSIDE))
     certain = (marks & (INSIDE | EARLIER_INSIDE)) > 0
     never = (marks & (OUTSIDE | EARLIER_OUTSIDE | OTHER | BEYOND)) > 0
     # The new strokes have priority.
-    certain, never = certain & ((marks & OUTSIDE) == 0), never & ((marks & INSIDE) == 0)
-    result = (picture.enlarge(probability) | certain) & ~never
-    current = (marks & MASK) > 0
+    certain, never = certain & ~new_outside, never & ~new_inside
+    # A box shows most objects well, so that a stroke corrects a detail. Without a box large parts may be wrong.
+    is_detail = current.any() and (marks & BEYOND).any()
+    if is_detail and not new_inside.any():
+        # The other evidence would often take too much of the object away.
+        rough, neighbours = _without_parts(current, new_outside, certain), BOX_NEIGHBOURS
+    else:
+        rough, neighbours = picture.enlarge(_probability(picture, marks)), NEIGHBOURS
+    result = (rough | certain) & ~never
     if result.any():
-        refined = refine(picture.image, picture.network, result, certain, never, NEIGHBOURS) > 0.5
+        refined = refine(picture.image, picture.network, result, certain, never, neighbours) > 0.5
         # A network that has not recognised the object finds something else.
         if max(_overlap(refined, result), _overlap(refined, current)) > AGREEMENT:
             result = refined
-    return _changed_near(result, current, (marks & (INSIDE | OUTSIDE)) > 0).astype(np.uint8)
+    if is_detail:
+        added, removed = _touching(result & ~current, new_inside), _touching(current & ~result, new_outside)
+        result = (current | added) & ~removed
+    elif current.any():
+        near = _distance_to(new_inside | new_outside) < REACH * min(current.shape)
+        result = np.where(_touching(result != current, near), result, current)
+    return result.astype(np.uint8)
 
 
 def _overlap(mask: np.ndarray, other: np.ndarray) -> float:
@@ -91,19 +101,33 @@ def _overlap(mask: np.ndarray, other: np.ndarray) -> float:
     return (mask & other).sum() / max(1, (mask | other).sum())
 
 
-def _changed_near(result: np.ndarray, mask: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The mask with only those parts of the change that are near the new strokes."""
-    if not mask.any():
-        return result
-    _, parts = cv2.connectedComponents(np.uint8(result != mask))
-    near = _distance_to(new) < REACH * min(mask.shape)
-    return np.where(np.isin(parts, np.unique(parts[near])), result, mask)
+def _touching(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """The connected parts of a mask that hold some of these pixels, all bool [H,W]."""
+    _, parts = cv2.connectedComponents(np.uint8(mask))
+    return mask & np.isin(parts, np.unique(parts[mask & pixels]))
 
 
-def _probability(
-    picture: Picture, new: np.ndarray, inside: np.ndarray, outside: np.ndarray, mask: np.ndarray
-) -> np.ndarray:
-    """The probability of the object; 0 in parts that are not connected to known foreground."""
+def _without_parts(mask: np.ndarray, stroke: np.ndarray, certain: np.ndarray) -> np.ndarray:
+    """The mask without the connected parts that a stroke outside touches, unless they seem to be the object itself.
+
+    The object is where certain pixels are; without such, its larger part.
+    """
+    parts = _touching(mask, stroke)
+    rest = mask & ~parts
+    is_object = (parts & certain).any() or not ((rest & certain).any() or rest.sum() > parts.sum())
+    return mask if is_object else rest
+
+
+def _probability(picture: Picture, marks: np.ndarray) -> np.ndarray:
+    """The probability of the object at the size of the picture; 0 in parts without a connection to known foreground.
+
+    Args:
+        picture, marks: as for `from_strokes`.
+    """
+    new_inside, new_outside = (picture.shrink((marks & bit) > 0) for bit in (INSIDE, OUTSIDE))
+    inside = (picture.shrink((marks & (INSIDE | EARLIER_INSIDE)) > 0) & ~new_outside) | new_inside
+    outside = picture.shrink((marks & (OUTSIDE | EARLIER_OUTSIDE | OTHER)) > 0) & ~inside
+    mask = cv2.resize((marks & MASK) // MASK, picture.size[::-1], interpolation=cv2.INTER_AREA) > 0
     short_side = min(picture.size)
     border = _border(picture.size) & ~inside & ~mask
     starts_inside = np.where(inside, 0, FAR)
@@ -111,11 +135,11 @@ def _probability(
     core = np.zeros_like(mask)
     if mask.any():
         depth, distance = (cv2.distanceTransform(np.uint8(part), cv2.DIST_L2, 3) for part in (mask, ~mask))
-        near = _distance_to(new) < NEAR * short_side
         core = (depth > min(CORE * short_side, 0.6 * depth.max())) & ~outside
+        near = _distance_to(new_inside | new_outside) < NEAR * short_side
         surroundings = (distance > CORE * short_side) & ~inside
         # A stroke inside makes the surroundings near it uncertain, a stroke outside the mask.
-        if (new & inside).any():
+        if new_inside.any():
             surroundings &= ~near
         else:
             core &= ~near

@@ -3,6 +3,8 @@
 import functools
 import io
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from dataset.files.video_file import FOLDER_FPS, EndOfVideo, VideoFile, playback
 from util.errors import InputError
 from util.files import atomic_path, check_settings, write_text
 from util.parallel import in_background
+from util.progress import LINE_EVERY
 
 THUMBNAIL_HEIGHT = 72  # pixels
 CACHED_THUMBNAILS = 512  # of about 3 kB each
@@ -134,7 +137,7 @@ class Unpacking:
         self._check_space()
 
     def run(self, job: Job) -> int | None:
-        """Unpack the other frames.
+        """Unpack the other frames. A line on stderr tells the progress now and then.
 
         Returns:
             the number of frames, which the file may have announced wrongly; None if the job was stopped.
@@ -142,8 +145,12 @@ class Unpacking:
         Raises:
             InputError: a frame cannot be decoded or written, or the space does not suffice.
         """
+        told = time.monotonic()
         for number in in_background(self._decoded(job), self._write):
             job.passed(number)
+            if time.monotonic() - told >= LINE_EVERY:
+                told = time.monotonic()
+                print(f"unpacked {number + 1} of {len(self._frames)} frames", file=sys.stderr, flush=True)
             if number % SPACE_EVERY == 0:
                 self._check_space()
         if job.stopped:

@@ -204,6 +204,20 @@ def test_other_json_is_refused(inline, tmp_path, content, mentioned):
     assert not (tmp_path / "new").exists()
 
 
+def test_folders_above_and_below_the_masks_are_refused(inline, tmp_path):
+    for video in ("a", "b"):
+        write_mask(tmp_path / f"run/masks/{video}/00000.png", drawn((1, LEFT), (2, RIGHT)))
+    (tmp_path / "run/masks/a/empty").mkdir()
+    for given, output, right in (
+        ("run", "new", "run/masks/a"),
+        ("run/masks/a/empty", "new", "run/masks/a"),
+        ("run/masks", "new.json", "run/masks/a"),
+    ):
+        result = inline("scripts/convert_mask.py", tmp_path / given, "--output", tmp_path / output)
+        assert_refused(result, tmp_path / right)
+        assert not (tmp_path / output).exists()
+
+
 def test_what_nobody_can_tell_apart_is_refused(inline, tmp_path):
     files = [labelme(tmp_path / f"{n}.json", shape("cow", LEFT), shape("cow", RIGHT)) for n in range(2)]
     Image.fromarray(drawn((1, LEFT))).save(tmp_path / "a.png")

@@ -931,6 +931,13 @@ def test_frames_of_any_format_are_shown_as_the_network_sees_them(tmp_path):
         open_folder(tmp_path / "clip").jpeg(3)
 
 
+def test_unpacking_tells_its_progress(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("annotation.frames.LINE_EVERY", 0)
+    write_video(tmp_path / "one.mp4", draw_clip(3, *SIZE, 1)[0])
+    open_file(VideoFile(tmp_path / "one.mp4"), tmp_path / "frames", None)[1].run(Job("unpacking", 2))
+    assert capsys.readouterr().err.splitlines() == ["unpacked 2 of 3 frames", "unpacked 3 of 3 frames"]
+
+
 def test_unpacking_goes_on_where_it_stopped(tmp_path):
     frames, _ = draw_clip(6, *SIZE, 1)
     for name in ("one", "two"):

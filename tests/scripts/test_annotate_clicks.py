@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from annotation import cuts
 from annotation.marks import Marks
 from annotation.picture import Picture
 from conftest import assert_refused, draw_clip, read_table
@@ -46,3 +47,29 @@ def test_an_object_stays_in_its_box_and_clicks_are_obeyed():
     other = round(column.mean()), round(row.mean())
     marks.click(1, *other, is_inside=True)
     assert marks.ids[other[::-1]] == 1 and marks.ids[y, x] == 1
+
+
+def test_a_click_in_a_box_changes_only_what_it_touches():
+    """Half of the object is missing, and a piece elsewhere is wrong."""
+    frames, ids = draw_clip(1, 96, 160, 2)
+    truth = ids[0] == 1
+    rows, columns = np.nonzero(truth)
+    y, x = round(rows.mean()), round(columns.mean())
+    missing, wrong, beyond = truth.copy(), np.zeros_like(truth), np.ones_like(truth)
+    missing[:, :x] = False
+    wrong[2:10, 4:16] = True
+    beyond[: rows.max() + 4, : columns.max() + 4] = False
+    mask = (truth & ~missing) | wrong
+    picture = Picture(frames[0], engine_network(None, torch.device("cpu"), amp=False), 96)
+
+    def click(row: int, column: int, bit: int) -> np.ndarray:
+        marks = np.uint8(cuts.MASK * mask + cuts.BEYOND * beyond)
+        marks[row - 1 : row + 2, column - 1 : column + 2] |= bit
+        return cuts.from_strokes(picture, marks) > 0
+
+    result = click(y, x + 8, cuts.INSIDE)
+    assert result[mask].all() and result[missing].mean() > 0.8 and (result & ~truth & ~wrong).sum() < 0.2 * truth.sum()
+    assert np.array_equal(click(6, 10, cuts.OUTSIDE), mask & ~wrong)
+    result = click(y, x - 6, cuts.OUTSIDE)  # in the object, which stays for the most part
+    assert not result[y - 1 : y + 2, x - 7 : x - 4].any() and not (result & ~mask).any()
+    assert result[truth & mask].mean() > 0.5

@@ -283,6 +283,12 @@ def test_masks_of_other_names_formats_and_folders(arguments, inline, collection,
     assert [(row["Video"], row["Object"], row["Frames"]) for row in rows] == [("untold", "1", "1")]
 
 
+def test_frames_and_masks_that_are_swapped(arguments, inline, collection, tmp_path):
+    for kind, name in (("images", "masks"), ("masks", "images")):
+        shutil.copytree(collection / kind, tmp_path / name)
+    assert_refused(inline(*arguments(root=tmp_path)), tmp_path / "images", "swap --images and --masks")
+
+
 def test_video_files_and_folders_above_are_named(arguments, inline, collection, tmp_path):
     root = shutil.copytree(collection, tmp_path / "collection")
     shutil.rmtree(root / "images/late")

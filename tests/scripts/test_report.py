@@ -334,6 +334,11 @@ def test_an_output_that_cannot_be_reported_is_refused(davis, copy, tmp_path, dam
     assert not list(tmp_path.glob("*.html"))
 
 
+def test_a_folder_above_or_below_the_output_is_refused(inline, copy):
+    for folder in (copy.parent, copy / "clip"):
+        assert_refused(inline("scripts/report.py", folder), "settings.json is missing", f"give {copy}")
+
+
 def test_what_eval_davis_wrote_becomes_a_page(command, small_checkpoint, tmp_path):
     davis = write_davis(tmp_path / "davis", {"clip": 4})
     output = tmp_path / "output"

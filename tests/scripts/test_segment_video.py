@@ -481,6 +481,14 @@ def test_a_browser_plays_the_overlay_and_the_matte(lossless, chromium, tmp_path)
     assert state[:2] == [SIZE[1], SIZE[0]] and state[2] == pytest.approx(1, abs=0.1) and state[3] == "ended", state
 
 
+def test_a_video_and_a_mask_that_are_swapped(arguments, inline, clip, tmp_path):
+    (tmp_path / "masks").mkdir()
+    shutil.copy(clip / "first.png", tmp_path / "masks")
+    for mask in (clip / "first.png", tmp_path / "masks"):
+        for video in (clip / "clip.mp4", clip / "frames", clip / "frames/8.png"):
+            assert_refused(inline(*arguments(mask, "--mask", video)), mask, video, "swap VIDEO and --mask")
+
+
 def test_remedies_fit_what_was_given(arguments, inline, clip, tmp_path):
     (tmp_path / "shots").mkdir()
     shutil.copy(clip / "clip.mp4", tmp_path / "shots/My Clip.MOV")

@@ -76,10 +76,13 @@ class OutputFolder:
         """The settings that `check_settings` wrote, by name.
 
         Raises:
-            InputError: the folder holds no settings, or they cannot be read.
+            InputError: the folder holds no settings, or they cannot be read. The message names a folder near it that
+                holds some.
         """
         if not self._settings.is_file():
-            raise InputError(f"{self._settings} is missing; give the folder that the evaluation wrote")
+            near = [*self.path.absolute().parents[:2], *sorted(self.path.glob("*/")), *sorted(self.path.glob("*/*/"))]
+            right = next((folder for folder in near if OutputFolder(folder)._settings.is_file()), None)
+            raise InputError(f"{self._settings} is missing; give {right or 'the folder that the evaluation wrote'}")
         return self._read(self._settings)
 
     def record_truth(self, **paths: Path) -> None:
