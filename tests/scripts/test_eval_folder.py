@@ -132,6 +132,10 @@ def test_the_confidence_of_an_interrupted_evaluation(arguments, inline, monkeypa
     late = [(row["frame"], row["object"]) for row in rows if row["video"] == "late"]
     assert late == [(f"{t:05d}", number) for t in range(8) for number in (("3",) if t < 3 else ("3", "7"))]
 
+    record = output / ".records/late.confidence"
+    record.unlink()
+    assert_refused(inline(*arguments()), record, "is missing")
+
 
 def test_one_evaluation_at_a_time_uses_an_output(arguments, inline, tmp_path):
     folders = (".records", "masks", "overlay", "overlay/again")

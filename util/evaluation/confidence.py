@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dataset.files.video import AnyVideo
+from util.errors import InputError
 from util.files import write_error
 
 CONTOUR_MARGIN = 0.008  # of the diagonal: the tolerance of contour accuracy F
@@ -100,7 +101,13 @@ def append_rows(path: Path, rows: np.ndarray) -> None:
 
 
 def read_rows(path: Path) -> np.ndarray:
-    """The rows of a file that `append_rows` wrote, in order. The last ones count if a frame has been done again."""
+    """The rows of a file that `append_rows` wrote, in order. The last ones count if a frame has been done again.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing; delete the output folder and run the command again")
     rows = np.fromfile(path, ROW)[::-1]
     _, first = np.unique(rows["frame"] * 256 + rows["object"], return_index=True)
     return rows[first]
