@@ -50,7 +50,7 @@ class InferenceCore:
         bank: the memory bank, in Table 5's notation (`model.memory.BANKS`).
         mem_every: θ, the number of frames between updates.
         top_k: the number of memory positions per query position.
-        confirm_updates: whether an object is memorised as absent where the first frame alone contradicts its mask; see
+        confirm_updates: whether an object is memorised as absent where the first frame alone does not find it; see
             `model.updates.confirmed`. Each update then reads and decodes a second time.
 
     Attributes:
