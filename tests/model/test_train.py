@@ -774,6 +774,7 @@ def test_missing_imagenet_weights_name_the_file_to_place(train, tmp_path, monkey
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr("urllib.request._opener", None)  # urllib keeps the proxies of its first use for ever
     result = train(0, "run", "--iterations", 1)
     assert_refused(result, tmp_path / "torch" / "hub" / "checkpoints" / "resnet50-", "random weights")
     narrow = train(0, "run", "--iterations", 1, "--key_width", 32)

@@ -299,7 +299,7 @@ def test_frames_and_thumbnails(shared, clip):
 def trained(clip, tmp_path) -> Iterator[Running]:
     """A server with the network that comes with the project."""
     # A copy, because the command says when it takes the weights that come with the project.
-    server = Running(clip[0], tmp_path / "output", Path(shutil.copy(SHIPPED_WEIGHTS, tmp_path)))
+    server = Running(clip[0], tmp_path / "output", SIZE, "--model", shutil.copy(SHIPPED_WEIGHTS, tmp_path))
     yield server
     server.end(signal.SIGKILL)
 

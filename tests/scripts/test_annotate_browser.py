@@ -630,6 +630,7 @@ def test_two_tabs(page, server):
         view(page, 1280, "light")
         opened(page, server)
         before = canvas(page)
+        keys(page, "b")
         brush_size(page, 9)
         pressed(page, (120, 20), (140, 30))
         idle(page)
