@@ -57,8 +57,9 @@ def _without_errors(batches: Iterator) -> Iterator[dict[str, torch.Tensor | list
     while True:
         try:
             batch = next(batches, None)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # A process that ends while it hands over a batch closes its connection.
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise InputError(
                 "the system ended a process that loads samples, most likely for lack of memory; use fewer --workers, "

@@ -472,6 +472,19 @@ def test_corrupt_image_is_named_in_one_line(tmp_path, workers):
     assert str(raised.value).startswith(f"{broken} cannot be decoded") and "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError])
+def test_a_loading_process_that_ends_while_it_hands_over_a_batch(roots, monkeypatch, error):
+    def loader(*_, **__):
+        raise error
+        yield
+
+    monkeypatch.setattr("dataset.samples.loading.DataLoader", loader)
+    data = stage(2, roots, iterations=4)
+    sampler = GlobalBatchSampler(len(data), batch_size=2, iterations=4)
+    with pytest.raises(InputError, match="the system ended a process that loads samples"):
+        list(training_batches(data, sampler, workers=1))
+
+
 def test_missing_static_folder(tmp_path):
     with pytest.raises(InputError, match="holds no images; give a folder of images"):
         stage(0, {"static_root": tmp_path})
