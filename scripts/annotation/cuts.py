@@ -172,9 +172,7 @@ def _probability(picture: Picture, marks: np.ndarray) -> np.ndarray:
         probability = _sigmoid(evidence + WEIGHTS.colour * colours)
         probability[inside], probability[outside] = 1, 0
         probability = picture.smooth(probability)
-        current = ((probability > 0.5) | inside) & ~outside
-        _, parts = cv2.connectedComponents(np.uint8(current))
-        current &= np.isin(parts, np.unique(parts[core & current]))
+        current = _touching(((probability > 0.5) | inside) & ~outside, core)
     return probability * current
 
 
