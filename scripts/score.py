@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.files.video import is_junk, read_names
 from util.errors import InputError, command_line
 from util.evaluation.scoring import format_results, score_videos, write_results
+from util.files import folders_near
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -70,7 +71,7 @@ def check_root(flag: str, root: Path, videos: Sequence[str]) -> None:
     """
     if any((root / video).is_dir() for video in videos):
         return
-    for folder in (root.absolute().parent, *(path for depth in (1, 2, 3) for path in sorted(root.glob("*/" * depth)))):
+    for folder in folders_near(root, 1, (1, 2, 3)):
         if any((folder / video).is_dir() for video in videos):
             raise InputError(f"{root} holds no folder {videos[0]}; give the folder of the videos, {flag} {folder}")
 

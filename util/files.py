@@ -113,6 +113,19 @@ def lock_folder(path: Path, *inside: str) -> Iterator[None]:
         lock.release()
 
 
+def folders_near(folder: Path, above: int, below: Iterable[int]) -> Iterator[Path]:
+    """The folders near one: those that hold it, the nearest first, and then those in it.
+
+    Args:
+        folder: the folder.
+        above: how many of the folders that hold it.
+        below: the depths of those in it: 1 for its own folders, 2 for the folders in these.
+    """
+    yield from folder.absolute().parents[:above]
+    for depth in below:
+        yield from sorted(folder.glob("*/" * depth))
+
+
 def _acquire(lock: FileLock, folder: Path) -> None:
     try:
         lock.acquire(timeout=_SILENCE, poll_interval=0.1)

@@ -27,6 +27,7 @@ from dataset.files.video import (
     object_ids,
 )
 from util.errors import InputError
+from util.files import folders_near
 
 _FRAME_WORDS = "f|frame|frm|img|image"
 _OBJECT = re.compile(r"(?<![a-z])(?:objects?|obj|instances?|inst|id)[ _.#-]*[0-9]+", re.IGNORECASE)
@@ -215,7 +216,7 @@ def find_masks(given: Sequence[Path]) -> list[Path]:
             others = sorted({entry.suffix for entry in path.iterdir() if entry.is_file() and not is_junk(entry.name)})
             has = f", but {', '.join(others[:4])} files" if others else ""
             remedy = "make masks of them with scripts/convert_mask.py" if ".json" in others else "give PNGs"
-            near = [path.absolute().parent, *(at for depth in (2, 3, 4) for at in sorted(path.glob("*/" * depth)))]
+            near = folders_near(path, 1, (2, 3, 4))
             right = next((folder for folder in near if images_in(folder)), "a folder that holds them")
             raise InputError(f"{path} holds no masks{has}; {remedy}, or {right}")
         masks += found

@@ -16,7 +16,16 @@ from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.confidence import COLUMNS, append_rows, frame_rows, read_rows, table
 from util.evaluation.stream import Segmented, Throughput
-from util.files import atomic_folder, check_settings, fingerprint, read_json, sha256, write_csv, write_text
+from util.files import (
+    atomic_folder,
+    check_settings,
+    fingerprint,
+    folders_near,
+    read_json,
+    sha256,
+    write_csv,
+    write_text,
+)
 from util.parallel import background
 
 # The folders in which a killed evaluation leaves temporary files, for `lock_folder`.
@@ -80,7 +89,7 @@ class OutputFolder:
                 holds some.
         """
         if not self._settings.is_file():
-            near = [*self.path.absolute().parents[:2], *sorted(self.path.glob("*/")), *sorted(self.path.glob("*/*/"))]
+            near = folders_near(self.path, 2, (1, 2))
             right = next((folder for folder in near if OutputFolder(folder)._settings.is_file()), None)
             raise InputError(f"{self._settings} is missing; give {right or 'the folder that the evaluation wrote'}")
         return self._read(self._settings)
