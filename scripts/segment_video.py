@@ -44,7 +44,7 @@ from PIL import Image
 
 from dataset.files.colours import colour_table
 from dataset.files.given_masks import absences, are_swapped, find_masks, read_given
-from dataset.files.images import image_size, read_mask
+from dataset.files.images import image_size, read_mask, write_mask
 from dataset.files.masks import described
 from dataset.files.stream import Stream, is_stream
 from dataset.files.video import AnyVideo, Video, check_mask_sizes, list_frames
@@ -52,6 +52,7 @@ from dataset.files.video_file import VideoFile, encoder_note, playback_fps, refu
 from model.network import RDE_VOS
 from segmenting.first_mask import add_mark_arguments, check_marks, protected, write_first_mask
 from segmenting.live import give_first_mask, refuse_without_objects, segment_stream
+from segmenting.marking import mark_first_frame
 from segmenting.page import LivePage, live_page
 from segmenting.run import Run, reversed_video, segment_into, unfinished_folder
 from util.device import choose_device, peak_memory
@@ -234,20 +235,25 @@ def segment_and_draw(
     return Throughput(min(length, sum(each.frames for each in speeds)), sum(each.seconds for each in speeds))
 
 
+@contextlib.contextmanager
+def opened_page() -> Iterator[LivePage]:
+    """Serve a page on this machine, and print its address."""
+    with live_page() as (page, address):
+        print(f"open {address} in a browser on this machine", flush=True)
+        yield page
+
+
 def segment_live(
-    stream: Stream, network: RDE_VOS, settings: EngineSettings, targets: dict[str, Path], *, show: bool
+    stream: Stream, network: RDE_VOS, settings: EngineSettings, targets: dict[str, Path], *, page: LivePage | None
 ) -> Throughput:
     """Segment a stream until it ends or Ctrl-C, and write the results in ``targets`` as it comes.
 
-    With ``show`` a page on this machine shows the overlays.
+    The page, if there is one, shows the overlays.
     """
     print("note: Ctrl-C ends the stream with complete results; it cannot be resumed", flush=True)
-    with contextlib.ExitStack() as stack:
-        writers = stack.enter_context(writing_pictures(stream, targets))
-        if show:
-            page, address = stack.enter_context(live_page())
+    with writing_pictures(stream, targets) as writers:
+        if page:
             writers.append(shown_on(page, colour_table(stream.entries)))
-            print(f"open {address} in a browser on this machine", flush=True)
         try:
             speed = segment_stream(
                 stream, network, settings, masks=targets.get("masks"), confidence=targets["confidence"], writers=writers
@@ -291,16 +297,22 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     with lock_folder(arguments.output, ".unfinished", ".unfinished/*"):
-        run_command(arguments)
+        if is_stream(arguments.video):
+            with contextlib.closing(Stream(arguments.video)) as stream:
+                run_command(arguments, stream)
+        else:
+            run_command(arguments, open_video(Path(arguments.video), arguments.mask))
 
 
-def run_command(arguments: argparse.Namespace) -> None:
+def run_command(arguments: argparse.Namespace, video: AnyVideo) -> None:
     """Segment the video of the command line, or resume, and draw the results."""
-    output, is_live = arguments.output, is_stream(arguments.video)
-    video = Stream(arguments.video) if is_live else open_video(Path(arguments.video), arguments.mask)
+    output, is_live = arguments.output, isinstance(video, Stream)
+    is_unmarked = not arguments.mask and not arguments.objects
+    if is_unmarked and arguments.show and (output / FIRST_MASK).exists():
+        raise InputError(f"{output / FIRST_MASK} already exists; give it as --mask with another --output, or delete it")
     if is_live and arguments.mask:
         give_first_mask(video, arguments.mask)
-    elif is_live and not arguments.objects:
+    elif is_unmarked and not arguments.show:
         refuse_without_objects(video, output / "first_frame.png")
     given = {number: video.read_given_mask(number) for number in video.masks}  # checks the masks
     check_marks(arguments.objects, video.size)
@@ -314,10 +326,29 @@ def run_command(arguments: argparse.Namespace) -> None:
     network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
     input_size(video, settings.size)
-    notes = []
+    with opened_page() if arguments.show else contextlib.nullcontext() as page:
+        mark_and_segment(arguments, video, given, network, settings, targets, page)
+
+
+def mark_and_segment(
+    arguments: argparse.Namespace,
+    video: AnyVideo,
+    given: dict[int, np.ndarray],
+    network: RDE_VOS,
+    settings: EngineSettings,
+    targets: dict[str, Path],
+    page: LivePage | None,
+) -> None:
+    """Mark the first frame if the command line says so or the page is open, segment the video, and draw the results.
+
+    ``given`` are the given masks by frame number, uint8 ids [H,W].
+    """
+    is_live, mask, notes = isinstance(video, Stream), arguments.output / FIRST_MASK, []
     if arguments.objects:
-        mask = output / FIRST_MASK
         notes = write_first_mask(mask, video.read_frame(0), arguments.objects, network, settings.size)
+    elif not given:
+        write_mask(mask, mark_first_frame(video, page, network, settings.size))
+    if not given:
         if is_live:
             give_first_mask(video, [mask])
         else:
@@ -342,7 +373,7 @@ def run_command(arguments: argparse.Namespace) -> None:
                 "note: frames of a video file are numbered from 0, but ffmpeg's from 1: its frame_0001.png is frame 0"
             )
     if is_live:
-        speed = segment_live(video, network, settings, targets, show=arguments.show)
+        speed = segment_live(video, network, settings, targets, page=page)
     else:
         record = {
             "model": sha256(arguments.model),
@@ -356,8 +387,9 @@ def run_command(arguments: argparse.Namespace) -> None:
             **({"compile": True} if arguments.compile else {}),
             "both_ways": arguments.both_ways,
         }
-        run = Run(output, record)
+        run = Run(arguments.output, record)
         speed = segment_and_draw(run, network, video, settings, targets, both_ways=arguments.both_ways)
+    device = network.device
     print(f"FPS         {speed.text(device)}")
     print(f"peak memory {peak_memory(device) / 2**30:.3f} GiB ({device})")
     for kind, target in targets.items():

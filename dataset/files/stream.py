@@ -3,7 +3,8 @@
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -26,7 +27,7 @@ def is_stream(text: str) -> bool:
 
 
 class Stream(VideoFile):
-    """A camera or a stream, whose frames can be read once, in order. Memory holds two frames at most.
+    """A camera or a stream, whose frames can be read once, in order. Memory holds a few frames at most.
 
     A live stream does not wait for its reader: of the frames that come between two calls of `read_frame`, only the
     newest is kept. A stream that states its number of frames is a file, of which all frames are read.
@@ -63,13 +64,15 @@ class Stream(VideoFile):
         self.is_live = not self.announced
         self._fps = super().fps  # before another thread reads
         self._first: np.ndarray | None = None
-        self._newest: np.ndarray | None = image
+        self._newest = image if self.is_live else None  # the frame that is read next, BGR
+        self._waiting = deque([] if self.is_live else [image])  # decoded frames of a file that are read next, BGR
         self.arrived, self._taken = 1, 0
         self.steps: dict[int, int] = {}
         self._stopped = self._ended = False
         self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._receive, daemon=True)
         if self.is_live:
-            threading.Thread(target=self._receive, daemon=True).start()
+            self._thread.start()
 
     def _open(self, source: str) -> cv2.VideoCapture:
         if source.isdigit():
@@ -90,6 +93,12 @@ class Stream(VideoFile):
     def stop(self) -> None:
         """Let the stream end: `read_frame` returns no more frames after the first. Any thread may call this."""
         self._stopped = True
+
+    def close(self) -> None:
+        """Stop, and wait for the thread that reads: OpenCV aborts a process that ends meanwhile."""
+        self.stop()
+        if self.is_live:
+            self._thread.join(TIMEOUT / 1000)
 
     def read_frame(self, number: int) -> np.ndarray:
         """Wait for the next frame: uint8 RGB [H,W,3].
@@ -113,15 +122,43 @@ class Stream(VideoFile):
         self._first = image if number == 0 else self._first
         return image
 
+    def preview(self) -> np.ndarray:
+        """Wait for the next frame, and make it frame 0, before later ones are read: uint8 RGB [H,W,3].
+
+        Raises:
+            EndOfVideo: as `read_frame`.
+        """
+        self._first = None
+        return self.read_frame(0)
+
+    def begin(self, previewed: Sequence[np.ndarray]) -> None:
+        """Make the first of these frames frame 0. They are the last ones that `preview` has given, in order.
+
+        A live stream goes on with the next frame that comes, and those that came before count neither as frames nor as
+        dropped. Any other stream goes on with the frame after frame 0.
+        """
+        self._first, *later = previewed
+        if not self.is_live:
+            self._waiting.extendleft(cv2.cvtColor(image, cv2.COLOR_RGB2BGR) for image in reversed(later))
+            self._taken -= len(later)
+            return
+        with self._changed:
+            self._newest, self._taken = None, self.arrived
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last frame of a live stream has come."""
+        return self._ended
+
     def _decode(self) -> tuple[np.ndarray, int]:
-        """The next frame of a file, BGR, and the number of frames so far."""
-        image, self._newest = self._newest, None
-        if image is None:
+        """The next frame of a file, BGR, and its number from 1."""
+        if not self._waiting:
             image = self._read()
             if image is None:
                 raise EndOfVideo
             self.arrived += 1
-        return image, self.arrived
+            self._waiting.append(image)
+        return self._waiting.popleft(), self.arrived - len(self._waiting)
 
     def _read(self) -> np.ndarray | None:
         """Wait for the next frame that comes, BGR; None at the end."""

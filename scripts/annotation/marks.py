@@ -27,6 +27,13 @@ class Marks:
         self._clicks: dict[int, np.ndarray] = {}  # by object: the bits of the clicked pixels
         self._beyond: dict[int, np.ndarray] = {}  # by object: the pixels outside of its box, bool [H,W]
 
+    def copy(self) -> "Marks":
+        """The same marks, which can be changed apart from these."""
+        other = Marks(self._picture)
+        other.ids, other._beyond = self.ids.copy(), dict(self._beyond)
+        other._clicks = {object_id: clicked.copy() for object_id, clicked in self._clicks.items()}
+        return other
+
     def draw_box(self, object_id: int, box: list[float]) -> bool:
         """Replace the mask of an object by what a box shows. Pixels of other objects stay theirs.
 

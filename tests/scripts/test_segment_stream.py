@@ -1,63 +1,40 @@
 """scripts/segment_video.py on streams: a local server stands in for a camera, and a file for a finite stream."""
 
-import itertools
+import contextlib
+import json
+import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
-from http.client import HTTPResponse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from camera import iter_until, running_camera
 from conftest import ROOT, assert_refused, contents, draw_clip, read_table, write_video
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.stream import Stream, is_stream
 from dataset.files.video_file import EndOfVideo, VideoFile
+from model.checkpoint import SHIPPED_WEIGHTS
 from segmenting.page import live_page
 
 SIZE = (48, 80)
 LENGTH = 9
 
 
-class Camera(BaseHTTPRequestHandler):
-    """Serves frames as motion JPEG, 25 a second, without an end."""
-
-    frames, _ = draw_clip(LENGTH, *SIZE, 2)
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        try:
-            for frame in itertools.cycle(self.frames):
-                picture = cv2.imencode(".jpg", frame[:, :, ::-1])[1].tobytes()
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-                self.wfile.write(head.encode() + picture + b"\r\n")
-                time.sleep(0.04)
-        except OSError:
-            pass  # nobody looks any more
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
-
-
 @pytest.fixture
 def camera() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://user:secret@127.0.0.1:{server.server_address[1]}/stream.mjpg"
-    server.shutdown()
-    server.server_close()
+    with running_camera(draw_clip(LENGTH, *SIZE, 2)[0]) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -79,39 +56,59 @@ def arguments(small_checkpoint, tmp_path):
     return build
 
 
-def iter_until(lines: Iterable[str], text: str) -> Iterator[str]:
-    """The lines up to the first one with a text."""
-    for line in lines:
-        yield line
-        if text in line:
-            return
+def next_picture(address: str, after: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
+    """A picture of a live page that is newer than one with a number, and its state."""
+    with urllib.request.urlopen(f"{address}picture?after={after}") as response:
+        picture = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+        return picture, json.loads(response.headers["X-State"])
 
 
-def next_picture(response: HTTPResponse) -> np.ndarray:
-    """The next picture of a live page."""
-    assert response.readline() == b"--picture\r\n" and response.readline() == b"Content-Type: image/jpeg\r\n"
-    length = int(response.readline().split()[1])
-    response.readline()
-    content = response.read(length)
-    response.readline()
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+def last_sentence(address: str, after: int) -> str:
+    """What a live page says at its end."""
+    while True:
+        with urllib.request.urlopen(f"{address}picture?after={after}") as response:
+            if "X-State" not in response.headers:
+                return json.load(response)["end"]
+            after = json.loads(response.headers["X-State"])["number"]
+
+
+def marked(address: str, kind: str, status: int = 200, **fields: object) -> dict[str, Any]:
+    """Send a request of a live page; returns the answer."""
+    body = json.dumps({"kind": kind, **fields}).encode()
+    try:
+        with urllib.request.urlopen(f"{address}marks", body) as response:
+            assert response.status == status
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        assert error.code == status, error.read()
+        return json.load(error)
 
 
 def test_a_live_page_shows_the_newest_picture_to_those_who_know_its_address():
     with live_page() as (page, address):
-        assert urllib.request.urlopen(address).read().count(b'<img src="pictures"') == 1
-        for wrong in (address[:-1], address.replace(page.path, "/"), f"{address}x"):
+        with urllib.request.urlopen(address) as response:
+            assert b"marking.js" in response.read() and response.headers["Referrer-Policy"] == "no-referrer"
+        assert urllib.request.urlopen(f"{address}cuts.js").read().count(b"class Box") == 1
+        for wrong in (address[:-1], address.replace(page.path, "/"), f"{address}x", f"{address}../page.py"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(wrong)
-        assert not page.is_watched
-        with urllib.request.urlopen(f"{address}pictures") as response:
-            while not page.is_watched:
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(address.replace(page.path, "/marks"), b"{}")
+        assert "segmented already" in marked(address, "start", status=409)["error"]  # this page only shows
+        with ThreadPoolExecutor(1) as pool:
+            for number, value in enumerate((30, 200), start=1):
+                coming = pool.submit(next_picture, address, number - 1)
+                while not page.is_awaited:
+                    time.sleep(0.01)
+                assert page.is_watched and page.show(np.full((20, 30, 3), value, np.uint8)) == number
+                picture, state = coming.result()
+                assert abs(int(picture.mean()) - value) < 3 and state == {"stage": "started", "number": number}
+            assert abs(int(next_picture(address)[0].mean()) - 200) < 3
+            coming = pool.submit(last_sentence, address, 2)
+            while not page.is_awaited:
                 time.sleep(0.01)
-            for value in (30, 200):
-                page.show(np.full((20, 30, 3), value, np.uint8))
-                assert abs(int(next_picture(response).mean()) - value) < 3
-            page.close()
-            assert response.read() == b""
+            page.close("the end")
+            assert coming.result() == "the end"
 
 
 def test_numbers_and_addresses_are_streams(tmp_path, monkeypatch):
@@ -142,8 +139,7 @@ def test_ctrl_c_ends_a_live_stream_with_complete_results(arguments, camera, clip
     command = [sys.executable, *map(str, arguments(camera, *marks, "--show"))]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         printed = list(iter_until(process.stdout, "in a browser"))
-        with urllib.request.urlopen(f"{printed[-1].split()[1]}pictures") as response:
-            assert next_picture(response).shape == (*SIZE, 3)
+        assert next_picture(printed[-1].split()[1])[0].shape == (*SIZE, 3)
         while process.poll() is None and len(list(output.glob("masks/*.png"))) < 5:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
@@ -197,3 +193,154 @@ def test_streams_that_cannot_be_used(arguments, inline, clip, tmp_path):
     Image.new("L", (9, 9), 255).save(tmp_path / "small.png")
     assert_refused(inline(*arguments(address, "--mask", tmp_path / "small.png")), "small.png is 9×9", "80×48")
     assert not (tmp_path / "output").exists()
+
+
+@pytest.fixture
+def marking(arguments, tmp_path):
+    """Run the command without a mask: ``with marking(source) as (process, address)``. Its output is ``output``."""
+
+    @contextlib.contextmanager
+    def run(source: str) -> Iterator[tuple[subprocess.Popen, str]]:
+        command = [sys.executable, *map(str, arguments(source, "--show", "--model", SHIPPED_WEIGHTS))]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                printed = list(iter_until(process.stdout, "in a browser"))
+                assert printed, process.stderr.read()
+                yield process, printed[-1].split()[1]
+            finally:
+                process.kill()
+
+    return run
+
+
+def centre_of(ids: np.ndarray, number: int) -> tuple[int, int]:
+    y, x = np.argwhere(ids == number).mean(0).round().astype(int).tolist()
+    return x, y
+
+
+def box_around(ids: np.ndarray, number: int) -> list[int]:
+    rows, columns = np.nonzero(ids == number)
+    return [int(columns.min()) - 1, int(rows.min()) - 1, int(columns.max()) + 2, int(rows.max()) + 2]
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return (one & other).sum() / (one | other).sum()
+
+
+def test_the_first_frame_is_marked_on_the_page(marking, clip, tmp_path):
+    """The frame before the newest one. The file goes on with the frame after it."""
+    output, ids = tmp_path / "output", draw_clip(LENGTH, *SIZE, 2)[1]
+    with marking((clip / "my clip.mp4").as_uri()) as (process, address):
+        for number in range(1, 4):
+            assert next_picture(address, number - 1)[1] == {"stage": "live", "number": number}
+        assert "marks are gone" in marked(address, "box", status=409, box=[1, 2, 30, 40])["error"]
+        assert "not kept" in marked(address, "freeze", status=409, number=99)["error"]
+        marked(address, "freeze", number=2)
+        x, y = centre_of(ids[1], 1)
+        for kind, fields, sentence in (
+            ("start", {}, "no object is marked"),
+            ("box", {"box": [3, 3, 4, 4]}, "box is too small"),
+            ("box", {"box": ["a", 2, 3, 4]}, "number is missing"),
+            ("click", {"object": 1, "x": 999, "y": 1, "isInside": True}, "outside of the frame"),
+            ("click", {"object": 2, "x": x, "y": y, "isInside": True}, "objects are 1 to 1"),
+            ("click", {"object": 1, "x": x, "y": y, "isInside": False}, "no object yet"),
+            ("dance", {}, "unknown"),
+        ):
+            assert sentence in marked(address, kind, status=400, **fields)["error"]
+        assert marked(address, "box", box=box_around(ids[1], 1)) == {}
+        one, state = next_picture(address, 4)
+        assert state == {"stage": "frozen", "objects": ["#ff00f0"], "steps": 1, "number": 5}
+        marked(address, "click", object=1, x=x + 3, y=y, isInside=False)
+        less, state = next_picture(address, 5)
+        assert state["steps"] == 2 and np.abs(less.astype(int) - one)[y, x + 3].max() > 50
+        marked(address, "undo")
+        assert np.abs(next_picture(address, 6)[0].astype(int) - one).max() < 20
+        marked(address, "box", box=box_around(ids[1], 2))
+        marked(address, "start")
+        assert last_sentence(address, 8).startswith("the stream has ended")
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0 and "2 objects" in stdout and "dropped" not in stdout, stderr
+    first = read_mask(output / "first_mask.png")
+    assert all(overlap(first == i, ids[1] == i) > 0.85 for i in (1, 2))
+    assert np.array_equal(first, read_mask(output / "masks/00000.png"))
+    assert len(list((output / "masks").iterdir())) == VideoFile(output / "overlay.mp4").announced == LENGTH - 1
+
+
+def test_a_newer_frame_of_a_live_stream_is_marked(marking, camera, clip, tmp_path):
+    ids, output = read_mask(clip / "first.png"), tmp_path / "output"
+    x, y = centre_of(ids, 1)
+    with marking(camera) as (process, address):
+        state = {"number": 0}
+        for stage in ("newer", "start"):
+            _, state = next_picture(address, state["number"])
+            marked(address, "freeze", number=state["number"])
+            marked(address, "click", object=1, x=x, y=y, isInside=True)
+            _, state = next_picture(address, state["number"] + 1)
+            assert state["stage"] == "frozen" and state["steps"] == 1
+            marked(address, stage)
+        while process.poll() is None and len(list(output.glob("masks/*.png"))) < 3:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert {path.name for path in output.iterdir()} == {"masks", "overlay.mp4", "confidence.csv", "first_mask.png"}
+    assert read_mask(output / "first_mask.png")[y, x] == 1
+
+
+def test_nothing_is_written_before_start(marking, arguments, inline, camera, clip, tmp_path):
+    """Neither after Ctrl-C nor where the stream has ended."""
+    with marking(camera) as (process, address), ThreadPoolExecutor(1) as pool:
+        number = next_picture(address)[1]["number"]
+        marked(address, "freeze", number=number)
+        said = pool.submit(last_sentence, address, number + 1)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+        assert "interrupted before Start" in said.result()
+    assert process.returncode == 2 and "error: the command was interrupted before Start" in stderr
+    with marking((clip / "my clip.mp4").as_uri()) as (process, address):
+        assert "my clip.mp4 ended before Start" in last_sentence(address, 0)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2 and "ended before Start was pressed" in stderr
+    assert not (tmp_path / "output").exists()
+    write_mask(tmp_path / "output/first_mask.png", read_mask(clip / "first.png"))
+    assert_refused(inline(*arguments(camera, "--show")), "first_mask.png already exists", "--mask")
+
+
+def test_a_live_stream_goes_on_with_what_comes_next(monkeypatch):
+    """Frames that come while the first one is being marked are not counted."""
+    coming: queue.Queue[int] = queue.Queue()
+
+    class Capture:
+        def __init__(self, *_: object) -> None: ...
+
+        def isOpened(self) -> bool:
+            return True
+
+        def get(self, _: int) -> float:
+            return 0
+
+        def read(self) -> tuple[bool, np.ndarray]:
+            return True, np.full((4, 6, 3), coming.get(), np.uint8)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    coming.put(1)
+    stream = Stream("0")
+
+    def receive(*values: int) -> None:
+        arrived = stream.arrived
+        for value in values:
+            coming.put(value)
+        while stream.arrived < arrived + len(values):
+            time.sleep(0.01)
+
+    assert stream.preview().max() == 1
+    receive(2, 3)
+    chosen = stream.preview()
+    assert chosen.max() == 3 and not stream.has_ended
+    receive(4, 5, 6)
+    stream.begin([chosen])
+    receive(7)
+    assert stream.read_frame(0) is chosen and stream.read_frame(1).max() == 7
+    assert stream.steps == {0: 1, 1: 1} and stream.dropped == 0
+    stream.stop()
+    coming.put(8)  # for the thread that reads

@@ -226,7 +226,7 @@ export class Box {
   }
 
   draw(context, view) {
-    if (this.#from) drawBox(context, view, this.#from, this.#to, this.tools);
+    if (this.#from) drawBox(context, view, this.#from, this.#to);
   }
 }
 
@@ -267,21 +267,21 @@ export class Strokes {
 }
 
 /** Draw the cuts of a frame that wait for the server. */
-export function drawCuts(context, view, cuts, tools) {
+export function drawCuts(context, view, cuts) {
   for (const cut of cuts) {
     if (cut.points) drawStroke(context, view, cut);
     else {
       const [left, top, right, bottom] = cut.box;
-      drawBox(context, view, { x: left, y: top }, { x: right, y: bottom }, tools);
+      drawBox(context, view, { x: left, y: top }, { x: right, y: bottom });
     }
   }
 }
 
-function drawBox(context, view, from, to, tools) {
+function drawBox(context, view, from, to) {
   const [a, b] = [view.toStage(from), view.toStage(to)];
   const path = new Path2D();
   path.rect(Math.min(a.x, b.x), Math.min(a.y, b.y), Math.abs(a.x - b.x), Math.abs(a.y - b.y));
-  tools.line(context, path);
+  view.line(context, path);
 }
 
 function drawStroke(context, view, { points, radius, isInside }) {

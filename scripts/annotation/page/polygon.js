@@ -97,13 +97,13 @@ export class Polygon {
       path.lineTo(x, y);
     }
     if (this.canApply) path.closePath();
-    this.tools.line(context, path);
+    view.line(context, path);
     corners.forEach(({ x, y }, index) => {
       const dot = new Path2D();
       dot.arc(x, y, index ? 3.5 : 5.5, 0, 2 * Math.PI);
       context.fillStyle = "#fff";
       context.fill(dot);
-      this.tools.line(context, dot);
+      view.line(context, dot);
     });
   }
 }

@@ -171,24 +171,14 @@ export class Tools {
     this.store.emit("tool");
   }
 
-  /** Draw a line that is visible on every picture. */
-  line(context, path) {
-    context.lineWidth = 3;
-    context.strokeStyle = "rgb(0 0 0 / 60%)";
-    context.stroke(path);
-    context.lineWidth = 1.25;
-    context.strokeStyle = "#fff";
-    context.stroke(path);
-  }
-
   #draw(context) {
-    drawCuts(context, this.view, this.cuts.of(this.editing.shown.number), this);
+    drawCuts(context, this.view, this.cuts.of(this.editing.shown.number));
     this.#tool.draw(context, this.view);
     if (this.#hovered && this.#tool.isBrush && !this.store.isLocked) {
       const { x, y } = this.view.toStage(this.#hovered);
       const circle = new Path2D();
       circle.arc(x, y, Math.max(2.5, this.radius * this.view.scale), 0, 2 * Math.PI);
-      this.line(context, circle);
+      this.view.line(context, circle);
     }
   }
 }

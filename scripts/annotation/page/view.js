@@ -114,7 +114,7 @@ export class View {
     return { x: this.#x + this.scale * x, y: this.#y + this.scale * y };
   }
 
-  /** Show a frame and its mask, at once. */
+  /** Show a frame and its mask, or (null) a frame alone, at once. */
   show(bitmap, ids) {
     this.#bitmap = bitmap;
     this.#ids = ids;
@@ -145,6 +145,16 @@ export class View {
     this.refresh(this.all);
   }
 
+  /** Draw a line that is visible on every picture. */
+  line(context, path) {
+    context.lineWidth = 3;
+    context.strokeStyle = "rgb(0 0 0 / 60%)";
+    context.stroke(path);
+    context.lineWidth = 1.25;
+    context.strokeStyle = "#fff";
+    context.stroke(path);
+  }
+
   /** Redraw the marks of the tools. */
   redrawMarks() {
     this.#areMarksDue = true;
@@ -169,7 +179,7 @@ export class View {
   }
 
   #drawPicture() {
-    if (this.#stale.left < this.#stale.right) this.overlay.paint(this.#ids, this.#stale);
+    if (this.#ids && this.#stale.left < this.#stale.right) this.overlay.paint(this.#ids, this.#stale);
     this.#stale = emptyRect();
     const context = this.picture.getContext("2d");
     const scale = this.ratio * this.scale;
@@ -179,6 +189,7 @@ export class View {
     context.imageSmoothingEnabled = scale < SMOOTH_BELOW;
     context.imageSmoothingQuality = scale < 0.5 ? "medium" : "low"; // of two pixels and more at a time none is left out
     context.drawImage(this.#bitmap, 0, 0);
+    if (!this.#ids) return;
     context.drawImage(this.overlay.canvas, 0, 0);
     if (this.#hasLines && this.#hasContours) this.#drawLines(context);
   }
