@@ -298,7 +298,7 @@ def test_nothing_is_written_before_start(marking, arguments, inline, camera, cli
         assert "interrupted before Start" in said.result()
     assert process.returncode == 2 and "error: the command was interrupted before Start" in stderr
     with marking((clip / "my clip.mp4").as_uri()) as (process, address):
-        assert "my clip.mp4 ended before Start" in last_sentence(address, 0)
+        assert "clip.mp4 ended before Start was pressed" in last_sentence(address, 0)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2 and "ended before Start was pressed" in stderr
     assert not (tmp_path / "output").exists()
