@@ -24,10 +24,14 @@ OUTPUT/cutout/<frame>.png, the objects on transparency, and --matte writes OUTPU
 (VP9, exactly 255 and 0). The same command resumes an interrupted run.
 
 VIDEO may also be the number of a camera, such as 0, or the address of a stream, such as rtsp://... or http://... The
-mask is that of the first frame; without a mask or marks, the command only writes OUTPUT/first_frame.png, where you can
-mark what the camera shows. Results are written as the stream comes, and Ctrl-C ends it with complete results. A
+mask is that of the first frame. Results are written as the stream comes, and Ctrl-C ends it with complete results. A
 live stream does not wait: frames that come while the network is busy are dropped, and the videos show the last picture
-for as long. --show prints the address of a page that shows the stream with its masks. A stream cannot be resumed.
+for as long. A stream cannot be resumed. --show prints the address of a page that shows the stream with its masks.
+
+Without a mask and marks, --show lets you mark the objects of a stream on this page: drag a box around an object, click
+what is missing, and with Shift what is too much. The first mark freezes the frame. Start makes it the first frame, with
+OUTPUT/first_mask.png, and the stream goes on with the next frame that comes. Without --show the command only writes
+OUTPUT/first_frame.png, where you can mark what the stream shows.
 """
 
 import argparse
@@ -87,7 +91,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--both_ways", action="store_true", help="also segment backward, from the first mask to the first frame"
     )
-    parser.add_argument("--show", action="store_true", help="show a camera or a stream in the browser, live")
+    parser.add_argument("--show", action="store_true", help="show a stream in the browser, live, and mark it there")
     add_engine_arguments(parser, mem_every=3, size=480)
     arguments = parse_engine_arguments(parser, words=protected(sys.argv[1:]))
     if bool(arguments.mask) == bool(arguments.objects) and (arguments.mask or not is_stream(arguments.video)):

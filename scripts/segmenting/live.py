@@ -79,7 +79,7 @@ def refuse_without_objects(stream: Stream, path: Path) -> NoReturn:
         Image.fromarray(stream.read_frame(0)).save(temporary)
     raise InputError(
         f"no object is given; {path} is what {stream.name} shows now: give its mask as --mask, or mark objects in its "
-        "pixels by --box and --clicks, before the scene changes"
+        "pixels by --box and --clicks, before the scene changes, or add --show to mark them in the browser"
     )
 
 
