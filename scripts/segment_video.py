@@ -270,7 +270,8 @@ def segment_live(
     if stream.problem:
         print(f"note: the stream ended because {stream.problem}")
     if stream.dropped:
-        print(f"note: {stream.dropped} frames came while the network was busy and were dropped; --size 240 is faster")
+        remedy = "; --size 240 is faster" if min(input_size(stream, settings.size)) > 240 else ""
+        print(f"note: {stream.dropped} frames came while the network was busy and were dropped{remedy}")
     return speed
 
 
