@@ -243,11 +243,7 @@ def convert_images(paths: list[Path], threshold: int | None, invert: bool) -> di
 
 
 def merged(objects: Mapping[int, Mapping[str, Path]]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Merge binary files of one object each into uint8 ids [H,W] by the name of the frame; also returns notes.
-
-    Raises:
-        InputError: as `dataset.files.given_masks.ObjectMasks`.
-    """
+    """Merge binary files of one object each into uint8 ids [H,W] by the name of the frame; also returns notes."""
     paths = {number: next(iter(files.values())) for number, files in sorted(objects.items())}
     reader = ObjectMasks({path: objects[number] for number, path in paths.items()})
     return {f"{number:05d}": reader.read(path) for number, path in paths.items()}, reader.notes

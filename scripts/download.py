@@ -160,9 +160,6 @@ def provide(name: str, root: Path, mirror: str | None) -> tuple[bool, list[str]]
 
     Returns:
         Whether the check found no problem, and a sentence for each required file that must be downloaded by hand.
-
-    Raises:
-        InputError: as for `obtain`, or the check fails.
     """
     data_set = CATALOGUE[name]
     targets: list[str] = []

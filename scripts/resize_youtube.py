@@ -49,9 +49,6 @@ def resize_video(source: VideoFolders, target: VideoFolders, size: int, video: s
 
     Returns:
         The numbers of files that were written, and that already existed.
-
-    Raises:
-        InputError: a file is missing or cannot be read or written.
     """
     files = []
     for old, new, suffix in ((source.images, target.images, ".jpg"), (source.masks, target.masks, ".png")):

@@ -32,7 +32,6 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
 
     Raises:
         Refused: a file is no mask of the video, or not named after a frame.
-        InputError: as `refuse_links`, or a file cannot be written.
     """
     video = project.frames.video
     refuse_links(project.folder)

@@ -36,9 +36,6 @@ class Marks:
 
         Returns:
             whether the box shows an object.
-
-        Raises:
-            Refused: as `cuts.from_box`.
         """
         found = cuts.from_box(self._picture, box) > 0
         (left, right), (upper, lower) = sorted(box[::2]), sorted(box[1::2])

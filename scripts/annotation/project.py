@@ -193,7 +193,6 @@ class Project:
 
         Raises:
             Refused: the frame has changed since ``revision``, or an id is the id of no object.
-            InputError: a file cannot be read or written.
         """
         shown = set(object_ids(ids))
         with self._lock:
@@ -223,7 +222,6 @@ class Project:
 
         Raises:
             Refused: as `annotate`.
-            InputError: a file cannot be written.
         """
         with self._lock:
             self._check_revision(number, revision)
@@ -270,7 +268,6 @@ class Project:
 
         Raises:
             Refused: no id is free, or a field is invalid.
-            InputError: a file cannot be written.
         """
         fields = check_object(fields)
         with self._lock:
@@ -292,7 +289,6 @@ class Project:
 
         Raises:
             Refused: an object is being deleted.
-            InputError: a file cannot be written.
         """
         ids = {number: object_ids(mask) for number, mask in masks.items()}
         self.check_ready(masks)
@@ -322,7 +318,6 @@ class Project:
 
         Raises:
             Refused: there is no such object.
-            InputError: a file cannot be written.
         """
         with self._lock:
             self._object(number)

@@ -109,9 +109,6 @@ class DAVISEvaluation(Evaluation):
     Args:
         davis: the split.
         names: the names of the videos to evaluate; by default all of the split.
-
-    Raises:
-        InputError: as `dataset.layouts.davis.DAVIS.videos`.
     """
 
     script, masks_folder, results_file = "eval_davis.py", "", "global_results-val.csv"

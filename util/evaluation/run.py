@@ -84,9 +84,6 @@ def evaluate(
 
     Returns:
         the throughput over all videos, including those of earlier runs and other processes.
-
-    Raises:
-        InputError: as `read_inputs`, or a file cannot be written.
     """
     unfinished = [video for video in videos if not output.is_current(video)]
     for video in unfinished if processes.is_main else ():
@@ -110,11 +107,7 @@ def evaluate(
 
 
 def given_masks(videos: Sequence[Video], most: int = 20) -> Iterator[str]:
-    """Describe the first ``most`` given masks, a line for each, with notes for the user and the number of masks.
-
-    Raises:
-        InputError: a given mask is invalid.
-    """
+    """Describe the first ``most`` given masks, a line for each, with notes for the user and the number of masks."""
     masks = [(video, number) for video in videos for number in sorted(video.masks)]
     for video, number in masks[:most]:
         yield described(f"{video.name}/{video.masks[number].name}", video.read_given_mask(number))

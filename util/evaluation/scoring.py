@@ -223,11 +223,7 @@ def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress
 
 
 def check_given_masks(videos: Sequence[Video]) -> None:
-    """Check the given masks, before any video is segmented.
-
-    Raises:
-        InputError: a given mask is invalid.
-    """
+    """Check the given masks, before any video is segmented."""
     for video in videos:
         for number in video.masks:
             video.read_given_mask(number)

@@ -59,11 +59,7 @@ class EngineSettings:
             raise InputError(str(error)) from None
 
     def core(self, network: RDE_VOS) -> InferenceCore:
-        """A new engine with these settings.
-
-        Raises:
-            InputError: as `check`.
-        """
+        """A new engine with these settings."""
         self.check(network)
         return InferenceCore(
             network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k, confirm_updates=self.confirm_updates
@@ -123,9 +119,6 @@ def engine_network(path: Path | str | None, device: torch.device, amp: bool, *, 
         device: the device to compute on.
         amp: half precision, if the device supports it.
         compiled: whether ``torch.compile`` compiles the network.
-
-    Raises:
-        InputError: as `model.checkpoint.load_network`.
     """
     return for_inference(load_network(path, device), inference_dtype(device, amp), compiled=compiled)
 
@@ -211,9 +204,6 @@ def segment(
 
     Yields:
         the results of the wanted frames, in order.
-
-    Raises:
-        InputError: as ``inputs``.
     """
     passed, frames, seconds = 0, 0, 0.0
     for frame in inputs:
