@@ -30,18 +30,8 @@ def arguments(davis, small_checkpoint, tmp_path):
     """The command line of a script for the small network on the clips."""
 
     def build(script: str, *flags: object, model: Path = small_checkpoint, path: Path = davis) -> tuple:
-        return (
-            f"scripts/tables/{script}",
-            "--model",
-            model,
-            "--davis_path",
-            path,
-            "--output",
-            tmp_path,
-            "--device",
-            "cpu",
-            *flags,
-        )
+        common = ("--model", model, "--davis_path", path, "--output", tmp_path, "--device", "cpu")
+        return (f"scripts/tables/{script}", *common, *flags)
 
     return build
 
@@ -238,8 +228,6 @@ def test_a_clip_need_not_be_listed(tmp_path):
 @pytest.fixture
 def fake_runs(monkeypatch, tmp_path):
     """Instead of training and segmenting, write what train.py and eval_davis.py leave; returns what was called."""
-    import subprocess
-
     calls = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess:
