@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dataset.files.images import write_mask
-from dataset.layouts.folders import Pair, VideoFolders
+from dataset.layouts.folders import VideoFolders
 from dataset.layouts.static import ImageFolder
 from dataset.samples.batches import GlobalBatchSampler, SampleKey
 from dataset.samples.image_clips import ImageClips
@@ -227,14 +227,6 @@ def test_static_sample_format(roots):
     assert sample["perturbed"].shape == (1, SIZE, SIZE)
     assert sample["selector"].tolist() == [1]
     assert not torch.equal(sample["frames"][0], sample["frames"][1])
-
-
-def test_grey_masks_are_thresholded(tmp_path):
-    draw_frame(tmp_path, "a", ellipses((48, 30)))
-    cv2.imwrite(str(tmp_path / "a.png"), np.where(ellipses((48, 30)), 128, 127).astype(np.uint8))
-    image, mask = images(tmp_path)._read(Pair(tmp_path / "a.jpg", tmp_path / "a.png"))
-    np.testing.assert_array_equal(mask, ellipses((48, 30)))
-    assert image.shape == (HEIGHT, WIDTH, 3)
 
 
 # Stages and batches

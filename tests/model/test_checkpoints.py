@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from model import RDE_VOS, NetworkConfig, load_network, save_network
+from model.efficientnet import NAME
 from model.initialisation import add_aggregation, prepare_for_several_objects
 from util.errors import InputError
 
@@ -169,12 +170,16 @@ def test_anything_else_is_refused_by_name(published_state, small_network, tmp_pa
             load_network(tmp_path / name)
 
 
-@pytest.mark.parametrize("backbones", [("resnet10", "resnet34"), ("resnet50", "resnet18")])
+@pytest.mark.parametrize(
+    ("key", "mask"),
+    [("resnet10", "resnet34"), ("resnet50", "resnet18"), (NAME, "resnet10"), ("resnet18", NAME), (NAME, NAME)],
+)
 @pytest.mark.parametrize("aggregation", [True, False])
-def test_the_shapes_of_a_state_dict_of_ours_say_what_it_is(backbones, aggregation, tmp_path):
+def test_the_shapes_of_a_state_dict_of_ours_say_what_it_is(key, mask, aggregation, tmp_path):
+    widths = {"key_width": 64 if key == NAME else 8, "mask_width": 64 if mask == NAME else 16}  # EfficientNet has one
     config = NetworkConfig(
-        key_backbone=backbones[0], mask_backbone=backbones[1], key_width=8, mask_width=16, key_channels=12,
-        value_channels=32, decoder_channels=(32, 24, 16), aggregation=aggregation,
+        key_backbone=key, mask_backbone=mask, **widths, key_channels=12, value_channels=32,
+        decoder_channels=(32, 24, 16), aggregation=aggregation,
     )  # fmt: skip
     state = RDE_VOS(config).state_dict()
     network = load_network(save(state, tmp_path))
