@@ -42,10 +42,7 @@ def resize_video(source: VideoFolders, target: VideoFolders, size: int, video: s
     """Resize the frames and masks of one video.
 
     Args:
-        source: the folders to read from.
-        target: the folders to write to.
         size: the short side of the results, in pixels.
-        video: the name of the video.
 
     Returns:
         The numbers of files that were written, and that already existed.

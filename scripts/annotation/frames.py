@@ -116,7 +116,6 @@ class Unpacking:
 
     Args:
         video: the video file, newly opened.
-        folder: the folder for the frames.
         frames: the frames; ``ready`` counts those that are unpacked.
 
     Raises:

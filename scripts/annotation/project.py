@@ -60,12 +60,7 @@ class Project:
     Args:
         folder: the folder of the project, locked by `util.files.lock_folder`.
         note: the project's ``project.json``.
-        frames: the frames of the video.
         announce: called with every change, as an event for the page.
-
-    Attributes:
-        frames: the frames of the video.
-        folder: the folder of the project.
 
     Raises:
         InputError: the video has changed, an annotated mask is missing, or a file cannot be written.
@@ -184,7 +179,6 @@ class Project:
         """Make a mask the annotation of a frame.
 
         Args:
-            number: the frame.
             ids: uint8 object ids [H,W].
             revision: the revision of the mask that the user has changed.
 
@@ -212,7 +206,6 @@ class Project:
         """Make a mask the prediction of a frame again, when the user has undone all changes of it.
 
         Args:
-            number: the frame.
             ids: uint8 object ids [H,W], as the network has predicted them.
             uncertainty: as it was, in bits; NaN if it is unknown.
             revision: see `annotate`.
@@ -244,7 +237,6 @@ class Project:
         """Write a predicted mask, unless the frame is annotated.
 
         Args:
-            number: the frame.
             ids: uint8 object ids [H,W].
             uncertainty: see `util.evaluation.stream.Segmented`.
 

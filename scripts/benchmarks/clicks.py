@@ -67,7 +67,6 @@ class SimulatedUser:
     """A user of the annotation page who knows the ground truth.
 
     Args:
-        picture: the prepared frame.
         truth: the ground truth, bool [H,W].
 
     Attributes:

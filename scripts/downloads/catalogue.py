@@ -41,10 +41,8 @@ class DataSet:
     """A name on the command line, and its files.
 
     Attributes:
-        title: the full name.
         licence: the licence as far as it is known for certain, or where to read it.
         homepage: the page for a download by hand.
-        parts: the files.
         substitute: a file of another source that serves in place of parts that cannot be downloaded, or None.
         synthetic: the settings of synthetic clips, which need no download.
         next_step: what to do after the download, or an empty text.

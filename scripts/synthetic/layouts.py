@@ -58,11 +58,6 @@ class SyntheticSettings:
 def make_synthetic(root: Path | str, settings: SyntheticSettings, progress: bool = False) -> None:
     """Write a synthetic data set. Existing files of the same settings are kept, so an interrupted run is resumed.
 
-    Args:
-        root: the folder to write to.
-        settings: the content of the data set.
-        progress: whether to show a progress bar on stderr.
-
     Raises:
         InputError: the settings are out of range, or ``root`` holds other data.
     """

@@ -29,11 +29,7 @@ def segment_videos(
     All input is checked before the first video is segmented. Every process has to call this function.
 
     Args:
-        evaluation: the evaluation of the data set.
-        output: the output folder.
         processes: the videos are distributed over these processes.
-        settings: the settings of the engine.
-        model: the checkpoint.
         device: the name of the device, or "auto"; see `util.device.choose_device`.
         amp, compiled: see `util.evaluation.stream.engine_network`.
 
@@ -76,9 +72,6 @@ def evaluate(
     frames have changed.
 
     Args:
-        network, settings: of the engine.
-        videos: the videos.
-        output: the output folder.
         processes: the processes; each of them has to call this function.
         confidence: whether to record the confidence in each object, too.
 
@@ -121,7 +114,6 @@ def score_and_draw(evaluation: Evaluation, output: OutputFolder, *, overlay: boo
     """Score the masks in an output folder if there is ground truth, and draw overlays on request.
 
     Args:
-        evaluation: the evaluation of the data set.
         output: the output folder, with the masks of all videos.
         overlay: whether to draw ``overlay/<video>/<frame>.jpg`` and a contact sheet ``overlay/<video>.jpg``.
     """

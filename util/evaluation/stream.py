@@ -116,7 +116,6 @@ def engine_network(path: Path | str | None, device: torch.device, amp: bool, *, 
 
     Args:
         path: the checkpoint; None is the small network that comes with the project.
-        device: the device to compute on.
         amp: half precision, if the device supports it.
         compiled: whether ``torch.compile`` compiles the network.
     """
@@ -135,7 +134,6 @@ def input_size(video: AnyVideo, short_side: int | None) -> tuple[int, int]:
     """The height and width of the network's input for the frames of a video, in pixels.
 
     Args:
-        video: the video.
         short_side: the short side to which frames are scaled; None for the size of the frames.
 
     Raises:
