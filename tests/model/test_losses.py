@@ -218,17 +218,6 @@ def test_every_parameter_is_trained(small_batch):
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
-def test_an_empty_slot_is_no_class(small_network, small_batch):
-    """A clip with one object has the losses on its frames that it has with one slot alone."""
-    frames, masks, perturbed, _ = (tensor[1:] for tensor in small_batch)
-    with torch.no_grad():
-        two = ClipLoss(small_network)(frames, masks, perturbed, torch.tensor([[1.0, 0.0]]), hard_fraction=1.0)
-        one = ClipLoss(small_network)(frames, masks[:, :, :1], perturbed[:, :1], torch.ones(1, 1), hard_fraction=1.0)
-    for t in range(1, 5):
-        torch.testing.assert_close(two.terms[f"ce_{t}"], one.terms[f"ce_{t}"], rtol=1e-4, atol=1e-5)
-        assert two.masks[t][:, 1].max() < 1e-6
-
-
 def test_mixed_precision_agrees(small_network, small_batch):
     with torch.no_grad():
         exact = ClipLoss(small_network)(*small_batch, hard_fraction=1.0)
