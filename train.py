@@ -177,7 +177,6 @@ def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_
     """The network that a new run starts from.
 
     Args:
-        stage: the stage to train.
         config: the architecture if there are no ``weights``.
         weights: the weights of an earlier stage, or None.
         from_scratch: the encoders that start from random weights instead of ImageNet's if there are no ``weights``.
@@ -230,9 +229,7 @@ def training_state(
     """The state of training on the device: new, or restored from a checkpoint.
 
     Args:
-        network: the network to train.
         recipe: the learning rate and its schedule.
-        device: the device to train on.
         dtype: the 16-bit type to compute in; None for fp32.
         decay: see `TrainingState`; None for no average.
         content: the content of a checkpoint; None for a new run.

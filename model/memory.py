@@ -113,8 +113,15 @@ class MemoryBank:
         known = 0
         for group in self._groups:
             count = group.first.value.shape[1]
-            self._update_group(group, Embedding(frame.key, frame.value[:, known : known + count]))
+            latest = Embedding(frame.key, frame.value[:, known : known + count])
             known += count
+            group.tables.clear()
+            if self.spec.growing:
+                group.updates.append(latest)
+                continue
+            group.latest = latest
+            if self.spec.recurrent:
+                group.recurrent = self._network.aggregate(group.recurrent, latest)  # SAM
         if known < frame.value.shape[1]:
             first = Embedding(frame.key, frame.value[:, known:])
             self._groups.append(_Group(first=first, recurrent=first))
@@ -152,12 +159,3 @@ class MemoryBank:
                 group.tables[spec] = MemoryTable(group.contents(spec), self._network.similarity)
             read.append(self._network.read(query_key, group.tables[spec], top_k))
         return torch.cat(read, dim=1)
-
-    def _update_group(self, group: _Group, latest: Embedding) -> None:
-        group.tables.clear()
-        if self.spec.growing:
-            group.updates.append(latest)
-            return
-        group.latest = latest
-        if self.spec.recurrent:
-            group.recurrent = self._network.aggregate(group.recurrent, latest)  # SAM

@@ -45,11 +45,11 @@ class Findings:
 
 @dataclass
 class Plan:
-    """A data set to check: the problems of its folders, and a job for each image or video."""
+    """A data set to check: a job for each image or video, and what is found, at first the problems of its folders."""
 
     name: str
-    problems: list[str]
-    jobs: list[Callable[[], Findings]]
+    findings: Findings
+    jobs: list[Callable[[], Findings]] = field(default_factory=list)
 
 
 def check_image(pair: Pair) -> Findings:
@@ -130,12 +130,12 @@ def _compare(pair: Pair, image: np.ndarray, mask: np.ndarray, findings: Findings
 def plan_images(folder: ImageFolder) -> Plan:
     """Plan the check of a data set of static images."""
     if not folder.path.is_dir():
-        return Plan(folder.name, _missing([folder.path], "copy the data set again"), [])
+        return Plan(folder.name, Findings(problems=_missing([folder.path], "copy the data set again")))
     pairs, missing = find_images(folder.path)
     problems = _missing(missing, "copy the pair again, or remove its other half")
     if not pairs and not missing:
         problems = [f"{folder.path} holds no images with masks; check how the data set was unpacked"]
-    return Plan(folder.name, problems, [functools.partial(check_image, pair) for pair in pairs])
+    return Plan(folder.name, Findings(problems=problems), [functools.partial(check_image, pair) for pair in pairs])
 
 
 def plan_videos(folders: VideoFolders) -> Plan:
@@ -147,33 +147,38 @@ def plan_videos(folders: VideoFolders) -> Plan:
     except InputError as error:
         problems.append(str(error))
     if problems:
-        return Plan(folders.name, problems, [])
+        return Plan(folders.name, Findings(problems=problems))
     videos, missing = find_videos(folders.images, folders.masks, listed)
     if not videos:
         problems.append(f"{folders.split or folders.masks} holds no videos; {folders.remedy}")
     problems += _missing(missing, folders.remedy)
     lacking = {path.name for path in missing}
     jobs = [functools.partial(check_video, folders, video) for video in videos if video not in lacking]
-    return Plan(folders.name, problems, jobs)
+    return Plan(folders.name, Findings(problems=problems), jobs)
 
 
-def check(plans: list[Plan], unit: str) -> list[Findings]:
-    """Run the jobs of all plans on all cores, print every problem, and return the findings of each plan.
+def check(plans: list[Plan], unit: str) -> bool:
+    """Run the jobs of all plans on all cores, and print every problem and a table of the data sets.
 
-    ``unit`` is "image" or "video".
+    Args:
+        unit: "image" or "video".
+
+    Returns:
+        Whether there is no problem.
     """
-    totals = [Findings(problems=list(plan.problems)) for plan in plans]
     for plan in plans:
-        _report(plan.problems)
+        _report(plan.findings.problems)
     jobs = [job for plan in plans for job in plan.jobs]
-    owners = [total for plan, total in zip(plans, totals, strict=True) for _ in plan.jobs]
+    owners = [plan.findings for plan in plans for _ in plan.jobs]
     done = tqdm(in_processes(operator.call, jobs), total=len(jobs), desc="checking", unit=unit, disable=None)
     for total, findings in zip(owners, done, strict=True):
         _report(findings.problems)
         total.frames += findings.frames
         total.objects += findings.objects
         total.problems += findings.problems
-    return totals
+    if plans:
+        print(format_table(plans, unit))
+    return not any(plan.findings.problems for plan in plans)
 
 
 def _report(problems: list[str]) -> None:
@@ -181,11 +186,12 @@ def _report(problems: list[str]) -> None:
         tqdm.write(problem)
 
 
-def format_table(plans: list[Plan], totals: list[Findings], unit: str) -> str:
+def format_table(plans: list[Plan], unit: str) -> str:
     """Return the table of findings, with a row for each data set; ``unit`` as for `check`."""
     rows = [("", f"{unit}s", "frames", "objects", "problems")]
-    for plan, total in zip(plans, totals, strict=True):
-        rows.append((plan.name, *map(str, (len(plan.jobs), total.frames, total.objects, len(total.problems)))))
+    for plan in plans:
+        found = plan.findings
+        rows.append((plan.name, len(plan.jobs), found.frames, found.objects, len(found.problems)))
     first = max(len(row[0]) for row in rows)
     return "\n".join(f"{row[0]:<{first}}" + "".join(f"{cell:>11}" for cell in row[1:]) for row in rows)
 
@@ -212,10 +218,7 @@ def main() -> None:
         plan_images(folders) if isinstance(folders, ImageFolder) else plan_videos(folders)
         for folders in stage_folders(arguments.stage, vars(arguments))
     ]
-    unit = "image" if arguments.stage == 0 else "video"
-    totals = check(plans, unit)
-    print(format_table(plans, totals, unit))
-    if any(total.problems for total in totals):
+    if not check(plans, "image" if arguments.stage == 0 else "video"):
         sys.exit(1)
 
 

@@ -73,7 +73,6 @@ def areas(pixels: np.ndarray, path: Path) -> tuple[np.ndarray, list[tuple[int, .
 
     Args:
         pixels: uint8 RGBA [H,W,4].
-        path: the file, for messages.
 
     Returns:
         the index of each pixel's colour [H,W], and the colours (red, green, blue); black stands for transparent pixels.
@@ -190,7 +189,6 @@ def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> d
     """Convert painted masks of 8 bits: uint8 ids [H,W] by path.
 
     Args:
-        paths: the images.
         threshold: object 1 is the pixels of this brightness or more; None for objects in plain colours.
         invert: whether to swap the only object and the background.
 
@@ -243,11 +241,7 @@ def convert_images(paths: list[Path], threshold: int | None, invert: bool) -> di
 
 
 def merged(objects: Mapping[int, Mapping[str, Path]]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Merge binary files of one object each into uint8 ids [H,W] by the name of the frame; also returns notes.
-
-    Raises:
-        InputError: as `dataset.files.given_masks.ObjectMasks`.
-    """
+    """Merge binary files of one object each into uint8 ids [H,W] by the name of the frame; also returns notes."""
     paths = {number: next(iter(files.values())) for number, files in sorted(objects.items())}
     reader = ObjectMasks({path: objects[number] for number, path in paths.items()})
     return {f"{number:05d}": reader.read(path) for number, path in paths.items()}, reader.notes

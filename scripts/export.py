@@ -196,7 +196,6 @@ def export(part: Part, shapes: dict[str, Shape], path: Path) -> None:
     Args:
         part: in eval mode.
         shapes: see `tensor_shapes`.
-        path: the file to write.
     """
     # Lengths of 1 would become fixed.
     example = {"h": 4, "w": 5, "K": 2, "T": 3}

@@ -37,11 +37,7 @@ def soft_aggregation(objects: np.ndarray) -> np.ndarray:
 
 
 def open_folder(images: Path, mask: Path) -> Video:
-    """Open a folder of frames with the mask of its first frame.
-
-    Raises:
-        InputError: a frame or the mask cannot be used.
-    """
+    """Open a folder of frames with the mask of its first frame."""
     if images.is_file():
         raise InputError(f"{images} is a file; give a folder of frames, or run scripts/segment_video.py on a video")
     frames = list_frames(images, without=[mask])

@@ -68,7 +68,6 @@ def download(root: Path, mirror: str | None, *, accepted: bool) -> dict[str, Pro
     """Put weights and archives in place as far as possible.
 
     Args:
-        root: the folder of all downloads.
         mirror: the address that replaces the original ones, see scripts/download.py.
         accepted: whether the licences were accepted on the command line.
 
@@ -107,7 +106,6 @@ def evaluate(
 
     Args:
         data, network: keys of `EVALUATIONS` and of `NETWORKS`.
-        root: the folder of all downloads.
         output: the folder for the results of all evaluations.
         times: how often Figure 3 plays its clip.
         problems: as `download` returns them.
@@ -180,7 +178,6 @@ def write_zip(path: Path, folders: dict[str, Path], text: str = "") -> None:
     """Write a zip with the masks in some folders.
 
     Args:
-        path: the zip file.
         folders: folders that evaluation scripts wrote, by their names in the zip; an empty name is the top.
         text: the content of reproduction.md in the zip, or an empty text for no such file.
     """

@@ -42,16 +42,10 @@ def resize_video(source: VideoFolders, target: VideoFolders, size: int, video: s
     """Resize the frames and masks of one video.
 
     Args:
-        source: the folders to read from.
-        target: the folders to write to.
         size: the short side of the results, in pixels.
-        video: the name of the video.
 
     Returns:
         The numbers of files that were written, and that already existed.
-
-    Raises:
-        InputError: a file is missing or cannot be read or written.
     """
     files = []
     for old, new, suffix in ((source.images, target.images, ".jpg"), (source.masks, target.masks, ".png")):

@@ -59,7 +59,6 @@ def training_layout(device: torch.device, dtype: torch.dtype | None) -> torch.me
     convolutions on CPUs choose their own format; converting the gradients of large weights to channels last is slow.
 
     Args:
-        device: the device that trains.
         dtype: the 16-bit type of autocast; None or float32 for fp32.
     """
     fp32 = dtype in (None, torch.float32)

@@ -155,8 +155,6 @@ def run_script(script: Path, arguments: Sequence[str], output: IO[str] | None = 
     """Run a script of the project that uses `Processes`. It ends when this process ends, also killed.
 
     Args:
-        script: the script.
-        arguments: its command line.
         output: the file for its stdout and stderr; by default it shares those of this process.
 
     Returns:

@@ -47,7 +47,6 @@ def atomic_path(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
     that readers of the folder ignore it. Missing parent folders are created.
 
     Args:
-        path: the file to write.
         durable: whether to flush the file to disk, so that a power failure cannot lose it.
 
     Raises:
@@ -117,7 +116,6 @@ def folders_near(folder: Path, above: int, below: Iterable[int]) -> Iterator[Pat
     """The folders near one: those that hold it, the nearest first, and then those in it.
 
     Args:
-        folder: the folder.
         above: how many of the folders that hold it.
         below: the depths of those in it: 1 for its own folders, 2 for the folders in these.
     """

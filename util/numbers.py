@@ -5,6 +5,7 @@ On an `argparse.ArgumentTypeError` argparse ends the script with exit code 2, an
 
 import argparse
 import math
+from collections.abc import Callable
 
 
 def positive(text: str) -> int:
@@ -24,27 +25,22 @@ def seed(text: str) -> int:
 
 def positive_float(text: str) -> float:
     """A finite number > 0."""
-    number = _finite(text)
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a finite number > 0")
-    return number
+    return _finite(text, "> 0", lambda number: number > 0)
 
 
 def non_negative_float(text: str) -> float:
     """A finite number >= 0."""
-    number = _finite(text)
-    if not number >= 0:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a finite number >= 0")
-    return number
+    return _finite(text, ">= 0", lambda number: number >= 0)
 
 
-def _finite(text: str) -> float:
-    """Convert a text to a number; NaN if it is not a finite number."""
+def _finite(text: str, limits: str, is_within: Callable[[float], bool]) -> float:
     try:
         number = float(text)
     except ValueError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan
+        number = math.nan
+    if not (math.isfinite(number) and is_within(number)):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a finite number {limits}")
+    return number
 
 
 def _integer(text: str, minimum: int, maximum: int | None = None) -> int:

@@ -27,7 +27,6 @@ def in_background(items: Iterable[Item], work: Callable[[Item], Result], ahead: 
     Frames are decoded this way before the network needs them. If ``work`` raises an error, this function raises it.
 
     Args:
-        items: the input of the work.
         work: the function that runs in the thread.
         ahead: how many results may wait until they are used, so that memory is limited.
     """
@@ -91,7 +90,6 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
 
     Args:
         work: a picklable function.
-        items: the arguments of ``work``.
         workers: the number of processes; by default one process for each core.
 
     Raises:

@@ -54,7 +54,6 @@ def from_strokes(picture: Picture, marks: np.ndarray) -> np.ndarray:
     In an object's box, strokes inside only add the part that they touch, and strokes outside only remove it.
 
     Args:
-        picture: the frame.
         marks: uint8 [H,W], the sum of `INSIDE` and `OUTSIDE` (the new strokes), `MASK` (the current mask),
             `EARLIER_INSIDE` and `EARLIER_OUTSIDE` (the strokes of the current mask), `OTHER` (other objects), and
             `BEYOND` (pixels outside of the object's box, which only strokes make part of the object).
@@ -129,7 +128,8 @@ def _probability(picture: Picture, marks: np.ndarray) -> np.ndarray:
     outside = picture.shrink((marks & (OUTSIDE | EARLIER_OUTSIDE | OTHER)) > 0) & ~inside
     mask = cv2.resize((marks & MASK) // MASK, picture.size[::-1], interpolation=cv2.INTER_AREA) > 0
     short_side = min(picture.size)
-    border = _border(picture.size) & ~inside & ~mask
+    border = ~inside & ~mask
+    border[2:-2, 2:-2] = False  # only the two outermost pixels on each side
     starts_inside = np.where(inside, 0, FAR)
     starts_outside = np.where(outside, 0, np.where(border, BORDER_START, FAR))
     core = np.zeros_like(mask)
@@ -169,7 +169,7 @@ def _probability(picture: Picture, marks: np.ndarray) -> np.ndarray:
     probability = np.zeros(picture.size, np.float32)
     for _ in range(ITERATIONS):
         colours = picture.colours(current + STROKE_WEIGHT * inside, ~current + STROKE_WEIGHT * outside)
-        probability = _sigmoid(evidence + WEIGHTS.colour * colours)
+        probability = 1 / (1 + np.exp(-(evidence + WEIGHTS.colour * colours).clip(-15, 15)))
         probability[inside], probability[outside] = 1, 0
         probability = picture.smooth(probability)
         current = _touching(((probability > 0.5) | inside) & ~outside, core)
@@ -180,7 +180,6 @@ def from_box(picture: Picture, box: list[float]) -> np.ndarray:
     """Segment the object in a box. Everything outside the box is background.
 
     Args:
-        picture: the frame.
         box: the left, upper, right and lower edge in pixels of the frame.
 
     Returns:
@@ -212,14 +211,3 @@ def _distance_to(marked: np.ndarray) -> np.ndarray:
     if not marked.any():
         return np.full(marked.shape, FAR, np.float32)
     return cv2.distanceTransform(np.uint8(~marked), cv2.DIST_L2, 3)
-
-
-def _border(size: tuple[int, int]) -> np.ndarray:
-    """The two outermost pixels on each side."""
-    border = np.ones(size, bool)
-    border[2:-2, 2:-2] = False
-    return border
-
-
-def _sigmoid(evidence: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-evidence.clip(-15, 15)))

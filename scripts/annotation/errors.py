@@ -6,7 +6,6 @@ class Refused(Exception):
 
     Args:
         status: the HTTP status code of the response.
-        message: the sentence.
     """
 
     def __init__(self, status: int, message: str) -> None:

@@ -34,7 +34,6 @@ class Export:
     """An export of a project.
 
     Args:
-        project: the project.
         parts: some of `PARTS`, in their order; "zip" not alone.
 
     Raises:

@@ -80,11 +80,7 @@ def is_jpeg(path: Path, *, upright: bool = False) -> bool:
 
 
 def open_folder(path: Path) -> Frames:
-    """Return the images of a folder as a video.
-
-    Raises:
-        InputError: as `dataset.files.video.list_frames`.
-    """
+    """Return the images of a folder as a video."""
     return Frames(path.name, list_frames(path), FOLDER_FPS)
 
 
@@ -120,7 +116,6 @@ class Unpacking:
 
     Args:
         video: the video file, newly opened.
-        folder: the folder for the frames.
         frames: the frames; ``ready`` counts those that are unpacked.
 
     Raises:
@@ -141,9 +136,6 @@ class Unpacking:
 
         Returns:
             the number of frames, which the file may have announced wrongly; None if the job was stopped.
-
-        Raises:
-            InputError: a frame cannot be decoded or written, or the space does not suffice.
         """
         told = time.monotonic()
         for number in in_background(self._decoded(job), self._write):

@@ -23,7 +23,6 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
     """Read masks of any format, and make them the annotations of their frames.
 
     Args:
-        project: the project.
         files: the contents of image files by name. A folder for each object is a part of the name.
         frame: the number of the frame of a single file; None for files that are named after their frames.
 
@@ -32,7 +31,6 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
 
     Raises:
         Refused: a file is no mask of the video, or not named after a frame.
-        InputError: as `refuse_links`, or a file cannot be written.
     """
     video = project.frames.video
     refuse_links(project.folder)

@@ -36,7 +36,6 @@ class Job:
         total: the number of frames to process.
 
     Attributes:
-        kind: as above.
         direction: "forward" or "backward" in a propagation, otherwise None.
     """
 
@@ -103,7 +102,6 @@ class Jobs:
         """Start a job.
 
         Args:
-            job: its progress.
             work: runs in a thread. It returns a notice for the page, or None. Its errors become notices.
             prepare: runs before the thread starts, if no other job is running.
 

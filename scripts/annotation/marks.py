@@ -14,9 +14,6 @@ FULL = 0.92  # of a box, as the page has it: a mask that takes more of it has mo
 class Marks:
     """The mask of a frame whose objects are marked.
 
-    Args:
-        picture: the prepared frame.
-
     Attributes:
         ids: the mask, uint8 object ids [H,W].
     """
@@ -38,14 +35,10 @@ class Marks:
         """Replace the mask of an object by what a box shows. Pixels of other objects stay theirs.
 
         Args:
-            object_id: the id of the object.
             box: as for `cuts.from_box`.
 
         Returns:
             whether the box shows an object.
-
-        Raises:
-            Refused: as `cuts.from_box`.
         """
         found = cuts.from_box(self._picture, box) > 0
         (left, right), (upper, lower) = sorted(box[::2]), sorted(box[1::2])

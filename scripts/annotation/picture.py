@@ -41,7 +41,6 @@ class Picture:
         network_side: the short side of the network's input, in pixels; None for the size of the frame.
 
     Attributes:
-        image, network: as given.
         full_size: the height and width of the frame.
         size: the height and width of the prepared frame.
     """
@@ -159,7 +158,6 @@ def picture_cache(video: Video, network: RDE_VOS, size: int | None) -> Callable[
     """Return a function that prepares a frame by its number, or returns a cached one; it is not thread-safe.
 
     Args:
-        video: the frames.
         network: it is copied, because the network may propagate meanwhile.
         size: the short side of the network's input, in pixels; None for the size of the frames.
     """

@@ -60,12 +60,7 @@ class Project:
     Args:
         folder: the folder of the project, locked by `util.files.lock_folder`.
         note: the project's ``project.json``.
-        frames: the frames of the video.
         announce: called with every change, as an event for the page.
-
-    Attributes:
-        frames: the frames of the video.
-        folder: the folder of the project.
 
     Raises:
         InputError: the video has changed, an annotated mask is missing, or a file cannot be written.
@@ -184,7 +179,6 @@ class Project:
         """Make a mask the annotation of a frame.
 
         Args:
-            number: the frame.
             ids: uint8 object ids [H,W].
             revision: the revision of the mask that the user has changed.
 
@@ -193,7 +187,6 @@ class Project:
 
         Raises:
             Refused: the frame has changed since ``revision``, or an id is the id of no object.
-            InputError: a file cannot be read or written.
         """
         shown = set(object_ids(ids))
         with self._lock:
@@ -213,7 +206,6 @@ class Project:
         """Make a mask the prediction of a frame again, when the user has undone all changes of it.
 
         Args:
-            number: the frame.
             ids: uint8 object ids [H,W], as the network has predicted them.
             uncertainty: as it was, in bits; NaN if it is unknown.
             revision: see `annotate`.
@@ -223,7 +215,6 @@ class Project:
 
         Raises:
             Refused: as `annotate`.
-            InputError: a file cannot be written.
         """
         with self._lock:
             self._check_revision(number, revision)
@@ -246,7 +237,6 @@ class Project:
         """Write a predicted mask, unless the frame is annotated.
 
         Args:
-            number: the frame.
             ids: uint8 object ids [H,W].
             uncertainty: see `util.evaluation.stream.Segmented`.
 
@@ -270,7 +260,6 @@ class Project:
 
         Raises:
             Refused: no id is free, or a field is invalid.
-            InputError: a file cannot be written.
         """
         fields = check_object(fields)
         with self._lock:
@@ -292,7 +281,6 @@ class Project:
 
         Raises:
             Refused: an object is being deleted.
-            InputError: a file cannot be written.
         """
         ids = {number: object_ids(mask) for number, mask in masks.items()}
         self.check_ready(masks)
@@ -322,7 +310,6 @@ class Project:
 
         Raises:
             Refused: there is no such object.
-            InputError: a file cannot be written.
         """
         with self._lock:
             self._object(number)

@@ -49,8 +49,6 @@ class Propagation:
     """A propagation of the mask of a frame.
 
     Args:
-        project: the masks.
-        frame: the number of the frame.
         direction: "forward", "backward" or "both".
         until: "end", or "annotation" to stop before the next annotated frame.
 

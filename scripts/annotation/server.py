@@ -109,11 +109,6 @@ class Server:
     """The request handlers. Disk access and computation run in threads.
 
     Args:
-        project: the store.
-        jobs: the background jobs.
-        events: the listeners.
-        network: the network that propagates masks.
-        settings: the settings of the engine.
         notes: notes on the network for the user.
     """
 
@@ -390,7 +385,7 @@ async def serve(
     Args:
         folder, note, frames: see `Project`.
         unpacking: unpacks the frames that are not there yet; None if all are.
-        network, settings, notes: see `Server`.
+        notes: see `Server`.
         port: the port to listen to; 0 for any free one.
         show: called with the address of the page when the server is ready. An address works once, so `show` is called
             with another one whenever the last has been used.

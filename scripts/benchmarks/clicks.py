@@ -25,11 +25,7 @@ COLUMNS += ["and two clicks", "ms per click"]
 
 
 def measure_clicks(arguments: argparse.Namespace) -> None:
-    """Simulate clicks at the centre of the largest error, until the IoU of every object reaches `TARGET`.
-
-    Raises:
-        InputError: a folder holds no pairs, or the weights cannot be used.
-    """
+    """Simulate clicks at the centre of the largest error, until the IoU of every object reaches `TARGET`."""
     device = prepare(arguments)
     network = engine_network(arguments.model, device, amp=False)
     objects = list(find_objects(arguments.pairs, arguments.most))
@@ -71,7 +67,6 @@ class SimulatedUser:
     """A user of the annotation page who knows the ground truth.
 
     Args:
-        picture: the prepared frame.
         truth: the ground truth, bool [H,W].
 
     Attributes:

@@ -129,7 +129,6 @@ class Clip:
     """The video of the command line: the frames of a folder, in a loop, or synthetic frames.
 
     Args:
-        arguments: the command line.
         objects: the number of objects that the video must have.
 
     Raises:

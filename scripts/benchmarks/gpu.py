@@ -71,7 +71,6 @@ def network_on(
 
     Args:
         network: a plain network on the CPU, which is not modified.
-        device: the device of the copy.
         precision: one of `DTYPES`.
         fast: whether `model.fast.fast_network` makes the copy.
         compiler: see `model.fast.fast_network`, which alone compiles.
@@ -120,7 +119,6 @@ def planned(arguments: argparse.Namespace, device: torch.device, compiler: str =
     Args:
         arguments: ``model`` (a checkpoint or None), ``size`` (height and width of the frames), ``objects`` and
             ``times`` (numbers), ``crop_size`` and ``batch_sizes`` of training.
-        device: the device to measure.
         compiler: the backend of ``torch.compile``.
     """
     network = make_network(arguments, torch.device("cpu"))
@@ -167,7 +165,6 @@ def run(measurements: list[Measurement], device: torch.device, seconds: float) -
 
     Args:
         measurements: as `planned` returns them.
-        device: the device that they use.
         seconds: the time after which no measurement begins.
     """
     end = time.monotonic() + seconds

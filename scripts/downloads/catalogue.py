@@ -1,7 +1,6 @@
 """The catalogue of scripts/download.py: names, addresses, licences and targets of weights and data sets.
 
-A size or a hash that is not known for certain is None; a known one is verified. Archives have the names that this
-project expects; a page may offer a file under another name.
+Archives have the names that this project expects; a page may offer a file under another name.
 """
 
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ class Part:
         drive_file: the id of the file in Google Drive, or None.
         drive_folder: the id of a folder in Google Drive that holds the file, or None.
         url: the address of the file elsewhere, or None. A part with neither id nor address must be downloaded by hand.
-        size: the size of the file in bytes, or None if it is not known.
-        sha256: the SHA-256 of the file in hexadecimal, or None if it is not known.
         required: whether the data set is useless without the file.
     """
 
@@ -36,8 +33,6 @@ class Part:
     drive_file: str | None = None
     drive_folder: str | None = None
     url: str | None = None
-    size: int | None = None
-    sha256: str | None = None
     required: bool = True
 
 
@@ -46,10 +41,8 @@ class DataSet:
     """A name on the command line, and its files.
 
     Attributes:
-        title: the full name.
         licence: the licence as far as it is known for certain, or where to read it.
         homepage: the page for a download by hand.
-        parts: the files.
         substitute: a file of another source that serves in place of parts that cannot be downloaded, or None.
         synthetic: the settings of synthetic clips, which need no download.
         next_step: what to do after the download, or an empty text.

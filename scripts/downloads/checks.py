@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from check_data import Plan, check, format_table, plan_images, plan_videos
+from check_data import Plan, check, plan_images, plan_videos
 from dataset.layouts import bl30k, davis, youtube
 from dataset.layouts.static import paper_folders
 
@@ -21,15 +21,10 @@ def check_targets(root: Path, targets: list[str]) -> bool:
         InputError: YouTube-VOS's list of objects does not fit its frames.
     """
     plans = [plan for target in targets for plan in _PLANS[target](root / target)]
-    unit = "image" if "static" in targets else "video"
-    totals = check(plans, unit)
-    if plans:
-        print(format_table(plans, totals, unit))
-    if any(total.problems for total in totals):
-        return False
-    if "YouTube/valid" in targets:
+    is_clean = check(plans, "image" if "static" in targets else "video")
+    if is_clean and "YouTube/valid" in targets:
         youtube.YouTubeVOS(root / "YouTube").videos()
-    return True
+    return is_clean
 
 
 def _davis(year: int, *splits: str) -> Callable[[Path], list[Plan]]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from downloads.catalogue import ARCHIVES, Part
 from util.errors import InputError
-from util.files import is_plain_name, refuse_pipe, sha256, write_error, write_lines
+from util.files import is_plain_name, refuse_pipe, write_error, write_lines
 
 _MARKS = ".unpacked_archives"  # a folder in a target, with an empty file for each completely unpacked archive
 _DEPTH = 2  # the maximum number of folders around the content of an archive
@@ -53,20 +53,6 @@ def require_space(folder: Path, needed: int, file: Path) -> None:
             f"{file} needs {needed_text} more, but {folder} has {free_text}; free some space there or choose another "
             f"--root, and run the same command again"
         )
-
-
-def verify(part: Part, path: Path) -> None:
-    """Compare a file with the size and the hash of its part, if they are known.
-
-    Raises:
-        InputError: the file differs.
-    """
-    for name, expected, found in (
-        ("size", part.size, lambda: path.stat().st_size),
-        ("SHA-256", part.sha256, lambda: sha256(path)),
-    ):
-        if expected is not None and found() != expected:
-            raise InputError(f"{path} has the wrong {name}, not {expected}; delete it, and run the same command again")
 
 
 def put_in_place(root: Path, part: Part) -> None:

@@ -1,7 +1,7 @@
 """Synthetic data sets on disk, in the layouts of static images, BL30K, YouTube-VOS and DAVIS."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,11 +57,6 @@ class SyntheticSettings:
 
 def make_synthetic(root: Path | str, settings: SyntheticSettings, progress: bool = False) -> None:
     """Write a synthetic data set. Existing files of the same settings are kept, so an interrupted run is resumed.
-
-    Args:
-        root: the folder to write to.
-        settings: the content of the data set.
-        progress: whether to show a progress bar on stderr.
 
     Raises:
         InputError: the settings are out of range, or ``root`` holds other data.
@@ -244,21 +239,16 @@ def _objects(scene: Scene, frames: dict[int, list[str]]) -> dict[str, dict]:
     return {str(label): {"category": kinds[label], "frames": frames[label]} for label in sorted(frames)}
 
 
-def _lists(settings: SyntheticSettings) -> Iterator[tuple[str, list[str]]]:
-    """Yield DAVIS's lists of clips: their paths below the folder of DAVIS 2017, and their lines."""
+def _write_lists(root: Path, settings: SyntheticSettings, meta: dict[str, dict]) -> None:
+    """Write DAVIS's lists of clips, and YouTube-VOS's meta.json."""
     for kind, half, split in (
         ("davis_train", "trainval", "train"), ("davis_val", "trainval", "val"), ("davis_test", "test-dev", "test-dev"),
     ):  # fmt: skip
         if names := [clip_name(kind, index) for index in range(getattr(settings, kind))]:
-            yield f"{half}/ImageSets/2017/{split}.txt", names
+            lists = root / "DAVIS/2017" / half / "ImageSets"
+            _once(lists / f"2017/{split}.txt", write_lines, names)
             if half == "trainval":  # the clips of DAVIS 2016 are some of those of DAVIS 2017
-                yield f"{half}/ImageSets/2016/{split}.txt", names[::2]
-
-
-def _write_lists(root: Path, settings: SyntheticSettings, meta: dict[str, dict]) -> None:
-    """Write DAVIS's lists of clips, and YouTube-VOS's meta.json."""
-    for path, names in _lists(settings):
-        _once(root / "DAVIS/2017" / path, write_lines, names)
+                _once(lists / f"2016/{split}.txt", write_lines, names[::2])
     for kind, folders in (("youtube_train", ("train", "train_480p")), ("youtube_valid", ("valid",))):
         for folder in folders if meta[kind] else ():
             _once(root / "YouTube" / folder / "meta.json", write_text, json.dumps({"videos": meta[kind]}))

@@ -28,7 +28,6 @@ class Wander:
     The function is the sum of three sines. Their periods have no common multiple, so the function does not repeat.
 
     Args:
-        rng: makes all random choices.
         amplitude: the largest absolute value.
         period: the approximate longest period, in frames.
     """

@@ -69,7 +69,6 @@ class Scene:
     At time 0, or at its ``late`` time, an object covers at least `LEAST_AREA` of the frame.
 
     Args:
-        rng: makes all random choices.
         height, width: the size of the frames, in pixels.
         span: the length of the clip, in frames.
         labels: the ids of the annotated objects.

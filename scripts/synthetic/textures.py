@@ -21,7 +21,6 @@ def noise(rng: np.random.Generator, height: int, width: int, coarse: float, roug
     """Return random noise in several octaves, float32 [height,width] with mean 0 and standard deviation 1.
 
     Args:
-        rng: makes all random choices.
         height, width: the size, in pixels.
         coarse: the number of cells of the coarsest octave along the longer side.
         roughness: the amplitude of an octave, divided by that of the next coarser octave.
@@ -42,7 +41,6 @@ def texture(rng: np.random.Generator, height: int, width: int, hue: float) -> np
     """Return stripes or patches of two colours with grain, float32 BGR [height,width,3] from 0 to 255.
 
     Args:
-        rng: makes all random choices.
         height, width: the size, in pixels.
         hue: the hue of both colours, from 0 to 1 and periodic.
     """

@@ -65,7 +65,6 @@ class Plan:
     Attributes:
         davis, video: the data set, and the name of the clip.
         times: how often the clip is played forward and backward; None plays it once, forward only.
-        settings: the settings of the engine.
         model, amp, device: as on the command line.
     """
 

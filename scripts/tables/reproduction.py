@@ -45,7 +45,6 @@ class Row:
     """A row of Tables 1 to 4.
 
     Attributes:
-        table: the number of the table.
         data: a key of `EVALUATIONS`.
         network: a key of `NETWORKS`.
         paper: the scores in the paper in percent: J&F, J and F; in Table 4 Overall, J and F of seen categories, and J
@@ -148,7 +147,6 @@ class Measurement:
     """How a finished evaluation was made.
 
     Attributes:
-        command: the command line.
         weights: the SHA-256 of the weights.
         seconds: the time of the call that finished it.
         fps: the frames per second that eval_davis.py and eval_youtube.py print, or None.
@@ -170,7 +168,6 @@ class Outcome:
     Attributes:
         problems: what it lacks; empty if it has finished.
         measurement: how it was made, if it has finished.
-        folder: the output folder.
         scores: the rows of the CSV file with the scores.
         submission: the zip for the server, if a server has to score.
         server: the page that leads to this server.

@@ -8,7 +8,7 @@ from PIL import Image
 
 from conftest import Command, assert_refused, assert_terminates, contents, draw_clip
 from dataset.files.images import read_image, read_mask, write_mask
-from small_network.pasting import PastedVideos, Sources, find_sources
+from small_network.pasting import PastedVideos, find_sources
 from small_network.pasting.compose import compose
 from small_network.pasting.sources import cut_out
 
@@ -158,12 +158,6 @@ def test_what_cannot_be_used_is_said(inline: Command, clips, stills, tmp_path, k
         arguments, mentioned = ["--videos", clips], ("to paste",)
     assert_refused(inline(SCRIPT, *arguments, "--output", output, *SMALL), *mentioned)
     assert not (output / "JPEGImages").exists()
-
-
-def test_sources_say_what_has_changed(clips, stills):
-    sources = find_sources([clips], [stills])
-    assert sources.summary() == {"videos": 2, "video_frames": 28, "images": 2}
-    assert len(sources.backgrounds) == 2 and isinstance(sources, Sources)
 
 
 def test_a_terminated_run_leaves_no_process(clips, stills, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 from conftest import assert_refused, contents
 from dataset.files.images import davis_palette, read_image, read_mask, read_palette
 from synthetic import SyntheticSettings, make_synthetic
+from synthetic.layouts import STATIC_FOLDERS
 from synthetic.scene import LEAST_AREA, Scene
 from util.errors import InputError
 
@@ -42,14 +43,7 @@ def check_pairs(images: Path, masks: Path, count: int) -> None:
 
 
 def test_static_has_both_folder_styles_and_grey_masks(clips):
-    assert {path.name for path in (clips / "static").iterdir()} == {
-        "fss",
-        "DUTS-TR",
-        "DUTS-TE",
-        "ECSSD",
-        "BIG",
-        "HRSOD",
-    }
+    assert {path.name for path in (clips / "static").iterdir()} == set(STATIC_FOLDERS)
     images = sorted((clips / "static").rglob("*.jpg"))
     assert len(images) == 12
     for image in images:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dataset.files.images import write_mask
-from dataset.layouts.folders import Pair, VideoFolders
+from dataset.layouts.folders import VideoFolders
 from dataset.layouts.static import ImageFolder
 from dataset.samples.batches import GlobalBatchSampler, SampleKey
 from dataset.samples.image_clips import ImageClips
@@ -220,22 +220,6 @@ def test_small_objects_are_left_out_of_bl30k_only(roots, tmp_path):
     assert max(numbers[1]) == 1 and max(numbers[2]) == 2
 
 
-@pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (1400, 1400)])
-def test_small_mask_of_a_static_image_is_found(tmp_path, shape):
-    """The large image is made smaller before the crop."""
-    ids = np.zeros(shape, np.uint8)
-    ids[0] = ids[-1, -1] = 1
-    draw_frame(tmp_path, "a", ids)
-    assert all(sample["masks"][0].any() for sample in samples(images(tmp_path), 5))
-
-
-def test_pixel_in_a_large_frame_is_found(tmp_path):
-    ids = np.zeros((1400, 1400), np.uint8)
-    ids[700, 700] = 1
-    draw_video(tmp_path, "a", [ids] * 5)
-    assert all(sample["masks"][0, 0].any() for sample in samples(clips(tmp_path), 3))
-
-
 def test_static_sample_format(roots):
     sample = images(roots["static_root"] / "fss").sample(0, np.random.default_rng(0), 0.0)
     assert sample["frames"].shape == (3, 3, SIZE, SIZE)
@@ -243,14 +227,6 @@ def test_static_sample_format(roots):
     assert sample["perturbed"].shape == (1, SIZE, SIZE)
     assert sample["selector"].tolist() == [1]
     assert not torch.equal(sample["frames"][0], sample["frames"][1])
-
-
-def test_grey_masks_are_thresholded(tmp_path):
-    draw_frame(tmp_path, "a", ellipses((48, 30)))
-    cv2.imwrite(str(tmp_path / "a.png"), np.where(ellipses((48, 30)), 128, 127).astype(np.uint8))
-    image, mask = images(tmp_path)._read(Pair(tmp_path / "a.jpg", tmp_path / "a.png"))
-    np.testing.assert_array_equal(mask, ellipses((48, 30)))
-    assert image.shape == (HEIGHT, WIDTH, 3)
 
 
 # Stages and batches
@@ -276,7 +252,8 @@ def test_each_stage_takes_any_of_its_data_sets_and_needs_one(roots):
         others = {flag: root for flag, root in roots.items() if flag not in flags}
         with pytest.raises(InputError, match=f"stage {number} needs data; give --{flags[0]}"):
             stage(number, others)
-    assert len(stage(2, {"davis_root": roots["davis_root"]})) == 5
+    for davis in (roots["davis_root"], roots["davis_root"] / "trainval"):
+        assert len(stage(2, {"davis_root": davis})) == 5
     assert len(stage(3, {"yv_root": roots["yv_root"]})) == 2
 
 
@@ -364,6 +341,9 @@ def test_a_wrong_layout_is_named(roots, tmp_path):
             stage(number, given)
         return str(raised.value)
 
+    assert "train.txt is missing; check --davis_root" in refusal(2, davis_root=tmp_path)
+    assert "holds no images; give a folder of images" in refusal(0, static_root=tmp_path)
+    assert "is not a folder; check --static_root" in refusal(0, static_root=tmp_path / "nowhere")
     assert "is DAVIS 2017; give it with --davis_root" in refusal(2, videos=[(roots["davis_root"], 1)])
     assert "is DAVIS 2017; give it with --davis_root" in refusal(2, yv_root=roots["davis_root"])
     assert "is YouTube-VOS; give it with --yv_root" in refusal(2, davis_root=roots["yv_root"])
@@ -417,10 +397,6 @@ def test_folders_of_own_images(tmp_path):
             for image, mask in zip(brightness(sample["frames"]), sample["masks"][:, 0].numpy(), strict=True):
                 if mask.sum() > 100:
                     assert mask_iou((image > 165).astype(np.uint8), mask) > 0.85
-
-
-def test_plain_davis_layout(roots):
-    assert len(stage(2, roots | {"davis_root": roots["davis_root"] / "trainval"})) == 7
 
 
 def test_copies_and_epochs_differ(roots):
@@ -483,13 +459,6 @@ def test_a_loading_process_that_ends_while_it_hands_over_a_batch(roots, monkeypa
     sampler = GlobalBatchSampler(len(data), batch_size=2, iterations=4)
     with pytest.raises(InputError, match="the system ended a process that loads samples"):
         list(training_batches(data, sampler, workers=1))
-
-
-def test_missing_static_folder(tmp_path):
-    with pytest.raises(InputError, match="holds no images; give a folder of images"):
-        stage(0, {"static_root": tmp_path})
-    with pytest.raises(InputError, match="is not a folder; check --static_root"):
-        stage(0, {"static_root": tmp_path / "nowhere"})
 
 
 def test_static_images_need_their_masks(tmp_path):
@@ -560,8 +529,3 @@ def test_videos_must_fit_and_show_something(tmp_path):
     write_mask(tmp_path / "Annotations/a/00002.png", ellipses((48, 30), width=WIDTH + 1))
     with pytest.raises(InputError, match="differ in size"):
         samples(clips(tmp_path), 1)
-
-
-def test_missing_davis_split(roots, tmp_path):
-    with pytest.raises(InputError, match=r"train\.txt is missing; check --davis_root"):
-        stage(2, roots | {"davis_root": tmp_path})

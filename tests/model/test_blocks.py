@@ -132,12 +132,8 @@ def test_batch_norms_that_are_not_frozen_learn_in_training_and_only_there(small_
 
 def test_initialisation_and_defaults_are_the_papers():
     config = NetworkConfig()
-    assert (config.key_backbone, config.mask_backbone, config.key_channels, config.value_channels) == (
-        "resnet50",
-        "resnet50",
-        64,
-        512,
-    )
+    assert config.key_backbone == config.mask_backbone == "resnet50"
+    assert (config.key_channels, config.value_channels) == (64, 512)
     network = RDE_VOS()
     projection = network.key_encoder.key_projection
     rows = projection.weight.flatten(1)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from model import RDE_VOS, NetworkConfig, load_network, save_network
+from model.efficientnet import NAME
 from model.initialisation import add_aggregation, prepare_for_several_objects
 from util.errors import InputError
 
@@ -50,14 +51,6 @@ def test_biases_of_the_published_mask_encoder_fold_exactly(published_state, publ
     torch.testing.assert_close(backbone.bn1(backbone.conv1(x)), norm(conv(x)), atol=1e-5, rtol=1e-5)
 
 
-def test_a_prefix_of_data_parallel_training_is_ignored(published_state, published_network, small_network, tmp_path):
-    assert_same(load_network(save({f"module.{n}": t for n, t in published_state.items()}, tmp_path)), published_network)
-    save_network(small_network, tmp_path / "ours.pth")
-    content = torch.load(tmp_path / "ours.pth", weights_only=True)
-    content["network"] = {f"module.{n}": t for n, t in content["network"].items()}
-    assert_same(load_network(save(content, tmp_path)), small_network)
-
-
 def test_stcn_has_no_sam(published_state, published_network, tmp_path):
     stcn = {name: tensor for name, tensor in published_state.items() if not name.startswith("mem_compress.")}
     network = load_network(save(stcn, tmp_path))
@@ -70,8 +63,7 @@ def test_a_single_object_network_gains_the_channel_of_the_others(published_state
     single["value_encoder.conv1.weight"] = published_state["value_encoder.conv1.weight"][:, :4]
     weight = load_network(save(single, tmp_path)).mask_encoder.backbone.conv1.weight
     assert torch.equal(weight[:, :4], single["value_encoder.conv1.weight"])
-    extra = weight[:, 4:].flatten(1)
-    torch.testing.assert_close(extra.T @ extra, torch.eye(49), atol=1e-5, rtol=0)
+    assert_orthogonal(weight[:, 4])
     # It is drawn, but the same in every process and run; of weights in half precision, too.
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in single.items()}
     again = load_network(save(half, tmp_path)).mask_encoder.backbone.conv1.weight
@@ -178,12 +170,16 @@ def test_anything_else_is_refused_by_name(published_state, small_network, tmp_pa
             load_network(tmp_path / name)
 
 
-@pytest.mark.parametrize("backbones", [("resnet10", "resnet34"), ("resnet50", "resnet18")])
+@pytest.mark.parametrize(
+    ("key", "mask"),
+    [("resnet10", "resnet34"), ("resnet50", "resnet18"), (NAME, "resnet10"), ("resnet18", NAME), (NAME, NAME)],
+)
 @pytest.mark.parametrize("aggregation", [True, False])
-def test_the_shapes_of_a_state_dict_of_ours_say_what_it_is(backbones, aggregation, tmp_path):
+def test_the_shapes_of_a_state_dict_of_ours_say_what_it_is(key, mask, aggregation, tmp_path):
+    widths = {"key_width": 64 if key == NAME else 8, "mask_width": 64 if mask == NAME else 16}  # EfficientNet has one
     config = NetworkConfig(
-        key_backbone=backbones[0], mask_backbone=backbones[1], key_width=8, mask_width=16, key_channels=12,
-        value_channels=32, decoder_channels=(32, 24, 16), aggregation=aggregation,
+        key_backbone=key, mask_backbone=mask, **widths, key_channels=12, value_channels=32,
+        decoder_channels=(32, 24, 16), aggregation=aggregation,
     )  # fmt: skip
     state = RDE_VOS(config).state_dict()
     network = load_network(save(state, tmp_path))
@@ -201,12 +197,12 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
 
 
 def test_state_dicts_of_the_projects_own_networks_are_taken(small_network, tmp_path):
-    """As torch.save(network.state_dict()) writes them, also of wrapped and compiled networks."""
-    state = small_network.state_dict()
-    for number, prefix in enumerate(("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")):
-        path = tmp_path / f"{number}.pth"
-        torch.save({prefix + name: tensor for name, tensor in state.items()}, path)
-        assert_same(load_network(path), small_network)
+    """As torch.save(network.state_dict()) writes them, also of wrapped and compiled networks; and with their config."""
+    state, config = small_network.state_dict(), asdict(small_network.config)
+    for prefix in ("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."):
+        prefixed = {prefix + name: tensor for name, tensor in state.items()}
+        for content in (prefixed, {"config": config, "network": prefixed}):
+            assert_same(load_network(save(content, tmp_path)), small_network)
 
 
 def test_what_is_no_checkpoint_is_named(small_network, tmp_path):

@@ -131,7 +131,7 @@ def test_without_a_gpu_auto_is_the_cpu(monkeypatch):
 
 
 @pytest.mark.parametrize(("environment", "threads"), [({}, 2), ({"OMP_NUM_THREADS": "1"}, 1)])
-def test_processes_share_the_cores(environment, threads):
+def test_processes_share_the_cores(environment, threads, monkeypatch):
     """Two processes on a machine, started without torchrun, which would set OMP_NUM_THREADS itself."""
     program = (
         "import torch, util.distributed as d\n"
@@ -140,9 +140,6 @@ def test_processes_share_the_cores(environment, threads):
         "d.Processes()\n"
         "print(torch.get_num_threads())\n"
     )
-    kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    group = {"RANK": "0", "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [sys.executable, "-c", program], env={**kept, **group, **environment}, capture_output=True, text=True
-    )
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    result = run_program(program, RANK="0", WORLD_SIZE="2", **environment)
     assert result.stdout.strip() == str(threads), result.stderr

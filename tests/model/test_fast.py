@@ -305,15 +305,11 @@ def test_the_conversion_leaves_the_plain_network_as_it_is(network):
     assert not fast.training and not any(weight.requires_grad for weight in fast.parameters())
     assert network.training and all(weight.requires_grad for weight in network.parameters())
     assert not any(isinstance(module, Convolution) for module in network.modules())
+    weight = network.mask_encoder.attention.channel_mlp[0].weight
+    assert fast_network(network).mask_encoder.attention.channel_mlp[0].weight.data_ptr() == weight.data_ptr()
     after = network.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert torch.equal(network.encode_key(image).key, key)
-
-
-def test_weights_that_do_not_change_share_their_memory(network):
-    fast = fast_network(network)
-    weight = network.mask_encoder.attention.channel_mlp[0].weight
-    assert fast.mask_encoder.attention.channel_mlp[0].weight.data_ptr() == weight.data_ptr()
 
 
 def test_loading_converting_and_segmenting_work_in_inference_mode(small_checkpoint):

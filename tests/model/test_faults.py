@@ -85,15 +85,6 @@ def test_a_full_disk_leaves_no_part_of_a_file(name, tmp_path):
     assert files(tmp_path) == [f"folder/{name}"]
 
 
-def test_a_full_disk_leaves_the_older_checkpoint(small_network, tmp_path):
-    path = tmp_path / "a.pth"
-    save_network(small_network, path, iteration=1)
-    before = path.read_bytes()
-    with full_disk(10_000), pytest.raises(InputError, match=f"free some space in {tmp_path}"):
-        save_network(small_network, path, iteration=2)
-    assert path.read_bytes() == before and files(tmp_path) == ["a.pth"]
-
-
 def test_an_evaluation_goes_on_after_the_disk_was_full(evaluate, tmp_path):
     output = tmp_path / "output"
     assert evaluate("--bank", "F").returncode == 0
@@ -230,26 +221,6 @@ def test_255_is_no_object_of_davis_2017(evaluate, tmp_path):
     assert [row.split(",")[0] for row in rows] == ["Sequence", "clip_1"]
 
 
-def _masks_of_2016(path: Path) -> None:
-    for mask in path.parent.iterdir():
-        write_mask(mask, np.where(read_mask(mask) > 0, np.uint8(255), np.uint8(0)))
-
-
-@pytest.mark.parametrize(
-    ("name", "damage", "mentioned"),
-    [
-        ("00000.png", _masks_of_2016, ["year 2016"]),
-        ("00002.png", lambda path: write_mask(path, np.ones((20, 30), np.uint8)), ["30×20", "80×48"]),
-        ("00002.png", lambda path: path.write_bytes(path.read_bytes()[:-40]), ["decoded"]),
-    ],
-)
-def test_scoring_is_refused_before_anything_is_segmented(name, damage, mentioned, evaluate, tmp_path):
-    path = write_davis(tmp_path / "davis", {"clip": 4}) / "trainval/Annotations/480p/clip" / name
-    damage(path)
-    assert_refused(evaluate(path=tmp_path / "davis"), path, *mentioned)
-    assert not (tmp_path / "output").exists()
-
-
 # The folder of a training run.
 def state_after(network, iteration: int) -> TrainingState:
     optimizer = torch.optim.Adam(network.parameters())
@@ -353,11 +324,6 @@ def test_numbers_on_the_command_line(kind, good, bad):
             kind(text)
 
 
-@pytest.mark.parametrize("flags", [("--mem_every", 0), ("--top", -1)])
-def test_a_wrong_number_is_one_sentence(flags, evaluate, tmp_path):
-    assert_refused(evaluate(*flags), flags[0], "is not an integer from 1 to")
-
-
 def test_a_reader_that_has_gone_ends_a_command_without_a_word():
     program = """
 from util.errors import command_line
@@ -380,16 +346,6 @@ def test_a_full_disk_behind_stdout_is_one_sentence(tmp_path):
         command = [sys.executable, "-c", program]
         result = subprocess.run(command, stdout=log, stderr=subprocess.PIPE, text=True, cwd=ROOT, restore_signals=False)
     assert_refused(result, "free some disk space")
-
-
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [("--seed", -1), ("--lr", "nan"), ("--lr", 0), ("--key_width", 0), ("--crop_size", -32), ("--mu", "inf")],
-)
-def test_train_py_takes_no_numbers_that_it_cannot_use(inline, tmp_path, flag, value):
-    result = inline("train.py", "--stage", 0, "--id", "run", "--runs", tmp_path, flag, value)
-    assert_refused(result, flag, str(value))
-    assert not (tmp_path / "run").exists()
 
 
 def test_processes_start_although_opencv_has_threads():

@@ -237,7 +237,7 @@ def test_losses_and_gradients_in_16_bits_are_close_to_those_in_fp32(gpu, dtype, 
 
 @torch.inference_mode()
 def recurrence(network: RDE_VOS, updates: int) -> torch.Tensor:
-    """The norm of the RDE's value after each update with a frame of a clip, relative to that of the first frame."""
+    """The norms of the RDE's key and value after each update with a frame of a clip, relative to the first frame's."""
     embeddings = []
     for frame, ids in zip(Clip.frames[:4], Clip.ids[:4], strict=True):
         image = normalise(torch.from_numpy(frame).permute(2, 0, 1)[None].to(network.device)).to(network.dtype)
@@ -247,15 +247,15 @@ def recurrence(network: RDE_VOS, updates: int) -> torch.Tensor:
     rde, norms = embeddings[0], []
     for update in range(updates):
         rde = network.aggregate(rde, embeddings[update % 4])
-        norms.append(rde.value.float().norm())
-    return torch.stack(norms).cpu() / embeddings[0].value.float().norm().cpu()
+        norms.append([part.float().norm().item() for part in rde])
+    return torch.tensor(norms) / torch.tensor([part.float().norm().item() for part in embeddings[0]])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_200_updates_of_the_rde_stay_bounded_in_16_bits(gpu, dtype):
     network = load_network()  # trained weights: those of a new SAM are close to a mean
     exact = recurrence(network, 200)
-    assert exact.max() < 1.5
+    assert exact.min() > 0.5 and exact.max() < 1.5
     torch.testing.assert_close(recurrence(network.to(GPU, dtype), 200), exact, rtol=0.01, atol=0)
 
 

@@ -363,13 +363,3 @@ def test_bytes_are_taken_as_frames_and_results_may_be_changed(small_network):
         probability = core.step(torch.from_numpy(frame).permute(2, 0, 1), ids[0] if t == 0 else None)
         assert torch.equal(probability, expected[t]) and core.labels.tolist() == [0, 1, 2]
         probability.numpy().fill(0)
-
-
-def test_numpy_masks_are_taken_and_frames_of_0_to_255_refused(small_network):
-    torch.manual_seed(0)
-    image, mask = torch.randn(3, 48, 64), torch.zeros(48, 64, dtype=torch.uint8)
-    mask[10:30, 10:30] = 1
-    found = [InferenceCore(small_network).step(image, given) for given in (mask, mask.numpy())]
-    assert torch.equal(*found)
-    with pytest.raises(ValueError, match="to_tensor"):
-        InferenceCore(small_network).step(torch.rand(3, 48, 64) * 255, mask)

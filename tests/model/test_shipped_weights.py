@@ -10,7 +10,6 @@ from model import load_network
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.fast import fast_network
 from model.inference import InferenceCore
-from model.reading import Embedding
 from synthetic import SyntheticSettings, make_synthetic
 from util.device import inference_dtype
 from util.evaluation.metrics import region_similarity
@@ -54,25 +53,6 @@ def test_the_other_scripts_take_them_too(inline, toy, tmp_path):
     mask = toy / "DAVIS" / "2017" / "trainval" / "Annotations" / "480p" / "davis-val-00000" / "00000.png"
     result = inline("scripts/segment_video.py", video, "--mask", mask, "--output", tmp_path / "video")
     assert result.returncode == 0 and SAYS_SO in result.stdout
-
-
-@torch.inference_mode()
-def test_the_recurrent_embedding_stays_in_range_over_hundreds_of_updates(toy):
-    """Training sees three updates, and a network may come out of it whose embedding then grows without bound."""
-    network = load_network().eval()
-    video = DAVIS(toy / "DAVIS" / "2017").videos()[0]
-    object_id = np.unique(video.read_given_mask(0))[1]
-    frames = []
-    for t in range(0, 12, 3):
-        image = to_tensor(video.read_frame(t))[None]
-        mask = torch.from_numpy(video.read_given_mask(0) == object_id)[None, None].float()
-        features = network.encode_key(image)
-        frames.append(Embedding(features.key, network.encode_value(image, features.f16, mask)))
-    rde = frames[0]
-    for number in range(300):
-        rde = network.aggregate(rde, frames[number % len(frames)])
-    for embedding, first in zip(rde, frames[0], strict=True):
-        assert 0.5 * first.norm() < embedding.norm() < 3 * first.norm()
 
 
 def test_the_engine_agrees_with_the_plain_one(toy):

@@ -699,6 +699,10 @@ def test_wrong_input_is_refused(train, inline, tmp_path):
         (("--crop_size", 60), "--crop_size 60"),
         (("--frames", 6), "6 is not an odd number"),
         (("--workers", -1), "--workers"),
+        *(
+            (flag, flag[0])
+            for flag in (("--seed", -1), ("--lr", "nan"), ("--lr", 0), ("--key_width", 0), ("--mu", "inf"))
+        ),
     ):
         assert_refused(train(0, "other", *scratch, *flags), mentioned)
     everything = ("--freeze", "key_encoder", "mask_encoder", "decoder")

@@ -195,17 +195,9 @@ def test_no_path_leaves_the_page_and_the_frames(shared):
                 response, content = shared.request("GET", prefix + written)
                 assert response.status in (403, 404), prefix + written
                 assert len(content) < 200
-    for path in (
-        "page/.",
-        "page/..",
-        "page/%2e%2e",
-        "page/server.py",
-        "page/",
-        "api/frames/-1",
-        f"api/frames/{LENGTH}",
-    ):
+    frames = (f"api/frames/{number}" for number in (-1, LENGTH, "9" * 5000))
+    for path in ("page/.", "page/..", "page/%2e%2e", "page/server.py", "page/", *frames):
         assert shared.request("GET", path)[0].status == 404, path
-    assert shared.request("GET", f"api/frames/{'9' * 5000}")[0].status == 404
 
 
 def test_only_masks_of_the_video_are_taken(shared):
@@ -408,13 +400,12 @@ def test_masks_are_imported(shared, clip):
         (b'--x\r\nContent-Disposition: form-data; filename="0.png"\r\n\r\nhalf a', "multipart/form-data; boundary=x"),
         (b"--x\r\nno header\r\n\r\n--x--\r\n", "multipart/form-data; boundary=x"),
         (b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y--\r\n--x--\r\n", "multipart/mixed; boundary=x"),
-        (
-            b'--x\r\nContent-Disposition: form-data; filename="' + b"0" * 300 + b'.png"\r\n\r\nz\r\n--x--\r\n',
-            "multipart/form-data; boundary=x",
-        ),
-        (
-            b'--x\r\nContent-Disposition: form-data; filename="\xff.png"\r\n\r\nz\r\n--x--\r\n',
-            "multipart/form-data; boundary=x",
+        *(
+            (
+                b'--x\r\nContent-Disposition: form-data; filename="%s.png"\r\n\r\nz\r\n--x--\r\n' % name,
+                "multipart/form-data; boundary=x",
+            )
+            for name in (b"0" * 300, b"\xff")
         ),
     ],
 )
@@ -426,8 +417,7 @@ def test_a_malformed_import_is_refused_in_a_sentence(shared, form, kind):
 
 
 def test_an_import_needs_no_folder_for_temporary_files(tmp_path, monkeypatch):
-    ids = write_clip(tmp_path / "clip", 2)
-    project = open_project(tmp_path / "output", tmp_path / "clip", [])
+    project, ids = new_project(tmp_path, objects=0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
     file = io.BytesIO()
     Image.fromarray(ids[1]).save(file, "PNG")
@@ -438,15 +428,10 @@ def test_an_import_needs_no_folder_for_temporary_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize("part", ["masks", "export", "export/masks", "masks/00001.png", "frames/00000.jpg"])
 def test_no_link_leads_out_of_a_project(tmp_path, part):
     """Exports would copy what such a link leads to, or replace it, and imports would write there."""
-    ids = write_clip(tmp_path / "clip", 3)
-    folder = tmp_path / "output"
-    project = open_project(folder, tmp_path / "clip", [])
-    for _ in range(2):
-        project.add_object({})
+    project, ids = new_project(tmp_path)
     project.annotate(1, ids[1], 0)
-    private = tmp_path / "private"
-    private.mkdir()
-    (private / "masks").mkdir()
+    folder, private = tmp_path / "output", tmp_path / "private"
+    (private / "masks").mkdir(parents=True)
     write_mask(private / "00001.png", ids[2])
     before = sorted(private.rglob("*"))
     link = folder / part
@@ -457,7 +442,7 @@ def test_no_link_leads_out_of_a_project(tmp_path, part):
     link.symlink_to(private if not link.suffix else private / "00001.png")
     for use in (
         lambda: Export(project, ["masks", "zip"]),
-        lambda: open_project(folder, tmp_path / "clip", []),
+        lambda: open_project(tmp_path),
         lambda: import_masks(project, {"00001.png": (private / "00001.png").read_bytes()}, None),
     ):
         with pytest.raises(InputError, match="leads out of"):
@@ -567,15 +552,9 @@ def test_propagated_masks_are_those_of_the_engine(serve, clip, small_network, tm
     for _ in range(2):
         server.json("POST", "api/objects", {}, status=201)
     assert "no object" in server.refused(400, "POST", "api/propagation", {"frame": 4, "direction": "forward"})
-    for wish in (
-        *({"frame": frame, "direction": "forward"} for frame in (16, -1, True, "4", None)),
-        *(
-            {"frame": 4, "direction": "up"},
-            {"frame": 4, "direction": []},
-            {"frame": 4, "direction": "both", "until": "noon"},
-            {"frame": 4},
-        ),
-    ):
+    wishes = [{"frame": frame, "direction": "forward"} for frame in (16, -1, True, "4", None)]
+    wishes += [{"frame": 4, "direction": direction} for direction in ("up", [], None)]
+    for wish in (*wishes, {"frame": 4, "direction": "both", "until": "noon"}):
         assert server.refused(400, "POST", "api/propagation", wish)
 
     server.put(4, ids[4])
@@ -779,19 +758,25 @@ def test_a_page_that_does_not_read_is_dropped():
     assert asyncio.run(run()) < 0.9 * size * count
 
 
-def open_project(folder: Path, video: Path, events: list[dict[str, Any]]) -> Project:
-    """The project of a folder of images, in this process; changes are appended to the events."""
-    return Project(folder, Note(folder, video), open_folder(video), events.append)
+def open_project(root: Path) -> Project:
+    """The project ``root/output`` of the images in ``root/clip``, in this process."""
+    folder, video = root / "output", root / "clip"
+    return Project(folder, Note(folder, video), open_folder(video), lambda event: None)
+
+
+def new_project(root: Path, objects: int = 2, suffix: str = ".jpg") -> tuple[Project, np.ndarray]:
+    """A new project of a clip of three frames, with some objects; and the ids [14,H,W]."""
+    ids = write_clip(root / "clip", 3, suffix)
+    project = open_project(root)
+    for _ in range(objects):
+        project.add_object({})
+    return project, ids
 
 
 def test_a_full_disk_changes_nothing(tmp_path):
-    ids = write_clip(tmp_path / "clip", 3)
-    events: list[dict[str, Any]] = []
-    project = open_project(tmp_path / "output", tmp_path / "clip", events)
-    project.add_object({})
-    project.add_object({})
+    project, ids = new_project(tmp_path)
     revision = project.annotate(0, ids[0], 0)
-    count = len(events)
+    before = project.state()
     with full_disk(100):
         for change in (
             lambda: project.annotate(0, ids[1], revision),
@@ -804,11 +789,9 @@ def test_a_full_disk_changes_nothing(tmp_path):
         ):
             with pytest.raises(InputError, match="free some space"):
                 change()
-    assert len(events) == count
-    assert np.array_equal(project.read(0).ids, ids[0]) and project.read(0).revision == revision
-    assert [KINDS[project.kind(number)] for number in range(3)] == ["annotated", "none", "none"]
-    again = open_project(tmp_path / "output", tmp_path / "clip", [])
-    assert again.state() == project.state()
+    assert np.array_equal(project.read(0).ids, ids[0])
+    assert [project.read(number).revision for number in range(3)] == [revision, 0, 0]
+    assert before == project.state() == open_project(tmp_path).state()
     # The page may send the same stroke once more.
     assert project.annotate(0, ids[1], revision) > revision
     assert np.array_equal(read_mask(tmp_path / "output/masks/00000.png"), ids[1])
@@ -816,11 +799,8 @@ def test_a_full_disk_changes_nothing(tmp_path):
 
 def test_a_disk_that_fills_up_between_two_files_changes_nothing(tmp_path):
     """The mask of an annotation fits, and the note does not: the frame has no mask, also for the next server."""
-    ids = write_clip(tmp_path / "clip", 3)
+    project, ids = new_project(tmp_path, objects=9)
     folder = tmp_path / "output"
-    project = open_project(folder, tmp_path / "clip", [])
-    for _ in range(9):
-        project.add_object({})
     project.propagate(1, ids[1], 0.5)
     small = (folder / "project.json").stat().st_size - 1
     assert (folder / "masks/00001.png").stat().st_size < small
@@ -829,7 +809,7 @@ def test_a_disk_that_fills_up_between_two_files_changes_nothing(tmp_path):
             with pytest.raises(InputError, match="free some space"):
                 project.annotate(number, ids[2], project.read(number).revision)
     assert sorted(path.name for path in (folder / "masks").iterdir()) == ["00001.png"]
-    for each in (project, open_project(folder, tmp_path / "clip", [])):
+    for each in (project, open_project(tmp_path)):
         assert [KINDS[each.kind(number)] for number in range(2)] == ["none", "propagated"]
         assert np.array_equal(each.read(1).ids, ids[1]) and not each.read(0).ids.any()
 
@@ -853,18 +833,15 @@ def test_a_prediction_comes_back_as_it_was(shared, clip):
 
 
 def test_a_deletion_goes_on_after_a_kill(tmp_path):
-    ids = write_clip(tmp_path / "clip", 3)
+    project, ids = new_project(tmp_path)
     folder = tmp_path / "output"
-    project = open_project(folder, tmp_path / "clip", [])
-    for _ in range(2):
-        project.add_object({})
     project.annotate(0, ids[0], 0)
     project.annotate(1, np.where(ids[1] == 1, ids[1], 0), 0)
     project.propagate(2, ids[2], 0.25)
     project.begin_deletion(1)
     project.erase_deleted(0)
 
-    project = open_project(folder, tmp_path / "clip", [])
+    project = open_project(tmp_path)
     assert project.deleting and [entry["id"] for entry in project.objects()] == [2]
     assert set(np.unique(read_mask(folder / "masks/00002.png"))) == {0, 1, 2}
     assert set(np.unique(project.read(2).ids)) == {0, 2}  # nobody sees the object any more
@@ -879,10 +856,7 @@ def test_a_deletion_goes_on_after_a_kill(tmp_path):
 
 
 def test_a_stopped_export_leaves_nothing(monkeypatch, tmp_path):
-    ids = write_clip(tmp_path / "clip", 3, ".png")
-    project = open_project(tmp_path / "output", tmp_path / "clip", [])
-    project.add_object({})
-    project.add_object({})
+    project, ids = new_project(tmp_path, suffix=".png")
     project.propagate(1, ids[1], 0.5)
     for part in PARTS[:-1]:
         job = Job("export", 1)
@@ -900,12 +874,11 @@ def test_a_stopped_export_leaves_nothing(monkeypatch, tmp_path):
 
 
 def test_at_most_255_objects(tmp_path):
-    write_clip(tmp_path / "clip", 1)
-    first = open_project(tmp_path / "output", tmp_path / "clip", []).add_object({})
+    (first,) = new_project(tmp_path, objects=1)[0].objects()
     path = tmp_path / "output/project.json"
     note = json.loads(path.read_text())
     path.write_text(json.dumps({**note, "objects": [{**first, "id": number} for number in range(1, 255)]}))
-    project = open_project(tmp_path / "output", tmp_path / "clip", [])
+    project = open_project(tmp_path)
     assert project.add_object({})["id"] == 255
     with pytest.raises(Refused, match="255"):
         project.add_object({})
@@ -931,14 +904,8 @@ def test_frames_of_any_format_are_shown_as_the_network_sees_them(tmp_path):
         open_folder(tmp_path / "clip").jpeg(3)
 
 
-def test_unpacking_tells_its_progress(tmp_path, monkeypatch, capsys):
+def test_unpacking_goes_on_where_it_stopped_and_tells_its_progress(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("annotation.frames.LINE_EVERY", 0)
-    write_video(tmp_path / "one.mp4", draw_clip(3, *SIZE, 1)[0])
-    open_file(VideoFile(tmp_path / "one.mp4"), tmp_path / "frames", None)[1].run(Job("unpacking", 2))
-    assert capsys.readouterr().err.splitlines() == ["unpacked 2 of 3 frames", "unpacked 3 of 3 frames"]
-
-
-def test_unpacking_goes_on_where_it_stopped(tmp_path):
     frames, _ = draw_clip(6, *SIZE, 1)
     for name in ("one", "two"):
         write_video(tmp_path / f"{name}.mp4", frames)
@@ -948,6 +915,7 @@ def test_unpacking_goes_on_where_it_stopped(tmp_path):
     assert len(unpacked) == 6 and unpacked.fps == 25 and unpacked.ready == 1
     assert unpacked.jpeg(0) and not unpacked.video.frames[1].exists()
     assert unpacking.run(Job("unpacking", 5)) == 6 and unpacked.ready == 6
+    assert capsys.readouterr().err.splitlines() == [f"unpacked {number} of 6 frames" for number in range(2, 7)]
     reference = VideoFile(tmp_path / "one.mp4")
     for number in range(6):
         assert np.abs(unpacked.video.read_frame(number).astype(int) - reference.read_frame(number)).mean() < 6
@@ -959,8 +927,7 @@ def test_unpacking_goes_on_where_it_stopped(tmp_path):
     stopped = Job("unpacking", 5)
     stopped.stop()
     assert unpacking.run(stopped) is None
-    again, unpacking = open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)
-    assert unpacking.run(Job("unpacking", 5)) == 6
+    assert open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)[1].run(Job("unpacking", 5)) == 6
     assert open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)[1] is None
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     with pytest.raises(InputError, match="another video"):

@@ -14,7 +14,6 @@ from dataset.files.images import write_mask
 from dataset.files.video import Video
 from fake_gpu import GPU, fake_gpu
 from model.inference import InferenceCore
-from util.errors import InputError
 from util.evaluation.confidence import append_rows, frame_rows, object_confidence, read_rows, table
 from util.evaluation.stream import EngineSettings
 
@@ -120,18 +119,6 @@ def test_results_tell_how_sure_the_network_is(small_network, tmp_path):
     assert not (results[2].ids == 1).any()
     without = list(segmented(small_network, video, settings))
     assert all(math.isnan(result.uncertainty) and not result.confidence for result in without)
-
-
-def test_an_empty_mask_needs_an_absent_object(small_network, tmp_path):
-    frames, ids = draw_clip(3, 48, 80, 1)
-    write_mask(tmp_path / "first.png", ids[0])
-    write_mask(tmp_path / "empty.png", np.zeros_like(ids[0]))
-    masks = {0: tmp_path / "first.png", 1: tmp_path / "empty.png"}
-    video = written_video(tmp_path / "frames", frames, masks, {1: [1]})
-    results = list(segmented(small_network, video, EngineSettings()))
-    assert results[0].ids.any() and not results[1].ids.any()
-    with pytest.raises(InputError, match=r"empty.png holds no object"):
-        list(segmented(small_network, written_video(tmp_path / "again", frames, masks, {}), EngineSettings()))
 
 
 def written_video(folder, frames: np.ndarray, masks: dict, absent: dict) -> Video:

@@ -1,6 +1,7 @@
 """eval_davis.py as its users run it: real processes on clips in DAVIS's layout."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_compiled_networks_write_the_same_masks(evaluate, tmp_path, monkeypatch)
     assert np.mean([np.mean(expected[name] == found[name]) for name in found]) > 0.99
 
 
-def test_masks_scores_and_pictures(evaluate, davis, small_network, tmp_path):
+def test_masks_scores_pictures_and_a_report(evaluate, inline, davis, small_network, tmp_path):
     result = evaluate("--overlay", processes=1)
     assert result.returncode == 0, result.stderr
     output = tmp_path / "output"
@@ -97,6 +98,10 @@ def test_masks_scores_and_pictures(evaluate, davis, small_network, tmp_path):
     assert read_image(output / "overlay" / "long" / "00008.jpg").shape == (49, 75, 3)
     assert read_image(output / "overlay" / "long.jpg").shape[1] > 1000
     assert (output / "overlay" / "short.jpg").is_file()
+
+    result = inline("scripts/report.py", output)
+    assert result.returncode == 0, result.stderr
+    assert re.search(rf"^{re.escape(str(output))}/report.html \([\d.]+ MiB\)$", result.stdout)
 
 
 def test_a_rerun_goes_on_where_the_last_one_stopped(evaluate, tmp_path):
@@ -256,7 +261,13 @@ def _state_a_huge_size(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _masks_of_2016(path: Path) -> None:
+    for mask in path.parent.iterdir():
+        write_mask(mask, np.where(read_mask(mask) > 0, np.uint8(255), np.uint8(0)))
+
+
 IMAGES, MASK, LIST = "JPEGImages/480p/clip", "Annotations/480p/clip/00000.png", "ImageSets/2017/val.txt"
+TRUTH = MASK.replace("00000", "00002")
 MANY_IDS = np.arange(48 * 80, dtype=np.uint16).reshape(48, 80)
 # What is damaged of a fresh data set, how, and what the refusal mentions beside it.
 DAMAGES = {
@@ -268,6 +279,10 @@ DAMAGES = {
     "a corrupt mask": (MASK, lambda path: path.write_text("no image"), "decoded"),
     "a mask of another size": (MASK, lambda path: write_mask(path, np.ones((20, 30), np.uint8)), "30×20"),
     "no objects": (MASK, lambda path: write_mask(path, np.zeros((48, 80), np.uint8)), "no object"),
+    "masks of 2016": (MASK, _masks_of_2016, "year 2016"),
+    "no truth": (TRUTH, Path.unlink, "missing"),
+    "truth of another size": (TRUTH, lambda path: write_mask(path, np.ones((20, 30), np.uint8)), "30×20", "80×48"),
+    "corrupt truth": (TRUTH, lambda path: path.write_bytes(path.read_bytes()[:-40]), "decoded"),
     "ids of 16 bits": (MASK, lambda path: Image.fromarray(MANY_IDS).save(path), "from 1 to 255", "convert_mask.py"),
     "a coloured mask": (MASK, lambda path: Image.new("RGB", (80, 48), "red").save(path), "palette"),
     "a lost frame": (IMAGES, lambda path: (path / "00003.jpg").unlink(), "no frame", "00003.png"),
@@ -279,7 +294,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_data_set_is_refused(evaluate, tmp_path, damage):
+def test_a_damaged_data_set_is_refused_before_anything_is_segmented(evaluate, tmp_path, damage):
     root = write_davis(tmp_path / "davis", {"clip": 4})
     place, change, *mentioned = DAMAGES[damage]
     change(root / "trainval" / place)
@@ -292,21 +307,13 @@ def test_wrong_flags_are_refused(evaluate, published_state, davis, tmp_path):
     torch.save(stcn, tmp_path / "stcn.pth")
     (tmp_path / "text.pth").write_text("no weights")
     assert_refused(evaluate("--bank", "2F+X"), "2F+X", "2F+L+RDE")
-    assert_refused(evaluate("--mem_every", 0), "mem_every")
+    assert_refused(evaluate("--mem_every", 0), "mem_every", "is not an integer from 1 to")
     assert_refused(evaluate("--device", "abacus"), "device abacus", "device cpu")
     assert_refused(evaluate(path=tmp_path / "absent"), tmp_path / "absent")
     assert_refused(evaluate(output=tmp_path / "text.pth"), tmp_path / "text.pth", "cannot be written")
     assert_refused(evaluate(model=tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(evaluate(model=tmp_path / "text.pth"), tmp_path / "text.pth")
     assert_refused(evaluate(model=tmp_path / "stcn.pth"), "no SAM", "2F+L")
-    assert not (tmp_path / "output").exists()
-
-
-def test_incomplete_ground_truth_is_refused_before_anything_is_segmented(evaluate, tmp_path):
-    root = write_davis(tmp_path / "davis", {"clip": 5})
-    lost = root / "trainval/Annotations/480p/clip/00002.png"
-    lost.unlink()
-    assert_refused(evaluate(path=root), lost)
     assert not (tmp_path / "output").exists()
 
 

@@ -266,6 +266,8 @@ DAMAGES = {
                           "00002.png"),
     "no mask": (MASK, Path.unlink, "missing"),
     "a mask of another size": (MASK, lambda path: write_mask(path, np.full((20, 30), 7, np.uint8)), "30×20", "100×60"),
+    "ground truth of another size": ("gt/late/00010.png", lambda path: write_mask(path, np.zeros((30, 50), np.uint8)),
+                                     "50×30"),
     "no ground truth": ("gt/late/00010.png", Path.unlink, "leave out the ground truth"),
     "no training list": ("train/meta.json", Path.unlink, "missing"),
 }  # fmt: skip
@@ -289,9 +291,6 @@ def test_ground_truth_needs_categories(arguments, inline, youtube, tmp_path):
     assert not (tmp_path / "output.zip").exists()
 
 
-def test_ground_truth_of_another_size_and_wrong_flags_are_refused(arguments, inline, youtube, tmp_path):
-    truth = shutil.copytree(youtube / "gt", tmp_path / "gt")
-    write_mask(truth / "late/00010.png", np.zeros((30, 50), np.uint8))
-    assert_refused(inline(*arguments("--gt", truth)), truth / "late/00010.png", "50×30")
+def test_wrong_flags_are_refused(arguments, inline, youtube):
     assert_refused(inline(*arguments("--size", 0)), "--size")
     assert_refused(inline(*arguments("--split", "test")), youtube / "test/meta.json", "missing")

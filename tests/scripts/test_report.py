@@ -339,18 +339,6 @@ def test_a_folder_above_or_below_the_output_is_refused(inline, copy):
         assert_refused(inline("scripts/report.py", folder), "settings.json is missing", f"give {copy}")
 
 
-def test_what_eval_davis_wrote_becomes_a_page(command, small_checkpoint, tmp_path):
-    davis = write_davis(tmp_path / "davis", {"clip": 4})
-    output = tmp_path / "output"
-    flags = ("--davis_path", davis, "--output", output, "--device", "cpu", "--mem_every", 2)
-    assert command("eval_davis.py", "--model", small_checkpoint, *flags).returncode == 0
-    result = command("scripts/report.py", output)
-    assert result.returncode == 0, result.stderr
-    assert re.search(rf"^{re.escape(str(output))}/report.html \([\d.]+ MiB\)$", result.stdout)
-    page = Page(output / "report.html")
-    assert "θ = 2 frames" in page.texts("dd") and len(page.texts("th", scope="row")) == 2
-
-
 @pytest.fixture
 def collection(tmp_path) -> Path:
     return write_collection(tmp_path / "collection")
@@ -461,8 +449,8 @@ def test_flags_of_another_script_are_refused(davis, evaluated):
             recorded_evaluation(evaluated, **{name: davis})
 
 
-def test_bad_input_ends_with_one_sentence(command, davis, evaluated, tmp_path):
+def test_bad_input_ends_with_one_sentence(inline, davis, evaluated, tmp_path):
     with pytest.raises(InputError, match="trainval/"):
         report(evaluated, tmp_path / "nowhere", tmp_path / "report.html")
-    refused = command("scripts/report.py", evaluated, "--davis_path", davis, "--output", davis)
+    refused = inline("scripts/report.py", evaluated, "--davis_path", davis, "--output", davis)
     assert_refused(refused, davis, "cannot be written", "choose another folder")

@@ -1,7 +1,6 @@
 import json
 import shutil
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,16 +14,20 @@ PREDICTIONS = GOLDENS / "predictions"
 CSV_FILES = ["global_results-val.csv", "per-sequence_results-val.csv"]
 
 
-def score(*arguments):
-    command = [sys.executable, "scripts/score.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def score(inline, tmp_path):
+    """Run scripts/score.py; what is not given is the golden one."""
+
+    def run(*flags: object, gt=TRUTH, pred=PREDICTIONS, output=tmp_path / "out"):
+        return inline("scripts/score.py", "--gt", gt, "--pred", pred, "--output", output, *flags)
+
+    return run
 
 
-def test_prints_and_writes_both_tables(tmp_path):
-    truth = tmp_path / "truth"
-    shutil.copytree(TRUTH, truth)
+def test_prints_and_writes_both_tables(command, tmp_path):
+    truth = shutil.copytree(TRUTH, tmp_path / "truth")
     (truth / "__MACOSX").mkdir()  # junk of an archive is no video
-    result = score("--gt", truth, "--pred", PREDICTIONS, "--output", tmp_path / "out")
+    result = command("scripts/score.py", "--gt", truth, "--pred", PREDICTIONS, "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     expected = json.loads((GOLDENS / "expected.json").read_text())
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -34,45 +37,37 @@ def test_prints_and_writes_both_tables(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == CSV_FILES
 
 
-def test_a_list_of_videos_and_merged_objects(tmp_path):
-    (tmp_path / "val.txt").write_text("swap\n")
-    shutil.copytree(PREDICTIONS / "swap", tmp_path / "pred" / "swap")  # drift is not predicted
-    result = score(
-        *("--gt", TRUTH, "--pred", tmp_path / "pred", "--output", tmp_path / "out"),
-        *("--video_list", tmp_path / "val.txt", "--merge_objects"),
-    )
+def test_a_list_of_videos_and_merged_objects(score, tmp_path):
+    """A name may have a space."""
+    (tmp_path / "val.txt").write_text("my swap\n\n")
+    gt = shutil.copytree(TRUTH, tmp_path / "gt")
+    (gt / "swap").rename(gt / "my swap")
+    shutil.copytree(PREDICTIONS / "swap", tmp_path / "pred" / "my swap")  # drift is not predicted
+    result = score("--video_list", tmp_path / "val.txt", "--merge_objects", gt=gt, pred=tmp_path / "pred")
     assert result.returncode == 0, result.stderr
     rows = (tmp_path / "out" / CSV_FILES[1]).read_text().splitlines()
-    assert [row.split(",")[0] for row in rows] == ["Sequence", "swap_1"]
+    assert [row.split(",")[0] for row in rows] == ["Sequence", "my swap_1"]
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "message"),
+    ("place", "spoil", "message"),
     [
-        ("gt", "nowhere cannot be read"),
-        ("pred", "drift is missing; predict this video, or list the videos to score (--video_list)"),
-        ("frame", "00007.png is missing; predict every frame of the video"),
-        ("videos", "val.txt names no video"),
-        ("output", "cannot be written"),
+        ("gt", shutil.rmtree, "gt cannot be read"),
+        ("pred/drift", shutil.rmtree, "is missing; predict this video, or list the videos to score (--video_list)"),
+        ("pred/swap/00007.png", Path.unlink, "is missing; predict every frame of the video"),
+        ("pred/swap/00003.png", lambda path: path.rename(path.with_suffix(".jpg")), "save 00003.jpg as a PNG"),
+        ("val.txt", lambda path: path.write_text("\n"), "names no video"),
+        ("val.txt", lambda path: path.write_text("swap\ndrift\nswap\n"), "lists swap twice"),
+        ("out", Path.touch, "cannot be written"),
     ],
 )
-def test_bad_input_ends_with_one_sentence_and_no_output(inline, tmp_path, spoiled, message):
-    gt, pred, output = TRUTH, tmp_path / "pred", tmp_path / "out"
-    extra = []
+def test_bad_input_ends_with_one_sentence_and_no_output(score, tmp_path, place, spoil, message):
+    gt, pred, videos = (tmp_path / name for name in ("gt", "pred", "val.txt"))
+    shutil.copytree(TRUTH, gt)
     shutil.copytree(PREDICTIONS, pred)
-    match spoiled:
-        case "gt":
-            gt = tmp_path / "nowhere"
-        case "pred":
-            shutil.rmtree(pred / "drift")
-        case "frame":
-            (pred / "swap" / "00007.png").unlink()
-        case "videos":
-            (tmp_path / "val.txt").touch()
-            extra = ["--video_list", tmp_path / "val.txt"]
-        case "output":
-            output.touch()
-    assert_refused(inline("scripts/score.py", "--gt", gt, "--pred", pred, "--output", output, *extra), message)
+    spoil(tmp_path / place)
+    flags = ("--video_list", videos) if videos.exists() else ()
+    assert_refused(score(*flags, gt=gt, pred=pred), tmp_path / place, message)
     assert not list(tmp_path.rglob("*.csv"))
 
 
@@ -87,80 +82,54 @@ def test_bad_input_ends_with_one_sentence_and_no_output(inline, tmp_path, spoile
     ],
 )
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_folder_too_deep_or_too_shallow_names_the_right_one(inline, tmp_path, gt, pred, named, listed):
+def test_a_folder_too_deep_or_too_shallow_names_the_right_one(score, tmp_path, gt, pred, named, listed):
     shutil.copytree(TRUTH, tmp_path / "gt")
     shutil.copytree(TRUTH, tmp_path / "davis/Annotations/480p")
     shutil.copytree(PREDICTIONS, tmp_path / "out/masks")
     (tmp_path / "val.txt").write_text("swap\n")
-    flags = ("--gt", tmp_path / gt, "--pred", tmp_path / pred, "--output", tmp_path / "figures")
-    flags += ("--video_list", tmp_path / "val.txt") if listed else ()
-    assert_refused(inline("scripts/score.py", *flags), named.format(tmp_path))
+    flags = ("--video_list", tmp_path / "val.txt") if listed else ()
+    result = score(*flags, gt=tmp_path / gt, pred=tmp_path / pred, output=tmp_path / "figures")
+    assert_refused(result, named.format(tmp_path))
 
 
-def test_truth_with_a_folder_for_each_object_names_what_merges_it(inline, tmp_path):
+def test_truth_with_a_folder_for_each_object_names_what_merges_it(score, tmp_path):
     for number in ("000", "001"):
         shutil.copytree(TRUTH / "swap", tmp_path / "gt/swap" / number)
-    flags = ("--gt", tmp_path / "gt", "--pred", PREDICTIONS, "--output", tmp_path / "out")
-    assert_refused(inline("scripts/score.py", *flags), tmp_path / "gt/swap", "each object", "convert_mask.py")
-
-
-def test_predictions_as_jpeg_are_refused(inline, tmp_path):
-    shutil.copytree(PREDICTIONS, tmp_path / "pred")
-    (tmp_path / "pred/swap/00003.png").rename(tmp_path / "pred/swap/00003.jpg")
-    flags = ("--gt", TRUTH, "--pred", tmp_path / "pred", "--output", tmp_path / "out")
-    assert_refused(inline("scripts/score.py", *flags), "save 00003.jpg as a PNG")
+    assert_refused(score(gt=tmp_path / "gt"), tmp_path / "gt/swap", "each object", "convert_mask.py")
 
 
 @pytest.mark.parametrize("kept", [1, 2])
-def test_truth_of_the_first_and_the_last_frame_is_nothing_to_score(inline, tmp_path, kept):
+def test_truth_of_the_first_and_the_last_frame_is_nothing_to_score(score, tmp_path, kept):
     for video in ("swap", "drift"):
         frames = sorted((TRUTH / video).glob("*.png"))
         (tmp_path / "gt" / video).mkdir(parents=True)
         for path in (frames[0], frames[-1])[:kept]:
             shutil.copy(path, tmp_path / "gt" / video)
-    flags = ("--pred", PREDICTIONS, "--output", tmp_path / "out")
-    assert_refused(inline("scripts/score.py", "--gt", tmp_path / "gt", *flags), "nothing", "eval_folder.py --gt")
+    assert_refused(score(gt=tmp_path / "gt"), "nothing", "eval_folder.py --gt")
     assert not (tmp_path / "out").exists()
     shutil.rmtree(tmp_path / "gt/swap")
     shutil.copytree(TRUTH / "swap", tmp_path / "gt/swap")
-    result = inline("scripts/score.py", "--gt", tmp_path / "gt", *flags)
+    result = score(gt=tmp_path / "gt")
     assert result.returncode == 0 and "note: no frame of drift is scored" in result.stdout
 
 
 @pytest.mark.parametrize("shift", [1, -1, 100])
-def test_frames_numbered_from_another_number_are_refused(inline, tmp_path, shift):
-    shutil.copytree(TRUTH / "swap", tmp_path / "gt/swap")
-    frames = sorted((tmp_path / "gt/swap").glob("*.png"))
+def test_frames_numbered_from_another_number_are_refused(score, tmp_path, shift):
+    frames = sorted((TRUTH / "swap").glob("*.png"))
     for kind, step in (("gt", 5), ("pred", 5 + shift)):
         for number, path in enumerate(frames):
-            target = tmp_path / "shifted" / kind / "swap" / f"{number + step:05d}.png"
+            target = tmp_path / kind / "swap" / f"{number + step:05d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-    roots = ("--gt", tmp_path / "shifted/gt", "--pred", tmp_path / "shifted/pred")
-    result = inline("scripts/score.py", *roots, "--output", tmp_path / "out")
+    result = score(gt=tmp_path / "gt", pred=tmp_path / "pred")
     assert_refused(result, f"has the frames {5 + shift:05d} to", "number the predictions")
 
 
-def test_a_name_that_is_listed_twice_is_refused(inline, tmp_path):
-    (tmp_path / "val.txt").write_text("swap\ndrift\nswap\n")
-    flags = ("--gt", TRUTH, "--pred", PREDICTIONS, "--video_list", tmp_path / "val.txt", "--output", tmp_path / "out")
-    assert_refused(inline("scripts/score.py", *flags), "val.txt lists swap twice")
-
-
-def test_truth_of_0_and_255_names_the_flag(inline, tmp_path):
+def test_truth_of_0_and_255_names_the_flag(score, tmp_path):
     for kind in ("gt", "pred"):
         for path in sorted((TRUTH / "swap").glob("*.png")):
             write_mask(tmp_path / kind / "swap" / path.name, np.where(read_mask(path) > 0, 255, 0).astype(np.uint8))
-    flags = ("--gt", tmp_path / "gt", "--pred", tmp_path / "pred", "--output", tmp_path / "out")
-    assert_refused(inline("scripts/score.py", *flags), "shows no object", "--merge_objects")
-    result = inline("scripts/score.py", *flags, "--merge_objects")
+    roots = {"gt": tmp_path / "gt", "pred": tmp_path / "pred"}
+    assert_refused(score(**roots), "shows no object", "--merge_objects")
+    result = score("--merge_objects", **roots)
     assert result.returncode == 0 and "100.0" in result.stdout
-
-
-def test_a_name_of_a_video_may_have_a_space(inline, tmp_path):
-    for kind, source in (("gt", TRUTH), ("pred", PREDICTIONS)):
-        shutil.copytree(source / "swap", tmp_path / kind / "my swap")
-    (tmp_path / "val.txt").write_text("my swap\n\n")
-    flags = ("--gt", tmp_path / "gt", "--pred", tmp_path / "pred", "--video_list", tmp_path / "val.txt")
-    result = inline("scripts/score.py", *flags, "--output", tmp_path / "out")
-    assert result.returncode == 0 and "my swap_1" in result.stdout

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -65,6 +66,11 @@ def masks(output: Path) -> dict[str, np.ndarray]:
     return {path.stem: read_mask(path) for path in sorted((output / "masks").iterdir())}
 
 
+def interrupted_drawing() -> mock._patch:
+    """A context in which Ctrl-C ends a command when it begins to draw."""
+    return mock.patch("dataset.files.video_file.video_writer", side_effect=KeyboardInterrupt)
+
+
 def in_order(found: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [found[name] for name in sorted(found, key=int)]
 
@@ -120,14 +126,6 @@ def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inl
 
     # Results are not overwritten.
     assert_refused(inline(*arguments(clip / "clip.mp4", "--mask", clip / "first.png")), output / "masks", "--output")
-
-
-def test_one_mask_of_any_name_belongs_to_the_first_frame(arguments, inline, clip, tmp_path):
-    flags = ("--mask", clip / "first.png", "--format", "overlay")
-    result = inline(*arguments(clip / "frames", *flags))
-    assert result.returncode == 0, result.stderr
-    assert f"frame 8 has the mask {clip / 'first.png'}" in result.stdout
-    assert {path.name for path in (tmp_path / "output").iterdir()} == {"overlay.mp4", "confidence.csv"}
 
 
 def test_masks_come_at_the_size_of_the_video(arguments, inline, clip, tmp_path):
@@ -321,16 +319,13 @@ def test_a_run_on_a_video_file_that_is_killed_twice_ends_as_an_undisturbed_one(a
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_masks_belong_to_the_settings_that_made_them(kind, arguments, inline, clip, monkeypatch, tmp_path):
+def test_masks_belong_to_the_settings_that_made_them(kind, arguments, inline, clip, tmp_path):
     """A run that ended while it drew goes on in another format; no mask is used for another first mask or video."""
     video = (
         shutil.copy(clip / "clip.mp4", tmp_path) if kind == "file" else shutil.copytree(clip / "frames", tmp_path / "f")
     )
     output, command = tmp_path / "output", arguments(video, "--mask", clip / "first.png")
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "dataset.files.video_file.video_writer", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+    with interrupted_drawing():
         assert inline(*command, "--format", "overlay").returncode == 130
     assert len(masks(output / ".unfinished")) == LENGTH
     other = tmp_path / "other.png"
@@ -524,7 +519,7 @@ def test_remedies_fit_what_was_given(arguments, inline, clip, tmp_path):
     assert result.returncode == 0 and "frame 00004 has the mask" in result.stdout
 
 
-def test_a_file_for_each_object(arguments, inline, clip, monkeypatch, tmp_path):
+def test_a_file_for_each_object(arguments, inline, clip, tmp_path):
     """The settings of the run cover each of the files."""
     first = read_mask(clip / "first.png")
     files = [tmp_path / "given" / f"object_{number}.png" for number in (1, 2)]
@@ -532,10 +527,7 @@ def test_a_file_for_each_object(arguments, inline, clip, monkeypatch, tmp_path):
     for number, path in enumerate(files, start=1):
         Image.fromarray(np.where(first == number, 255, 0).astype(np.uint8)).save(path)
     command = arguments(clip / "clip.mp4", "--mask", files[0].parent)
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "dataset.files.video_file.video_writer", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+    with interrupted_drawing():
         assert inline(*command).returncode == 130
     content = files[1].read_bytes()
     shutil.copy(files[0], files[1])
@@ -574,7 +566,7 @@ def test_tiff_frames_of_upper_case_and_exif(arguments, inline, clip, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["clip.mp4", "frames"])
-def test_boxes_and_clicks_mark_the_objects_of_the_first_frame(kind, arguments, inline, clip, monkeypatch, tmp_path):
+def test_boxes_and_clicks_mark_the_objects_of_the_first_frame(kind, arguments, inline, clip, tmp_path):
     """The second run is interrupted, and resumed with the same marks, and with others."""
     truth = read_mask(clip / "first.png")
     (y, x), (other_y, other_x) = (np.argwhere(truth == number).mean(0).round().astype(int) for number in (1, 2))
@@ -592,10 +584,7 @@ def test_boxes_and_clicks_mark_the_objects_of_the_first_frame(kind, arguments, i
     assert np.array_equal(in_order(masks(expected))[0], first)
     assert {path.name for path in expected.iterdir()} == {"masks", "overlay.mp4", "confidence.csv", "first_mask.png"}
 
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "dataset.files.video_file.video_writer", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+    with interrupted_drawing():
         assert inline(*arguments(clip / kind, *marks)).returncode == 130
     assert_refused(
         inline(*arguments(clip / kind, *marks[:5], *marks[-2:])), output / "first_mask.png", "another mask", "--mask"

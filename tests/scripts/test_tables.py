@@ -30,18 +30,8 @@ def arguments(davis, small_checkpoint, tmp_path):
     """The command line of a script for the small network on the clips."""
 
     def build(script: str, *flags: object, model: Path = small_checkpoint, path: Path = davis) -> tuple:
-        return (
-            f"scripts/tables/{script}",
-            "--model",
-            model,
-            "--davis_path",
-            path,
-            "--output",
-            tmp_path,
-            "--device",
-            "cpu",
-            *flags,
-        )
+        common = ("--model", model, "--davis_path", path, "--output", tmp_path, "--device", "cpu")
+        return (f"scripts/tables/{script}", *common, *flags)
 
     return build
 
@@ -74,23 +64,16 @@ def test_table_5_of_every_bank_and_interval(arguments, inline, davis, tmp_path):
     assert result.returncode == 0 and len(read_table(tmp_path / "table5.csv")) == 1
 
 
-def test_table_5_of_davis_2016_scores_the_merged_object(arguments, inline, davis, tmp_path):
-    result = inline(*arguments("ablate_banks.py", "--year", 2016, "--banks", "F", "--mem_every"))
+def test_table_5_of_a_chosen_video_of_davis_2016_scores_the_merged_object(arguments, inline, davis, tmp_path):
+    flags, one = ("--banks", "F", "--mem_every"), DAVIS(davis, 2016).videos()[-1].name
+    result = inline(*arguments("ablate_banks.py", "--year", 2016, "--video_names", one, *flags))
     assert result.returncode == 0, result.stderr
-    rows = (tmp_path / "F-3/per-sequence_results-val.csv").read_text().splitlines()[1:]
-    assert [row.split(",")[0] for row in rows] == [f"{video.name}_1" for video in DAVIS(davis, 2016).videos()]
-    merged = {value for mask in (tmp_path / "F-3").glob("*/*.png") for value in np.unique(read_mask(mask))}
-    assert merged <= {0, 255}
-    assert_refused(inline(*arguments("ablate_banks.py", "--banks", "F", "--mem_every")), "another year")
-
-
-def test_table_5_of_chosen_videos(arguments, inline, davis, tmp_path):
-    one = DAVIS(davis).videos()[-1].name
-    flags = ("--banks", "F", "--mem_every")
-    result = inline(*arguments("ablate_banks.py", "--video_names", one, *flags))
-    assert result.returncode == 0, result.stderr
-    assert {path.parent.name for path in (tmp_path / "F-3").glob("*/*.png")} == {one}
-    assert_refused(inline(*arguments("ablate_banks.py", *flags)), "another videos")
+    assert [row["Sequence"] for row in read_table(tmp_path / "F-3/per-sequence_results-val.csv")] == [f"{one}_1"]
+    masks = list((tmp_path / "F-3").glob("*/*.png"))
+    assert {path.parent.name for path in masks} == {one}
+    assert {value for path in masks for value in np.unique(read_mask(path))} <= {0, 255}
+    assert_refused(inline(*arguments("ablate_banks.py", "--video_names", one, *flags)), "another year")
+    assert_refused(inline(*arguments("ablate_banks.py", "--year", 2016, *flags)), "another videos")
     assert_refused(inline(*arguments("ablate_banks.py", "--video_names", "absent", *flags)), "does not list absent")
 
 
@@ -238,8 +221,6 @@ def test_a_clip_need_not_be_listed(tmp_path):
 @pytest.fixture
 def fake_runs(monkeypatch, tmp_path):
     """Instead of training and segmenting, write what train.py and eval_davis.py leave; returns what was called."""
-    import subprocess
-
     calls = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess:

@@ -55,7 +55,6 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, mem_every: int, siz
     """Add the flags of `add_network_arguments`, and the flags of the inference engine.
 
     Args:
-        parser: the parser to extend.
         mem_every: the default of θ, in frames.
         size: the default of --size, in pixels; None for no such flag, frames then keep their size.
     """
@@ -93,7 +92,6 @@ def parse_engine_arguments(
     """Parse the command line of a script that has the flags of `add_engine_arguments`.
 
     Args:
-        parser: the parser of the script.
         needs: flags of the script that have no effect without another flag: (flag, the other flag).
         words: as for `util.flags.parse_given`.
 

@@ -82,7 +82,6 @@ def frame_rows(number: int, ids: np.ndarray, confidence: Mapping[int, float]) ->
     """The rows of a frame, of type `ROW`.
 
     Args:
-        number: the number of the frame.
         ids: its mask, uint8 object ids [H,W].
         confidence: the confidence in each object, by id.
     """

@@ -36,7 +36,6 @@ class Evaluation:
         title: the name of the data set.
         data: the folder of the data set.
         settings: everything about the data, apart from ``data``, that the masks depend on.
-        videos: the videos.
         truth: the folder of ground truth, ``<video>/<frame>.png``, or None.
         truth_paths: the flags of the script that the scores depend on, by name.
         notes: notes on the data for the user.
@@ -67,9 +66,6 @@ class Evaluation:
 
     def check(self, *, progress: bool = False) -> list[str]:
         """Check, before any video is segmented, the given masks and the ground truth.
-
-        Args:
-            progress: show a progress bar on stderr.
 
         Returns:
             notes on the ground truth for the user.
@@ -107,11 +103,7 @@ class DAVISEvaluation(Evaluation):
     """DAVIS 2016 or 2017, by its own code's rules.
 
     Args:
-        davis: the split.
         names: the names of the videos to evaluate; by default all of the split.
-
-    Raises:
-        InputError: as `dataset.layouts.davis.DAVIS.videos`.
     """
 
     script, masks_folder, results_file = "eval_davis.py", "", "global_results-val.csv"
@@ -142,7 +134,6 @@ class YouTubeEvaluation(Evaluation):
     """YouTube-VOS, by the rules of its server.
 
     Args:
-        youtube: the split.
         truth: the folder of ground truth, or None.
         train_meta: the list whose categories count as seen; by default the one of the training split.
 
@@ -215,7 +206,6 @@ class FolderEvaluation(Evaluation):
 
     Args:
         folder: the videos, and their ground truth.
-        progress: show a progress bar on stderr.
 
     Raises:
         InputError: as `dataset.layouts.folder_videos.FolderVideos.videos`, or no frame can be scored by the ground
@@ -308,7 +298,6 @@ def recorded_evaluation(output: Path, **paths: Path | None) -> Evaluation:
     """The evaluation of the results in an output folder, from the settings of the evaluation script.
 
     Args:
-        output: the output folder of the script.
         paths: flags of the evaluation script by name, each with a path or None: ``davis_path``; ``yv_path``,
             ``train_meta``; ``images``, ``masks``; ``gt``. The defaults are the paths that the script used.
 

@@ -43,7 +43,6 @@ class OutputFolder:
         masks: the name of the subfolder for the folders of the videos; by default ``path`` itself holds them.
 
     Attributes:
-        path: the folder.
         masks: the folder that holds ``<video>/<frame>.png``.
         records: the folder of the settings and of the records of finished videos.
     """
@@ -61,8 +60,6 @@ class OutputFolder:
 
         Args:
             model: the checkpoint; its content counts, not its path.
-            data: the folder of the data set.
-            processes: the processes of the evaluation.
             settings: everything else that the results depend on, as JSON values.
 
         Raises:

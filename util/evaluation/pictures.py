@@ -73,7 +73,6 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str,
         pictures: image files of one size.
         captions: a line of text for each picture.
         title: a line of text above all pictures.
-        output: the file to write.
     """
     columns, width = min(4, len(pictures)), 320
     font, title_font = ImageFont.load_default(14), ImageFont.load_default(20)
@@ -108,7 +107,6 @@ def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None
     Writes ``output/<video>/<frame>.jpg`` and ``output/<video>.jpg``.
 
     Args:
-        video: the frames.
         masks: the folder of the masks; frames without a mask are skipped.
         output: the folder for the pictures.
         score: J and F of the video for the captions; None if the video is not scored.

@@ -78,7 +78,6 @@ class Result:
     """The results of a finished video.
 
     Attributes:
-        video: the video.
         predictions: the folder of the predicted masks.
         throughput: the number of frames, and the inference time.
         score: J and F; None without ground truth.
@@ -116,7 +115,6 @@ def write_report(output: Path, evaluation: Evaluation, page: Path, progress: boo
         output: the output folder of the script.
         evaluation: the data set, see `util.evaluation.data_sets.recorded_evaluation`.
         page: the HTML file to write; the file is complete or absent.
-        progress: show progress bars on stderr.
 
     Returns:
         notes on what is missing in the results, which the page shows too.
@@ -314,7 +312,6 @@ def _region(size: tuple[int, int], masks: Iterable[np.ndarray], object_id: int) 
     Args:
         size: the width and height of the picture, in pixels.
         masks: object ids [H,W] at the size of the video.
-        object_id: the id of the object.
     """
     width, height = size
     seen = np.any([ids == object_id for ids in masks], axis=0)

@@ -29,11 +29,7 @@ def segment_videos(
     All input is checked before the first video is segmented. Every process has to call this function.
 
     Args:
-        evaluation: the evaluation of the data set.
-        output: the output folder.
         processes: the videos are distributed over these processes.
-        settings: the settings of the engine.
-        model: the checkpoint.
         device: the name of the device, or "auto"; see `util.device.choose_device`.
         amp, compiled: see `util.evaluation.stream.engine_network`.
 
@@ -76,17 +72,11 @@ def evaluate(
     frames have changed.
 
     Args:
-        network, settings: of the engine.
-        videos: the videos.
-        output: the output folder.
         processes: the processes; each of them has to call this function.
         confidence: whether to record the confidence in each object, too.
 
     Returns:
         the throughput over all videos, including those of earlier runs and other processes.
-
-    Raises:
-        InputError: as `read_inputs`, or a file cannot be written.
     """
     unfinished = [video for video in videos if not output.is_current(video)]
     for video in unfinished if processes.is_main else ():
@@ -110,11 +100,7 @@ def evaluate(
 
 
 def given_masks(videos: Sequence[Video], most: int = 20) -> Iterator[str]:
-    """Describe the first ``most`` given masks, a line for each, with notes for the user and the number of masks.
-
-    Raises:
-        InputError: a given mask is invalid.
-    """
+    """Describe the first ``most`` given masks, a line for each, with notes for the user and the number of masks."""
     masks = [(video, number) for video in videos for number in sorted(video.masks)]
     for video, number in masks[:most]:
         yield described(f"{video.name}/{video.masks[number].name}", video.read_given_mask(number))
@@ -128,7 +114,6 @@ def score_and_draw(evaluation: Evaluation, output: OutputFolder, *, overlay: boo
     """Score the masks in an output folder if there is ground truth, and draw overlays on request.
 
     Args:
-        evaluation: the evaluation of the data set.
         output: the output folder, with the masks of all videos.
         overlay: whether to draw ``overlay/<video>/<frame>.jpg`` and a contact sheet ``overlay/<video>.jpg``.
     """

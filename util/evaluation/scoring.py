@@ -70,7 +70,6 @@ class VideoScore:
 
     Attributes:
         name: the video's folder name.
-        ids: the ids of the objects.
         frames: names, without suffix, of the scored frames.
         j: region similarity [objects, frames], float64; NaN where an object is not scored in a frame.
         f: contour accuracy [objects, frames], float64; NaN where ``j`` is NaN.
@@ -121,7 +120,6 @@ def score_videos(
         truth_root, prediction_root: folders of 8-bit id masks with a subfolder for each video.
         videos: names of the videos, in the order of the result.
         merge_objects: as in DAVIS 2016, every id except 0 (also 255) is object 1, in ground truth and predictions.
-        progress: show a progress bar on stderr.
 
     Raises:
         InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id that the
@@ -190,9 +188,7 @@ def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress
     The files of all videos are checked before the first video is scored, so that a missing file is reported at once.
 
     Args:
-        plans: what to score of each video.
         prediction_root: the folder with a subfolder of predictions for each video.
-        progress: show a progress bar on stderr.
 
     Returns:
         the scores, in the order of the plans.
@@ -223,11 +219,7 @@ def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress
 
 
 def check_given_masks(videos: Sequence[Video]) -> None:
-    """Check the given masks, before any video is segmented.
-
-    Raises:
-        InputError: a given mask is invalid.
-    """
+    """Check the given masks, before any video is segmented."""
     for video in videos:
         for number in video.masks:
             video.read_given_mask(number)
@@ -241,7 +233,6 @@ def check_plans(
     Args:
         videos: the videos that will be segmented.
         plans: what will be scored of these videos.
-        progress: show a progress bar on stderr.
 
     Returns:
         the ids in the true masks, by the name of the video.

@@ -59,11 +59,7 @@ class EngineSettings:
             raise InputError(str(error)) from None
 
     def core(self, network: RDE_VOS) -> InferenceCore:
-        """A new engine with these settings.
-
-        Raises:
-            InputError: as `check`.
-        """
+        """A new engine with these settings."""
         self.check(network)
         return InferenceCore(
             network, bank=self.bank, mem_every=self.mem_every, top_k=self.top_k, confirm_updates=self.confirm_updates
@@ -120,12 +116,8 @@ def engine_network(path: Path | str | None, device: torch.device, amp: bool, *, 
 
     Args:
         path: the checkpoint; None is the small network that comes with the project.
-        device: the device to compute on.
         amp: half precision, if the device supports it.
         compiled: whether ``torch.compile`` compiles the network.
-
-    Raises:
-        InputError: as `model.checkpoint.load_network`.
     """
     return for_inference(load_network(path, device), inference_dtype(device, amp), compiled=compiled)
 
@@ -142,7 +134,6 @@ def input_size(video: AnyVideo, short_side: int | None) -> tuple[int, int]:
     """The height and width of the network's input for the frames of a video, in pixels.
 
     Args:
-        video: the video.
         short_side: the short side to which frames are scaled; None for the size of the frames.
 
     Raises:
@@ -211,9 +202,6 @@ def segment(
 
     Yields:
         the results of the wanted frames, in order.
-
-    Raises:
-        InputError: as ``inputs``.
     """
     passed, frames, seconds = 0, 0, 0.0
     for frame in inputs:

@@ -3,40 +3,27 @@
 import math
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from dataset.files.video import frame_order
 from dataset.layouts.youtube import AskedObject
 from util.errors import InputError
-from util.evaluation.scoring import ScoringPlan, VideoScore
+from util.evaluation.scoring import ObjectFigures, ScoringPlan, VideoScore
 from util.files import atomic_path, write_csv
 
 Asked = Mapping[str, Sequence[AskedObject]]  # by video
 
 
-@dataclass(frozen=True)
-class ObjectScore:
-    """J and F of one object.
-
-    Attributes:
-        video: the name of the object's video.
-        id: the id of the object in the masks.
-        category: the category of the object.
-        seen: whether training videos show this category.
-        frames: the number of scored frames.
-        j, f: the means of J and F over the scored frames, in 0..1; NaN without scored frames.
-    """
+class ObjectScore(NamedTuple):
+    """An object of a video, and its J and F over the scored frames."""
 
     video: str
-    id: int
     category: str
-    seen: bool
-    frames: int
-    j: float
-    f: float
+    seen: bool  # whether training videos show this category
+    figures: ObjectFigures
 
 
 def write_submission(output: Path, asked: Asked, path: Path) -> None:
@@ -45,7 +32,6 @@ def write_submission(output: Path, asked: Asked, path: Path) -> None:
     Args:
         output: the folder that holds ``Annotations/<video>/<frame>.png``.
         asked: the objects and frames that the server asks for.
-        path: the zip file.
 
     Raises:
         InputError: a mask is missing, or the written zip file is damaged.
@@ -104,20 +90,11 @@ def object_scores(asked: Asked, seen_categories: Collection[str], scores: Sequen
     """The scores of all objects of the scored videos.
 
     Args:
-        asked: the objects that the server asks for.
         seen_categories: the categories of the training videos.
         scores: the scores of `plans`.
     """
     return [
-        ObjectScore(
-            score.name,
-            item.id,
-            item.category,
-            item.category in seen_categories,
-            figures.frames,
-            figures.j.mean,
-            figures.f.mean,
-        )
+        ObjectScore(score.name, item.category, item.category in seen_categories, figures)
         for score in scores
         for item, figures in zip(asked[score.name], score.objects, strict=True)
     ]
@@ -133,7 +110,8 @@ def summary(scores: Sequence[ObjectScore]) -> dict[str, float]:
     """
     figures = {}
     for kind in ("seen", "unseen"):
-        rows = [(item.j, item.f) for item in scores if item.seen == (kind == "seen") and item.frames]
+        chosen = [item.figures for item in scores if item.seen == (kind == "seen") and item.figures.frames]
+        rows = [(each.j.mean, each.f.mean) for each in chosen]
         figures[f"J_{kind}"], figures[f"F_{kind}"] = np.mean(rows, axis=0).tolist() if rows else (math.nan, math.nan)
     known = [figure for figure in figures.values() if not math.isnan(figure)]
     return {"Overall": float(np.mean(known)) if known else math.nan, **figures}
@@ -141,9 +119,12 @@ def summary(scores: Sequence[ObjectScore]) -> dict[str, float]:
 
 def write_scores(scores: Sequence[ObjectScore], output: Path, split: str) -> None:
     """Write ``global_results-<split>.csv``, the figures of Table 4, and ``per-object_results-<split>.csv``; in 0..1."""
-    figures = summary(scores)
-    write_csv(output / f"global_results-{split}.csv", [list(figures), list(figures.values())])
-    rows = [[s.video, s.id, s.category, "seen" if s.seen else "unseen", s.frames, s.j, s.f] for s in scores]
+    overall = summary(scores)
+    write_csv(output / f"global_results-{split}.csv", [list(overall), list(overall.values())])
+    rows = [
+        [video, figures.id, category, "seen" if seen else "unseen", figures.frames, figures.j.mean, figures.f.mean]
+        for video, category, seen, figures in scores
+    ]
     header = ["Video", "Object", "Category", "Kind", "Frames", "J", "F"]
     write_csv(output / f"per-object_results-{split}.csv", [header, *rows])
 

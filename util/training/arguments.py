@@ -231,7 +231,6 @@ def data_rules(stage: int, *, davis: object, validates: object = False) -> list[
     """What `util.flags.refuse_without_effect` refuses of the flags of `add_data_arguments`.
 
     Args:
-        stage: the stage of training.
         davis: whether there is a folder in DAVIS's layout.
         validates: whether validation uses ``--davis_root``.
     """

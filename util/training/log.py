@@ -26,7 +26,6 @@ class TrainingLog:
     Scalars stay on the device until they are written, so `collect` never synchronises a GPU.
 
     Args:
-        folder: the folder of the log.
         processes: the processes of the run; the main process writes for all.
         first_iteration: the number of iterations that are already finished.
         iterations: the number of iterations of the whole training.
@@ -48,7 +47,6 @@ class TrainingLog:
 
         Args:
             inputs: the batch: ``masks`` [B,T,K,H,W] and ``selector`` [B,K].
-            result: the result of the pass.
         """
         terms = {f"loss/{name}": term for name, term in result.terms.items()}
         ious = object_ious(result.masks, inputs["masks"], inputs["selector"])

@@ -47,11 +47,7 @@ class LossCheck:
             self._check(self._pending.popleft())
 
     def finish(self) -> None:
-        """Check all losses so far.
-
-        Raises:
-            InputError: as `add`.
-        """
+        """Check all losses so far."""
         while self._pending:
             self._check(self._pending.popleft())
 

@@ -40,8 +40,6 @@ def load_batches(
     The samples of a batch depend only on the seed and the iteration, not on the split of the work.
 
     Args:
-        data: the samples.
-        device: the device to train on.
         processes: the processes that share each batch.
         batch_size: the samples of an iteration, over all processes and accumulation steps.
         iterations: the length of the whole training.
@@ -74,7 +72,6 @@ def data_parallel(module: nn.Module, device: torch.device, processes: Processes,
 
     Args:
         module: computes the loss.
-        device: the device of this process.
         processes: the processes that exchange gradients.
         equal_buffers: whether the buffers, such as the statistics of norms, are equal in all processes anyway. If not,
             each forward pass takes those of the main process.

@@ -35,7 +35,6 @@ class Reports:
         """Do everything that is due after an iteration.
 
         Args:
-            state: the state after the iteration.
             check: the losses so far; they are checked before anything is written.
             hard_fraction: the fraction of the pixels that L_Seg counted.
             shown: frames, masks and predictions for the panel; see `TrainingLog.draw`.

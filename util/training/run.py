@@ -271,8 +271,6 @@ def save_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained:
     """Save the trained weights at the end of training, or a checkpoint if training was stopped.
 
     Args:
-        run: the folder of the run.
-        state: the state of training.
         stopped: whether training was stopped before its end.
         trained: whether this start has finished an iteration.
     """

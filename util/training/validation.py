@@ -26,7 +26,6 @@ class Validation:
     Args:
         davis: the split; it has ground truth.
         output: the folder for the masks. Each validation overwrites the masks of the previous one.
-        processes: the processes of the training.
         dtype: the type of inference.
     """
 
@@ -77,7 +76,6 @@ def recurrence(network: RDE_VOS, davis: DAVIS, video: Video, mem_every: int) -> 
     Args:
         network: a network with SAM, for inference.
         davis: the split of the video; it has ground truth.
-        video: the video to fold in.
         mem_every: θ, the number of frames between updates.
     """
     objects = torch.tensor(video.given_ids[0]).view(-1, 1, 1)

@@ -47,7 +47,6 @@ class Sources:
     """The sources of pasted videos.
 
     Attributes:
-        videos: the annotated videos.
         images: images with one object each, and their masks.
     """
 
