@@ -194,9 +194,6 @@ class _Clip:
     def segmentation_loss(self, t: int, logits: Tensor) -> None:
         """L_Seg: compare the prediction for frame t with the ground truth (Eq. 9)."""
         self.predicted[t] = logits.detach().softmax(1)[:, 1:]
-        # An empty slot is not a class. As a class it would get probability at every pixel.
-        empty = torch.cat([self.selector.new_ones(len(logits), 1), self.selector], dim=1) == 0
-        logits = logits.masked_fill(empty[:, :, None, None], float("-inf"))
         loss = bootstrapped_cross_entropy(logits, self.target[:, t], self.hard_fraction)
         self.losses.append(LossTerm(f"ce_{t}", loss, self.terms.frame_weight(t, len(self.features))))
 
