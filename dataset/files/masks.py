@@ -419,10 +419,15 @@ def _too_many(path: Path | str, count: int) -> InputError:
     )
 
 
+def surrounds(values: np.ndarray) -> bool:
+    """Whether the only object of a mask (integers [H,W]) covers nearly the whole border, which inverted masks do."""
+    found = np.unique(values)
+    return len(found) == 2 and not found[0] and _share_of_border(values > 0) >= 0.9
+
+
 def _note_about_border(values: np.ndarray) -> str:
     """A sentence about a mask whose object surrounds everything, which is often an inverted mask."""
-    found = np.unique(values)
-    if len(found) != 2 or found[0] or _share_of_border(values > 0) < 0.9:
+    if not surrounds(values):
         return ""
     return (
         "the object surrounds the rest of the frame; if it should be the other way round, convert the mask with "

@@ -276,7 +276,7 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
         if names is not None:
             number = named_frame(mask.stem, names) if number is None else numbered_frame(mask.stem, number, names)
         if number is None and (len(masks) > 1 or stated is not None):
-            raise nameless(mask, video, names)
+            raise nameless(mask, video, names, several=len(masks) > 1)
         number = number or 0
         if number in assigned:
             raise InputError(f"{assigned[number]} and {mask} are for the same frame; leave one out")
@@ -284,11 +284,12 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
     return dict(sorted(assigned.items()))
 
 
-def nameless(mask: Path, video: str, names: Sequence[str] | None) -> InputError:
-    """The error of a mask that has the name of no frame; see `assign_masks`."""
+def nameless(mask: Path, video: str, names: Sequence[str] | None, *, several: bool = False) -> InputError:
+    """The error of a mask, of one or of several, that has the name of no frame; see `assign_masks`."""
     example = names[0] if names else "00000"
+    objects = ", and files of one object each in the first frame object_1.png, object_2.png" if several else ""
     return InputError(
-        f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png"
+        f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png{objects}"
     )
 
 
