@@ -159,12 +159,16 @@ def numbered(colours: list[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
 def read_instances(path: Path) -> np.ndarray | None:
     """Read a grey mask whose ids do not fit into 8 bits, as int64 [H,W]; None for any other image.
 
-    An image with 65535, the white of 16 bits, shows shades of grey and no ids. If all other values are MOTS's,
-    class·1000 + number, its ignored region 10000 becomes 0.
+    An image with 65535, the white of 16 bits, shows shades of grey and no ids if it has other bright values; if not,
+    65535 is void and becomes 0. If all other values are MOTS's, class·1000 + number, so does its ignored region 10000.
     """
     values = read_wide_grey(path)
-    if values is None or values.max() <= 255 or values.max() == WHITE:
+    if values is None or values.max() <= 255:
         return None
+    if values.max() == WHITE:
+        if ((values >= WHITE // 2) & (values < WHITE)).any() or not ((values > 0) & (values < WHITE)).any():
+            return None
+        values = np.where(values == WHITE, 0, values)
     others = values[(values != 0) & (values != MOTS_IGNORED)]
     return np.where(values == MOTS_IGNORED, 0, values) if (others >= 1000).all() else values
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # Pillow reads others with less tested code
+_GREY = 16  # levels by which the channels of a pixel may differ that has no colour
 
 
 def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray:
@@ -39,21 +40,20 @@ def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray
     return np.array(_decode(path, "RGB", least_side))
 
 
-def read_values(path: Path | str) -> tuple[np.ndarray, bool]:
-    """Read a mask of a static image: uint8 [H,W], and whether the values are ids, not shades of grey.
-
-    A palette image gives its indices if its palette has colours. Other images give their grey values, and images with
-    1 bit per pixel 0 and 255.
+def read_grey(path: Path | str) -> np.ndarray | None:
+    """Read an image as grey values, uint8 [H,W], 0 where it is transparent; None if it has colours.
 
     Raises:
-        InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
+        InputError: the file is missing, truncated or not an image.
     """
-    image = _decode(path)
-    if image.mode == "P":
-        table = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        if (table != table[:, :1]).any():
-            return np.array(image), True
-    return np.array(_converted(image, "L", path)), False
+    with _opened(path) as image:
+        if image.mode == "L" and "transparency" not in image.info:
+            return np.array(_decode(path))
+    pixels = read_pixels(path).astype(int)
+    darkest, brightest = pixels[:, :, :3].min(2), pixels[:, :, :3].max(2)
+    if (((brightest - darkest) * pixels[:, :, 3]) > _GREY * 255).any():
+        return None
+    return (brightest * pixels[:, :, 3] // 255).astype(np.uint8)
 
 
 def read_pixels(path: Path | str) -> np.ndarray:

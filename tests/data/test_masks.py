@@ -146,8 +146,16 @@ SOFT = {
     "grey.JPEG": (lambda path: Image.fromarray(ONE * np.uint8(255)), ONE),
     "lossy.webp": (lambda path: painted(RED, GREEN), IDS),
     "a JPEG once.png": (lambda path: through_jpeg(painted(RED, GREEN), path), IDS),
+    "faint noise.png": (lambda path: _noisy(0, 255), ONE),
+    "faint noise and 200.png": (lambda path: _noisy(0, 200), ONE),
+    "bright noise.png": (lambda path: _noisy(1, 254), ONE),
     "a grey JPEG once.png": (lambda path: through_jpeg(Image.fromarray(ONE * np.uint8(255)), path), ONE),
 }
+
+
+def _noisy(low: int, high: int) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 2, SIZE, np.uint8)
+    return Image.fromarray(np.where(ONE, high + noise * (low > 0), low + noise * (low == 0)).astype(np.uint8))
 
 
 def _soft_opacity() -> Image.Image:
@@ -190,9 +198,11 @@ def test_pictures_and_masks_without_background_are_refused(inline, tmp_path):
     painted(RED, GREEN, background=(90, 90, 120)).save(tmp_path / "bare.png")
     Image.fromarray(np.array([0, 300, 700], np.uint16)[IDS]).save(tmp_path / "high.png")
     Image.fromarray(IDS).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(IDS)])
+    Image.fromarray(np.where(ONE, np.uint8(235), np.uint8(16))).save(tmp_path / "video.png")
     for name, text in (
         ("photo.png", "soft edges"),
         ("bare.png", "no background"),
+        ("video.png", "no background.*--threshold 128"),
         ("high.png", "700"),
         ("pages.tif", "2 images"),
         ("absent.png", "missing"),
@@ -203,6 +213,9 @@ def test_pictures_and_masks_without_background_are_refused(inline, tmp_path):
     for name, text in (("photo.png", "is a picture"), ("bare.png", "background")):
         assert_refused(inline("scripts/convert_mask.py", tmp_path / name, "--output", tmp_path / "new.png"), name, text)
     assert not (tmp_path / "new.png").exists()
+    flags = ("--output", tmp_path / "new.png", "--threshold", 128)
+    assert inline("scripts/convert_mask.py", tmp_path / "video.png", *flags).returncode == 0
+    np.testing.assert_array_equal(read_mask(tmp_path / "new.png"), ONE)
 
 
 def test_a_colour_is_the_same_object_in_all_masks_of_a_video(tmp_path):
@@ -395,12 +408,12 @@ def test_written_masks_keep_the_palette_of_the_data_set(tmp_path):
     assert bytes(Image.open(tmp_path / "a.png").getpalette()) == davis_palette()
 
 
-@pytest.mark.parametrize("values", [(0, 1001, 2003), (0, 300, 65000)])
+@pytest.mark.parametrize("values", [(0, 1001, 2003), (0, 300, 65000), (0, 300, 700)])
 def test_masks_of_16_bits_are_numbered_by_value(inline, tmp_path, values):
-    """The same value is the same object in all masks of a command; 10000 is background among MOTS's values."""
+    """The same value is the same object in all masks of a command; 65535 is void, and so is 10000 among MOTS's."""
     first, second = (np.array(values, np.uint16)[ids] for ids in (IDS, np.where(IDS == 1, 0, IDS)))
-    if values[1] > 1000:
-        first[:4] = 10000
+    if values[2] < 65000:
+        first[:4] = 10000 if values[1] > 1000 else 65535
     for name, mask in (("a.png", first), ("b.png", second)):
         Image.fromarray(mask).save(tmp_path / name)
     with pytest.raises(InputError, match=r"convert_mask\.py"):

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from dataset.files.colours import davis_palette
 from dataset.files.images import PaintedMasks, write_mask
 from dataset.layouts.folders import VideoFolders
 from dataset.layouts.static import read_object
+from util.errors import InputError
 
 
 def outlined(*ids: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,8 +47,20 @@ def test_255_that_is_no_outline_stays_an_object(tmp_path):
     assert not masks.notes
 
 
-@pytest.mark.parametrize("kind", ["palette", "grey"])
-@pytest.mark.parametrize("ids", [(1, 2), (4,)])
+def test_cream_around_other_colours_and_white_of_16_bits_are_void(tmp_path):
+    mask, expected = outlined(1, 2)
+    colours = np.zeros((256, 3), np.uint8)
+    colours[[1, 2, 255]] = (255, 0, 0), (0, 0, 255), (224, 224, 192)
+    Image.fromarray(colours[mask]).save(tmp_path / "colours.png")
+    Image.fromarray(np.where(mask == 255, np.uint16(65535), mask)).save(tmp_path / "wide.png")
+    for name in ("colours", "wide"):
+        masks = PaintedMasks([tmp_path / f"{name}.png"])
+        np.testing.assert_array_equal(masks.read(tmp_path / f"{name}.png"), expected)
+        assert "background" in masks.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["palette", "grey", "colours"])
+@pytest.mark.parametrize("ids", [(1, 2), (4,), (24, 33), (100, 40)])
 def test_the_object_of_a_static_image_is_what_void_surrounds(tmp_path, kind, ids):
     mask, expected = outlined(*ids)
     np.testing.assert_array_equal(read_object(saved(tmp_path / "mask.png", mask, kind)), expected > 0)
@@ -55,7 +68,25 @@ def test_the_object_of_a_static_image_is_what_void_surrounds(tmp_path, kind, ids
 
 def test_static_masks_of_ids_without_void_are_not_empty(tmp_path):
     _, ids = outlined(1, 2)
-    np.testing.assert_array_equal(read_object(saved(tmp_path / "mask.png", ids, "grey")), ids > 0)
+    for kind in ("grey", "colours"):
+        np.testing.assert_array_equal(read_object(saved(tmp_path / "mask.png", ids, kind)), ids > 0)
+    Image.fromarray(np.where(ids, np.uint16(65535), np.uint16(0))).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_object(tmp_path / "mask.png"), ids > 0)
+
+
+def test_static_masks_with_soft_edges_or_noise(tmp_path):
+    """Grey ones have a threshold. Colours have none: a soft edge between two is no shade of either."""
+    _, ids = outlined(1, 2)
+    hard = np.where(ids, np.uint8(255), np.uint8(0))
+    soft = Image.fromarray(hard).filter(ImageFilter.GaussianBlur(2))
+    noisy = np.where(ids, hard, np.random.default_rng(0).integers(0, 2, ids.shape, np.uint8))
+    for image in (soft, Image.fromarray(noisy), Image.fromarray(np.where(ids, np.uint8(254), np.uint8(1)))):
+        for mode in ("L", "RGB"):
+            image.convert(mode).save(tmp_path / "mask.png")
+            np.testing.assert_array_equal(read_object(tmp_path / "mask.png"), np.array(image) >= 128)
+    Image.merge("RGB", [soft, Image.fromarray(0 * hard), Image.fromarray(0 * hard)]).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="soft edges"):
+        read_object(tmp_path / "mask.png")
 
 
 def test_void_is_no_object_of_an_annotated_video(tmp_path):
