@@ -226,8 +226,10 @@ def find_masks(given: Sequence[Path]) -> list[Path]:
             remedy = "make masks of them with scripts/convert_mask.py" if ".json" in others else "give PNGs"
             near = folders_near(path, 1, (2, 3, 4))
             right = next((folder for folder in near if images_in(folder)), "a folder that holds them")
-            if isinstance(right, Path) and right.parent != path and len(_folders_of_masks(right.parent)) > 1:
-                right = right.parent  # the folders of objects or of frames
+            if isinstance(right, Path) and right.parent != path:
+                beside = [folder.name for folder in _folders_of_masks(right.parent)]
+                if len(beside) > 1 and all(name.isdecimal() or _OBJECT.search(name) for name in beside):
+                    right = right.parent  # the folders of objects or of frames
             raise InputError(f"{path} holds no masks{has}; {remedy}, or {right}")
         masks += found
     return masks
@@ -334,9 +336,10 @@ def _without_scores(name: str) -> str:
 def _in_order(objects: Collection[str]) -> list[str]:
     """The names of objects by their last numbers if all differ, otherwise by the whole names."""
     numbers = {name: re.findall(r"[0-9]+", _without_scores(name))[-1:] for name in objects}
+    order = frame_order(objects)
     last = {name: int(found[0]) if found else -1 for name, found in numbers.items()}
     apart = len(set(last.values())) == len(last)
-    return sorted(objects, key=lambda name: (last[name] if apart else 0, frame_order(name)))
+    return sorted(objects, key=lambda name: (last[name] if apart else 0, order(name)))
 
 
 def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _Named:
@@ -437,7 +440,8 @@ def _are_binary(masks: Sequence[Path]) -> bool:
 
 def _overlap(masks: Sequence[Path], most: float) -> bool:
     """Whether the IoU of a mask and the one after it is above ``most``."""
-    decoded = (read_mask_values(mask).values > 0 for mask in sorted(masks, key=lambda mask: frame_order(mask.stem)))
+    order = frame_order([mask.stem for mask in masks])
+    decoded = (read_mask_values(mask).values > 0 for mask in sorted(masks, key=lambda mask: order(mask.stem)))
     for one, other in itertools.pairwise(decoded):
         if one.shape == other.shape and (union := (one | other).sum()) and (one & other).sum() / union > most:
             return True

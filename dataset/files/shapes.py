@@ -95,7 +95,7 @@ def read_shapes(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], list[str]
     notes.insert(0, ", ".join(f"object {number} is {name}" for name, number in numbers.items()))
     for frame, count in hidden.items():
         notes += [f"{count} pixels of {frame} are in several objects, and go to the last of them"] if count else []
-    return {frame: masks[frame] for frame in sorted(masks, key=frame_order)}, notes
+    return {frame: masks[frame] for frame in sorted(masks, key=frame_order(masks))}, notes
 
 
 def coco_annotations(masks: Iterable[tuple[str, np.ndarray]]) -> dict[str, list]:

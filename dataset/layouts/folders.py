@@ -152,7 +152,7 @@ def find_frames(images: Path, masks: Path, *, complete: bool) -> tuple[list[Pair
     missing = [images / f"{frame}.jpg" for frame in sorted(annotated.keys() - shown.keys())]
     if complete:
         missing += [masks / f"{frame}.png" for frame in sorted(shown.keys() - annotated.keys())]
-    both = sorted(annotated.keys() & shown.keys(), key=frame_order)
+    both = sorted(annotated.keys() & shown.keys(), key=frame_order(shown))
     return [Pair(shown[frame], annotated[frame]) for frame in both], missing
 
 

@@ -190,7 +190,7 @@ def _asked_object(number: str, listed: dict[str, Any]) -> AskedObject:
         raise ValueError(f"the id {number} is not from 1 to 255")
     if not isinstance(frames, list) or not isinstance(category, str | None):
         raise TypeError(f"the frames or the category of object {number} have another type")
-    return AskedObject(int(number), sorted(map(str, frames), key=frame_order), category)
+    return AskedObject(int(number), sorted(map(str, frames), key=frame_order([*map(str, frames)])), category)
 
 
 def _images(root: Path, split: str) -> Path:

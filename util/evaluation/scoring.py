@@ -152,7 +152,7 @@ def davis_plans(truth_root: Path, videos: Iterable[str], merge_objects: bool = F
 def _refuse_shifted(truth: Path, prediction: Path) -> None:
     """Refuse predictions of as many frames as the ground truth has, but of other ones at both ends."""
     names = [{path.stem for path in folder.glob("*.png") if not is_junk(path.name)} for folder in (truth, prediction)]
-    true, predicted = (sorted(stems, key=frame_order) for stems in names)
+    true, predicted = (sorted(stems, key=frame_order(stems)) for stems in names)
     if len(true) == len(predicted) and true[0] != predicted[0] and true[-1] != predicted[-1] and len(true) > 2:
         raise InputError(
             f"{prediction} has the frames {predicted[0]} to {predicted[-1]}, but its ground truth has {true[0]} to "
@@ -169,19 +169,20 @@ def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
     Raises:
         InputError: the folder holds no mask, or the first mask cannot be read or holds no object.
     """
-    names = (path.name for path in truth_folder.glob("*.png") if not is_junk(path.name))
-    frames = sorted(names, key=frame_order)
+    names = {path.stem for path in truth_folder.glob("*.png") if not is_junk(path.name)}
+    frames = sorted(names, key=frame_order(names))
     if not frames:
         raise InputError(f"{truth_folder} holds no PNG masks; check the ground truth's folder and the video's name")
-    first = read_mask(truth_folder / frames[0])
+    first_path = truth_folder / f"{frames[0]}.png"
+    first = read_mask(first_path)
     objects = int(first.any()) if merge_objects else int(first[first != VOID].max(initial=0))
     if not objects:
         remedy = f"DAVIS's first masks show all objects; {_LATER}"
         if first.any():
             remedy = f"{VOID} marks pixels of no object in DAVIS 2017, so for masks of 0 and {VOID} add --merge_objects"
-        raise InputError(f"{truth_folder / frames[0]} shows no object; {remedy}")
+        raise InputError(f"{first_path} shows no object; {remedy}")
     ids = range(1, objects + 1)
-    return ScoringPlan(truth_folder, ids, {Path(frame).stem: ids for frame in frames[1:-1]}, merge_objects)
+    return ScoringPlan(truth_folder, ids, {frame: ids for frame in frames[1:-1]}, merge_objects)
 
 
 def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress: bool = False) -> list[VideoScore]:
