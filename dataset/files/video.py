@@ -412,7 +412,9 @@ def read_names(path: Path, remedy: str) -> list[str]:
         lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; {remedy}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no text in UTF-8; save it in this encoding") from None
+    except OSError as error:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
     names = [line.strip() for line in lines if line.strip()]
     for name in names:

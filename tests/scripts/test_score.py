@@ -84,6 +84,7 @@ def test_bad_input_ends_with_one_sentence_and_no_output(inline, tmp_path, spoile
         ("gt/swap", "out/masks", "--gt {}/gt"),
         ("davis", "out/masks", "--gt {}/davis/Annotations/480p"),
         ("davis/Annotations", "out/masks", "--gt {}/davis/Annotations/480p"),
+        ("davis/Annotations", "davis/Annotations", "--gt {}/davis/Annotations/480p"),
     ],
 )
 @pytest.mark.parametrize("listed", [True, False])
@@ -102,6 +103,24 @@ def test_truth_with_a_folder_for_each_object_names_what_merges_it(inline, tmp_pa
         shutil.copytree(TRUTH / "swap", tmp_path / "gt/swap" / number)
     flags = ("--gt", tmp_path / "gt", "--pred", PREDICTIONS, "--output", tmp_path / "out")
     assert_refused(inline("scripts/score.py", *flags), tmp_path / "gt/swap", "each object", "convert_mask.py")
+
+
+@pytest.mark.parametrize(
+    ("made", "mentioned"),
+    [
+        (lambda pred: (pred / "00003.png").rename(pred / "00003.PNG"), "rename 00003.PNG"),
+        (lambda pred: shutil.copytree(pred, pred / "1") and (pred / "00003.png").unlink(), "for each object, so merge"),
+        (lambda pred: [path.rename(pred / f"f_{path.name}") for path in pred.iterdir()][3:], "has the frames f_00000"),
+        (lambda pred: shutil.rmtree(pred.parent) or pred.parent.write_bytes(b"PK"), "pred is a file"),
+        (lambda pred: (pred.parents[1] / "val.txt").write_text("swap\n", "utf-16"), "save it in this encoding"),
+    ],
+)
+def test_predictions_in_another_form_name_the_remedy(inline, tmp_path, made, mentioned):
+    shutil.copytree(PREDICTIONS / "swap", tmp_path / "pred/swap")
+    (tmp_path / "val.txt").write_text("swap\n")
+    made(tmp_path / "pred/swap")
+    flags = ("--gt", TRUTH, "--pred", tmp_path / "pred", "--video_list", tmp_path / "val.txt")
+    assert_refused(inline("scripts/score.py", *flags, "--output", tmp_path / "out"), mentioned)
 
 
 def test_predictions_as_jpeg_are_refused(inline, tmp_path):
@@ -127,12 +146,13 @@ def test_truth_of_the_first_and_the_last_frame_is_nothing_to_score(inline, tmp_p
     assert result.returncode == 0 and "note: no frame of drift is scored" in result.stdout
 
 
-@pytest.mark.parametrize("shift", [1, -1, 100])
-def test_frames_numbered_from_another_number_are_refused(inline, tmp_path, shift):
+@pytest.mark.parametrize(("shift", "more"), [(1, 0), (-1, 0), (100, 0), (100, -1), (1, 2)])
+def test_frames_numbered_from_another_number_are_refused(inline, tmp_path, shift, more):
+    """The predictions have ``more`` frames than the ground truth."""
     shutil.copytree(TRUTH / "swap", tmp_path / "gt/swap")
     frames = sorted((tmp_path / "gt/swap").glob("*.png"))
     for kind, step in (("gt", 5), ("pred", 5 + shift)):
-        for number, path in enumerate(frames):
+        for number, path in enumerate((frames + frames)[: len(frames) + (more if kind == "pred" else 0)]):
             target = tmp_path / "shifted" / kind / "swap" / f"{number + step:05d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)

@@ -150,10 +150,22 @@ def davis_plans(truth_root: Path, videos: Iterable[str], merge_objects: bool = F
 
 
 def _refuse_shifted(truth: Path, prediction: Path) -> None:
-    """Refuse predictions of as many frames as the ground truth has, but of other ones at both ends."""
+    """Refuse predictions whose frames have other names, or lie before or after those of the ground truth.
+
+    They lack the first frame and go on after the last one, or lack the last one and start before the first. Single
+    other files do not matter.
+    """
     names = [{path.stem for path in folder.glob("*.png") if not is_junk(path.name)} for folder in (truth, prediction)]
     true, predicted = (sorted(stems, key=frame_order(stems)) for stems in names)
-    if len(true) == len(predicted) and true[0] != predicted[0] and true[-1] != predicted[-1] and len(true) > 2:
+    order = frame_order(names[0] | names[1])
+    extra = [order(name) for name in predicted if name not in names[0]]
+    ends = [end in predicted for end in (true[0], true[-1])]
+    is_shifted = (
+        bool(extra)
+        and (any(ends) or len(true) == len(predicted))
+        and ((not ends[0] and min(extra) > order(true[-1])) or (not ends[1] and max(extra) < order(true[0])))
+    )
+    if len(true) > 2 and (is_shifted or len(extra) == len(predicted) > 0):
         raise InputError(
             f"{prediction} has the frames {predicted[0]} to {predicted[-1]}, but its ground truth has {true[0]} to "
             f"{true[-1]}; number the predictions as the ground truth is numbered"
@@ -209,7 +221,12 @@ def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress
         for frame in plan.frames:
             if not (folder / f"{frame}.png").is_file():
                 others = [path.name for path in folder.glob(f"{glob.escape(frame)}.*")]
-                remedy = f"save {others[0]} as a PNG of ids" if others else "predict every frame of the video"
+                remedy = "predict every frame of the video"
+                if others:
+                    is_png = others[0].lower() == f"{frame}.png".lower()
+                    remedy = f"rename {others[0]}" if is_png else f"save {others[0]} as a PNG of ids"
+                elif any(folder.glob(f"*/{glob.escape(frame)}.png")):
+                    remedy = f"{folder} has a folder for each object, so merge them with scripts/convert_mask.py"
                 raise InputError(f"{folder / frame}.png is missing; {remedy}")
     tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
     scored = in_threads(lambda task: _score_frame(*task), tasks)
@@ -335,7 +352,8 @@ def _score_frame(plan: ScoringPlan, prediction_folder: Path, frame: str) -> np.n
     if prediction.max() > max(plan.ids):
         raise InputError(
             f"{prediction_path} holds id {prediction.max()}, but the video has {len(plan.ids)} object(s); "
-            f"use the ids of the first ground-truth mask, or merge the objects for DAVIS 2016; {_LATER}"
+            f"use the ids of the first ground-truth mask, or merge all objects with scripts/score.py --merge_objects; "
+            f"{_LATER}"
         )
     radius = tolerance_radius(truth.shape, CONTOUR_TOLERANCE)
     box = bounding_box(truth | prediction)
