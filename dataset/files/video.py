@@ -21,6 +21,7 @@ from util.files import is_plain_name, refuse_pipe
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
 
+_MASK_FOLDER = re.compile("annotation|mask|instance|segment|label|(^|/)gt", re.IGNORECASE)
 # A number in a name: with a fraction if it has one point, and with a sign at the start or after another separator.
 _DIGITS = r"(?:(?<![0-9.])[0-9]+\.[0-9]+(?![0-9]|\.[0-9])|[0-9]+)"
 _NUMBER = re.compile(rf"((?:(?<![^\W_])-)?{_DIGITS})")
@@ -390,11 +391,26 @@ def _frames_inside(folder: Path) -> Path | None:
     masks = None
     for depth in range(1, 5):
         for inner in sorted(folder.glob("*/" * depth)):
-            if any(path.suffix.lower() in FRAME_SUFFIXES and not is_junk(path.name) for path in inner.iterdir()):
-                if not re.search("annotation|mask", str(inner.relative_to(folder)), re.IGNORECASE):
+            if _has_frames(inner):
+                if not _MASK_FOLDER.search(str(inner.relative_to(folder))):
                     return inner
                 masks = masks or inner
     return masks
+
+
+def videos_inside(folder: Path) -> Path | None:
+    """The first folder of videos in a folder, up to three levels down: all of its folders hold frames, and no masks."""
+    for depth in range(1, 4):
+        for inner in sorted(folder.glob("*/" * depth)):
+            videos = [path for path in inner.iterdir() if path.is_dir() and not is_junk(path.name)]
+            names = [str(video.relative_to(folder)) for video in videos]
+            if videos and not any(map(_MASK_FOLDER.search, names)) and all(map(_has_frames, videos)):
+                return inner
+    return None
+
+
+def _has_frames(folder: Path) -> bool:
+    return any(path.suffix.lower() in FRAME_SUFFIXES and not is_junk(path.name) for path in folder.iterdir())
 
 
 def read_names(path: Path, remedy: str) -> list[str]:
@@ -413,7 +429,7 @@ def read_names(path: Path, remedy: str) -> list[str]:
     except FileNotFoundError:
         raise InputError(f"{path} is missing; {remedy}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path} is no text in UTF-8; save it in this encoding") from None
+        raise InputError(f"{path} cannot be read as UTF-8; save the text in this encoding") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
     names = [line.strip() for line in lines if line.strip()]

@@ -9,7 +9,15 @@ from tqdm import tqdm
 
 from dataset.files.given_masks import ObjectMasks, absences, are_swapped, find_masks, images_in, read_given
 from dataset.files.images import PaintedMasks, image_size
-from dataset.files.video import VIDEO_SUFFIXES, Video, check_mask_sizes, list_frames, object_ids, read_sized_mask
+from dataset.files.video import (
+    VIDEO_SUFFIXES,
+    Video,
+    check_mask_sizes,
+    list_frames,
+    object_ids,
+    read_sized_mask,
+    videos_inside,
+)
 from dataset.layouts.folders import annotated_folders, find_videos
 from util.errors import InputError
 from util.progress import hidden
@@ -108,7 +116,17 @@ class FolderVideos:
         return _find_masks(self.truth / video, frames)[0]
 
     def _video(self, name: str) -> Video:
-        frames = list_frames(self.images / name)
+        try:
+            frames = list_frames(self.images / name)
+        except InputError:
+            if right := videos_inside(self.images):
+                raise InputError(f"{self.images / name} holds no images; give --images {right}") from None
+            if any((self.images / name).glob("*/")):
+                raise InputError(
+                    f"{self.images / name} holds folders instead of images; put the frames of each video into a folder "
+                    f"of {self.images}, <video>/<frame>.jpg"
+                ) from None
+            raise
         masks, objects = _find_masks(self.masks / name, frames)
         if not masks:
             raise InputError(

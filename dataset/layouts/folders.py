@@ -53,8 +53,14 @@ _LAYOUTS = (
 
 
 def annotated_folders(root: Path, splits: Sequence[str]) -> Layout | None:
-    """Find the folders of frames and of masks in the root of a data set, or in one of its splits; None without them."""
-    for base in (root, *(root / split for split in splits)):
+    """Find the folders of frames and of masks in a data set; None without them.
+
+    Args:
+        root: the data set, or a folder that holds it.
+        splits: the folders in it that come first.
+    """
+    inside = sorted(path for path in root.glob("*/") if not is_junk(path.name))
+    for base in (root, *(root / split for split in splits), *inside):
         for name, images, masks in _LAYOUTS:
             if (base / images).is_dir() and (base / masks).is_dir():
                 return Layout(name, base / images, base / masks)

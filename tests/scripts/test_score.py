@@ -112,7 +112,7 @@ def test_truth_with_a_folder_for_each_object_names_what_merges_it(inline, tmp_pa
         (lambda pred: shutil.copytree(pred, pred / "1") and (pred / "00003.png").unlink(), "for each object, so merge"),
         (lambda pred: [path.rename(pred / f"f_{path.name}") for path in pred.iterdir()][3:], "has the frames f_00000"),
         (lambda pred: shutil.rmtree(pred.parent) or pred.parent.write_bytes(b"PK"), "pred is a file"),
-        (lambda pred: (pred.parents[1] / "val.txt").write_text("swap\n", "utf-16"), "save it in this encoding"),
+        (lambda pred: (pred.parents[1] / "val.txt").write_text("swap\n", "utf-16"), "save the text in this encoding"),
     ],
 )
 def test_predictions_in_another_form_name_the_remedy(inline, tmp_path, made, mentioned):
