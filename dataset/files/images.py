@@ -223,13 +223,15 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
     """Convert a uint8 RGB frame [H,W,3] to the network's input: float32 [3,H,W], normalised with ImageNet's mean.
 
     Raises:
-        ValueError: the frame has another type or shape, such as floats of 0 to 1, or one or four channels.
+        ValueError: the frame has another type or shape, such as a PIL image, floats of 0 to 1, or one or four channels.
     """
     import torch
 
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"a frame is a NumPy array, uint8 RGB [H,W,3], not {type(image).__name__}; convert it")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"a frame is uint8 RGB [H,W,3], 0 to 255, not {image.dtype} {list(image.shape)}; convert it")
-    return normalise(torch.from_numpy(image).permute(2, 0, 1))
+    return normalise(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
 
 
 def to_image(tensor: torch.Tensor) -> np.ndarray:
