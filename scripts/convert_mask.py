@@ -35,9 +35,10 @@ import numpy as np
 
 from dataset.files.colours import davis_palette
 from dataset.files.given_masks import ObjectMasks, find_masks, find_objects, one_frame
-from dataset.files.images import read_mask, read_pixels, read_wide_grey, write_mask
+from dataset.files.images import PaintedMasks, read_mask, read_pixels, read_wide_grey, write_mask
 from dataset.files.masks import described
 from dataset.files.shapes import coco_annotations, read_shapes
+from dataset.files.video import FRAME_SUFFIXES
 from util.errors import InputError, command_line
 from util.files import write_text
 
@@ -177,17 +178,31 @@ def renumbered(masks: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
     """Number the objects of masks by value, consistently over all masks: int64 [H,W] -> uint8 ids [H,W].
 
     Raises:
-        InputError: there are more than 255 objects, or a mask shows none.
+        InputError: there are more than 255 objects, or none at all.
     """
     values = np.unique(np.concatenate([np.unique(mask) for mask in masks.values()]))
     values = values[values != 0]
     if len(values) > 255:
         raise InputError(f"{next(iter(masks))} and the other masks hold {len(values)} objects; 255 is the maximum")
-    if empty := [path for path, mask in masks.items() if not mask.any()]:
-        raise InputError(f"{empty[0]} shows no object; leave it out")
+    if not len(values):
+        raise InputError(f"{next(iter(masks))} shows no object; leave it out")
     return {
         path: np.where(mask > 0, np.searchsorted(values, mask) + 1, 0).astype(np.uint8) for path, mask in masks.items()
     }
+
+
+def hard_masks(converted: dict[Path, np.ndarray]) -> dict[Path, np.ndarray] | None:
+    """Masks that need no conversion, read as they are, where it has lost dark colours or thin objects; None otherwise.
+
+    Args:
+        converted: the converted masks, uint8 ids [H,W] by path.
+    """
+    try:
+        reader = PaintedMasks(converted)
+        masks = {path: reader.read(path) for path in converted}
+    except InputError:
+        return None
+    return masks if any((masks[path] > 0)[mask == 0].any() for path, mask in converted.items()) else None
 
 
 def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> dict[Path, np.ndarray]:
@@ -223,9 +238,11 @@ def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> d
             if len(np.unique(mask[mask > 0])) > 1:
                 raise InputError(f"{path} shows several objects, so --invert has no meaning; leave it out")
             mask = (mask == 0).astype(np.uint8)
-        if not mask.any():
-            raise InputError(f"{path} shows no object; choose another --threshold, or --invert")
         results[path] = mask
+    if threshold is None and not invert:
+        results = hard_masks(results) or results
+    if empty := [path for path, mask in results.items() if not mask.any()]:
+        raise InputError(f"{empty[0]} shows no object; choose another --threshold, or --invert")
     return results
 
 
@@ -238,6 +255,9 @@ def convert_images(paths: list[Path], threshold: int | None, invert: bool) -> di
     wide = {path: mask for path in paths if (mask := read_instances(path)) is not None}
     if not wide:
         return convert_painted(paths, threshold, invert)
+    for path in paths:  # of 16 bits without a high value, such as black ones, which show that no object is there
+        if path not in wide and (mask := read_wide_grey(path)) is not None:
+            wide[path] = mask
     if len(wide) < len(paths) or threshold is not None or invert:
         raise InputError(
             f"{next(iter(wide))} has 16 bits a pixel and is numbered by value; convert such masks in a command of "
@@ -282,6 +302,8 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     output, paths = arguments.output, arguments.images
+    if output.suffix.lower() in set(FRAME_SUFFIXES) - {".png"}:
+        raise InputError(f"{output} is no name of a PNG, which masks are; give {output.with_suffix('.png')}")
     is_file, is_coco, notes = output.suffix.lower() == ".png", output.suffix.lower() == ".json", []
     if (is_file or is_coco) and output.exists():
         raise InputError(f"{output} already exists; choose another --output or delete it")

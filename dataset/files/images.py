@@ -280,6 +280,8 @@ def _other_kind(path: Path | str) -> str:
         return "empty; copy or download it again"
     if start.startswith((b"\x93NUMPY", b"PK\x03\x04")):
         return "a NumPy array or an archive; save masks as PNGs, for example with PIL.Image.fromarray(ids).save"
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif"):
+        return "an image in HEIF or AVIF; save it as a PNG"
     if start[4:8] == b"ftyp" or start.startswith(b"\x1aE\xdf\xa3") or start[8:12] == b"AVI ":
         return "a video; give an image, such as the mask of one frame as a PNG"
     if start.startswith(GIT_LFS):

@@ -294,6 +294,19 @@ def test_convert_mask_takes_several_images_and_a_threshold(inline, tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "t.png")[0], np.arange(256) >= 200)
 
 
+def test_convert_mask_keeps_the_dark_and_thin_objects_of_hard_masks(inline, tmp_path):
+    ids = IDS.copy()
+    ids[50, 5:40] = 7
+    flags = ("--output", tmp_path / "new.png")
+    for image in (Image.fromarray(ids), Image.fromarray(np.dstack([20 * ids, 30 * ids, 0 * ids]))):
+        image.save(tmp_path / "mask.png")
+        assert inline("scripts/convert_mask.py", tmp_path / "mask.png", *flags).returncode == 0
+        np.testing.assert_array_equal(read_mask(tmp_path / "new.png") > 0, ids > 0)
+        assert len(np.unique(read_mask(tmp_path / "new.png"))) == 4
+        (tmp_path / "new.png").unlink()
+    assert_refused(inline("scripts/convert_mask.py", tmp_path / "mask.png", "--output", tmp_path / "n.jpg"), "n.png")
+
+
 def test_a_photograph_on_transparency_is_one_object(inline, tmp_path):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8))
     image.putalpha(Image.fromarray(ONE * np.uint8(255)))
@@ -422,6 +435,9 @@ def test_masks_of_16_bits_are_numbered_by_value(inline, tmp_path, values):
     assert result.returncode == 0, result.stderr
     assert np.array_equal(read_mask(tmp_path / "o/a.png"), IDS)
     assert np.array_equal(read_mask(tmp_path / "o/b.png"), np.where(IDS == 2, 2, 0))
+    Image.fromarray(0 * first).save(tmp_path / "c.png")
+    result = inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "c.png", "--output", tmp_path / "black")
+    assert result.returncode == 0 and not read_mask(tmp_path / "black/c.png").any()
     painted(RED, GREEN).save(tmp_path / "c.png")
     mixed = inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "c.png", "--output", tmp_path / "mixed")
     assert_refused(mixed, tmp_path / "a.png", "command of their own")

@@ -506,6 +506,7 @@ def test_remedies_fit_what_was_given(arguments, inline, clip, tmp_path):
         (b"hello", "text file"),
         (b"\x93NUMPY", "NumPy", "PNG"),
         ((clip / "clip.mp4").read_bytes(), "video", "mask of one frame"),
+        (b"\0\0\0\x18ftypheic", "HEIF", "as a PNG"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS", "git lfs pull"),
     ):
         (tmp_path / "no mask").write_bytes(content)
