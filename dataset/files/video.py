@@ -398,13 +398,12 @@ def _frames_inside(folder: Path) -> Path | None:
     return masks
 
 
-def videos_inside(folder: Path) -> Path | None:
-    """The first folder of videos in a folder, up to three levels down: all of its folders hold frames, and no masks."""
+def videos_inside(folder: Path, video: str) -> Path | None:
+    """The first folder in a folder, up to three levels down, in which a folder of the video's name holds frames."""
     for depth in range(1, 4):
         for inner in sorted(folder.glob("*/" * depth)):
-            videos = [path for path in inner.iterdir() if path.is_dir() and not is_junk(path.name)]
-            names = [str(video.relative_to(folder)) for video in videos]
-            if videos and not any(map(_MASK_FOLDER.search, names)) and all(map(_has_frames, videos)):
+            frames = inner / video
+            if frames.is_dir() and _has_frames(frames) and not _MASK_FOLDER.search(str(frames.relative_to(folder))):
                 return inner
     return None
 
