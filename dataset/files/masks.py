@@ -278,23 +278,37 @@ def _interpret_palette(image: Image.Image, path: Path | str) -> MaskValues:
     return _interpret_colours(pixels, path)
 
 
+def refuse_shades(values: np.ndarray, path: Path | str) -> None:
+    """Refuse grey values (integers [H,W]) that are shades of soft edges or noise, and no ids.
+
+    Raises:
+        InputError: they are; the message names the file, ``path``.
+    """
+    ids = np.unique(values[values > 0])
+    dense = _are_dense(ids)
+    pixels = np.repeat(values[:, :, None], 3, axis=2)
+    _refuse_soft(values, pixels, path, few=dense or ids[-1] <= MOST_PLAIN_ID)
+    faint = (values > 0) & (values <= _TRACE)
+    is_noise = faint.any() and ids[-1] > MOST_PLAIN_ID and _around(faint, np.minimum).sum() < _SOLID * faint.sum()
+    if is_noise or (not dense and (ids >= 248).sum() - (ids > 255).sum() > 1):
+        raise InputError(f"{path} {_TRACES}; {_conversion(path)} makes a clean mask of it")
+
+
+def _are_dense(ids: np.ndarray) -> bool:
+    """Whether few values are missing between sorted ids, as in ids, and unlike in shades."""
+    return not len(ids) or ids[-1] <= 2 * len(ids)
+
+
 def _interpret_grey(values: np.ndarray, path: Path | str) -> MaskValues:
     shown = np.unique(values)
     ids = shown[shown > 0]
-    dense = not len(ids) or ids[-1] <= 2 * len(ids)  # few values are missing, as in ids, and unlike in shades
-    pixels = np.repeat(values[:, :, None], 3, axis=2)
-    _refuse_soft(values, pixels, path, few=dense or ids[-1] <= MOST_PLAIN_ID)
-    if not dense and (ids >= 248).sum() - (ids > 255).sum() > 1:
-        raise InputError(f"{path} {_TRACES}; {_conversion(path)} makes a clean mask of it")
-    faint = (values > 0) & (values <= _TRACE)
-    if faint.any() and ids[-1] > MOST_PLAIN_ID and _around(faint, np.minimum).sum() < _SOLID * faint.sum():
-        raise InputError(f"{path} {_TRACES}; {_conversion(path)} makes a clean mask of it")
+    refuse_shades(values, path)
     note = ""
     white = values == (255 if values.max() <= 255 else 65535)
     if 0 not in shown and len(ids) > 1 and _share_of_border(white) > _FRAME_SHARE:
         values, note = np.where(white, 0, values), "white is the background, because no pixel is black or transparent"
         ids = ids[:-1]
-    elif 0 not in shown and not dense and ids[-1] > MOST_PLAIN_ID and len(ids) > 1:
+    elif 0 not in shown and not _are_dense(ids) and ids[-1] > MOST_PLAIN_ID and len(ids) > 1:
         raise InputError(
             f"{path} has no background, because no pixel is 0 and no white surrounds the objects; save the background "
             f"as 0, or {_conversion(path)} --threshold 128 takes the bright pixels as the object"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.files.images import read_image, read_mask
-from dataset.files.masks import is_void
+from dataset.files.masks import MOST_PLAIN_ID, is_void, refuse_shades
 from dataset.files.video import FRAME_SUFFIXES, frame_order, is_junk, read_names
 from util.errors import InputError
 
@@ -112,9 +112,12 @@ class VideoFolders:
         """Read the mask of a frame: uint8 object ids [H,W]. Void is background, see `dataset.files.masks.is_void`.
 
         Raises:
-            InputError: as `dataset.files.images.read_mask`.
+            InputError: as `dataset.files.images.read_mask`, or the mask has soft edges or noise instead of ids.
         """
         ids = read_mask(mask)
+        shown = np.flatnonzero(np.bincount(ids.reshape(-1)))
+        if self.void is None and len(shown) > 2 and shown[-1] > MOST_PLAIN_ID:
+            refuse_shades(ids.astype(np.int32), mask)
         void = is_void(ids) if self.void is None else ids == self.void
         ids = np.where(void, np.uint8(0), ids)
         return (ids > 0).astype(np.uint8) if self.merge_objects else ids
@@ -185,6 +188,15 @@ def files_by_frame(folder: Path, suffixes: Sequence[str] = FRAME_SUFFIXES) -> di
             raise InputError(f"{files[stem]} and {name} would be one frame; keep masks in a folder of their own")
         files[stem] = folder / name
     return files
+
+
+def remedy_without_masks(folder: Path, remedy: str) -> str:
+    """What to do about a folder without masks, by what it holds instead; otherwise ``remedy``."""
+    if any(folder.glob("*/*.png")):
+        return f"it has a folder for each object, so merge them with scripts/convert_mask.py {folder} --output NEW"
+    if images := [path for path in folder.glob("*") if path.suffix.lower() in FRAME_SUFFIXES]:
+        return f"it has {images[0].suffix} files, so make PNGs of them with scripts/convert_mask.py"
+    return remedy
 
 
 def step_in_names(frames: Sequence[Pair]) -> int:

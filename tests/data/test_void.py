@@ -6,7 +6,7 @@ from PIL import Image, ImageFilter
 
 from dataset.files.colours import davis_palette
 from dataset.files.images import PaintedMasks, write_mask
-from dataset.layouts.folders import VideoFolders
+from dataset.layouts.folders import VideoFolders, remedy_without_masks
 from dataset.layouts.static import read_object
 from util.errors import InputError
 
@@ -87,6 +87,28 @@ def test_static_masks_with_soft_edges_or_noise(tmp_path):
     Image.merge("RGB", [soft, Image.fromarray(0 * hard), Image.fromarray(0 * hard)]).save(tmp_path / "mask.png")
     with pytest.raises(InputError, match="soft edges"):
         read_object(tmp_path / "mask.png")
+
+
+def test_soft_masks_of_an_annotated_video_are_refused(tmp_path):
+    """Their shades look like ids. Other masks need not have a background."""
+    _, ids = outlined(1, 2)
+    folders = VideoFolders("own", tmp_path, tmp_path, "copy it again")
+    Image.fromarray(np.where(ids, np.uint8(255), np.uint8(0))).filter(ImageFilter.GaussianBlur(2)).save(
+        tmp_path / "0.png"
+    )
+    with pytest.raises(InputError, match=r"0\.png has soft edges.*convert_mask\.py"):
+        folders.read_ids(tmp_path / "0.png")
+    Image.fromarray(np.array([9, 40, 90], np.uint8)[ids]).save(tmp_path / "1.png")
+    assert set(np.unique(folders.read_ids(tmp_path / "1.png"))) == {9, 40, 90}
+
+
+def test_videos_without_masks_of_frames_name_what_makes_them(tmp_path):
+    remedies = {"1/00000.png": "for each object, so merge", "00000.jpg": "it has .jpg files", "notes.txt": "again"}
+    for number, (name, remedy) in enumerate(remedies.items()):
+        path = tmp_path / str(number) / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert remedy in remedy_without_masks(tmp_path / str(number), "copy it again")
 
 
 def test_void_is_no_object_of_an_annotated_video(tmp_path):
