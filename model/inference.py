@@ -82,6 +82,7 @@ class InferenceCore:
         self.rule = FixedInterval(mem_every)
         self.memory = MemoryBank(spec, network)
         self._size: tuple[int, int] | None = None
+        self._normalised = False  # whether a float frame was surely normalised
         # The last frame if it is to update the memory: the image, its embedding's key, f16, and the masks of objects.
         self._pending: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
@@ -147,12 +148,14 @@ class InferenceCore:
             before the first mask.
 
         Raises:
-            ValueError: the image or the mask has the wrong shape, the first image is not normalised, an absent object
+            ValueError: the image or the mask has the wrong type or shape, an image is not normalised, an absent object
                 is unknown or has pixels, or the mask holds no object while no object is absent.
         """
-        mask = torch.from_numpy(np.ascontiguousarray(mask)) if isinstance(mask, np.ndarray) else mask
+        if isinstance(mask, np.ndarray) and mask.dtype.kind in "biuf":
+            mask = torch.from_numpy(np.ascontiguousarray(mask, mask.dtype.newbyteorder("=")))
         if not isinstance(mask, Tensor | None):
-            raise ValueError(f"a mask is integer ids [H,W] of torch or NumPy, not {type(mask).__name__}; convert it")
+            kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise ValueError(f"a mask is integer ids [H,W] of torch or NumPy, not {kind}; convert it")
         self._check(image)
         annotated = self._annotated_ids(image, mask, absent)
         self._size = (image.shape[1], image.shape[2])
@@ -212,22 +215,30 @@ class InferenceCore:
         return soft_aggregation(objects).softmax(dim=1)
 
     def _check(self, image: Tensor) -> None:
+        if not isinstance(image, Tensor):
+            kind = type(image).__name__
+            raise ValueError(
+                f"a frame is a uint8 or float tensor [3,H,W], not {kind}; dataset.images.to_tensor makes it"
+            )
         if image.ndim != 3 or image.shape[0] != 3 or not (image.is_floating_point() or image.dtype == torch.uint8):
             raise ValueError(f"a frame is a uint8 or float tensor [3,H,W], not {image.dtype} {list(image.shape)}")
         if self._size not in (None, tuple(image.shape[1:])):
             raise ValueError(f"this frame is {list(image.shape[1:])}, but the frames before are {list(self._size)}")
-        if self._size is not None or image.dtype == torch.uint8:
+        if image.dtype == torch.uint8 or (self._normalised and image.is_cuda):  # reading values of a GPU takes time
             return
-        if image.max() > MOST_NORMALISED:
+        least, most = (float(value) for value in image.detach().aminmax())
+        if not most <= MOST_NORMALISED:
             raise ValueError(
-                f"the frame has values up to {image.max():.0f}, but must be normalised with ImageNet's mean; "
+                f"the frame has values up to {most:.0f}, but must be normalised with ImageNet's mean; "
                 "dataset.files.images.to_tensor does that"
             )
-        if image.min() >= 0 and 0 < image.max() <= 1:
+        # Later frames may be of one grey, whose normalised values are in this range, too.
+        if not self._normalised and least >= 0 and 0 < most <= 1:
             raise ValueError(
                 "all values of the frame are from 0 to 1, but a frame must be normalised with ImageNet's mean; "
                 "dataset.files.images.to_tensor does that"
             )
+        self._normalised |= least < 0 or most > 1
 
     def _annotated_ids(self, image: Tensor, mask: Tensor | None, absent: Collection[int]) -> list[int]:
         """The ids of the objects in the mask of a frame, which is checked; see `step`."""

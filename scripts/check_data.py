@@ -22,7 +22,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset.files.images import read_image
-from dataset.layouts.folders import Pair, VideoFolders, files_by_frame, find_videos
+from dataset.layouts.folders import Pair, VideoFolders, files_by_frame, find_videos, remedy_without_masks
 from dataset.layouts.static import ImageFolder, find_images, read_object
 from dataset.samples.stages import stage_folders
 from util.errors import InputError, command_line
@@ -90,7 +90,7 @@ def check_video(folders: VideoFolders, video: str) -> Findings:
             unread += 1
     findings.objects = len(objects)
     if not annotated:
-        findings.problems.append(f"{masks} holds no masks (<frame>.png); {folders.remedy}")
+        findings.problems.append(f"{masks} holds no masks (<frame>.png); {remedy_without_masks(masks, folders.remedy)}")
     elif not objects and not unread:
         findings.problems.append(f"{masks} shows no object in any frame; remove the video from both folders")
     return findings

@@ -35,9 +35,10 @@ import numpy as np
 
 from dataset.files.colours import davis_palette
 from dataset.files.given_masks import ObjectMasks, find_masks, find_objects, one_frame
-from dataset.files.images import read_mask, read_pixels, read_wide_grey, write_mask
+from dataset.files.images import PaintedMasks, read_mask, read_pixels, read_wide_grey, write_mask
 from dataset.files.masks import described
 from dataset.files.shapes import coco_annotations, read_shapes
+from dataset.files.video import FRAME_SUFFIXES
 from util.errors import InputError, command_line
 from util.files import write_text
 
@@ -158,12 +159,16 @@ def numbered(colours: list[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
 def read_instances(path: Path) -> np.ndarray | None:
     """Read a grey mask whose ids do not fit into 8 bits, as int64 [H,W]; None for any other image.
 
-    An image with 65535, the white of 16 bits, shows shades of grey and no ids. If all other values are MOTS's,
-    class·1000 + number, its ignored region 10000 becomes 0.
+    An image with 65535, the white of 16 bits, shows shades of grey and no ids if it has other bright values; if not,
+    65535 is void and becomes 0. If all other values are MOTS's, class·1000 + number, so does its ignored region 10000.
     """
     values = read_wide_grey(path)
-    if values is None or values.max() <= 255 or values.max() == WHITE:
+    if values is None or values.max() <= 255:
         return None
+    if values.max() == WHITE:
+        if ((values >= WHITE // 2) & (values < WHITE)).any() or not ((values > 0) & (values < WHITE)).any():
+            return None
+        values = np.where(values == WHITE, 0, values)
     others = values[(values != 0) & (values != MOTS_IGNORED)]
     return np.where(values == MOTS_IGNORED, 0, values) if (others >= 1000).all() else values
 
@@ -172,17 +177,31 @@ def renumbered(masks: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
     """Number the objects of masks by value, consistently over all masks: int64 [H,W] -> uint8 ids [H,W].
 
     Raises:
-        InputError: there are more than 255 objects, or a mask shows none.
+        InputError: there are more than 255 objects, or none at all.
     """
     values = np.unique(np.concatenate([np.unique(mask) for mask in masks.values()]))
     values = values[values != 0]
     if len(values) > 255:
         raise InputError(f"{next(iter(masks))} and the other masks hold {len(values)} objects; 255 is the maximum")
-    if empty := [path for path, mask in masks.items() if not mask.any()]:
-        raise InputError(f"{empty[0]} shows no object; leave it out")
+    if not len(values):
+        raise InputError(f"{next(iter(masks))} shows no object; leave it out")
     return {
         path: np.where(mask > 0, np.searchsorted(values, mask) + 1, 0).astype(np.uint8) for path, mask in masks.items()
     }
+
+
+def hard_masks(converted: dict[Path, np.ndarray]) -> dict[Path, np.ndarray] | None:
+    """Masks that need no conversion, read as they are, where it has lost dark colours or thin objects; None otherwise.
+
+    Args:
+        converted: the converted masks, uint8 ids [H,W] by path.
+    """
+    try:
+        reader = PaintedMasks(converted)
+        masks = {path: reader.read(path) for path in converted}
+    except InputError:
+        return None
+    return masks if any((masks[path] > 0)[mask == 0].any() for path, mask in converted.items()) else None
 
 
 def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> dict[Path, np.ndarray]:
@@ -217,9 +236,11 @@ def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> d
             if len(np.unique(mask[mask > 0])) > 1:
                 raise InputError(f"{path} shows several objects, so --invert has no meaning; leave it out")
             mask = (mask == 0).astype(np.uint8)
-        if not mask.any():
-            raise InputError(f"{path} shows no object; choose another --threshold, or --invert")
         results[path] = mask
+    if threshold is None and not invert:
+        results = hard_masks(results) or results
+    if empty := [path for path, mask in results.items() if not mask.any()]:
+        raise InputError(f"{empty[0]} shows no object; choose another --threshold, or --invert")
     return results
 
 
@@ -232,6 +253,9 @@ def convert_images(paths: list[Path], threshold: int | None, invert: bool) -> di
     wide = {path: mask for path in paths if (mask := read_instances(path)) is not None}
     if not wide:
         return convert_painted(paths, threshold, invert)
+    for path in paths:  # of 16 bits without a high value, such as black ones, which show that no object is there
+        if path not in wide and (mask := read_wide_grey(path)) is not None:
+            wide[path] = mask
     if len(wide) < len(paths) or threshold is not None or invert:
         raise InputError(
             f"{next(iter(wide))} has 16 bits a pixel and is numbered by value; convert such masks in a command of "
@@ -272,6 +296,8 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     output, paths = arguments.output, arguments.images
+    if output.suffix.lower() in set(FRAME_SUFFIXES) - {".png"}:
+        raise InputError(f"{output} is no name of a PNG, which masks are; give {output.with_suffix('.png')}")
     is_file, is_coco, notes = output.suffix.lower() == ".png", output.suffix.lower() == ".json", []
     if (is_file or is_coco) and output.exists():
         raise InputError(f"{output} already exists; choose another --output or delete it")

@@ -51,7 +51,7 @@ def list_videos(truth_root: Path, prediction_root: Path, list_file: Path | None)
         root = truth_root.absolute()
         found = (min(root.glob("*/" * depth + "*.png"), default=None) for depth in (1, 0, 2, 3, 4))
         mask = next(filter(None, found), None)
-        if mask and mask.parents[2] == root and (prediction_root / mask.parents[1].name).is_dir():
+        if mask and mask.parents[2] == root and any((prediction_root / mask.parents[1].name).glob("*.png")):
             raise InputError(
                 f"{mask.parents[1]} has a folder for each object; merge them with scripts/convert_mask.py, or score "
                 "with scripts/eval_folder.py --gt"
@@ -67,8 +67,10 @@ def check_root(flag: str, root: Path, videos: Sequence[str]) -> None:
     """Find the folder that holds the videos where ``root`` holds none of them.
 
     Raises:
-        InputError: it is a folder in ``root`` or the one above. The message names it.
+        InputError: it is a folder in ``root`` or the one above. The message names it. Or ``root`` is a file.
     """
+    if root.is_file():
+        raise InputError(f"{root} is a file; give {flag} a folder, and unpack archives before")
     if any((root / video).is_dir() for video in videos):
         return
     for folder in folders_near(root, 1, (1, 2, 3)):

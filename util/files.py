@@ -222,7 +222,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """
     refuse_pipe(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
     if not isinstance(content, dict):

@@ -7,14 +7,14 @@ tells them from the masks of several frames by their names, and by their pixels 
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dataset.files.images import PaintedMasks, read_image, read_mask_values
-from dataset.files.masks import Kind, MaskValues
+from dataset.files.masks import Kind, MaskValues, surrounds
 from dataset.files.video import (
     FRAME_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -31,6 +31,7 @@ from util.files import folders_near
 
 _FRAME_WORDS = "f|frame|frm|img|image"
 _OBJECT = re.compile(r"(?<![a-z])(?:objects?|obj|instances?|inst|id)[ _.#-]*[0-9]+", re.IGNORECASE)
+_SCORE = re.compile(r"(?<![0-9.])[01]\.[0-9]+(?![0-9.])")  # of a detection, as in person_0.91.png
 _SAME = 0.5  # the IoU of two masks above which they seem to show one object
 _MASK_COLOURS, _FRAME_COLOURS = 64, 256  # masks seldom have more colours, and frames seldom fewer
 
@@ -55,7 +56,7 @@ class _Named:
 class ObjectMasks(PaintedMasks):
     """A reader for masks whose objects have a binary file each. Where objects overlap, the last is in front.
 
-    The objects get the ids 1, 2, ... in the order of their names.
+    The objects get the ids 1, 2, ... in the order of their names, or of the numbers in them if all differ.
 
     Args:
         objects: the files by the names of the objects, by the path that stands for the mask of their frame.
@@ -66,7 +67,7 @@ class ObjectMasks(PaintedMasks):
 
     def __init__(self, objects: Mapping[Path, Mapping[str, Path]]) -> None:
         self._objects = dict(objects)
-        names = sorted({name for files in objects.values() for name in files}, key=frame_order)
+        names = _in_order({name for files in objects.values() for name in files})
         if len(names) > 255:
             raise InputError(f"{next(iter(objects))} and the other masks show {len(names)} objects; 255 is the maximum")
         self._numbers = {name: number for number, name in enumerate(names, start=1)}
@@ -96,7 +97,7 @@ class ObjectMasks(PaintedMasks):
     def _mask_values(self, path: Path | str) -> MaskValues:
         if path not in self._objects:
             return super()._mask_values(path)
-        files, values, notes = self._objects[path], np.zeros(0, np.int32), []
+        files, values, notes, around = self._objects[path], np.zeros(0, np.int32), [], []
         for name, number in self._numbers.items():
             if name not in files:
                 continue
@@ -112,7 +113,15 @@ class ObjectMasks(PaintedMasks):
                     f"{files[name]} shows {len(mask.shown())} objects, but other files show objects of the same frame; "
                     "give one mask for each frame, or one for each object"
                 )
+            if mask.note:
+                notes.append(f"{files[name]}: {mask.note}")
             shown = mask.values > 0
+            around += [files[name]] if surrounds(mask.values) else []
+            if len(around) > 1:
+                raise InputError(
+                    f"{around[0]} and {around[1]} show an object each that surrounds the rest of the frame, so they "
+                    "seem to be inverted; convert all inverted ones with scripts/convert_mask.py --invert"
+                )
             if both := np.count_nonzero(values[shown]):
                 notes.append(f"{files[name]} covers {both} pixels of earlier objects, which go to object {number}")
             values = np.where(shown, number, values)
@@ -152,7 +161,7 @@ def find_objects(given: Sequence[Path], video: str, names: Sequence[str] | None 
         as for `read_given`.
     """
     masks = find_masks(given)
-    return _objects(masks, video, names, by_folder=_are_object_folders(given, masks)) if len(masks) > 1 else {}
+    return _objects(masks, video, names, by_folder=_are_object_folders(given, masks, names)) if len(masks) > 1 else {}
 
 
 def one_frame(given: Sequence[Path]) -> dict[int, dict[str, Path]]:
@@ -210,17 +219,27 @@ def find_masks(given: Sequence[Path]) -> list[Path]:
     for path in given:
         found = [path]
         if path.is_dir():
-            inner = sorted(entry for entry in path.iterdir() if entry.is_dir() and not is_junk(entry.name))
-            found = images_in(path) or [mask for folder in inner for mask in images_in(folder)]
+            found = images_in(path) or [mask for folder in _folders_of_masks(path) for mask in images_in(folder)]
         if not found:
             others = sorted({entry.suffix for entry in path.iterdir() if entry.is_file() and not is_junk(entry.name)})
             has = f", but {', '.join(others[:4])} files" if others else ""
             remedy = "make masks of them with scripts/convert_mask.py" if ".json" in others else "give PNGs"
             near = folders_near(path, 1, (2, 3, 4))
             right = next((folder for folder in near if images_in(folder)), "a folder that holds them")
+            if isinstance(right, Path) and right.parent != path:
+                beside = [folder.name for folder in _folders_of_masks(right.parent)]
+                if len(beside) > 1 and all(name.isdecimal() or _OBJECT.search(name) for name in beside):
+                    right = right.parent  # the folders of objects or of frames
             raise InputError(f"{path} holds no masks{has}; {remedy}, or {right}")
         masks += found
     return masks
+
+
+def _folders_of_masks(folder: Path) -> list[Path]:
+    """The folders in a folder that hold images, in order."""
+    return sorted(
+        entry for entry in folder.iterdir() if entry.is_dir() and not is_junk(entry.name) and images_in(entry)
+    )
 
 
 def are_swapped(video: Path, mask: Path) -> bool:
@@ -252,10 +271,17 @@ def images_in(folder: Path) -> list[Path]:
     ]
 
 
-def _are_object_folders(given: Sequence[Path], masks: Sequence[Path]) -> bool:
+def _are_object_folders(given: Sequence[Path], masks: Sequence[Path], names: Sequence[str] | None) -> bool:
     """Whether the names of the masks' folders belong to the names of the masks."""
     stems = [mask.stem for mask in masks]
-    inner = not {mask.parent for mask in masks} & {*given, *(path.parent for path in given if path.is_file())}
+    folders = {mask.parent for mask in masks}
+    inner = not folders & {*given, *(path.parent for path in given if path.is_file())}
+    if inner and len(folders) == 1:  # the folder of one frame or one object, or only around the masks
+        (folder,) = folders
+        number = max(re.findall(r"[0-9]+", folder.name), key=len, default="")
+        if names is not None:
+            return folder.name in names or set(stems) <= set(names)
+        return len(number) > max(1, *(len(digits) for stem in stems for digits in re.findall(r"[0-9]+", stem)))
     return inner or len(set(stems)) < len(stems) == len({(mask.parent, mask.stem) for mask in masks})
 
 
@@ -272,7 +298,7 @@ def _objects(
     frames = [mask.frame for mask in named]
     if any(frame is None for frame in frames):
         if any(frame is not None for frame in frames):
-            raise nameless(next(mask.path for mask in named if mask.frame is None), video, names)
+            raise nameless(next(mask.path for mask in named if mask.frame is None), video, names, several=True)
         if not _are_binary(masks):
             if all(_OBJECT.search(mask.path.stem) for mask in named):
                 raise InputError(
@@ -288,13 +314,32 @@ def _objects(
         return {}
     elif not by_folder and not _are_binary(masks):  # `ObjectMasks` checks those in folders, of which there may be many
         return {}
+    keys = [mask.key for mask in named]
+    without = [_without_scores(key) for key in keys]  # the scores of an object differ between frames
+    if len(set(zip(frames, without, strict=True))) == len(named):
+        keys = without
     objects: dict[int, dict[str, Path]] = {}
-    for mask in named:
+    for mask, key in zip(named, keys, strict=True):
         files = objects.setdefault(mask.frame, {})
-        if mask.key in files:
-            raise InputError(f"{files[mask.key]} and {mask.path} show one object in the same frame; leave one out")
-        files[mask.key] = mask.path
+        if key in files:
+            raise InputError(f"{files[key]} and {mask.path} show one object in the same frame; leave one out")
+        files[key] = mask.path
     return objects
+
+
+def _without_scores(name: str) -> str:
+    """A name without the scores of detections in it, if anything else is left."""
+    rest = _SCORE.sub("", name).strip(" _.#-")
+    return rest if re.search(r"[^\W_]", rest) else name
+
+
+def _in_order(objects: Collection[str]) -> list[str]:
+    """The names of objects by their last numbers if all differ, otherwise by the whole names."""
+    numbers = {name: re.findall(r"[0-9]+", _without_scores(name))[-1:] for name in objects}
+    order = frame_order(objects)
+    last = {name: int(found[0]) if found else -1 for name, found in numbers.items()}
+    apart = len(set(last.values())) == len(last)
+    return sorted(objects, key=lambda name: (last[name] if apart else 0, order(name)))
 
 
 def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _Named:
@@ -309,7 +354,7 @@ def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _
     found = _OBJECT.search(name)
     rest = name.replace(found[0], " ") if found else name
     announced = re.search(rf"(?<![a-z])(?:{_frame_words(names)})[ _.#-]*([0-9]+)", rest, re.IGNORECASE)
-    numbers = re.findall(r"[0-9]+", rest)
+    numbers = re.findall(r"[0-9]+", _without_scores(rest))
     longest = max(numbers, key=len, default="")
     digits, sure = "", True
     if announced:
@@ -317,19 +362,21 @@ def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _
     elif names is not None and (frame := named_frame(rest, names)) is not None:
         digits = names[frame]
         key = name.replace(digits, "", 1).strip(" _.#-")
-        return _Named(path, frame, key, sure=len(numbers) > 1 or name.startswith(digits))
+        others = [number for number in numbers if number in names and len(number) == len(digits)]
+        sure = len(others) < 2 and (len(numbers) > 1 or name.startswith(digits))  # 1_0 has two frames
+        return _Named(path, frame, key, sure)
     elif len(numbers) > 1:
         digits = longest if sum(len(number) == len(longest) for number in numbers) == 1 else numbers[-1]
         sure = digits == longest
     elif numbers and not re.search(r"[^\W\d_]", rest):  # a number alone
-        digits, sure = longest, longest[0] == "0" and len(longest) > 1
+        digits, sure = longest, names is None and longest[0] == "0" and len(longest) > 1
     elif numbers and longest[0] == "0" and len(longest) > 1:
         digits, sure = longest, name.startswith(longest)
     if not digits:
         return _Named(path, None, path.stem)
     number = int(digits) if names is None else numbered_frame(rest, int(digits), names)
     if number is None and sure:
-        raise nameless(path, video, names)
+        raise nameless(path, video, names, several=True)
     return _Named(path, number, name.replace(digits, "", 1).strip(" _.#-"), sure)
 
 
@@ -363,8 +410,8 @@ def _frame_words(names: Sequence[str] | None) -> str:
 def _refuse_frames(named: Sequence[_Named], names: Sequence[str] | None) -> None:
     """Refuse masks with numbers after one word that may be numbers of frames: ``mask_3.png`` and ``mask_40.png``."""
     stems = [mask.path.stem for mask in named]
-    numbers = [int(number[-1]) for stem in stems if (number := re.findall(r"[0-9]+", stem))]
-    words = {re.sub(r"[0-9]+", "", stem) for stem in stems}
+    numbers = [int(number[-1]) for stem in stems if (number := re.findall(r"[0-9]+", _without_scores(stem)))]
+    words = {re.sub(r"[0-9]+", "", _without_scores(stem)) for stem in stems}
     if len(words) > 1 or len(numbers) < len(named) or all(_OBJECT.search(stem) for stem in stems):
         return
     masks = [mask.path for mask in named]
@@ -393,7 +440,8 @@ def _are_binary(masks: Sequence[Path]) -> bool:
 
 def _overlap(masks: Sequence[Path], most: float) -> bool:
     """Whether the IoU of a mask and the one after it is above ``most``."""
-    decoded = (read_mask_values(mask).values > 0 for mask in sorted(masks, key=lambda mask: frame_order(mask.stem)))
+    order = frame_order([mask.stem for mask in masks])
+    decoded = (read_mask_values(mask).values > 0 for mask in sorted(masks, key=lambda mask: order(mask.stem)))
     for one, other in itertools.pairwise(decoded):
         if one.shape == other.shape and (union := (one | other).sum()) and (one & other).sum() / union > most:
             return True

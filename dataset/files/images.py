@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # Pillow reads others with less tested code
+_GREY = 16  # levels by which the channels of a pixel may differ that has no colour
 
 
 def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray:
@@ -39,21 +40,20 @@ def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray
     return np.array(_decode(path, "RGB", least_side))
 
 
-def read_values(path: Path | str) -> tuple[np.ndarray, bool]:
-    """Read a mask of a static image: uint8 [H,W], and whether the values are ids, not shades of grey.
-
-    A palette image gives its indices if its palette has colours. Other images give their grey values, and images with
-    1 bit per pixel 0 and 255.
+def read_grey(path: Path | str) -> np.ndarray | None:
+    """Read an image as grey values, uint8 [H,W], 0 where it is transparent; None if it has colours.
 
     Raises:
-        InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
+        InputError: the file is missing, truncated or not an image.
     """
-    image = _decode(path)
-    if image.mode == "P":
-        table = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        if (table != table[:, :1]).any():
-            return np.array(image), True
-    return np.array(_converted(image, "L", path)), False
+    with _opened(path) as image:
+        if image.mode == "L" and "transparency" not in image.info:
+            return np.array(_decode(path))
+    pixels = read_pixels(path).astype(int)
+    darkest, brightest = pixels[:, :, :3].min(2), pixels[:, :, :3].max(2)
+    if (((brightest - darkest) * pixels[:, :, 3]) > _GREY * 255).any():
+        return None
+    return (brightest * pixels[:, :, 3] // 255).astype(np.uint8)
 
 
 def read_pixels(path: Path | str) -> np.ndarray:
@@ -223,13 +223,15 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
     """Convert a uint8 RGB frame [H,W,3] to the network's input: float32 [3,H,W], normalised with ImageNet's mean.
 
     Raises:
-        ValueError: the frame has another type or shape, such as floats of 0 to 1, or one or four channels.
+        ValueError: the frame has another type or shape, such as a PIL image, floats of 0 to 1, or one or four channels.
     """
     import torch
 
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"a frame is a NumPy array, uint8 RGB [H,W,3], not {type(image).__name__}; convert it")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"a frame is uint8 RGB [H,W,3], 0 to 255, not {image.dtype} {list(image.shape)}; convert it")
-    return normalise(torch.from_numpy(image).permute(2, 0, 1))
+    return normalise(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
 
 
 def to_image(tensor: torch.Tensor) -> np.ndarray:
@@ -278,6 +280,8 @@ def _other_kind(path: Path | str) -> str:
         return "empty; copy or download it again"
     if start.startswith((b"\x93NUMPY", b"PK\x03\x04")):
         return "a NumPy array or an archive; save masks as PNGs, for example with PIL.Image.fromarray(ids).save"
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif"):
+        return "an image in HEIF or AVIF; save it as a PNG"
     if start[4:8] == b"ftyp" or start.startswith(b"\x1aE\xdf\xa3") or start[8:12] == b"AVI ":
         return "a video; give an image, such as the mask of one frame as a PNG"
     if start.startswith(GIT_LFS):

@@ -23,11 +23,14 @@ from util.errors import InputError
 # A grey value up to this is an id also where it is the only one. A higher one, such as 255, then marks object 1.
 MOST_PLAIN_ID = 31
 VOID = 255  # pixels of no object in Pascal VOC, VSPW and VIPSeg; its colour in their palette is cream
+_CREAM = 0xE0E0C0
+_VOID_NOTE = f"{VOID} beside other ids marks pixels of no object, as in Pascal VOC; they are taken as background"
 _OUTLINE = 8  # pixels: the greatest width of an outline of void around objects
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
 _BLACK_OBJECT = 1 << 24  # stands for black where black is the object, and transparency the background
 _MIXTURE = 10  # levels by which a mixture of two colours may miss the line between them
 _TRACE = 3  # levels by which compression changes plain colours; nobody paints with colours that are so alike
+_SOLID = 0.02  # the least share of an area's pixels whose neighbours belong to it, too; of noise it is less
 _TRACES = "shows the traces of lossy compression, values that differ by almost nothing"
 # Of the border of the image: white that covers more of it is the background, where there is no black.
 _FRAME_SHARE = 0.5
@@ -220,10 +223,9 @@ def _without_void(mask: MaskValues) -> MaskValues:
     """The mask with void as background, and a note about it."""
     if mask.kind == Kind.COLOURS or not (void := is_void(mask.values)).any():
         return mask
-    note = f"{VOID} beside other ids marks pixels of no object, as in Pascal VOC; they are taken as background"
     values = np.where(void, 0, mask.values)
     kind = Kind.IDS if values.max() <= MOST_PLAIN_ID else mask.kind
-    return MaskValues(kind, values, ". ".join(filter(None, [note, mask.note])), mask.palette)
+    return MaskValues(kind, values, ". ".join(filter(None, [_VOID_NOTE, mask.note])), mask.palette)
 
 
 def described(name: str, ids: np.ndarray, most: int = 12) -> str:
@@ -276,26 +278,48 @@ def _interpret_palette(image: Image.Image, path: Path | str) -> MaskValues:
     return _interpret_colours(pixels, path)
 
 
+def refuse_shades(values: np.ndarray, path: Path | str) -> None:
+    """Refuse grey values (integers [H,W]) that are shades of soft edges or noise, and no ids.
+
+    Raises:
+        InputError: they are; the message names the file, ``path``.
+    """
+    ids = np.unique(values[values > 0])
+    dense = _are_dense(ids)
+    pixels = np.repeat(values[:, :, None], 3, axis=2)
+    _refuse_soft(values, pixels, path, few=dense or ids[-1] <= MOST_PLAIN_ID)
+    faint = (values > 0) & (values <= _TRACE)
+    is_noise = faint.any() and ids[-1] > MOST_PLAIN_ID and _around(faint, np.minimum).sum() < _SOLID * faint.sum()
+    if is_noise or (not dense and (ids >= 248).sum() - (ids > 255).sum() > 1):
+        raise InputError(f"{path} {_TRACES}; {_conversion(path)} makes a clean mask of it")
+
+
+def _are_dense(ids: np.ndarray) -> bool:
+    """Whether few values are missing between sorted ids, as in ids, and unlike in shades."""
+    return not len(ids) or ids[-1] <= 2 * len(ids)
+
+
 def _interpret_grey(values: np.ndarray, path: Path | str) -> MaskValues:
     shown = np.unique(values)
     ids = shown[shown > 0]
-    dense = not len(ids) or ids[-1] <= 2 * len(ids)  # few values are missing, as in ids, and unlike in shades
-    pixels = np.repeat(values[:, :, None], 3, axis=2)
-    _refuse_soft(values, pixels, path, few=dense or ids[-1] <= MOST_PLAIN_ID)
-    if not dense and (ids >= 248).sum() - (ids > 255).sum() > 1:
-        raise InputError(f"{path} {_TRACES}; {_conversion(path)} makes a clean mask of it")
+    refuse_shades(values, path)
     note = ""
     white = values == (255 if values.max() <= 255 else 65535)
     if 0 not in shown and len(ids) > 1 and _share_of_border(white) > _FRAME_SHARE:
         values, note = np.where(white, 0, values), "white is the background, because no pixel is black or transparent"
         ids = ids[:-1]
+    elif 0 not in shown and not _are_dense(ids) and ids[-1] > MOST_PLAIN_ID and len(ids) > 1:
+        raise InputError(
+            f"{path} has no background, because no pixel is 0 and no white surrounds the objects; save the background "
+            f"as 0, or {_conversion(path)} --threshold 128 takes the bright pixels as the object"
+        )
     kind = Kind.IDS if not len(ids) or ids[-1] <= MOST_PLAIN_ID else Kind.GREY
     return MaskValues(kind, values, note or _note_about_border(values))
 
 
 def _interpret_colours(pixels: np.ndarray, path: Path | str) -> MaskValues:
     """What RGBA pixels [H,W,4] show."""
-    clear = pixels[:, :, 3] == 0
+    clear = pixels[:, :, 3] <= _TRACE
     colours, opaque = pixels[:, :, :3], ~clear
     grey = (colours[:, :, 0] == colours[:, :, 1]) & (colours[:, :, 1] == colours[:, :, 2])
     if grey.all() and (pixels[:, :, 3] == 255).all():
@@ -316,6 +340,9 @@ def _interpret_colours(pixels: np.ndarray, path: Path | str) -> MaskValues:
         values, note = np.where(white, 0, values), "white is the background, because no pixel is black or transparent"
     shown = np.unique(values)
     shown = shown[shown > 0]
+    cream = values == _CREAM
+    if cream.any() and len(shown) > 1 and _is_thin(cream):
+        values, shown, note = np.where(cream, 0, values), shown[shown != _CREAM], _VOID_NOTE
     if len(shown) > 255:
         raise _too_many(path, len(shown))
     levels = np.array([0, *shown])[:, None] >> np.array([16, 8, 0]) & 255
@@ -419,10 +446,15 @@ def _too_many(path: Path | str, count: int) -> InputError:
     )
 
 
+def surrounds(values: np.ndarray) -> bool:
+    """Whether the only object of a mask (integers [H,W]) covers nearly the whole border, which inverted masks do."""
+    found = np.unique(values)
+    return len(found) == 2 and not found[0] and _share_of_border(values > 0) >= 0.9
+
+
 def _note_about_border(values: np.ndarray) -> str:
     """A sentence about a mask whose object surrounds everything, which is often an inverted mask."""
-    found = np.unique(values)
-    if len(found) != 2 or found[0] or _share_of_border(values > 0) < 0.9:
+    if not surrounds(values):
         return ""
     return (
         "the object surrounds the rest of the frame; if it should be the other way round, convert the mask with "
@@ -447,6 +479,8 @@ def _grey_values(image: Image.Image, path: Path | str) -> np.ndarray:
         raise InputError(f"{path} holds negative values; save the mask with ids from 0 to 255")
     if whole.max() > 255 and not (whole % 257).any():  # 8 bits, spread over 16
         whole //= 257
+    if whole.max() == 65535 and whole[whole < 65535].max() < VOID:  # void of ids in 16 bits
+        whole = np.where(whole == 65535, VOID, whole)
     clear = image.info.get("transparency")
     return np.where(whole == clear, 0, whole) if isinstance(clear, int) else whole
 

@@ -69,11 +69,14 @@ def read_shapes(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], list[str]
         with _read_from(path):
             found = list(_labelme(path, content) if "shapes" in content else _coco(path, content))
         if not found:
-            raise InputError(f"{path} shows no object; leave it out")
+            notes.append(f"{path} shows no object, and gets no mask")
+            continue
         frames = {shape.frame for shape in found}
         if "shapes" not in content and (rest := len(content["images"]) - len(frames)):
             notes.append(f"{path} has no annotations of {rest} of its images, which get no masks")
         shapes += found
+    if not shapes:
+        raise InputError(f"{paths[0]} shows no object; leave it out")
     names = _objects(shapes)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
     if len(numbers) > 255:
@@ -95,7 +98,7 @@ def read_shapes(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], list[str]
     notes.insert(0, ", ".join(f"object {number} is {name}" for name, number in numbers.items()))
     for frame, count in hidden.items():
         notes += [f"{count} pixels of {frame} are in several objects, and go to the last of them"] if count else []
-    return {frame: masks[frame] for frame in sorted(masks, key=frame_order)}, notes
+    return {frame: masks[frame] for frame in sorted(masks, key=frame_order(masks))}, notes
 
 
 def coco_annotations(masks: Iterable[tuple[str, np.ndarray]]) -> dict[str, list]:
@@ -165,7 +168,9 @@ def _labelme(path: Path, content: Mapping[str, Any]) -> Iterator[_Shape]:
     for shape in content["shapes"]:
         points, kind = np.array(shape["points"], float).reshape(-1, 2), shape.get("shape_type") or "polygon"
         match kind:
-            case "polygon":
+            case "polygon" | "rotation":
+                polygon = points
+            case "rectangle" if len(points) == 4:  # its corners, as newer versions write them
                 polygon = points
             case "rectangle":
                 (left, top), (right, bottom) = points
@@ -178,7 +183,9 @@ def _labelme(path: Path, content: Mapping[str, Any]) -> Iterator[_Shape]:
                 yield _Shape(path, path.stem, str(shape["label"]), shape.get("group_id"), draw)
                 continue
             case _:
-                raise ValueError(f"{shape['label']} is a {kind}, which encloses no area")
+                raise InputError(
+                    f"{path} has {shape['label']} as a {kind}, which encloses no area; delete it, or draw a polygon"
+                )
         draw = functools.partial(_filled, [polygon], size)
         yield _Shape(path, path.stem, str(shape["label"]), shape.get("group_id"), draw)
 
@@ -191,7 +198,11 @@ def _coco(path: Path, content: Mapping[str, Any]) -> Iterator[_Shape]:
         raise ValueError("two images have one name, or an image has none")
     labels = {category["id"]: category["name"] for category in content.get("categories", ())}
     for annotation in content["annotations"]:
-        image, segmentation = images[annotation["image_id"]], annotation["segmentation"]
+        image, segmentation = images[annotation["image_id"]], annotation.get("segmentation")
+        if not segmentation:
+            raise InputError(
+                f"{path} has an annotation of {image['file_name']} without a mask, such as a box; export polygons"
+            )
         size = _checked_size(image["height"], image["width"])
         if isinstance(segmentation, dict):
             if tuple(segmentation["size"]) != size:

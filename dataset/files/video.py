@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +21,17 @@ from util.files import is_plain_name, refuse_pipe
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
 
+_MASK_FOLDER = re.compile("annotation|mask|instance|segment|label|(^|/)gt", re.IGNORECASE)
 # A number in a name: with a fraction if it has one point, and with a sign at the start or after another separator.
-_NUMBER = re.compile(r"((?:(?<![^\W_])-)?(?:(?<![0-9.])[0-9]+\.[0-9]+(?![0-9]|\.[0-9])|[0-9]+))")
+_DIGITS = r"(?:(?<![0-9.])[0-9]+\.[0-9]+(?![0-9]|\.[0-9])|[0-9]+)"
+_NUMBER = re.compile(rf"((?:(?<![^\W_])-)?{_DIGITS})")
+_SIGNED_NUMBER = re.compile(rf"(-?{_DIGITS})")
+_WHOLE_NUMBER = re.compile(r"([0-9]+)")
+# A date, a time with or without signs between its parts, a fraction and a time zone.
+_ZONED_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T _]([0-9]{2}[:-]?[0-9]{2}[:-]?[0-9]{2})((?:\.[0-9]+)?)"
+    r"(Z|[+-][0-9]{2}(?:[:-]?[0-9]{2})?)$"
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -276,7 +286,7 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
         if names is not None:
             number = named_frame(mask.stem, names) if number is None else numbered_frame(mask.stem, number, names)
         if number is None and (len(masks) > 1 or stated is not None):
-            raise nameless(mask, video, names)
+            raise nameless(mask, video, names, several=len(masks) > 1)
         number = number or 0
         if number in assigned:
             raise InputError(f"{assigned[number]} and {mask} are for the same frame; leave one out")
@@ -284,11 +294,12 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
     return dict(sorted(assigned.items()))
 
 
-def nameless(mask: Path, video: str, names: Sequence[str] | None) -> InputError:
-    """The error of a mask that has the name of no frame; see `assign_masks`."""
+def nameless(mask: Path, video: str, names: Sequence[str] | None, *, several: bool = False) -> InputError:
+    """The error of a mask, of one or of several, that has the name of no frame; see `assign_masks`."""
     example = names[0] if names else "00000"
+    objects = ", and files of one object each in the first frame object_1.png, object_2.png" if several else ""
     return InputError(
-        f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png"
+        f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png{objects}"
     )
 
 
@@ -348,7 +359,8 @@ def list_frames(folder: Path, without: Collection[Path] = ()) -> list[Path]:
         frames = [path for path in frames if os.path.realpath(path) not in left_out]
     if not frames:
         raise InputError(f"{folder} holds no images; {_remedy_without_frames(folder, files)}")
-    frames.sort(key=lambda path: (frame_order(path.stem), path.name))
+    order = frame_order({path.stem for path in frames})
+    frames.sort(key=lambda path: (order(path.stem), path.name))
     for one, other in itertools.pairwise(frames):
         if one.stem == other.stem:
             raise InputError(f"{one} and {other.name} would be one frame; keep masks in a folder of their own")
@@ -379,11 +391,25 @@ def _frames_inside(folder: Path) -> Path | None:
     masks = None
     for depth in range(1, 5):
         for inner in sorted(folder.glob("*/" * depth)):
-            if any(path.suffix.lower() in FRAME_SUFFIXES and not is_junk(path.name) for path in inner.iterdir()):
-                if not re.search("annotation|mask", str(inner.relative_to(folder)), re.IGNORECASE):
+            if _has_frames(inner):
+                if not _MASK_FOLDER.search(str(inner.relative_to(folder))):
                     return inner
                 masks = masks or inner
     return masks
+
+
+def videos_inside(folder: Path, video: str) -> Path | None:
+    """The first folder in a folder, up to three levels down, in which a folder of the video's name holds frames."""
+    for depth in range(1, 4):
+        for inner in sorted(folder.glob("*/" * depth)):
+            frames = inner / video
+            if frames.is_dir() and _has_frames(frames) and not _MASK_FOLDER.search(str(frames.relative_to(folder))):
+                return inner
+    return None
+
+
+def _has_frames(folder: Path) -> bool:
+    return any(path.suffix.lower() in FRAME_SUFFIXES and not is_junk(path.name) for path in folder.iterdir())
 
 
 def read_names(path: Path, remedy: str) -> list[str]:
@@ -401,7 +427,9 @@ def read_names(path: Path, remedy: str) -> list[str]:
         lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; {remedy}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise InputError(f"{path} cannot be read as UTF-8; save the text in this encoding") from None
+    except OSError as error:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
     names = [line.strip() for line in lines if line.strip()]
     for name in names:
@@ -412,11 +440,39 @@ def read_names(path: Path, remedy: str) -> list[str]:
     return names
 
 
-def frame_order(name: str) -> list[str | Decimal]:
-    """Return a sort key for names of frames, by the numbers in them.
+def frame_order(names: Collection[str]) -> Callable[[str], list[str | Decimal]]:
+    """Return the sort key for the names of a video's frames, by the numbers in them.
 
-    frame9 comes before frame10, 1.05 before 1.4, and -4 before -1. A minus after a letter or a digit is a hyphen, as in
-    dates and in frame-4. Digits with several points, as in 2024.01.05, are whole numbers.
+    frame9 comes before frame10, 1.05 before 1.4, and -4 before -1. Digits with several points, as in 2024.01.05, are
+    whole numbers. A minus after a letter or a digit is a hyphen, as in dates and in frame-4, unless other names have no
+    minus there, as frame0. So is a point in v2.9 if another name is v2.10. Times with different time zones are compared
+    in UTC.
+
+    Args:
+        names: all names that are sorted.
     """
-    parts = _NUMBER.split(name)
-    return [Decimal(part) if number % 2 else part for number, part in enumerate(parts)]
+    numbers = _NUMBER
+    shapes = {re.sub("[0-9.]+", "0", name.replace("−", "-")) for name in names}
+    if any(shape.replace("-0", "0", 1) in shapes - {shape} for shape in shapes):
+        numbers = _SIGNED_NUMBER
+    fractions = {number.partition(".")[2] for name in names for number in _NUMBER.split(name)[1::2] if "." in number}
+    if len(set(map(len, fractions))) > 1 and any(len(digits) > 1 and digits[-1] == "0" for digits in fractions):
+        numbers = _WHOLE_NUMBER
+    zoned = len({found[4] for name in names if (found := _ZONED_TIME.search(name))}) > 1
+
+    def key(name: str) -> list[str | Decimal]:
+        if zoned and (found := _ZONED_TIME.search(name)):
+            name = f"{name[: found.start()]}{_utc(*found.groups())}"
+        parts = numbers.split(name.replace("−", "-"))
+        return [Decimal(part) if number % 2 else part for number, part in enumerate(parts)]
+
+    return key
+
+
+def _utc(date: str, time: str, fraction: str, zone: str) -> str:
+    """The seconds of a time in UTC, as a number in a name."""
+    local = datetime.fromisoformat(f"{date}T{re.sub('[^0-9]', '', time)}")
+    hours, minutes = int(zone[1:3] or 0), int(re.sub("[^0-9]", "", zone[3:]) or 0)
+    ahead = timedelta(hours=hours, minutes=minutes)
+    since = (local + ahead if zone[0] == "-" else local - ahead) - datetime(1, 1, 1)
+    return f"{since.days * 86400 + since.seconds}{fraction}"

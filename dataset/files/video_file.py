@@ -5,6 +5,7 @@ import functools
 import math
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -221,6 +222,8 @@ def _open(path: Path) -> cv2.VideoCapture:
         raise InputError(f"{path} is missing; give a video file or a folder of images")
     if path.suffix.lower() in FRAME_SUFFIXES:
         raise InputError(f"{path} is an image; give a video file, or the folder of its frames, {path.parent}")
+    if zipfile.is_zipfile(path):
+        raise InputError(f"{path} is an archive; unpack it, and give the folder of its frames")
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise InputError(f"{path} cannot be read as a video; convert it, for example with ffmpeg, or give its frames")

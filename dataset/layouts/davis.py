@@ -7,6 +7,7 @@ from pathlib import Path
 from dataset.files.video import Video, is_junk, list_frames, read_names
 from dataset.layouts.folders import VideoFolders, annotated_folders
 from util.errors import InputError
+from util.files import folders_near
 
 VOID = 255  # the id of pixels that belong to no object in the masks of DAVIS 2017
 
@@ -134,6 +135,9 @@ class DAVIS:
                 f"the folder is the download of DAVIS 2016; download DAVIS 2017, which has the lists of both years, "
                 f"and choose --year {self.year}"
             )
+        for near in folders_near(self.root, 3, (1, 2)):
+            if split_folders(near, self.year, self.split).split.is_file():
+                return f"give {near}, which has it"
         if (found := annotated_folders(self.root, ("valid", "train"))) and found.name != "DAVIS":
             return (
                 f"for the layout of {found.name} use scripts/eval_folder.py --images {found.images} --masks "

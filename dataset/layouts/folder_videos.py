@@ -9,9 +9,18 @@ from tqdm import tqdm
 
 from dataset.files.given_masks import ObjectMasks, absences, are_swapped, find_masks, images_in, read_given
 from dataset.files.images import PaintedMasks, image_size
-from dataset.files.video import VIDEO_SUFFIXES, Video, check_mask_sizes, list_frames, object_ids, read_sized_mask
+from dataset.files.video import (
+    VIDEO_SUFFIXES,
+    Video,
+    check_mask_sizes,
+    list_frames,
+    object_ids,
+    read_sized_mask,
+    videos_inside,
+)
 from dataset.layouts.folders import annotated_folders, find_videos
 from util.errors import InputError
+from util.files import folders_near
 from util.progress import hidden
 
 
@@ -64,6 +73,7 @@ class FolderVideos:
         for name in names:
             if self.images / name in absent:
                 raise InputError(self._without_frames(name))
+        self._refuse_other_truth(names)
         videos = [self._video(name) for name in tqdm(names, desc="listing", unit="video", disable=hidden(progress))]
         long = [video for video in videos if len(video.frames) > 1]
         if long and not self.new_only and all(_is_complete(video) for video in long):
@@ -84,6 +94,15 @@ class FolderVideos:
         if self.truth and (found := annotated_folders(self.truth, splits)):
             raise InputError(f"{self.truth} is the root of a data set; give --gt {found.masks}")
 
+    def _refuse_other_truth(self, names: Sequence[str]) -> None:
+        """Refuse ground truth without a folder of any video, and name one near it that has."""
+        if not self.truth or not self.truth.is_dir() or any((self.truth / name).is_dir() for name in names):
+            return
+        for near in folders_near(self.truth, 1, (1, 2, 3)):
+            if any((near / name).is_dir() for name in names):
+                raise InputError(f"{self.truth} holds no folder {names[0]}; give the folder of the videos, --gt {near}")
+        raise InputError(f"{self.truth} holds no folder of any video; put the true masks into {self.truth / names[0]}")
+
     def without_masks(self) -> list[str]:
         """Return the names of the folders in ``images`` that have no folder in ``masks``, in order."""
         _, missing = find_videos(self.images, self.masks)
@@ -103,12 +122,20 @@ class FolderVideos:
             return {}
         if not self.truth.is_dir():
             raise InputError(f"{self.truth} is missing; give the folder of ground truth, or leave it out")
-        if not (self.truth / video).is_dir() and (self.truth / "Annotations" / video).is_dir():
-            raise InputError(f"{self.truth} holds its masks in Annotations; give {self.truth / 'Annotations'} as --gt")
         return _find_masks(self.truth / video, frames)[0]
 
     def _video(self, name: str) -> Video:
-        frames = list_frames(self.images / name)
+        try:
+            frames = list_frames(self.images / name)
+        except InputError:
+            if right := videos_inside(self.images, name):
+                raise InputError(f"{self.images / name} holds no images; give --images {right}") from None
+            if any((self.images / name).glob("*/")):
+                raise InputError(
+                    f"{self.images / name} holds folders instead of images; put the frames of each video into a folder "
+                    f"of {self.images}, <video>/<frame>.jpg"
+                ) from None
+            raise
         masks, objects = _find_masks(self.masks / name, frames)
         if not masks:
             raise InputError(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.files.images import read_image, read_mask
-from dataset.files.masks import is_void
+from dataset.files.masks import MOST_PLAIN_ID, is_void, refuse_shades
 from dataset.files.video import FRAME_SUFFIXES, frame_order, is_junk, read_names
 from util.errors import InputError
 
@@ -53,8 +53,14 @@ _LAYOUTS = (
 
 
 def annotated_folders(root: Path, splits: Sequence[str]) -> Layout | None:
-    """Find the folders of frames and of masks in the root of a data set, or in one of its splits; None without them."""
-    for base in (root, *(root / split for split in splits)):
+    """Find the folders of frames and of masks in a data set; None without them.
+
+    Args:
+        root: the data set, or a folder that holds it.
+        splits: the folders in it that come first.
+    """
+    inside = sorted(path for path in root.glob("*/") if not is_junk(path.name))
+    for base in (root, *(root / split for split in splits), *inside):
         for name, images, masks in _LAYOUTS:
             if (base / images).is_dir() and (base / masks).is_dir():
                 return Layout(name, base / images, base / masks)
@@ -106,9 +112,12 @@ class VideoFolders:
         """Read the mask of a frame: uint8 object ids [H,W]. Void is background, see `dataset.files.masks.is_void`.
 
         Raises:
-            InputError: as `dataset.files.images.read_mask`.
+            InputError: as `dataset.files.images.read_mask`, or the mask has soft edges or noise instead of ids.
         """
         ids = read_mask(mask)
+        shown = np.flatnonzero(np.bincount(ids.reshape(-1)))
+        if self.void is None and len(shown) > 2 and shown[-1] > MOST_PLAIN_ID:
+            refuse_shades(ids.astype(np.int32), mask)
         void = is_void(ids) if self.void is None else ids == self.void
         ids = np.where(void, np.uint8(0), ids)
         return (ids > 0).astype(np.uint8) if self.merge_objects else ids
@@ -152,7 +161,7 @@ def find_frames(images: Path, masks: Path, *, complete: bool) -> tuple[list[Pair
     missing = [images / f"{frame}.jpg" for frame in sorted(annotated.keys() - shown.keys())]
     if complete:
         missing += [masks / f"{frame}.png" for frame in sorted(shown.keys() - annotated.keys())]
-    both = sorted(annotated.keys() & shown.keys(), key=frame_order)
+    both = sorted(annotated.keys() & shown.keys(), key=frame_order(shown))
     return [Pair(shown[frame], annotated[frame]) for frame in both], missing
 
 
@@ -179,6 +188,15 @@ def files_by_frame(folder: Path, suffixes: Sequence[str] = FRAME_SUFFIXES) -> di
             raise InputError(f"{files[stem]} and {name} would be one frame; keep masks in a folder of their own")
         files[stem] = folder / name
     return files
+
+
+def remedy_without_masks(folder: Path, remedy: str) -> str:
+    """What to do about a folder without masks, by what it holds instead; otherwise ``remedy``."""
+    if any(folder.glob("*/*.png")):
+        return f"it has a folder for each object, so merge them with scripts/convert_mask.py {folder} --output NEW"
+    if images := [path for path in folder.glob("*") if path.suffix.lower() in FRAME_SUFFIXES]:
+        return f"it has {images[0].suffix} files, so make PNGs of them with scripts/convert_mask.py"
+    return remedy
 
 
 def step_in_names(frames: Sequence[Pair]) -> int:

@@ -24,9 +24,12 @@ def training_folders(root: Path, repeats: int = 1) -> list[VideoFolders]:
         InputError: ``root`` has another layout. The message names it.
     """
     exports = [root / "DAVIS", root / "export" / "DAVIS", *sorted(root.glob("*/export/DAVIS"))]
-    bases = [base for base in (root, *exports) if (base / "JPEGImages").is_dir() and (base / "Annotations").is_dir()]
-    if not bases or (root in bases and _is_davis(root)):
-        found = known_layout(root)
+    bases = [base for base in (root, *exports) if _has_videos(base)]
+    if not bases or any(map(_is_davis, bases)):
+        davis = next(filter(_is_davis, bases), None)
+        outer = next(filter(_has_videos, root.absolute().parents[:3]), None)
+        if found := known_layout(davis or outer or root):
+            root = davis or outer or root
         raise InputError(
             f"{root} is {found}"
             if found
@@ -42,21 +45,33 @@ def training_folders(root: Path, repeats: int = 1) -> list[VideoFolders]:
     return folders
 
 
-def known_layout(root: Path) -> str | None:
-    """Describe the layout of a folder and name the flag of train.py for it; None if the layout is unknown."""
-    if root.is_file():
-        return "a file; give the folder that holds the data"
-    base = _davis_base(root)
-    sets = base / "ImageSets"
-    if sets.is_dir():
-        year = "" if (sets / "2017").is_dir() else "2016"
-        return f"DAVIS {year or 2017}; give it with --davis_root" + (f" --davis_year {year}" if year else "")
+def data_set_layout(root: Path) -> str | None:
+    """Describe the root of DAVIS or YouTube-VOS and name the flag of train.py for it; None for other folders."""
+    sets = _davis_base(root) / "ImageSets"
+    if (sets / "2017").is_dir():
+        return "DAVIS 2017; give it with --davis_root"
+    if (sets / "2016").is_dir() or (sets / "480p").is_dir():
+        return "DAVIS 2016; give it with --davis_root --davis_year 2016"
     if (root / "train_480p" / "JPEGImages").is_dir():
         return "YouTube-VOS; give it with --yv_root"
     if (root / "train" / "meta.json").is_file() and (root / "train" / "JPEGImages").is_dir():
         return "YouTube-VOS; make its copies with scripts/resize_youtube.py, and give it with --yv_root"
-    if (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir():
+    return None
+
+
+def known_layout(root: Path) -> str | None:
+    """Describe the layout of a folder and name the flag of train.py for it; None if the layout is unknown."""
+    if root.is_file():
+        return "a file; give the folder that holds the data"
+    if found := data_set_layout(root):
+        return found
+    if _has_videos(root):
         return "a folder of videos; give it with --videos"
+    if (root / "JPEGImages").is_dir() and (root / "SegmentationObject").is_dir():
+        return (
+            "Pascal VOC, with images in JPEGImages and masks of some in SegmentationObject; put these images and masks "
+            "into the folders images and masks for --static_root"
+        )
     if found := annotated_folders(root, ("train", "valid", "val", "test")):
         if found.name == "SA-V":
             return (
@@ -68,6 +83,9 @@ def known_layout(root: Path) -> str | None:
                 "VIPSeg, whose masks state classes; renumber each video's with scripts/convert_mask.py, and put frames "
                 "into JPEGImages/<video> and masks into Annotations/<video>"
             )
+        if found.name == "DAVIS":
+            base = found.images.parents[1]
+            return f"a folder around {base}, which is {data_set_layout(base) or 'a folder of videos; use --videos'}"
         return f"a data set such as MOSE or LVOS; give its split with --videos {found.images.parent}"
     if (root / "frames").is_dir() and any((root / "annotations").rglob("*.json")):
         return "BURST, whose masks are in JSON files; write them as PNGs of ids with its own tools"
@@ -80,6 +98,10 @@ def known_layout(root: Path) -> str | None:
     if inside & set(FRAME_SUFFIXES):
         return "a folder of images without masks; put frames into JPEGImages/<video> and masks into Annotations/<video>"
     return None
+
+
+def _has_videos(root: Path) -> bool:
+    return (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir()
 
 
 def _davis_base(root: Path) -> Path:

@@ -13,7 +13,7 @@ from dataset.files.images import image_size
 from dataset.files.video import Video, frame_order, list_frames, read_sized_mask
 from dataset.layouts.folders import VideoFolders
 from util.errors import InputError
-from util.files import is_plain_name, refuse_pipe
+from util.files import folders_near, is_plain_name, refuse_pipe
 
 TRAIN = "train"  # the training split as downloaded
 TRAIN_480P = "train_480p"  # smaller copies of it, made by scripts/resize_youtube.py
@@ -168,6 +168,9 @@ def read_meta(path: Path) -> dict[str, list[AskedObject]]:
             if not is_plain_name(name):
                 raise ValueError(f"{name!r} is not the name of a folder")
     except FileNotFoundError:
+        for near in folders_near(path.parents[1], 1, (1,)):
+            if meta_path(near, path.parent.name).is_file():
+                raise InputError(f"{path} is missing; give {near}, which has it") from None
         raise InputError(
             f"{path} is missing; download YouTube-VOS with scripts/download.py youtube2019, or use "
             "scripts/eval_folder.py for MOSE and LVOS"
@@ -190,7 +193,7 @@ def _asked_object(number: str, listed: dict[str, Any]) -> AskedObject:
         raise ValueError(f"the id {number} is not from 1 to 255")
     if not isinstance(frames, list) or not isinstance(category, str | None):
         raise TypeError(f"the frames or the category of object {number} have another type")
-    return AskedObject(int(number), sorted(map(str, frames), key=frame_order), category)
+    return AskedObject(int(number), sorted(map(str, frames), key=frame_order([*map(str, frames)])), category)
 
 
 def _images(root: Path, split: str) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dataset.layouts.folders import Pair, VideoFolders, find_videos, step_in_names
+from dataset.layouts.folders import Pair, VideoFolders, find_videos, remedy_without_masks, step_in_names
 from dataset.samples.augmentation import FrameTransform, transforms_around_object, video_transforms
 from dataset.samples.sample import MAX_TRIES, make_sample, visible_objects
 from util.errors import InputError
@@ -114,7 +114,8 @@ class VideoClips:
         if missing:
             raise InputError(f"{missing[0]} is missing; copy {self.name} again")
         if not frames:
-            raise InputError(f"{self.folders.masks / video} holds no masks (<frame>.png); copy {self.name} again")
+            remedy = remedy_without_masks(self.folders.masks / video, f"copy {self.name} again")
+            raise InputError(f"{self.folders.masks / video} holds no masks (<frame>.png); {remedy}")
         return frames
 
 

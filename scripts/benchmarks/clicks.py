@@ -13,7 +13,8 @@ from tqdm import tqdm
 from annotation.marks import Marks
 from annotation.picture import Picture
 from benchmarks.common import prepare, write_table
-from dataset.files.images import read_image, read_values
+from dataset.files.images import read_image
+from dataset.layouts.static import read_object
 from util.errors import InputError
 from util.evaluation.stream import engine_network
 
@@ -31,7 +32,7 @@ def measure_clicks(arguments: argparse.Namespace) -> None:
     objects = list(find_objects(arguments.pairs, arguments.most))
     counts, seconds, marked = [], [], []
     for image_path, mask_path in tqdm(objects, disable=None):
-        truth = read_values(mask_path)[0] > 0
+        truth = read_object(mask_path) > 0
         picture = Picture(read_image(image_path), network, NETWORK_SIDE)
         user = SimulatedUser(picture, truth)
         counts.append(user.clicks_until(TARGET))

@@ -19,9 +19,16 @@ from dataset.files.video import frame_order
         ["2023-12-31T23:59:59", "2024-01-05T10:00:00.25", "2024-01-05T10:00:00.5", "2024-02-01T00:00:00"],
         ["2024-01-05_10-00-09", "2024-01-05_10-00-10", "2024-10-05_00-00-00"],
         ["2024.01.05", "2024.01.10", "2024.02.01"],
+        ["t-10", "t-9", "t0", "t3"],
+        ["frame-1.5", "frame-0.25", "frame0.5"],
+        ["−2", "−1", "0"],
+        ["comp_v2.2", "comp_v2.9", "comp_v2.10", "comp_v2.11"],
+        ["comp_v02.0009", "comp_v02.0010"],
+        ["2024-10-27T02:59:59+02:00", "2024-10-27T02:00:00+01:00", "2024-10-27T01:00:01Z"],
+        ["c_2024-10-27T02-59-59-0330", "c_2024-10-27T03-30-00-03"],
     ],
 )
 def test_order(names):
     shuffled = list(names)
     random.Random(0).shuffle(shuffled)
-    assert sorted(shuffled, key=frame_order) == names
+    assert sorted(shuffled, key=frame_order(names)) == names

@@ -49,6 +49,10 @@ def given(folder: Path, files: dict[str, np.ndarray], names: list[str] | None = 
         ["clip_object0", "clip_object1"],
         ["id3", "id12"],
         ["1/mask", "2/mask"],
+        ["person_1", "dog_2"],
+        ["Mask", "Mask2"],
+        ["dog_0.83", "person_0.91"],  # scores of a detector
+        ["mask_0_0.981", "mask_1_0.954"],
     ],
 )
 def test_objects_of_the_first_frame(tmp_path, files, names):
@@ -71,6 +75,7 @@ def test_objects_of_the_first_frame(tmp_path, files, names):
         ("00{key}/{frame:05d}", None),
         ("{frame:05d}/{key}", PADDED),
         ("{frame:05d}/{key}", None),
+        ("{frame:05d}_dog{key}_0.9{frame}", PADDED),
     ],
 )
 def test_objects_of_several_frames(tmp_path, pattern, names, form):
@@ -119,6 +124,9 @@ def test_masks_of_several_objects_are_masks_of_frames(tmp_path):
     ("files", "names"),
     [
         (["0", "1"], None),  # two objects, or one that jumps
+        (["dog_photo/0", "dog_photo/1"], None),
+        (["000", "001"], PADDED),
+        (["1_0", "2_0"], [str(number) for number in range(12)]),
         (["ComfyUI_00001_", "ComfyUI_00002_"], PADDED),
         (["mask_3", "mask_40"], PADDED),  # no objects 0, 1, ...; no names of frames
     ],
@@ -132,10 +140,25 @@ def test_masks_of_one_object_are_no_two_objects(tmp_path):
     """Three proposals for an object, or three frames of it."""
     with pytest.raises(InputError, match="two frames or of two objects"):
         given(tmp_path, {f"mask_{number}": square(5 + number) for number in range(3)}, PADDED)
-    with pytest.raises(InputError, match="named like no frame"):
+    with pytest.raises(InputError, match=r"named like no frame.*00000\.png.*object_1\.png"):
         given(tmp_path / "other", {"00099_1": FIRST, "00099_2": SECOND}, PADDED)
     with pytest.raises(InputError, match="named like no frame"):
         given(tmp_path / "folders", {"1/00099": FIRST, "2/00099": SECOND}, PADDED)
+
+
+@pytest.mark.parametrize("names", [PADDED, None])
+def test_a_folder_around_the_masks_is_no_object(tmp_path, names):
+    masks, _ = given(tmp_path, {"masks/object_1": FIRST, "masks/object_2": SECOND}, names)
+    np.testing.assert_array_equal(masks[0], FIRST + 2 * SECOND)
+    with pytest.raises(InputError, match=rf"holds no masks; give PNGs, or {tmp_path}/above/clip$"):
+        given(tmp_path / "above", {"clip/1/00000": FIRST, "clip/2/00000": SECOND}, names)
+
+
+def test_inverted_masks_of_objects_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"object_1.png and .*object_2.png .*--invert$"):
+        given(tmp_path, {"object_1": ~FIRST, "object_2": ~SECOND})
+    _, reader = given(tmp_path / "one", {"object_1": ~FIRST, "object_2": SECOND})
+    assert any("object_1.png: the object surrounds" in note for note in reader.notes)
 
 
 def test_an_overlap_goes_to_the_later_object(tmp_path):

@@ -142,8 +142,16 @@ SOFT = {
     "grey.JPEG": (lambda path: Image.fromarray(ONE * np.uint8(255)), ONE),
     "lossy.webp": (lambda path: painted(RED, GREEN), IDS),
     "a JPEG once.png": (lambda path: through_jpeg(painted(RED, GREEN), path), IDS),
+    "faint noise.png": (lambda path: _noisy(0, 255), ONE),
+    "faint noise and 200.png": (lambda path: _noisy(0, 200), ONE),
+    "bright noise.png": (lambda path: _noisy(1, 254), ONE),
     "a grey JPEG once.png": (lambda path: through_jpeg(Image.fromarray(ONE * np.uint8(255)), path), ONE),
 }
+
+
+def _noisy(low: int, high: int) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 2, SIZE, np.uint8)
+    return Image.fromarray(np.where(ONE, high + noise * (low > 0), low + noise * (low == 0)).astype(np.uint8))
 
 
 def _soft_opacity() -> Image.Image:
@@ -186,9 +194,11 @@ def test_pictures_and_masks_without_background_are_refused(inline, tmp_path):
     painted(RED, GREEN, background=(90, 90, 120)).save(tmp_path / "bare.png")
     Image.fromarray(np.array([0, 300, 700], np.uint16)[IDS]).save(tmp_path / "high.png")
     Image.fromarray(IDS).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(IDS)])
+    Image.fromarray(np.where(ONE, np.uint8(235), np.uint8(16))).save(tmp_path / "video.png")
     for name, text in (
         ("photo.png", "soft edges"),
         ("bare.png", "no background"),
+        ("video.png", "no background.*--threshold 128"),
         ("high.png", "700"),
         ("pages.tif", "2 images"),
         ("absent.png", "missing"),
@@ -199,6 +209,9 @@ def test_pictures_and_masks_without_background_are_refused(inline, tmp_path):
     for name, text in (("photo.png", "is a picture"), ("bare.png", "background")):
         assert_refused(inline("scripts/convert_mask.py", tmp_path / name, "--output", tmp_path / "new.png"), name, text)
     assert not (tmp_path / "new.png").exists()
+    flags = ("--output", tmp_path / "new.png", "--threshold", 128)
+    assert inline("scripts/convert_mask.py", tmp_path / "video.png", *flags).returncode == 0
+    np.testing.assert_array_equal(read_mask(tmp_path / "new.png"), ONE)
 
 
 def test_a_colour_is_the_same_object_in_all_masks_of_a_video(tmp_path):
@@ -275,6 +288,19 @@ def test_convert_mask_takes_several_images_and_a_threshold(inline, tmp_path):
     flags = ("--threshold", 200, "--output", tmp_path / "t.png")
     assert inline("scripts/convert_mask.py", tmp_path / "ramp.png", *flags).returncode == 0
     np.testing.assert_array_equal(read_mask(tmp_path / "t.png")[0], np.arange(256) >= 200)
+
+
+def test_convert_mask_keeps_the_dark_and_thin_objects_of_hard_masks(inline, tmp_path):
+    ids = IDS.copy()
+    ids[50, 5:40] = 7
+    flags = ("--output", tmp_path / "new.png")
+    for image in (Image.fromarray(ids), Image.fromarray(np.dstack([20 * ids, 30 * ids, 0 * ids]))):
+        image.save(tmp_path / "mask.png")
+        assert inline("scripts/convert_mask.py", tmp_path / "mask.png", *flags).returncode == 0
+        np.testing.assert_array_equal(read_mask(tmp_path / "new.png") > 0, ids > 0)
+        assert len(np.unique(read_mask(tmp_path / "new.png"))) == 4
+        (tmp_path / "new.png").unlink()
+    assert_refused(inline("scripts/convert_mask.py", tmp_path / "mask.png", "--output", tmp_path / "n.jpg"), "n.png")
 
 
 def test_a_photograph_on_transparency_is_one_object(inline, tmp_path):
@@ -388,12 +414,12 @@ def test_objects_have_colours_in_the_order_of_their_ids():
         assert "#" + table[number].tobytes().hex() == colour_of(number, [7, 255])
 
 
-@pytest.mark.parametrize("values", [(0, 1001, 2003), (0, 300, 65000)])
+@pytest.mark.parametrize("values", [(0, 1001, 2003), (0, 300, 65000), (0, 300, 700)])
 def test_masks_of_16_bits_are_numbered_by_value(inline, tmp_path, values):
-    """The same value is the same object in all masks of a command; 10000 is background among MOTS's values."""
+    """The same value is the same object in all masks of a command; 65535 is void, and so is 10000 among MOTS's."""
     first, second = (np.array(values, np.uint16)[ids] for ids in (IDS, np.where(IDS == 1, 0, IDS)))
-    if values[1] > 1000:
-        first[:4] = 10000
+    if values[2] < 65000:
+        first[:4] = 10000 if values[1] > 1000 else 65535
     for name, mask in (("a.png", first), ("b.png", second)):
         Image.fromarray(mask).save(tmp_path / name)
     with pytest.raises(InputError, match=r"convert_mask\.py"):
@@ -402,6 +428,9 @@ def test_masks_of_16_bits_are_numbered_by_value(inline, tmp_path, values):
     assert result.returncode == 0, result.stderr
     assert np.array_equal(read_mask(tmp_path / "o/a.png"), IDS)
     assert np.array_equal(read_mask(tmp_path / "o/b.png"), np.where(IDS == 2, 2, 0))
+    Image.fromarray(0 * first).save(tmp_path / "c.png")
+    result = inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "c.png", "--output", tmp_path / "black")
+    assert result.returncode == 0 and not read_mask(tmp_path / "black/c.png").any()
     painted(RED, GREEN).save(tmp_path / "c.png")
     mixed = inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "c.png", "--output", tmp_path / "mixed")
     assert_refused(mixed, tmp_path / "a.png", "command of their own")

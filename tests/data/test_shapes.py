@@ -71,6 +71,16 @@ def test_shapes_of_labelme(convert, tmp_path):
     assert "object 1 is cow #1, object 2 is cow #2, object 3 is dog 1, object 4 is cat" in text
 
 
+@pytest.mark.parametrize("kind", ["rectangle", "rotation"])
+def test_rectangles_by_their_corners_and_files_without_shapes(convert, tmp_path, kind):
+    """As newer versions write them, and as editors on Windows do, with a byte order mark."""
+    path = labelme(tmp_path / "a.json", shape("cow", LEFT, kind=kind))
+    path.write_text(path.read_text(), "utf-8-sig")
+    masks, text = convert(path, labelme(tmp_path / "b.json"))
+    assert list(masks) == ["a"] and "b.json shows no object, and gets no mask" in text
+    np.testing.assert_array_equal(masks["a"], drawn((1, LEFT)))
+
+
 def test_a_circle_of_labelme(convert, tmp_path):
     masks, _ = convert(labelme(tmp_path / "a.json", shape("ball", [5, 4, 5, 1], kind="circle")))
     y, x = np.indices(SIZE) + 0.5
@@ -182,7 +192,12 @@ def test_a_polygon_holds_the_pixels_with_their_centres_in_it(convert, tmp_path):
         (
             '{"shapes": [{"label": "a", "points": [[1, 1], [2, 2]], "shape_type": "line"}], "imageHeight": 4, '
             '"imageWidth": 4}',
-            "is a line",
+            "as a line, which encloses no area; delete it",
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}], "annotations": '
+            '[{"image_id": 1, "bbox": [0, 0, 1, 1], "segmentation": []}]}',
+            "without a mask, such as a box",
         ),
         ('{"shapes": [{"label": "a", "points": [[1, NaN], [2, 2]]}], "imageHeight": 4, "imageWidth": 4}', "not as"),
         (

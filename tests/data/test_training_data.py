@@ -361,6 +361,15 @@ def test_a_wrong_layout_is_named(roots, tmp_path):
     (tmp_path / "MOSE/train/meta.json").touch()
     assert "resize_youtube.py" in refusal(2, videos=[(tmp_path / "MOSE", 1)])
     assert "is a folder of videos; give it with --videos" in refusal(2, davis_root=roots["bl_root"])
+    for folder in ("ImageSets", "JPEGImages/v", "Annotations/v"):
+        (tmp_path / "VOST" / folder).mkdir(parents=True)
+    assert "VOST is a folder of videos; give it with --videos" in refusal(2, davis_root=tmp_path / "VOST")
+    for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationObject"):
+        (tmp_path / "VOC" / folder).mkdir(parents=True)
+    assert "VOC is Pascal VOC" in refusal(2, videos=[(tmp_path / "VOC", 1)])
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all/SAV").symlink_to(tmp_path / "SAV")
+    assert "SA-V, with a mask for each object" in refusal(2, videos=[(tmp_path / "all", 1)])
     assert "with masks; give it with --static_root" in refusal(1, videos=[(roots["static_root"], 1)])
     draw_frame(tmp_path / "images", "a", ellipses((48, 30)))
     (tmp_path / "images/a.png").unlink()
@@ -370,6 +379,23 @@ def test_a_wrong_layout_is_named(roots, tmp_path):
     assert "scripts/annotate.py" in refusal(1, bl_root=tmp_path / "clips")
     (tmp_path / "empty").mkdir()
     assert "JPEGImages/<video>" in refusal(1, videos=[(tmp_path / "empty", 1)])
+
+
+def test_a_folder_above_or_in_a_data_set_names_the_root(roots, tmp_path):
+    davis, youtube = roots["davis_root"], roots["yv_root"]
+    (tmp_path / "above").mkdir()
+    (tmp_path / "above/DAVIS").symlink_to(davis / "trainval")
+    for given, named in (
+        ({"davis_root": davis / "trainval/JPEGImages/480p"}, f"{davis}/trainval is DAVIS 2017"),
+        ({"davis_root": tmp_path / "above"}, "above/DAVIS is DAVIS 2017"),
+        ({"yv_root": youtube / "train_480p"}, f"{youtube} is YouTube-VOS"),
+        ({"yv_root": tmp_path / "above"}, "above/DAVIS, which is DAVIS 2017"),
+        ({"videos": [(tmp_path / "above", 1)]}, "above/DAVIS is DAVIS 2017"),
+        ({"videos": [(youtube / "train_480p/JPEGImages", 1)]}, f"{youtube}/train_480p is a folder of videos"),
+    ):
+        with pytest.raises(InputError) as raised:
+            stage(2, given)
+        assert named in str(raised.value)
 
 
 def test_folders_of_own_images(tmp_path):

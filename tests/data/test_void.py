@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from dataset.files.colours import davis_palette
 from dataset.files.images import PaintedMasks, write_mask
-from dataset.layouts.folders import VideoFolders
+from dataset.layouts.folders import VideoFolders, remedy_without_masks
 from dataset.layouts.static import read_object
+from util.errors import InputError
 
 
 def outlined(*ids: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,8 +47,20 @@ def test_255_that_is_no_outline_stays_an_object(tmp_path):
     assert not masks.notes
 
 
-@pytest.mark.parametrize("kind", ["palette", "grey"])
-@pytest.mark.parametrize("ids", [(1, 2), (4,)])
+def test_cream_around_other_colours_and_white_of_16_bits_are_void(tmp_path):
+    mask, expected = outlined(1, 2)
+    colours = np.zeros((256, 3), np.uint8)
+    colours[[1, 2, 255]] = (255, 0, 0), (0, 0, 255), (224, 224, 192)
+    Image.fromarray(colours[mask]).save(tmp_path / "colours.png")
+    Image.fromarray(np.where(mask == 255, np.uint16(65535), mask)).save(tmp_path / "wide.png")
+    for name in ("colours", "wide"):
+        masks = PaintedMasks([tmp_path / f"{name}.png"])
+        np.testing.assert_array_equal(masks.read(tmp_path / f"{name}.png"), expected)
+        assert "background" in masks.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["palette", "grey", "colours"])
+@pytest.mark.parametrize("ids", [(1, 2), (4,), (24, 33), (100, 40)])
 def test_the_object_of_a_static_image_is_what_void_surrounds(tmp_path, kind, ids):
     mask, expected = outlined(*ids)
     np.testing.assert_array_equal(read_object(saved(tmp_path / "mask.png", mask, kind)), expected > 0)
@@ -55,7 +68,47 @@ def test_the_object_of_a_static_image_is_what_void_surrounds(tmp_path, kind, ids
 
 def test_static_masks_of_ids_without_void_are_not_empty(tmp_path):
     _, ids = outlined(1, 2)
-    np.testing.assert_array_equal(read_object(saved(tmp_path / "mask.png", ids, "grey")), ids > 0)
+    for kind in ("grey", "colours"):
+        np.testing.assert_array_equal(read_object(saved(tmp_path / "mask.png", ids, kind)), ids > 0)
+    Image.fromarray(np.where(ids, np.uint16(65535), np.uint16(0))).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_object(tmp_path / "mask.png"), ids > 0)
+
+
+def test_static_masks_with_soft_edges_or_noise(tmp_path):
+    """Grey ones have a threshold. Colours have none: a soft edge between two is no shade of either."""
+    _, ids = outlined(1, 2)
+    hard = np.where(ids, np.uint8(255), np.uint8(0))
+    soft = Image.fromarray(hard).filter(ImageFilter.GaussianBlur(2))
+    noisy = np.where(ids, hard, np.random.default_rng(0).integers(0, 2, ids.shape, np.uint8))
+    for image in (soft, Image.fromarray(noisy), Image.fromarray(np.where(ids, np.uint8(254), np.uint8(1)))):
+        for mode in ("L", "RGB"):
+            image.convert(mode).save(tmp_path / "mask.png")
+            np.testing.assert_array_equal(read_object(tmp_path / "mask.png"), np.array(image) >= 128)
+    Image.merge("RGB", [soft, Image.fromarray(0 * hard), Image.fromarray(0 * hard)]).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="soft edges"):
+        read_object(tmp_path / "mask.png")
+
+
+def test_soft_masks_of_an_annotated_video_are_refused(tmp_path):
+    """Their shades look like ids. Other masks need not have a background."""
+    _, ids = outlined(1, 2)
+    folders = VideoFolders("own", tmp_path, tmp_path, "copy it again")
+    Image.fromarray(np.where(ids, np.uint8(255), np.uint8(0))).filter(ImageFilter.GaussianBlur(2)).save(
+        tmp_path / "0.png"
+    )
+    with pytest.raises(InputError, match=r"0\.png has soft edges.*convert_mask\.py"):
+        folders.read_ids(tmp_path / "0.png")
+    Image.fromarray(np.array([9, 40, 90], np.uint8)[ids]).save(tmp_path / "1.png")
+    assert set(np.unique(folders.read_ids(tmp_path / "1.png"))) == {9, 40, 90}
+
+
+def test_videos_without_masks_of_frames_name_what_makes_them(tmp_path):
+    remedies = {"1/00000.png": "for each object, so merge", "00000.jpg": "it has .jpg files", "notes.txt": "again"}
+    for number, (name, remedy) in enumerate(remedies.items()):
+        path = tmp_path / str(number) / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert remedy in remedy_without_masks(tmp_path / str(number), "copy it again")
 
 
 def test_void_is_no_object_of_an_annotated_video(tmp_path):

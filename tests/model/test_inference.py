@@ -308,6 +308,15 @@ def test_the_first_frame_alone_counts_once_however_often_it_is_asked_for(small_n
     assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
 
 
+def test_frames_of_one_grey_and_mirrored_ones_are_taken(small_network):
+    frames, ids = draw_clip(2, 32, 48, 1)
+    core = InferenceCore(small_network)
+    core.step(to_tensor(frames[0]), ids[0])
+    core.step(to_tensor(np.full_like(frames[0], 150)))  # all normalised values are from 0 to 1
+    mirrored = frames[1][:, ::-1, ::-1]
+    assert torch.equal(to_tensor(mirrored), to_tensor(mirrored.copy()))
+
+
 def test_what_the_engine_refuses(small_network):
     image, mask = torch.zeros(3, 32, 48), torch.ones(32, 48, dtype=torch.uint8)
     core = InferenceCore(small_network)
@@ -329,10 +338,19 @@ def test_what_the_engine_refuses(small_network):
         core.step(image, mask.long() - 2 * (torch.arange(48) < 5))
     with pytest.raises(ValueError, match="not Image"):
         core.step(image, Image.fromarray(mask.numpy()))
+    with pytest.raises(ValueError, match="not object"):
+        core.step(image, mask.numpy().astype(object))
+    with pytest.raises(ValueError, match=r"not Image; dataset\.images\.to_tensor"):
+        core.step(Image.new("RGB", (48, 32)), mask)
+    with pytest.raises(ValueError, match="NumPy array, uint8 RGB"):
+        to_tensor(Image.new("RGB", (48, 32)))
     for frame in (np.zeros((32, 48, 3), np.float32), np.zeros((32, 48), np.uint8), np.zeros((32, 48, 4), np.uint8)):
         with pytest.raises(ValueError, match="uint8 RGB"):
             to_tensor(frame)
-    core.step(image, mask)
+    core.step((image + 128).byte(), mask.numpy().astype(">u2"))
+    for wrong, message in ((0.5, "from 0 to 1"), (255.0, "values up to 255"), (float("nan"), "values up to nan")):
+        with pytest.raises(ValueError, match=message):
+            core.step(torch.full_like(image, wrong))
     with pytest.raises(ValueError, match="object 1 is absent, but has pixels"):
         core.step(image, mask, absent=[1])
     with pytest.raises(ValueError, match="only a mask can show"):

@@ -237,7 +237,7 @@ DAMAGES = {
         "images/late/00000.jpg", lambda path: shutil.copy(path.with_suffix(".png"), path), "00000.png", "one frame"
     ),
     "no truth": ("truth", shutil.rmtree, "missing"),
-    "only other truth": ("truth", _rename_truth, "no mask", "can be scored"),
+    "only other truth": ("truth", _rename_truth, "no folder of any video"),
 }  # fmt: skip
 
 
@@ -301,3 +301,13 @@ def test_video_files_and_folders_above_are_named(arguments, inline, collection, 
     above = tmp_path / "valid_gt"
     shutil.copytree(collection / "truth", above / "Annotations")
     assert_refused(inline(*arguments("--gt", above)), above / "Annotations", "--gt")
+    assert_refused(inline(*arguments("--gt", above / "Annotations/again")), f"--gt {above}/Annotations")
+    assert_refused(inline(*arguments("--gt", collection / "images/again")), "no folder", f"--gt {collection}/images")
+    shutil.rmtree(above / "Annotations")
+    assert_refused(inline(*arguments("--gt", above)), above, "no folder of any video")
+    (root / "images/late.MP4").unlink()
+    for inner, named in (("val/late", f"--images {root}/images/val"), ("late/frames", "holds folders instead")):
+        shutil.copytree(collection / "images/late", root / "images" / inner)
+        (root / "images/late").mkdir(exist_ok=True)
+        assert_refused(inline(*arguments(root=root)), root / "images/late", named)
+        shutil.rmtree(root / "images" / inner.split("/")[0])

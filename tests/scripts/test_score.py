@@ -79,6 +79,7 @@ def test_bad_input_ends_with_one_sentence_and_no_output(score, tmp_path, place, 
         ("gt/swap", "out/masks", "--gt {}/gt"),
         ("davis", "out/masks", "--gt {}/davis/Annotations/480p"),
         ("davis/Annotations", "out/masks", "--gt {}/davis/Annotations/480p"),
+        ("davis/Annotations", "davis/Annotations", "--gt {}/davis/Annotations/480p"),
     ],
 )
 @pytest.mark.parametrize("listed", [True, False])
@@ -98,6 +99,24 @@ def test_truth_with_a_folder_for_each_object_names_what_merges_it(score, tmp_pat
     assert_refused(score(gt=tmp_path / "gt"), tmp_path / "gt/swap", "each object", "convert_mask.py")
 
 
+@pytest.mark.parametrize(
+    ("made", "mentioned"),
+    [
+        (lambda pred: (pred / "00003.png").rename(pred / "00003.PNG"), "rename 00003.PNG"),
+        (lambda pred: shutil.copytree(pred, pred / "1") and (pred / "00003.png").unlink(), "for each object, so merge"),
+        (lambda pred: [path.rename(pred / f"f_{path.name}") for path in pred.iterdir()][3:], "has the frames f_00000"),
+        (lambda pred: shutil.rmtree(pred.parent) or pred.parent.write_bytes(b"PK"), "pred is a file"),
+        (lambda pred: (pred.parents[1] / "val.txt").write_text("swap\n", "utf-16"), "save the text in this encoding"),
+    ],
+)
+def test_predictions_in_another_form_name_the_remedy(score, tmp_path, made, mentioned):
+    shutil.copytree(PREDICTIONS / "swap", tmp_path / "pred/swap")
+    (tmp_path / "val.txt").write_text("swap\n")
+    made(tmp_path / "pred/swap")
+    result = score("--video_list", tmp_path / "val.txt", pred=tmp_path / "pred")
+    assert_refused(result, mentioned)
+
+
 @pytest.mark.parametrize("kept", [1, 2])
 def test_truth_of_the_first_and_the_last_frame_is_nothing_to_score(score, tmp_path, kept):
     for video in ("swap", "drift"):
@@ -113,11 +132,12 @@ def test_truth_of_the_first_and_the_last_frame_is_nothing_to_score(score, tmp_pa
     assert result.returncode == 0 and "note: no frame of drift is scored" in result.stdout
 
 
-@pytest.mark.parametrize("shift", [1, -1, 100])
-def test_frames_numbered_from_another_number_are_refused(score, tmp_path, shift):
+@pytest.mark.parametrize(("shift", "more"), [(1, 0), (-1, 0), (100, 0), (100, -1), (1, 2)])
+def test_frames_numbered_from_another_number_are_refused(score, tmp_path, shift, more):
+    """The predictions have ``more`` frames than the ground truth."""
     frames = sorted((TRUTH / "swap").glob("*.png"))
     for kind, step in (("gt", 5), ("pred", 5 + shift)):
-        for number, path in enumerate(frames):
+        for number, path in enumerate((frames + frames)[: len(frames) + (more if kind == "pred" else 0)]):
             target = tmp_path / kind / "swap" / f"{number + step:05d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from unittest import mock
 
@@ -501,10 +502,14 @@ def test_remedies_fit_what_was_given(arguments, inline, clip, tmp_path):
         (b"hello", "text file"),
         (b"\x93NUMPY", "NumPy", "PNG"),
         ((clip / "clip.mp4").read_bytes(), "video", "mask of one frame"),
+        (b"\0\0\0\x18ftypheic", "HEIF", "as a PNG"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS", "git lfs pull"),
     ):
         (tmp_path / "no mask").write_bytes(content)
         assert_refused(inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "no mask")), "no mask", *mentioned)
+    with zipfile.ZipFile(tmp_path / "frames.zip", "w") as archive:
+        archive.writestr("00000.jpg", b"")
+    assert_refused(inline(*arguments(tmp_path / "frames.zip", *mask)), "is an archive; unpack it")
     result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "nothere.png"))
     assert_refused(result, "nothere.png is missing; check the path")
     (tmp_path / "data/valid/Annotations/a").mkdir(parents=True)

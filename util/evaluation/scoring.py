@@ -148,10 +148,22 @@ def davis_plans(truth_root: Path, videos: Iterable[str], merge_objects: bool = F
 
 
 def _refuse_shifted(truth: Path, prediction: Path) -> None:
-    """Refuse predictions of as many frames as the ground truth has, but of other ones at both ends."""
+    """Refuse predictions whose frames have other names, or lie before or after those of the ground truth.
+
+    They lack the first frame and go on after the last one, or lack the last one and start before the first. Single
+    other files do not matter.
+    """
     names = [{path.stem for path in folder.glob("*.png") if not is_junk(path.name)} for folder in (truth, prediction)]
-    true, predicted = (sorted(stems, key=frame_order) for stems in names)
-    if len(true) == len(predicted) and true[0] != predicted[0] and true[-1] != predicted[-1] and len(true) > 2:
+    true, predicted = (sorted(stems, key=frame_order(stems)) for stems in names)
+    order = frame_order(names[0] | names[1])
+    extra = [order(name) for name in predicted if name not in names[0]]
+    ends = [end in predicted for end in (true[0], true[-1])]
+    is_shifted = (
+        bool(extra)
+        and (any(ends) or len(true) == len(predicted))
+        and ((not ends[0] and min(extra) > order(true[-1])) or (not ends[1] and max(extra) < order(true[0])))
+    )
+    if len(true) > 2 and (is_shifted or len(extra) == len(predicted) > 0):
         raise InputError(
             f"{prediction} has the frames {predicted[0]} to {predicted[-1]}, but its ground truth has {true[0]} to "
             f"{true[-1]}; number the predictions as the ground truth is numbered"
@@ -167,19 +179,20 @@ def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
     Raises:
         InputError: the folder holds no mask, or the first mask cannot be read or holds no object.
     """
-    names = (path.name for path in truth_folder.glob("*.png") if not is_junk(path.name))
-    frames = sorted(names, key=frame_order)
+    names = {path.stem for path in truth_folder.glob("*.png") if not is_junk(path.name)}
+    frames = sorted(names, key=frame_order(names))
     if not frames:
         raise InputError(f"{truth_folder} holds no PNG masks; check the ground truth's folder and the video's name")
-    first = read_mask(truth_folder / frames[0])
+    first_path = truth_folder / f"{frames[0]}.png"
+    first = read_mask(first_path)
     objects = int(first.any()) if merge_objects else int(first[first != VOID].max(initial=0))
     if not objects:
         remedy = f"DAVIS's first masks show all objects; {_LATER}"
         if first.any():
             remedy = f"{VOID} marks pixels of no object in DAVIS 2017, so for masks of 0 and {VOID} add --merge_objects"
-        raise InputError(f"{truth_folder / frames[0]} shows no object; {remedy}")
+        raise InputError(f"{first_path} shows no object; {remedy}")
     ids = range(1, objects + 1)
-    return ScoringPlan(truth_folder, ids, {Path(frame).stem: ids for frame in frames[1:-1]}, merge_objects)
+    return ScoringPlan(truth_folder, ids, {frame: ids for frame in frames[1:-1]}, merge_objects)
 
 
 def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress: bool = False) -> list[VideoScore]:
@@ -204,7 +217,12 @@ def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress
         for frame in plan.frames:
             if not (folder / f"{frame}.png").is_file():
                 others = [path.name for path in folder.glob(f"{glob.escape(frame)}.*")]
-                remedy = f"save {others[0]} as a PNG of ids" if others else "predict every frame of the video"
+                remedy = "predict every frame of the video"
+                if others:
+                    is_png = others[0].lower() == f"{frame}.png".lower()
+                    remedy = f"rename {others[0]}" if is_png else f"save {others[0]} as a PNG of ids"
+                elif any(folder.glob(f"*/{glob.escape(frame)}.png")):
+                    remedy = f"{folder} has a folder for each object, so merge them with scripts/convert_mask.py"
                 raise InputError(f"{folder / frame}.png is missing; {remedy}")
     tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
     scored = in_threads(lambda task: _score_frame(*task), tasks)
@@ -325,7 +343,8 @@ def _score_frame(plan: ScoringPlan, prediction_folder: Path, frame: str) -> np.n
     if prediction.max() > max(plan.ids):
         raise InputError(
             f"{prediction_path} holds id {prediction.max()}, but the video has {len(plan.ids)} object(s); "
-            f"use the ids of the first ground-truth mask, or merge the objects for DAVIS 2016; {_LATER}"
+            f"use the ids of the first ground-truth mask, or merge all objects with scripts/score.py --merge_objects; "
+            f"{_LATER}"
         )
     radius = tolerance_radius(truth.shape, CONTOUR_TOLERANCE)
     box = bounding_box(truth | prediction)

@@ -131,4 +131,5 @@ def write_scores(scores: Sequence[ObjectScore], output: Path, split: str) -> Non
 
 def _frames(objects: Sequence[AskedObject]) -> list[str]:
     """The names of the frames in which the server asks for any of the objects, in order."""
-    return sorted({frame for item in objects for frame in item.frames}, key=frame_order)
+    frames = {frame for item in objects for frame in item.frames}
+    return sorted(frames, key=frame_order(frames))
