@@ -108,7 +108,8 @@ def test_objects_are_marked_and_followed(page, tmp_path):
     browser.refresh()  # the server keeps the marks
     wait(browser, lambda: objects(browser) == 2)
     one(browser, "#start").click()
-    wait(browser, lambda: not one(browser, "#bar").is_displayed())
+    wait(browser, lambda: "Ctrl-C in the terminal" in one(browser, "#guide").text)
+    assert not one(browser, "#bar").is_displayed()
     output = tmp_path / "output"
     wait(browser, lambda: len(list(output.glob("masks/*.png"))) >= 3)
     process.send_signal(signal.SIGINT)
