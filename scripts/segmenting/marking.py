@@ -23,7 +23,7 @@ MOST_STEPS = 30  # that can be undone
 
 
 def mark_first_frame(stream: Stream, page: LivePage, network: RDE_VOS, network_side: int | None) -> np.ndarray:
-    """Show a stream on a page, until its user has marked objects in a frame and starts. This frame becomes frame 0.
+    """Show a stream on a page, until the user has marked objects in a frame and pressed Start. It becomes frame 0.
 
     Args:
         stream: the stream, of which no frame after the first has been read.
@@ -225,7 +225,7 @@ def _number(value: object) -> float:
     """A number of a request: an edge or a position in pixels.
 
     Raises:
-        Refused: the value is none, or too large.
+        Refused: the value is no number, or too large.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
         raise Refused(400, "a number is missing in the request, or is too large; load the page again")

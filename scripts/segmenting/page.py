@@ -25,7 +25,7 @@ MOST_BYTES = 4096  # of a request
 GONE = 1.0  # seconds without a request after which a browser is taken to have left
 FOLDER = Path(__file__).parent
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-STARTED = {"stage": "started"}  # the state of a page that only shows
+STARTED = {"stage": "started"}  # the state of a page on which nothing can be marked
 SEGMENTED = "the stream is segmented already; nothing can be marked any more"
 HEADERS = {
     "Cache-Control": "no-store",
