@@ -97,6 +97,10 @@ def test_a_live_page_shows_the_newest_picture_to_those_who_know_its_address():
                 urllib.request.urlopen(wrong)
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(address.replace(page.path, "/marks"), b"{}")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(urllib.request.Request(f"{address}marks", b"{}", {"Content-Length": "²"}))
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(f"{address}marks", b"[" * 4000)
         assert "segmented already" in marked(address, "start", status=409)["error"]  # this page only shows
         with ThreadPoolExecutor(1) as pool:
             for number, value in enumerate((30, 200), start=1):
