@@ -255,18 +255,18 @@ def segment_live(
     The page, if there is one, shows the overlays.
     """
     print("note: Ctrl-C ends the stream with complete results; it cannot be resumed", flush=True)
-    with writing_pictures(stream, targets) as writers:
-        if page:
-            writers.append(shown_on(page, colour_table(stream.entries)))
-        try:
+    try:
+        with writing_pictures(stream, targets) as writers:
+            if page:
+                writers.append(shown_on(page, colour_table(stream.entries)))
             speed = segment_stream(
                 stream, network, settings, masks=targets.get("masks"), confidence=targets["confidence"], writers=writers
             )
-        except KeyboardInterrupt:
-            raise InputError(
-                f"the stream was interrupted before its results were complete; {targets['confidence'].parent} keeps "
-                "the masks so far, and no videos"
-            ) from None
+    except KeyboardInterrupt:
+        raise InputError(
+            f"the stream was interrupted before its results were complete; {targets['confidence'].parent} keeps the "
+            "masks so far, and no videos"
+        ) from None
     if stream.problem:
         print(f"note: the stream ended because {stream.problem}")
     if stream.dropped:

@@ -27,8 +27,8 @@ class Marks:
     def copy(self) -> "Marks":
         """The same marks, which can be changed apart from these."""
         other = Marks(self._picture)
-        other.ids, other._beyond = self.ids.copy(), dict(self._beyond)
-        other._clicks = {object_id: clicked.copy() for object_id, clicked in self._clicks.items()}
+        # The maps of an object are shared: `click` and `draw_box` replace them.
+        other.ids, other._clicks, other._beyond = self.ids.copy(), dict(self._clicks), dict(self._beyond)
         return other
 
     def draw_box(self, object_id: int, box: list[float]) -> bool:
@@ -57,7 +57,7 @@ class Marks:
         mask = self.ids == object_id
         clicked = np.zeros(mask.shape, np.uint8)
         cv2.circle(clicked, (x, y), max(1, round(CLICK_RADIUS * min(mask.shape))), 1, -1)
-        earlier = self._clicks.setdefault(object_id, np.zeros(mask.shape, np.uint8))
+        earlier = self._clicks.get(object_id, np.zeros(mask.shape, np.uint8))
         # Earlier clicks count where the mask still agrees with them.
         agrees = np.where(mask, earlier == cuts.EARLIER_INSIDE, earlier == cuts.EARLIER_OUTSIDE)
         marks = earlier * agrees + cuts.MASK * mask + cuts.OTHER * ((self.ids > 0) & ~mask)
@@ -68,7 +68,8 @@ class Marks:
                 marks += cuts.BEYOND * self._beyond[object_id]
         marks += (cuts.INSIDE if is_inside else cuts.OUTSIDE) * clicked
         found = cuts.from_strokes(self._picture, marks.astype(np.uint8)) > 0
-        earlier[clicked > 0] = cuts.EARLIER_INSIDE if is_inside else cuts.EARLIER_OUTSIDE
+        bit = cuts.EARLIER_INSIDE if is_inside else cuts.EARLIER_OUTSIDE
+        self._clicks[object_id] = np.where(clicked > 0, np.uint8(bit), earlier)
         self._apply(object_id, found, (self.ids == 0) | ((clicked > 0) & is_inside))
 
     def _apply(self, object_id: int, found: np.ndarray, free: np.ndarray) -> None:

@@ -1,6 +1,5 @@
 """The mask of a stream's first frame, from boxes and clicks on its live page."""
 
-import math
 import time
 from collections import deque
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from dataset.files.stream import POLL, Stream
 from dataset.files.video_file import EndOfVideo, playback_fps
 from model.network import RDE_VOS
 from segmenting.first_mask import MOST_OBJECTS
-from segmenting.page import STARTED, LivePage
+from segmenting.page import SEGMENTED, STARTED, LivePage
 from util.errors import InputError
 from util.evaluation.pictures import overlay
 
@@ -24,7 +23,7 @@ MOST_STEPS = 30  # that can be undone
 
 
 def mark_first_frame(stream: Stream, page: LivePage, network: RDE_VOS, network_side: int | None) -> np.ndarray:
-    """Show a stream on a page, until its user has marked objects in a frame and starts. This frame becomes frame 0.
+    """Show a stream on a page, until the user has marked objects in a frame and pressed Start. It becomes frame 0.
 
     Args:
         stream: the stream, of which no frame after the first has been read.
@@ -44,6 +43,8 @@ def mark_first_frame(stream: Stream, page: LivePage, network: RDE_VOS, network_s
                 raise EndOfVideo
             if not page.answer(marking.handle, POLL, or_awaited=marking.is_live) and marking.is_live:
                 marking.show_next()
+        while page.answer(marking.handle, 0):
+            pass  # other browsers have asked before they could know of the start
     except EndOfVideo:
         reason = f"because {stream.problem}" if stream.problem else "before Start was pressed"
         raise InputError(f"{stream.name} ended {reason}; nothing was written; run the command again") from None
@@ -112,8 +113,10 @@ class _Marking:
             the answer: empty, or with a ``note`` for the user.
 
         Raises:
-            Refused: the request is invalid, or shows no object.
+            Refused: the request is invalid, shows no object, or comes after Start.
         """
+        if self.is_started:
+            raise Refused(409, SEGMENTED)
         handler = self._handlers.get(str(request.get("kind")))
         if not handler:
             raise Refused(400, "the request is unknown; load the page again")
@@ -143,8 +146,9 @@ class _Marking:
         box = [_number(edge) for edge in box]
         if objects == MOST_OBJECTS:
             raise Refused(400, f"a mask holds {MOST_OBJECTS} objects at most; press Start")
-        if not marks.draw_box(objects + 1, box):
-            raise Refused(400, "no object was found there; draw a larger box, or click inside the object")
+        marks.draw_box(objects + 1, box)
+        if not (marks.ids == objects + 1).any():
+            raise Refused(400, "no new object was found there; draw a larger box, or click inside the object")
         self._take(marks, objects + 1)
         if not marks.fills(objects + 1, box):
             return None
@@ -179,6 +183,8 @@ class _Marking:
 
     def _newer(self, request: dict[str, Any]) -> None:
         """Go on with the stream, without the marks."""
+        if self._frame is None:
+            return
         self._frame = None
         self._show_live(self._stream.read_frame(0))
 
@@ -216,11 +222,11 @@ class _Marking:
 
 
 def _number(value: object) -> float:
-    """A finite number of a request.
+    """A number of a request: an edge or a position in pixels.
 
     Raises:
-        Refused: the value is none.
+        Refused: the value is no number, or too large.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Refused(400, "a number is missing in the request; load the page again")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+        raise Refused(400, "a number is missing in the request, or is too large; load the page again")
     return value

@@ -25,7 +25,8 @@ MOST_BYTES = 4096  # of a request
 GONE = 1.0  # seconds without a request after which a browser is taken to have left
 FOLDER = Path(__file__).parent
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-STARTED = {"stage": "started"}  # the state of a page that only shows
+STARTED = {"stage": "started"}  # the state of a page on which nothing can be marked
+SEGMENTED = "the stream is segmented already; nothing can be marked any more"
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -104,7 +105,7 @@ class LivePage:
         """
         with self._changed:
             if self._end or self._state == STARTED:
-                raise Refused(409, self._end or "the stream is segmented already; nothing can be marked any more")
+                raise Refused(409, self._end or SEGMENTED)
             answer: Future[dict[str, Any]] = Future()
             self._requests.append((request, answer))
             self._changed.notify_all()
@@ -171,8 +172,12 @@ def live_page() -> Iterator[tuple[LivePage, str]]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"  # a connection for all pictures
 
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):  # the browser has gone
+                super().handle()
+
         def do_GET(self) -> None:
-            with contextlib.suppress(OSError), page.visit():  # an OSError: the browser has gone
+            with page.visit():
                 name = self.path.removeprefix(page.path) if self.path.startswith(page.path) else None
                 path = files.get(name or "index.html")
                 if name is not None and (found := re.fullmatch(r"picture\?after=([0-9]{1,15})", name)):
@@ -183,9 +188,10 @@ def live_page() -> Iterator[tuple[LivePage, str]]:
                     self.send_error(404)
 
         def do_POST(self) -> None:
-            with contextlib.suppress(OSError), page.visit():
+            with page.visit():
                 length = self.headers.get("Content-Length", "")
-                if self.path != f"{page.path}marks" or not length.isdigit() or int(length) > MOST_BYTES:
+                is_valid = self.path == f"{page.path}marks" and re.fullmatch("[0-9]{1,9}", length)
+                if not is_valid or int(length) > MOST_BYTES:
                     self.close_connection = True  # the body is not read
                     self.send_error(404)
                     return
@@ -241,7 +247,7 @@ def _object(content: bytes) -> dict[str, Any]:
     """
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise Refused(400, "the request is no JSON object; load the page again")

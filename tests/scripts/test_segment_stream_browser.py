@@ -83,6 +83,7 @@ def objects(browser) -> int:
 def test_objects_are_marked_and_followed(page, tmp_path):
     browser, process = page
     assert "Drag a box" in one(browser, "#guide").text and not one(browser, "#start").is_enabled()
+    stage = one(browser, "#stage").rect
     stroke(browser, "mouse", *box(1))
     wait(browser, lambda: objects(browser) == 1)
     marked = picture(browser)
@@ -101,6 +102,7 @@ def test_objects_are_marked_and_followed(page, tmp_path):
     stroke(browser, "mouse", (5, 5))
     assert one(browser, "#message").text.startswith("There is no object yet")
     assert "400" in browser.get_log("browser")[0]["message"]
+    assert one(browser, "#stage").rect == stage  # nothing moves the frame while it is marked
     one(browser, "#outside").click()
     for number in (1, 2):
         stroke(browser, "pen", *box(number))
@@ -108,7 +110,8 @@ def test_objects_are_marked_and_followed(page, tmp_path):
     browser.refresh()  # the server keeps the marks
     wait(browser, lambda: objects(browser) == 2)
     one(browser, "#start").click()
-    wait(browser, lambda: not one(browser, "#bar").is_displayed())
+    wait(browser, lambda: "Ctrl-C in the terminal" in one(browser, "#guide").text)
+    assert not one(browser, "#bar").is_displayed()
     output = tmp_path / "output"
     wait(browser, lambda: len(list(output.glob("masks/*.png"))) >= 3)
     process.send_signal(signal.SIGINT)

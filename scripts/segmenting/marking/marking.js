@@ -18,20 +18,26 @@ let last = Promise.resolve(); // settles when the last request is answered
 const waiting = []; // for each request without an answer, what is drawn
 const SILENT = "the command does not answer; its terminal says why";
 
+const isMarking = () => ["live", "frozen"].includes(state.stage);
+
+/** Show a sentence in place of the guide, until the next request. */
 function say(text, level = "error") {
   element("message").hidden = !text;
+  element("guide").hidden = Boolean(text);
   element("message").className = `notice ${level}`;
   element("message").textContent = text && asSentence(text);
 }
 
 /**
- * Send a request after those before it. Resolves to whether the server has taken it.
+ * Send a request after those before it, as long as a frame can be marked. Resolves to whether the server has taken it.
  * @param request what the server gets.
  * @param cut what is drawn until the answer comes, as `drawCuts` takes it.
  */
 function send(request, cut = null) {
+  if (!isMarking()) return;
   const entry = { cut };
   waiting.push(entry);
+  say("");
   showState();
   last = last.then(async () => {
     let answer;
@@ -61,7 +67,7 @@ const tools = {
   },
 
   down(point, { shift, erases }) {
-    if (!["live", "frozen"].includes(state.stage)) return;
+    if (!isMarking()) return;
     this.from = point;
     this.isInside = !(shift || erases || element("outside").checked);
     this.isFirst = state.stage === "live" && held === null;
@@ -106,11 +112,13 @@ const tools = {
 
 function showState() {
   const { stage, objects = [], steps = 0 } = state;
-  element("bar").hidden = !["live", "frozen"].includes(stage);
+  element("bar").hidden = !isMarking();
   const isBusy = waiting.some(({ cut }) => cut);
   const first = "Drag a box around an object. The frame stays while you mark it.";
-  const next = "Click what is missing, or with Shift what is too much. A box is one more object. Then press Start.";
-  const guide = isBusy ? "Finding the object …" : objects.length ? next : first;
+  const next = "Click what is missing, or with Shift what is too much. Drag a box for one more object. Then press Start.";
+  const started = "The stream is being segmented. Ctrl-C in the terminal ends it with complete results.";
+  const marking = isBusy ? "Finding the object …" : objects.length ? next : first;
+  const guide = isMarking() ? marking : stage === "started" ? started : "";
   if (element("guide").textContent !== guide) element("guide").textContent = guide; // a screen reader reads it once
   element("undo").disabled = !steps || waiting.length > 0;
   element("newer").disabled = stage !== "frozen" || waiting.length > 0;
@@ -156,8 +164,8 @@ async function follow() {
     if (!response.headers.has("X-State")) return say((await response.json()).end, "info");
     const next = JSON.parse(response.headers.get("X-State"));
     number = next.number;
-    const found = await response.blob();
-    if (held === null || next.stage !== "live") show(await createImageBitmap(found), next);
+    const found = await createImageBitmap(await response.blob());
+    if (held === null || next.stage !== "live") show(found, next);
   }
 }
 
