@@ -43,6 +43,9 @@ import weights  # noqa: E402
 # Tests that need a GPU ask for it; all others, and the processes that they start, see none.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+# A shell lets what runs in the background ignore Ctrl-C, and so would the processes that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 torch.set_num_threads(1)  # as many tests run at a time as there are cores
 
 ENDED = 9**9  # no system has a process of this id

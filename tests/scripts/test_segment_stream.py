@@ -335,7 +335,7 @@ def test_a_newer_frame_of_a_live_stream_is_marked(marking, camera, clip, tmp_pat
 
 def test_nothing_is_written_before_start(marking, arguments, inline, camera, clip, tmp_path):
     """Neither after Ctrl-C nor where the stream has ended."""
-    with marking(camera) as (process, address), ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, marking(camera) as (process, address):
         number = next_picture(address)[1]["number"]
         marked(address, "freeze", number=number)
         said = pool.submit(last_sentence, address, number + 1)
