@@ -27,10 +27,11 @@ _DIGITS = r"(?:(?<![0-9.])[0-9]+\.[0-9]+(?![0-9]|\.[0-9])|[0-9]+)"
 _NUMBER = re.compile(rf"((?:(?<![^\W_])-)?{_DIGITS})")
 _SIGNED_NUMBER = re.compile(rf"(-?{_DIGITS})")
 _WHOLE_NUMBER = re.compile(r"([0-9]+)")
-# A date, a time with or without signs between its parts, a fraction and a time zone.
+# A date, a time with or without signs between its parts, a fraction and a time zone. Without the T of ISO 8601, a
+# hyphen after a time with hyphens begins the number of a frame.
 _ZONED_TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T _]([0-9]{2}[:-]?[0-9]{2}[:-]?[0-9]{2})((?:\.[0-9]+)?)"
-    r"(Z|[+-][0-9]{2}(?:[:-]?[0-9]{2})?)$"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:T|[ _](?![0-9]{2}-[0-9]{2}-[0-9]{2}[.0-9]*-))"
+    r"([0-9]{2}[:-]?[0-9]{2}[:-]?[0-9]{2})((?:\.[0-9]+)?)(Z|[+-][01][0-9](?:[:-]?(?:00|15|30|45))?)$"
 )
 
 Item = TypeVar("Item")
@@ -458,10 +459,12 @@ def frame_order(names: Collection[str]) -> Callable[[str], list[str | Decimal]]:
     fractions = {number.partition(".")[2] for name in names for number in _NUMBER.split(name)[1::2] if "." in number}
     if len(set(map(len, fractions))) > 1 and any(len(digits) > 1 and digits[-1] == "0" for digits in fractions):
         numbers = _WHOLE_NUMBER
-    zoned = len({found[4] for name in names if (found := _ZONED_TIME.search(name))}) > 1
+    times = [_ZONED_TIME.search(name) for name in names]
+    zoned = all(times) and len({time[4] for time in times}) > 1
 
     def key(name: str) -> list[str | Decimal]:
-        if zoned and (found := _ZONED_TIME.search(name)):
+        if zoned:
+            found = _ZONED_TIME.search(name)
             name = f"{name[: found.start()]}{_utc(*found.groups())}"
         parts = numbers.split(name.replace("−", "-"))
         return [Decimal(part) if number % 2 else part for number, part in enumerate(parts)]
