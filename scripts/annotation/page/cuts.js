@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { brushSpans, clipped } from "./raster.js";
 
+export const CLICK_RADIUS = 1 / 60; // of a click, as a part of the frame's short side
 const LEAST = 3; // pixels: a smaller box is ignored
 const REST = 300; // ms on a frame until the server prepares it
 const FULL = 0.92; // of a box: an object that takes more of it than an ellipse by far has mostly not been found

@@ -1,11 +1,10 @@
 // The tools: selection, size, marks on the stage, and the buttons that apply or discard pending edits.
 
 import { Brush } from "./brush.js";
-import { Box, Strokes, drawCuts } from "./cuts.js";
+import { Box, CLICK_RADIUS, Strokes, drawCuts } from "./cuts.js";
 import { Polygon } from "./polygon.js";
 
 const SIZE_STEP = 1.25;
-const CLICK_RADIUS = 1 / 60; // of a click, as a part of the frame's short side
 const element = (id) => document.getElementById(id);
 
 export class Tools {

@@ -1,12 +1,11 @@
 // The page of a stream: its pictures, and boxes and clicks on the first frame. The server keeps the marks.
 
-import { Box, drawCuts } from "./cuts.js";
+import { Box, CLICK_RADIUS, drawCuts } from "./cuts.js";
 import { asSentence } from "./notices.js";
 import { Pointer } from "./pointer.js";
 import { View } from "./view.js";
 
 const DRAG = 8; // CSS pixels: a shorter stroke is a click
-const CLICK_RADIUS = 1 / 60; // of a click, as a part of the frame's short side
 const element = (id) => document.getElementById(id);
 
 let state = { stage: "", number: 0 }; // of the picture on the canvas, as the server states it
