@@ -16,7 +16,7 @@ import numpy as np
 
 from dataset.files.images import PaintedMasks, image_size, read_image, read_mask, read_palette
 from util.errors import InputError
-from util.files import is_plain_name, refuse_pipe
+from util.files import folders_near, is_plain_name, refuse_pipe
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
@@ -390,22 +390,20 @@ def _remedy_without_frames(folder: Path, files: Collection[Path]) -> str:
 def _frames_inside(folder: Path) -> Path | None:
     """The first folder with images in a folder, up to four levels down; one of masks only if there is no other."""
     masks = None
-    for depth in range(1, 5):
-        for inner in sorted(folder.glob("*/" * depth)):
-            if _has_frames(inner):
-                if not _MASK_FOLDER.search(str(inner.relative_to(folder))):
-                    return inner
-                masks = masks or inner
+    for inner in folders_near(folder, 0, (1, 2, 3, 4)):
+        if _has_frames(inner):
+            if not _MASK_FOLDER.search(str(inner.relative_to(folder))):
+                return inner
+            masks = masks or inner
     return masks
 
 
 def videos_inside(folder: Path, video: str) -> Path | None:
     """The first folder in a folder, up to three levels down, in which a folder of the video's name holds frames."""
-    for depth in range(1, 4):
-        for inner in sorted(folder.glob("*/" * depth)):
-            frames = inner / video
-            if frames.is_dir() and _has_frames(frames) and not _MASK_FOLDER.search(str(frames.relative_to(folder))):
-                return inner
+    for inner in folders_near(folder, 0, (1, 2, 3)):
+        frames = inner / video
+        if frames.is_dir() and _has_frames(frames) and not _MASK_FOLDER.search(str(frames.relative_to(folder))):
+            return inner
     return None
 
 
