@@ -19,7 +19,7 @@ from model.initialisation import has_dead_channel
 from model.network import RDE_VOS, NetworkConfig
 from model.published import config_of, listed, refusal, translate_published
 from util.errors import InputError
-from util.files import GIT_LFS, atomic_path, refuse_pipe, write_error
+from util.files import GIT_LFS, atomic_path, write_error
 
 # The small network that comes with the project. The README in its folder says how it was trained.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "small.pth"
@@ -84,7 +84,6 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or not a checkpoint.
     """
-    refuse_pipe(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):

@@ -81,7 +81,7 @@ class InferenceCore:
         self.labels = torch.zeros(1, dtype=torch.int64, device=network.device)
         self.rule = FixedInterval(mem_every)
         self.memory = MemoryBank(spec, network)
-        self._size: tuple[int, int] | None = None
+        self._size: torch.Size | None = None  # [H,W] of all frames
         self._normalised = False  # whether a float frame was surely normalised
         # The last frame if it is to update the memory: the image, its embedding's key, f16, and the masks of objects.
         self._pending: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
@@ -151,15 +151,13 @@ class InferenceCore:
             ValueError: the image or the mask has the wrong type or shape, an image is not normalised, an absent object
                 is unknown or has pixels, or the mask holds no object while no object is absent.
         """
-        if isinstance(mask, np.ndarray) and mask.dtype.kind in "biuf":
-            mask = torch.from_numpy(np.ascontiguousarray(mask, mask.dtype.newbyteorder("=")))
-        if not isinstance(mask, Tensor | None):
-            kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-            raise ValueError(f"a mask is integer ids [H,W] of torch or NumPy, not {kind}; convert it")
         self._check(image)
-        annotated = self._annotated_ids(image, mask, absent)
-        self._size = (image.shape[1], image.shape[2])
-        device, dtype = self.network.device, self.network.dtype
+        if mask is not None:
+            mask, annotated = self._checked_mask(mask, image.shape[1:], absent)
+        elif absent:
+            raise ValueError("only a mask can show that an object is absent; give the mask of the frame")
+        self._size = image.shape[1:]
+        device, dtype = self.labels.device, self.network.dtype
         if mask is None and not self.object_ids:
             return torch.ones(1, *self._size, device=device)
 
@@ -222,7 +220,7 @@ class InferenceCore:
             )
         if image.ndim != 3 or image.shape[0] != 3 or not (image.is_floating_point() or image.dtype == torch.uint8):
             raise ValueError(f"a frame is a uint8 or float tensor [3,H,W], not {image.dtype} {list(image.shape)}")
-        if self._size not in (None, tuple(image.shape[1:])):
+        if self._size not in (None, image.shape[1:]):
             raise ValueError(f"this frame is {list(image.shape[1:])}, but the frames before are {list(self._size)}")
         if image.dtype == torch.uint8 or (self._normalised and image.is_cuda):  # reading values of a GPU takes time
             return
@@ -240,19 +238,21 @@ class InferenceCore:
             )
         self._normalised |= least < 0 or most > 1
 
-    def _annotated_ids(self, image: Tensor, mask: Tensor | None, absent: Collection[int]) -> list[int]:
-        """The ids of the objects in the mask of a frame, which is checked; see `step`."""
+    def _checked_mask(
+        self, mask: Tensor | np.ndarray, size: torch.Size, absent: Collection[int]
+    ) -> tuple[Tensor, list[int]]:
+        """The mask of a frame as a tensor, checked, and the ids of the objects in it; see `step`."""
+        if isinstance(mask, np.ndarray) and mask.dtype.kind in "biuf":
+            mask = torch.from_numpy(np.ascontiguousarray(mask, mask.dtype.newbyteorder("=")))
+        if not isinstance(mask, Tensor):
+            kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise ValueError(f"a mask is integer ids [H,W] of torch or NumPy, not {kind}; convert it")
+        if mask.is_floating_point() or mask.shape != size:
+            raise ValueError(
+                f"the mask is {mask.dtype} {list(mask.shape)}, but must be integer ids of the frame's size {list(size)}"
+            )
         if unknown := set(absent).difference(self.object_ids):
             raise ValueError(f"no mask so far has held the absent object {min(unknown)}")
-        if mask is None:
-            if absent:
-                raise ValueError("only a mask can show that an object is absent; give the mask of the frame")
-            return []
-        if mask.is_floating_point() or mask.shape != image.shape[1:]:
-            raise ValueError(
-                f"the mask is {mask.dtype} {list(mask.shape)}, but must be integer ids of the frame's size "
-                f"{list(image.shape[1:])}"
-            )
         ids = [int(i) for i in mask.unique().tolist()]
         if ids[0] < 0:
             raise ValueError(f"the mask holds the id {ids[0]}; ids are 0 for the background or positive")
@@ -260,7 +260,7 @@ class InferenceCore:
             raise ValueError(f"object {min(contradicted)} is absent, but has pixels in the mask")
         if ids == [0] and not absent:
             raise ValueError("the mask holds no object; give at least one pixel an id other than 0")
-        return [i for i in ids if i]
+        return mask, [i for i in ids if i]
 
 
 def pad_to_stride(x: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:

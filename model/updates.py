@@ -11,18 +11,16 @@ class FixedInterval:
 
     Args:
         mem_every: θ.
+
+    Attributes:
+        due: whether the next frame updates the memory if it has no mask.
     """
 
     looks = False  # whether `tick` needs the probabilities; such a rule must see every frame, so none can be skipped
 
     def __init__(self, mem_every: int) -> None:
         self.mem_every = mem_every
-        self._elapsed: int | None = None  # frames since the last update or annotation; None before the first one
-
-    @property
-    def due(self) -> bool:
-        """Whether the next frame updates the memory if it has no mask."""
-        return self._elapsed is not None and self._elapsed + 1 >= self.mem_every
+        self.reset()
 
     def tick(self, annotated: bool = False, probability: Tensor | None = None) -> bool:
         """Advance to the next frame, and return whether it updates the memory.
@@ -36,11 +34,13 @@ class FixedInterval:
             self._elapsed = 0
         elif self._elapsed is not None:
             self._elapsed += 1
+        self.due = self._elapsed is not None and self._elapsed + 1 >= self.mem_every
         return update
 
     def reset(self) -> None:
         """Return to the state before the first mask."""
-        self._elapsed = None
+        self._elapsed: int | None = None  # frames since the last update or annotation; None before the first one
+        self.due = False
 
 
 def confirmed(probability: Tensor, first: Tensor) -> Tensor:

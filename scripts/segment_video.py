@@ -197,7 +197,7 @@ def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) ->
     # The writers end inside the bar, which is full only when the last frame is in the file.
     with frames_bar(length) as bar, writing_pictures(video, missing) as writers:
         bar.update(name=f"{video.name}, drawing")
-        for number, image, ids in in_background(range(length), load):
+        for number, image, ids in in_background(map(load, range(length))):
             for write in writers:
                 write(number, image, ids)
             bar.update(number)

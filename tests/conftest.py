@@ -29,7 +29,7 @@ from util import files
 from util.distributed import Processes
 from util.evaluation.data_sets import Evaluation
 from util.evaluation.output import OutputFolder
-from util.evaluation.stream import EngineSettings, Segmented, read_inputs, segment
+from util.evaluation.stream import EngineSettings, Segmented, segment
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -329,8 +329,7 @@ def segmented(
     network: RDE_VOS, video: AnyVideo, settings: EngineSettings, *, confidence: bool = False
 ) -> Iterator[Segmented]:
     """Segment a video with a new engine."""
-    core = settings.core(network)
-    return segment(core, read_inputs(video, core.rule, settings.size), confidence=confidence)
+    return segment(settings.core(network), video, settings.size, confidence=confidence)
 
 
 def store_masks(evaluation: Evaluation, output: Path, model: Path, truth: Path) -> Path:

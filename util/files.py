@@ -203,24 +203,12 @@ def is_plain_name(name: str) -> bool:
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
-def refuse_pipe(path: Path | str) -> None:
-    """Refuse a path whose reading may never end, such as a pipe or a device.
-
-    Raises:
-        InputError: the path exists and is neither a file nor a folder.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise InputError(f"{path} is a pipe or a device; give a file")
-
-
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Read a file that holds a JSON object.
 
     Raises:
         InputError: the file is missing or holds no JSON object; the message ends with the remedy.
     """
-    refuse_pipe(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:

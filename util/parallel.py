@@ -21,24 +21,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_background(items: Iterable[Item], work: Callable[[Item], Result], ahead: int = 4) -> Iterator[Result]:
-    """Yield ``work(item)`` for each item in order. The work is done in a background thread.
+def in_background(items: Iterable[Item], ahead: int = 4) -> Iterator[Item]:
+    """Yield the items in order. A background thread computes them in advance, and this function raises its errors.
 
-    Frames are decoded this way before the network needs them. If ``work`` raises an error, this function raises it.
+    Frames are decoded this way before the network needs them.
 
     Args:
-        work: the function that runs in the thread.
-        ahead: how many results may wait until they are used, so that memory is limited.
+        items: an iterator, which the thread advances.
+        ahead: how many items may wait until they are used, so that memory is limited.
     """
+    iterator, end = iter(items), object()
     with ThreadPoolExecutor(1) as pool:
-        pending: deque[Future[Result]] = deque()
+        pending = deque(pool.submit(next, iterator, end) for _ in range(ahead))
         try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            while (item := pending.popleft().result()) is not end:
+                pending.append(pool.submit(next, iterator, end))
+                yield item
         finally:
             for future in pending:
                 future.cancel()

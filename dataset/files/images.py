@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from dataset.files.colours import davis_palette
 from dataset.files.masks import MaskValues, VideoIds, interpret, stated_ids
 from util.errors import InputError
-from util.files import GIT_LFS, atomic_path, refuse_pipe
+from util.files import GIT_LFS, atomic_path
 from util.imagenet import normalise, statistics
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray
     Raises:
         InputError: the file is missing, truncated or not an image, or has more than 8 bits per channel.
     """
-    return np.array(_decode(path, "RGB", least_side))
+    image = _decode(path, least_side)
+    if image.mode[0] in "IF":  # a conversion would clip all bright values
+        raise InputError(f"{path} has more than 8 bits a channel ({image.mode}); save it with 8")
+    return np.array(image.convert("RGB"))
 
 
 def read_grey(path: Path | str) -> np.ndarray | None:
@@ -240,24 +243,17 @@ def to_image(tensor: torch.Tensor) -> np.ndarray:
     return (tensor * std + mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
 
-def _decode(path: Path | str, mode: str | None = None, least_side: int | None = None) -> Image.Image:
+def _decode(path: Path | str, least_side: int | None = None) -> Image.Image:
     with _opened(path) as image:
         if least_side:
             image.draft(None, (least_side, least_side))
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return _converted(image, mode, path) if mode else image
-
-
-def _converted(image: Image.Image, mode: str, path: Path | str) -> Image.Image:
-    if image.mode[0] in "IF":  # a conversion would clip all bright values
-        raise InputError(f"{path} has more than 8 bits a channel ({image.mode}); save it with 8")
-    return image.convert(mode)
+        return image
 
 
 @contextlib.contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
-    refuse_pipe(path)
     try:
         with Image.open(path, formats=_FORMATS) as image:
             yield image

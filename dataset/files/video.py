@@ -16,7 +16,7 @@ import numpy as np
 
 from dataset.files.images import PaintedMasks, image_size, read_image, read_mask, read_palette
 from util.errors import InputError
-from util.files import folders_near, is_plain_name, refuse_pipe
+from util.files import folders_near, is_plain_name
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
@@ -94,16 +94,6 @@ class AnyVideo:
     def read_frame(self, number: int) -> np.ndarray:
         """Decode a frame: uint8 RGB [H,W,3]."""
         raise NotImplementedError
-
-    def read(self, number: int) -> tuple[np.ndarray, np.ndarray | None, Collection[int]]:
-        """Decode a frame, its given mask or None, and the ids of the objects that the mask shows to be absent.
-
-        Raises:
-            InputError: as for `read_frame` and `read_given_mask`.
-        """
-        image = self.read_frame(number)
-        mask = self.read_given_mask(number) if number in self.masks else None
-        return image, mask, self.absent.get(number, ())
 
     @functools.cached_property
     def given_ids(self) -> dict[int, list[int]]:
@@ -421,7 +411,6 @@ def read_names(path: Path, remedy: str) -> list[str]:
     Raises:
         InputError: the file cannot be read, a name is a path to another folder, or the file lists a name twice.
     """
-    refuse_pipe(path)
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:

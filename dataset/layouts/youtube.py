@@ -13,7 +13,7 @@ from dataset.files.images import image_size
 from dataset.files.video import Video, frame_order, list_frames, read_sized_mask
 from dataset.layouts.folders import VideoFolders
 from util.errors import InputError
-from util.files import folders_near, is_plain_name, refuse_pipe
+from util.files import folders_near, is_plain_name
 
 TRAIN = "train"  # the training split as downloaded
 TRAIN_480P = "train_480p"  # smaller copies of it, made by scripts/resize_youtube.py
@@ -155,7 +155,6 @@ def read_meta(path: Path) -> dict[str, list[AskedObject]]:
     Raises:
         InputError: the file is missing, has another format, or lists no video.
     """
-    refuse_pipe(path)
     try:
         videos = {
             name: [

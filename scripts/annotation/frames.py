@@ -128,7 +128,7 @@ class Unpacking:
         paths = frames.video.frames
         frames.ready = next((number for number, path in enumerate(paths) if not path.is_file()), len(paths))
         write_text(folder / UNPACKING, "")
-        self._write((0, video.read_frame(0)))
+        self._write(0, video.read_frame(0))
         self._check_space()
 
     def run(self, job: Job) -> int | None:
@@ -138,7 +138,8 @@ class Unpacking:
             the number of frames, which the file may have announced wrongly; None if the job was stopped.
         """
         told = time.monotonic()
-        for number in in_background(self._decoded(job), self._write):
+        for number, image in in_background(self._decoded(job)):
+            self._write(number, image)
             job.passed(number)
             if time.monotonic() - told >= LINE_EVERY:
                 told = time.monotonic()
@@ -158,8 +159,7 @@ class Unpacking:
             except EndOfVideo:
                 return
 
-    def _write(self, item: tuple[int, np.ndarray]) -> int:
-        number, image = item
+    def _write(self, number: int, image: np.ndarray) -> None:
         path = self._folder / f"{self._video.frame_name(number)}.jpg"
         if not path.is_file():
             with atomic_path(path, durable=True) as temporary:
@@ -167,7 +167,6 @@ class Unpacking:
         self._bytes += path.stat().st_size
         self._done = number + 1
         self._frames.ready = max(self._frames.ready, self._done)
-        return number
 
     def _check_space(self) -> None:
         """Refuse to fill the disk: the frames so far tell how large the others will be."""

@@ -12,7 +12,7 @@ from annotation.project import ANNOTATED, Project
 from dataset.files.video import Video, object_ids
 from model.network import RDE_VOS
 from util.errors import InputError
-from util.evaluation.stream import EngineSettings, Segmented, read_inputs, segment
+from util.evaluation.stream import EngineSettings, Segmented, segment
 from util.parallel import background
 
 DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
@@ -103,8 +103,9 @@ class Propagation:
             job.passed(numbers[result.number])
 
         core = settings.core(network)
-        with contextlib.closing(read_inputs(video, core.rule, settings.size)) as inputs, background(save) as write:
-            for result in segment(core, inputs, confidence=True):
+        results = segment(core, video, settings.size, confidence=True)
+        with contextlib.closing(results), background(save) as write:
+            for result in results:
                 if not video.known:
                     raise InputError(f"frame {self._frame} shows no object any more; mark an object in it first")
                 # A new annotation stops a propagation until the next annotation, too.

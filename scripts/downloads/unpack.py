@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from downloads.catalogue import ARCHIVES, Part
 from util.errors import InputError
-from util.files import is_plain_name, refuse_pipe, write_error, write_lines
+from util.files import is_plain_name, write_error, write_lines
 
 _MARKS = ".unpacked_archives"  # a folder in a target, with an empty file for each completely unpacked archive
 _DEPTH = 2  # the maximum number of folders around the content of an archive
@@ -85,7 +85,6 @@ def _unpack(archive: Path, folder: Path) -> None:
         InputError: the archive is damaged; it holds a link, a device, or a path that leaves the folder; or the content
             does not fit on the disk.
     """
-    refuse_pipe(archive)
     unpacked = _unpack_zip if archive.suffix == ".zip" else _unpack_tar
     settings = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "disable": None}
     try:

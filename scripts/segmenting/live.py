@@ -20,7 +20,7 @@ from util.device import enough_memory
 from util.errors import InputError
 from util.evaluation.arguments import MEMORY_REMEDY
 from util.evaluation.confidence import COLUMNS, frame_rows, table
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, read_inputs, segment
+from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
 from util.files import atomic_path
 from util.parallel import background
 from util.progress import frames_bar
@@ -120,9 +120,9 @@ def segment_stream(
             del stream.steps[result.number]
 
         bar.update(name=stream.name)
-        inputs = read_inputs(stream, core.rule, settings.size, ahead=0 if stream.is_live else 4)
+        results = segment(core, stream, settings.size, confidence=True, ahead=0 if stream.is_live else 4)
         with enough_memory(MEMORY_REMEDY), stopped_by_signals(stream), background(save) as write_result:
-            for result in segment(core, inputs, confidence=True):
+            for result in results:
                 write_result(result)
                 frames, seconds = frames + result.frames, seconds + result.seconds
                 bar.increment()

@@ -20,7 +20,7 @@ from util.device import enough_memory
 from util.errors import InputError
 from util.evaluation.arguments import MEMORY_REMEDY
 from util.evaluation.confidence import append_rows, frame_rows
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, read_inputs, segment
+from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
 from util.files import atomic_path, check_settings, read_json, write_text
 from util.parallel import background
 from util.progress import frames_bar
@@ -122,7 +122,7 @@ def segment_into(
     core = settings.core(network)
     with enough_memory(MEMORY_REMEDY), frames_bar(total) as bar, background(save) as write:
         bar.update(name=f"{video.name}, backward" if backward_from else video.name)
-        for result in segment(core, read_inputs(video, core.rule, settings.size), confidence=True):
+        for result in segment(core, video, settings.size, confidence=True):
             write(result)
             frames, seconds = frames + result.frames, seconds + result.seconds
             bar.increment()

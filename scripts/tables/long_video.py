@@ -43,11 +43,11 @@ from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import check_given_masks, check_plans, davis_plan
-from util.evaluation.stream import EngineSettings, Segmented, engine_network, read_inputs, segment
+from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
 from util.files import atomic_path, write_csv
 from util.flags import parse_given, refuse_without_effect
 from util.numbers import positive
-from util.parallel import in_background, in_own_process
+from util.parallel import background, in_own_process
 from util.progress import frames_bar
 
 HEADER = ["Bank", "θ", "Times", "Frames", "J&F", "J", "F", "Drift", "J&F present", "J&F absent", "Recovery"]
@@ -119,27 +119,25 @@ def measure(plan: Plan) -> LongRun:
     ids = np.array(clip.given_ids[0], np.uint8)[:, None, None]
     scores, seconds, memory = [], [], []
 
-    def score(result: Segmented) -> tuple[list[np.ndarray], float]:
+    def score(result: Segmented) -> None:
         if result.number in (0, video.last):
-            return [], result.seconds
+            return
         truth = read_mask(plan.davis.annotations / clip.name / f"{video.frame_name(result.number)}.png")
         truth = truth[None] > 0 if clip.merge_objects else truth == ids
         predicted = result.ids == ids
         figures = region_similarity(truth, predicted), contour_accuracy(truth, predicted), truth.any(axis=(1, 2))
-        return [np.stack(figures)], result.seconds
+        scores.append(np.stack(figures))
 
     def results(video: Video) -> Iterator[Segmented]:
-        core = plan.settings.core(network)
-        return segment(core, read_inputs(video, core.rule, plan.settings.size))
+        return segment(plan.settings.core(network), video, plan.settings.size)
 
     # Warm-up: a device selects algorithms in its first frames.
     deque(itertools.islice(results(clip), 2 * plan.settings.mem_every), maxlen=0)
-    scored = in_background(results(video), score)
-    with frames_bar(len(video.frames)) as bar:
+    with frames_bar(len(video.frames)) as bar, background(score) as score_later:
         bar.update(name=plan.settings.bank)
-        for figures, frame_seconds in scored:
-            scores += figures
-            seconds.append(frame_seconds)
+        for result in results(video):
+            score_later(result)
+            seconds.append(result.seconds)
             memory.append(peak_memory(device))
             bar.increment()
     j, f, present = np.stack(scores, axis=1)

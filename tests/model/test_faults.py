@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import os
 import shutil
 import subprocess
 import sys
@@ -274,20 +273,6 @@ def test_the_name_of_a_run_is_no_path(name, tmp_path):
 
 
 # Files from outside.
-def test_a_pipe_is_refused(evaluate, tmp_path):
-    root = write_davis(tmp_path / "davis", {"clip": 4})
-    for path in ("JPEGImages/480p/clip/00002.jpg", "Annotations/480p/clip/00000.png", "ImageSets/2017/val.txt"):
-        pipe = root / "trainval" / path
-        pipe.rename(tmp_path / "kept")
-        os.mkfifo(pipe)
-        assert_refused(evaluate(path=root), pipe)
-        pipe.unlink()
-        (tmp_path / "kept").rename(pipe)
-        shutil.rmtree(tmp_path / "output", ignore_errors=True)
-    os.mkfifo(tmp_path / "pipe.pth")
-    assert_refused(evaluate(model=tmp_path / "pipe.pth"), tmp_path / "pipe.pth")
-
-
 @pytest.mark.parametrize(
     "objects", ["[" * 100_000, '{"videos": {"a": {"objects": {"0": {"frames": ["0"]}}}}}',
                 '{"videos": {"a": {"objects": {"1": {"frames": "0"}}}}}',

@@ -20,7 +20,7 @@ from model.reading import Embedding, MemoryTable, Similarity
 from model.training import ClipLoss
 from train import choose_trained_parts, train, training_state
 from util.distributed import Processes
-from util.evaluation.stream import EngineSettings, read_inputs, segment
+from util.evaluation.stream import EngineSettings, segment
 from util.imagenet import normalise
 from util.training.arguments import Intervals
 from util.training.log import TrainingLog
@@ -101,8 +101,7 @@ def segmented(
     """The ids of each frame, with the kinds of waits and the launches for it."""
     if gpu:
         gpu.reset()
-    core = EngineSettings().core(network)
-    for result in segment(core, read_inputs(Clip(), core.rule), confidence=confidence):
+    for result in segment(EngineSettings().core(network), Clip(), confidence=confidence):
         yield result.ids, gpu.kinds if gpu else [], sum(gpu.launches.values()) if gpu else 0
         if gpu:
             gpu.reset()

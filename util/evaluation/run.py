@@ -16,7 +16,7 @@ from util.evaluation.data_sets import Evaluation
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import draw_video
 from util.evaluation.scoring import score_plans
-from util.evaluation.stream import EngineSettings, Throughput, engine_network, input_size, read_inputs, segment
+from util.evaluation.stream import EngineSettings, Throughput, engine_network, input_size, segment
 from util.progress import frames_bar
 
 
@@ -91,8 +91,7 @@ def evaluate(
                 bar.update(name=f"video {number}/{len(mine)} {video.name}")
                 core = settings.core(network)
                 with output.writing(video, device_name(network.device)) as write:
-                    inputs = read_inputs(video, core.rule, settings.size)
-                    for result in segment(core, inputs, confidence=confidence):
+                    for result in segment(core, video, settings.size, confidence=confidence):
                         write(result)
                         bar.increment()
     processes.wait()

@@ -5,7 +5,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -150,61 +150,57 @@ def input_size(video: AnyVideo, short_side: int | None) -> tuple[int, int]:
     return height, width
 
 
-def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None, ahead: int = 4) -> Iterator[Input]:
-    """Read a video for the engine; a thread decodes a few frames in advance.
-
-    Only wanted frames and frames that update the memory are read, and none after the last wanted frame.
+def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None) -> Iterator[Input]:
+    """Read those frames of a video that are wanted or update the memory, up to the last wanted frame.
 
     Args:
-        video: the video and its given masks.
+        video, size: as for `segment`.
         rule: the engine's update rule in its first state. A copy of it finds the frames that update the memory.
+    """
+    size, rule = input_size(video, size), copy.copy(rule)
+    for number in itertools.count() if video.last is None else range(video.last + 1):
+        update = rule.looks or rule.tick(annotated=number in video.masks)
+        wanted = video.wanted is None or number in video.wanted
+        if not (update or wanted):
+            continue
+        try:
+            image = video.read_frame(number)
+        except EndOfVideo:
+            return
+        pixels = torch.from_numpy(resize_image(image, size)).permute(2, 0, 1)
+        given = video.read_given_mask(number) if number in video.masks else None
+        mask = None if given is None else torch.from_numpy(resize_mask(given, size))
+        absent = video.absent.get(number, ())
+        yield Input(number, image, pixels, mask, given, absent, wanted, number == video.last)
+
+
+def segment(
+    core: InferenceCore, video: AnyVideo, size: int | None = None, *,
+    confidence: bool = False, autotune: bool = True, ahead: int = 4,
+) -> Iterator[Segmented]:  # fmt: skip
+    """Segment a video as a stream: no frame and no result is kept.
+
+    Where the network's input is smaller than the frames, the probabilities are resized to the size of the frame before
+    the argmax.
+
+    Args:
+        core: a new engine.
+        video: the video and its given masks.
         size: the short side of the network's input, in pixels; None for the size of the frames.
-        ahead: the number of frames in advance.
+        confidence: whether to compute `Segmented.confidence`, of the probabilities at the size of the network's input.
+        autotune: whether a GPU measures which convolutions are the fastest. It takes time for each new size and number
+            of objects.
+        ahead: the number of frames that a thread decodes in advance; 0 where frames are read as they come.
+
+    Yields:
+        the results of the wanted frames, in order.
 
     Raises:
         InputError: a frame or mask is missing, corrupt or of the wrong size, or as `input_size`.
     """
-    size = input_size(video, size)
-    rule = copy.copy(rule)
-
-    def needed() -> Iterator[tuple[int, bool]]:
-        for number in itertools.count() if video.last is None else range(video.last + 1):
-            update = rule.looks or rule.tick(annotated=number in video.masks)
-            wanted = video.wanted is None or number in video.wanted
-            if update or wanted:
-                yield number, wanted
-
-    def read(frame: tuple[int, bool]) -> Input:
-        number, wanted = frame
-        image, given, absent = video.read(number)
-        pixels = torch.from_numpy(resize_image(image, size)).permute(2, 0, 1)
-        mask = None if given is None else torch.from_numpy(resize_mask(given, size))
-        return Input(number, image, pixels, mask, given, absent, wanted, number == video.last)
-
-    with contextlib.suppress(EndOfVideo):
-        yield from in_background(needed(), read, ahead)
-
-
-def segment(
-    core: InferenceCore, inputs: Iterable[Input], *, confidence: bool = False, autotune: bool = True
-) -> Iterator[Segmented]:
-    """Segment a video as a stream: no frame and no result is kept.
-
-    Frames that are missing in ``inputs`` are skipped. Where the network's input is smaller than the frames, the
-    probabilities are resized to the size of the frame before the argmax.
-
-    Args:
-        core: a new engine.
-        inputs: the frames in order, as `read_inputs` yields them.
-        confidence: whether to compute `Segmented.confidence`, of the probabilities at the size of the network's input.
-        autotune: whether a GPU measures which convolutions are the fastest. It takes time for each new size and number
-            of objects.
-
-    Yields:
-        the results of the wanted frames, in order.
-    """
+    inputs = read_inputs(video, core.rule, size)
     passed, frames, seconds = 0, 0, 0.0
-    for frame in inputs:
+    for frame in in_background(inputs, ahead) if ahead else inputs:
         started = time.perf_counter()
         for _ in range(passed, frame.number):
             core.skip()

@@ -14,7 +14,7 @@ from model.reading import Embedding
 from util.distributed import Processes
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import VideoScore, global_results, score_videos
-from util.evaluation.stream import EngineSettings, for_inference, read_inputs, segment
+from util.evaluation.stream import EngineSettings, for_inference, segment
 from util.files import remove_leftovers
 
 TIMES = 20  # repetitions of the clip for the recurrence, forward and backward, as in Figure 3
@@ -50,7 +50,7 @@ class Validation:
         for video in mine:
             core = settings.core(fast)
             with self._output.writing(video) as write:
-                for result in segment(core, read_inputs(video, core.rule), autotune=False):
+                for result in segment(core, video, autotune=False):
                     write(result)
         names = [video.name for video in mine]
         scores: list[VideoScore] = score_videos(
