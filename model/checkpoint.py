@@ -111,11 +111,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
 
 
 def network_from_checkpoint(content: Mapping[str, Any], path: Path | str) -> RDE_VOS:
-    """Build the network that the content of a checkpoint describes; ``path`` is only for messages.
-
-    Raises:
-        InputError: as `load_network`.
-    """
+    """Build the network that the content of a checkpoint describes; ``path`` is only for messages."""
     if "config" in content and "network" in content:
         state = _without_prefix(content["network"], path)
         try:

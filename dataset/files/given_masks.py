@@ -343,11 +343,7 @@ def _in_order(objects: Collection[str]) -> list[str]:
 
 
 def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _Named:
-    """Read a name without suffix.
-
-    Raises:
-        InputError: it can only be the name of a frame that the video does not have.
-    """
+    """Read a name without suffix."""
     if names is not None and name in names:
         return _Named(path, names.index(name), "")
     name = name.removeprefix(video) or name
@@ -381,11 +377,7 @@ def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _
 
 
 def _folder_name(mask: Path, video: str, names: Sequence[str] | None) -> _Named:
-    """Read a name in a folder for each object, ``1/00000.png``, or for each frame, ``00000/1.png``.
-
-    Raises:
-        InputError: the video has no frame of the number in the name.
-    """
+    """Read a name in a folder for each object, ``1/00000.png``, or for each frame, ``00000/1.png``."""
     folder, stem = mask.parent.name, mask.stem
     for frame, key in ((stem, folder), (folder, stem)):
         if names is not None and frame in names:

@@ -44,11 +44,7 @@ def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray
 
 
 def read_grey(path: Path | str) -> np.ndarray | None:
-    """Read an image as grey values, uint8 [H,W], 0 where it is transparent; None if it has colours.
-
-    Raises:
-        InputError: the file is missing, truncated or not an image.
-    """
+    """Read an image as grey values, uint8 [H,W], 0 where it is transparent; None if it has colours."""
     with _opened(path) as image:
         if image.mode == "L" and "transparency" not in image.info:
             return np.array(_decode(path))
@@ -121,9 +117,6 @@ class PaintedMasks:
         palette: the palette of the first given mask that has one whose indices are ids, 256 RGB triples, or None.
         notes: sentences about the given masks that a user should read.
         empty: the given masks that show no object.
-
-    Raises:
-        InputError: a given mask is missing, corrupt or no mask.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:

@@ -279,11 +279,7 @@ def _interpret_palette(image: Image.Image, path: Path | str) -> MaskValues:
 
 
 def refuse_shades(values: np.ndarray, path: Path | str) -> None:
-    """Refuse grey values (integers [H,W]) that are shades of soft edges or noise, and no ids.
-
-    Raises:
-        InputError: they are; the message names the file, ``path``.
-    """
+    """Refuse grey values (integers [H,W]) that are shades of soft edges or noise, and no ids."""
     ids = np.unique(values[values > 0])
     dense = _are_dense(ids)
     pixels = np.repeat(values[:, :, None], 3, axis=2)
@@ -368,9 +364,6 @@ def _refuse_soft(values: np.ndarray, pixels: np.ndarray, path: Path | str, *, fe
         pixels: the colours [H,W,3], or [H,W,4] with opacity.
         path: the file, for messages.
         few: whether the values seem to be ids, whose order on edges says nothing: only many are refused.
-
-    Raises:
-        InputError: the mask has such values.
     """
     shown, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     inverse = inverse.reshape(values.shape)

@@ -123,11 +123,7 @@ class Stream(VideoFile):
         return image
 
     def preview(self) -> np.ndarray:
-        """Wait for the next frame, and make it frame 0, before later ones are read: uint8 RGB [H,W,3].
-
-        Raises:
-            EndOfVideo: as `read_frame`.
-        """
+        """Wait for the next frame, and make it frame 0, before later ones are read: uint8 RGB [H,W,3]."""
         self._first = None
         return self.read_frame(0)
 

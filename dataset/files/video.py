@@ -6,11 +6,9 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
 
 import numpy as np
 
@@ -27,15 +25,6 @@ _DIGITS = r"(?:(?<![0-9.])[0-9]+\.[0-9]+(?![0-9]|\.[0-9])|[0-9]+)"
 _NUMBER = re.compile(rf"((?:(?<![^\W_])-)?{_DIGITS})")
 _SIGNED_NUMBER = re.compile(rf"(-?{_DIGITS})")
 _WHOLE_NUMBER = re.compile(r"([0-9]+)")
-# A date, a time with or without signs between its parts, a fraction and a time zone. Without the T of ISO 8601, a
-# hyphen after a time with hyphens begins the number of a frame.
-_ZONED_TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:T|[ _](?![0-9]{2}-[0-9]{2}-[0-9]{2}[.0-9]*-))"
-    r"([0-9]{2}[:-]?[0-9]{2}[:-]?[0-9]{2})((?:\.[0-9]+)?)(Z|[+-][01][0-9](?:[:-]?(?:00|15|30|45))?)$"
-)
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class AnyVideo:
@@ -60,11 +49,7 @@ class AnyVideo:
         return f"{self.frame_name(number)}.png"
 
     def read_mask(self, path: Path) -> np.ndarray:
-        """Decode a given mask, or a true one: uint8 object ids [H,W] of any size. See `dataset.files.masks`.
-
-        Raises:
-            InputError: the file is missing, corrupt or no mask.
-        """
+        """Decode a given mask, or a true one: uint8 object ids [H,W] of any size. See `dataset.files.masks`."""
         return self.reader.read(path) if self.reader else read_mask(path)
 
     def mask_files(self, number: int) -> list[Path]:
@@ -97,20 +82,12 @@ class AnyVideo:
 
     @functools.cached_property
     def given_ids(self) -> dict[int, list[int]]:
-        """The ids of the objects that each given mask holds, by frame number; both in order.
-
-        Raises:
-            InputError: as for `read_given_mask`.
-        """
+        """The ids of the objects that each given mask holds, by frame number; both in order."""
         return {number: object_ids(self.read_given_mask(number)) for number in sorted(self.masks)}
 
     @functools.cached_property
     def entries(self) -> dict[int, int]:
-        """The number of the frame in which each object enters: the first whose given mask holds the object; by id.
-
-        Raises:
-            InputError: as for `read_given_mask`.
-        """
+        """The number of the frame in which each object enters: the first whose given mask holds the object; by id."""
         entries: dict[int, int] = {}
         for number, ids in self.given_ids.items():
             for object_id in ids:
@@ -237,9 +214,6 @@ def check_mask_sizes(paths: Iterable[Path], size: tuple[int, int], video: str) -
     Args:
         paths: the masks.
         size, video: see `read_sized_mask`.
-
-    Raises:
-        InputError: a mask is missing, no image or of another size than the frames.
     """
     for path in paths:
         found = image_size(path)
@@ -433,8 +407,7 @@ def frame_order(names: Collection[str]) -> Callable[[str], list[str | Decimal]]:
 
     frame9 comes before frame10, 1.05 before 1.4, and -4 before -1. Digits with several points, as in 2024.01.05, are
     whole numbers. A minus after a letter or a digit is a hyphen, as in dates and in frame-4, unless other names have no
-    minus there, as frame0. So is a point in v2.9 if another name is v2.10. Times with different time zones are compared
-    in UTC.
+    minus there, as frame0. So is a point in v2.9 if another name is v2.10.
 
     Args:
         names: all names that are sorted.
@@ -446,23 +419,9 @@ def frame_order(names: Collection[str]) -> Callable[[str], list[str | Decimal]]:
     fractions = {number.partition(".")[2] for name in names for number in _NUMBER.split(name)[1::2] if "." in number}
     if len(set(map(len, fractions))) > 1 and any(len(digits) > 1 and digits[-1] == "0" for digits in fractions):
         numbers = _WHOLE_NUMBER
-    times = [_ZONED_TIME.search(name) for name in names]
-    zoned = all(times) and len({time[4] for time in times}) > 1
 
     def key(name: str) -> list[str | Decimal]:
-        if zoned:
-            found = _ZONED_TIME.search(name)
-            name = f"{name[: found.start()]}{_utc(*found.groups())}"
         parts = numbers.split(name.replace("−", "-"))
         return [Decimal(part) if number % 2 else part for number, part in enumerate(parts)]
 
     return key
-
-
-def _utc(date: str, time: str, fraction: str, zone: str) -> str:
-    """The seconds of a time in UTC, as a number in a name."""
-    local = datetime.fromisoformat(f"{date}T{re.sub('[^0-9]', '', time)}")
-    hours, minutes = int(zone[1:3] or 0), int(re.sub("[^0-9]", "", zone[3:]) or 0)
-    ahead = timedelta(hours=hours, minutes=minutes)
-    since = (local + ahead if zone[0] == "-" else local - ahead) - datetime(1, 1, 1)
-    return f"{since.days * 86400 + since.seconds}{fraction}"

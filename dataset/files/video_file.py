@@ -207,11 +207,7 @@ def _opencv_writer(
 
 
 def refuse_name(path: Path) -> None:
-    """Refuse the path of a video whose bytes are not UTF-8, because OpenCV ends the process there.
-
-    Raises:
-        InputError: the path is not UTF-8.
-    """
+    """Refuse the path of a video whose bytes are not UTF-8, because OpenCV ends the process there."""
     if os.fsencode(path) != str(path).encode(errors="replace"):
         raise InputError(f"{path} has a name that is not UTF-8, which OpenCV cannot open; rename it or its folder")
 

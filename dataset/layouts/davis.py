@@ -102,11 +102,7 @@ class DAVIS:
         return [self.video(name) for name in names if not chosen or name in chosen]
 
     def video(self, name: str) -> Video:
-        """Return one video with the mask of its first frame. The split need not list the video.
-
-        Raises:
-            InputError: the frames or masks of the video are incomplete, as described for `videos`.
-        """
+        """Return one video with the mask of its first frame. The split need not list the video."""
         images = self._folders.images / name
         frames = list_frames(images)
         masks = [self.annotations / name / f"{frame.stem}.png" for frame in frames]

@@ -202,11 +202,7 @@ def _is_complete(video: Video) -> bool:
 
 
 def _find_masks(folder: Path, frames: Sequence[Path]) -> tuple[dict[int, Path], ObjectMasks | None]:
-    """The masks in a folder by the number of their frames, in order, and their reader if each object has a file.
-
-    Raises:
-        InputError: a mask has no frame, cannot be read or may be the one of a frame as well as of an object.
-    """
+    """The masks in a folder by the number of their frames, in order, and their reader if each object has a file."""
     names = {frame.stem for frame in frames}
     stems = {path.stem for path in images_in(folder)} if folder.is_dir() else set()
     if stems - names or (not stems and any(any(images_in(path)) for path in folder.glob("[!._]*/"))):
@@ -218,11 +214,7 @@ def _find_masks(folder: Path, frames: Sequence[Path]) -> tuple[dict[int, Path], 
 
 
 def _masks(folder: Path, frames: Sequence[Path]) -> dict[int, Path]:
-    """The masks in a folder by the number of the frame with the same name, in order; none if there is no folder.
-
-    Raises:
-        InputError: no frame has the name of a mask.
-    """
+    """The masks in a folder by the number of the frame with the same name, in order; none if there is no folder."""
     numbers = {frame.stem: number for number, frame in enumerate(frames)}
     masks: dict[int, Path] = {}
     for path in images_in(folder) if folder.is_dir() else ():

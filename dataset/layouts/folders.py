@@ -133,9 +133,6 @@ def find_videos(images: Path, masks: Path, videos: Sequence[str] | None = None) 
 
     Returns:
         The names of the wanted videos in order, and the folders of these videos that are missing.
-
-    Raises:
-        InputError: ``images`` or ``masks`` cannot be read.
     """
     with_images, with_masks = _folders(images), _folders(masks)
     videos = sorted(with_images | with_masks if videos is None else videos)
@@ -153,9 +150,6 @@ def find_frames(images: Path, masks: Path, *, complete: bool) -> tuple[list[Pair
 
     Returns:
         The frames that have both an image and a mask, in order, and the files that are missing.
-
-    Raises:
-        InputError: a folder cannot be read, or two images have the name of one frame.
     """
     shown, annotated = files_by_frame(images), files_by_frame(masks, (".png",))
     missing = [images / f"{frame}.jpg" for frame in sorted(annotated.keys() - shown.keys())]
@@ -171,9 +165,6 @@ def files_by_frame(folder: Path, suffixes: Sequence[str] = FRAME_SUFFIXES) -> di
     Args:
         folder: the folder of a video's frames or masks.
         suffixes: those of the wanted files, case-insensitive.
-
-    Raises:
-        InputError: the folder cannot be read, or two files have the name of one frame.
     """
     try:
         names = os.listdir(folder)

@@ -76,11 +76,7 @@ class YouTubeVOS:
 
     @functools.cached_property
     def images(self) -> Path:
-        """The folder of frames: all frames if they were downloaded, otherwise every fifth frame, as in ``split``.
-
-        Raises:
-            InputError: neither folder exists.
-        """
+        """The folder of frames: all frames if they were downloaded, otherwise every fifth frame, as in ``split``."""
         all_frames = f"{self.split}_all_frames"
         own = _images(self.root, self.split)
         candidates = (_images(self.root / "all_frames", all_frames), _images(self.root, all_frames), own)
@@ -91,11 +87,7 @@ class YouTubeVOS:
 
     @property
     def has_all_frames(self) -> bool:
-        """Whether ``images`` holds all frames, not only every fifth.
-
-        Raises:
-            InputError: as for `images`.
-        """
+        """Whether ``images`` holds all frames, not only every fifth."""
         return self.images != _images(self.root, self.split)
 
     @functools.cached_property
@@ -182,11 +174,7 @@ def read_meta(path: Path) -> dict[str, list[AskedObject]]:
 
 
 def _asked_object(number: str, listed: dict[str, Any]) -> AskedObject:
-    """An object of ``meta.json``.
-
-    Raises:
-        KeyError, TypeError, ValueError: the object has another format.
-    """
+    """An object of ``meta.json``."""
     frames, category = listed["frames"], listed.get("category")
     if not 1 <= int(number) <= 255:
         raise ValueError(f"the id {number} is not from 1 to 255")

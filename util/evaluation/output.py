@@ -112,8 +112,7 @@ class OutputFolder:
         record = self._record(video)
         if not (record.is_file() and all(self.mask(video, number).is_file() for number in video.results)):
             return False
-        given = _given(video)
-        return self._read(record).get("given", given) == given  # older records lack it
+        return self._read(record).get("given") == _given(video)
 
     def is_current(self, video: Video) -> bool:
         """Whether a video is finished, and its frames are still the files that its masks were made of.
@@ -122,8 +121,7 @@ class OutputFolder:
         """
         if not self.is_finished(video):
             return False
-        frames = fingerprint(video.frames)
-        return self._read(self._record(video)).get("files", frames) == frames  # older records lack it
+        return self._read(self._record(video)).get("files") == fingerprint(video.frames)
 
     @contextlib.contextmanager
     def writing(self, video: Video, device: str = "") -> Iterator[Callable[[Segmented], None]]:
