@@ -80,6 +80,12 @@ class AnyVideo:
         """Decode a frame: uint8 RGB [H,W,3]."""
         raise NotImplementedError
 
+    def read(self, number: int) -> tuple[np.ndarray, np.ndarray | None, Collection[int]]:
+        """Decode a frame, its given mask or None, and the ids of the objects that the mask shows to be absent."""
+        image = self.read_frame(number)
+        mask = self.read_given_mask(number) if number in self.masks else None
+        return image, mask, self.absent.get(number, ())
+
     @functools.cached_property
     def given_ids(self) -> dict[int, list[int]]:
         """The ids of the objects that each given mask holds, by frame number; both in order."""

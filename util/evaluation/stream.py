@@ -164,13 +164,11 @@ def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None) -
         if not (update or wanted):
             continue
         try:
-            image = video.read_frame(number)
+            image, given, absent = video.read(number)
         except EndOfVideo:
             return
         pixels = torch.from_numpy(resize_image(image, size)).permute(2, 0, 1)
-        given = video.read_given_mask(number) if number in video.masks else None
         mask = None if given is None else torch.from_numpy(resize_mask(given, size))
-        absent = video.absent.get(number, ())
         yield Input(number, image, pixels, mask, given, absent, wanted, number == video.last)
 
 
