@@ -81,8 +81,8 @@ class ConvNormReLU6(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 without its head, as a backbone with the interface of `model.resnet.ResNet`.
 
-    Its feature at stride 16 joins the last blocks at strides 16 and 32: the first knows places, the second objects. At
-    each position both have the same length.
+    Its feature at stride 16 concatenates the last features at stride 16, which are finer, and at stride 32, which know
+    more of objects. Both are L2-normalised at each position.
 
     Args:
         in_channels: channels of the input.

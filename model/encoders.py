@@ -77,8 +77,7 @@ def build_backbone(name: str, width: int, in_channels: int = 3) -> ResNet | Effi
 
     Args:
         name: one of `BACKBONES`.
-        width: channels of a ResNet's first convolution. EfficientNet-Lite0 has one width; for it this must be 64, which
-            stands for a network as published.
+        width: channels of a ResNet's first convolution. EfficientNet-Lite0 accepts only 64, and has its own width.
         in_channels: channels of the input.
 
     Raises:

@@ -42,8 +42,8 @@ class InferenceCore:
     """Segments a video frame by frame, with memory that does not grow with the video (Figure 1b).
 
     The engine keeps a memory bank, but no results, and no frames except the last one. Every ``mem_every`` frames after
-    the last update or annotation, the segmented frame updates the bank. The update comes with the next step, so the
-    result of a frame does not wait for it.
+    the last update or annotation, the segmented frame updates the bank. The update runs at the start of the next step,
+    so the result of the frame is returned earlier.
 
     Args:
         network: in eval mode. The engine computes on the device and in the precision of the network's weights.
@@ -82,7 +82,7 @@ class InferenceCore:
         self.rule = FixedInterval(mem_every)
         self.memory = MemoryBank(spec, network)
         self._size: torch.Size | None = None  # [H,W] of all frames
-        self._normalised = False  # whether a float frame was surely normalised
+        self._normalised = False  # whether an earlier float frame had values outside 0..1
         # The last frame if it is to update the memory: the image, its embedding's key, f16, and the masks of objects.
         self._pending: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
@@ -189,7 +189,7 @@ class InferenceCore:
         return unpad(probability, padding)[0]
 
     def _update_memory(self) -> None:
-        """Update the memory with the last frame, every θ frames."""
+        """If the previous frame is pending, encode its masks and update the memory bank."""
         if self._pending:
             image, key, f16, masks = self._pending
             self._pending = None
@@ -228,13 +228,13 @@ class InferenceCore:
         if not most <= MOST_NORMALISED:
             raise ValueError(
                 f"the frame has values up to {most:.0f}, but must be normalised with ImageNet's mean; "
-                "dataset.files.images.to_tensor does that"
+                "dataset.images.to_tensor does that"
             )
         # Later frames may be of one grey, whose normalised values are in this range, too.
         if not self._normalised and least >= 0 and 0 < most <= 1:
             raise ValueError(
                 "all values of the frame are from 0 to 1, but a frame must be normalised with ImageNet's mean; "
-                "dataset.files.images.to_tensor does that"
+                "dataset.images.to_tensor does that"
             )
         self._normalised |= least < 0 or most > 1
 

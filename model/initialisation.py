@@ -37,9 +37,9 @@ def add_aggregation(network: RDE_VOS) -> RDE_VOS:
 def prepare_for_several_objects(network: RDE_VOS) -> RDE_VOS:
     """Reinitialise the mask encoder's fifth input channel orthogonally, in place, if stage 0 trained the network last.
 
-    Stage 0 has one object, so the gradient of the channel of the other objects' masks is 0. Adam scales the weight
-    decay alone to full steps, so the channel shrinks towards 0. Any other network stays unchanged. The result is
-    deterministic.
+    Stage 0 has one object, so the gradient of the channel of the other objects' masks is 0. The weight decay alone
+    determines Adam's normalised steps, so the channel shrinks towards 0. Any other network stays unchanged. The result
+    is deterministic.
     """
     if network.single_object:
         start_channel_of_others(network.mask_encoder.backbone.stem.weight.data)

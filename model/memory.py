@@ -64,8 +64,8 @@ class _Group:
     def contents(self, spec: BankSpec) -> list[tuple[Embedding, int]]:
         """The embeddings to read, each with its multiplicity.
 
-        Until the first update there is no latest frame, RDE equals F, and F has multiplicity 1. A bank that never
-        changes also reads F with multiplicity 1. A bank that would be empty reads F.
+        Before the first update there is no latest frame, so bank L reads F. F and RDE, which equals F, count once each.
+        A bank without L and RDE always reads F once.
         """
         if spec.growing:
             return [(embedding, 1) for embedding in (self.first, *self.updates)]

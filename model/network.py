@@ -33,8 +33,8 @@ class RDE_VOS(nn.Module):
     Attributes:
         trained_norms: the parts whose batch norms update their statistics in training; none in the stages of the paper.
             Random weights have no useful statistics: name their parts before ``train()``.
-        single_object: whether stage 0 was the last to train the network. Stage 0 has one object, so the input channel
-            of the other objects' masks is not trained (see `model.initialisation.prepare_for_several_objects`).
+        single_object: whether the weights come directly from stage 0. It has one object, so the input channel of the
+            other objects' masks is not trained (see `model.initialisation.prepare_for_several_objects`).
         similarity: compares the positions of the memory with those of a frame, in training and inference: Eq. 2, or
             another class that is called in the same way.
     """

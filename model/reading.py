@@ -44,7 +44,7 @@ class Similarity:
 
 
 def _fp32_products_are_exact() -> bool:
-    """Whether torch multiplies fp32 matrices in fp32, not in TF32 or bf16, for all that its settings say."""
+    """Whether torch's settings select full fp32 for products of fp32 matrices, not TF32 or bf16."""
     try:
         return torch.get_float32_matmul_precision() == "highest"
     except RuntimeError:  # a single backend has a setting of its own

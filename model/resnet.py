@@ -77,8 +77,8 @@ RESNETS = {
 class ResNet(nn.Module):
     """A ResNet up to its third stage.
 
-    Residual branches are initialised to zero. Random weights need this initialisation: frozen norms do not bound the
-    scale of features.
+    Residual branches are initialised to zero. Random weights need this initialisation: frozen norms do not
+    normalise features.
 
     Args:
         name: one of `RESNETS`; ResNet-10 has one block in each stage.

@@ -60,6 +60,7 @@ class Extract(nn.Module):
         multiplications for every pair of positions.
         """
         frames = x.flatten(0, 1)
+        # The paper pools before the convolutions, the release after them.
         omega = self._by_position(self.omega(frames), x)
         phi = self._by_position(F.max_pool2d(self.phi(frames), 2), x)
         g = self._by_position(F.max_pool2d(self.g(frames), 2), x)

@@ -46,9 +46,9 @@ class FixedInterval:
 def confirmed(probability: Tensor, first: Tensor) -> Tensor:
     """The masks to memorise: those that the bank predicts, but an object counts as absent if F alone does not find it.
 
-    An update memorises what the network predicts, false pixels of an absent object included, and later frames follow
-    them. The first frame has a true mask and never changes. So where F alone predicts no pixel of an object, the
-    smaller probability of both is memorised at each pixel. This is not in the paper.
+    Otherwise an update memorises the prediction as it is. False positives of an absent object are memorised, too, and
+    spread to later frames. The first frame has a true mask and never changes. So where F alone predicts no pixel of an
+    object, the smaller probability of both is memorised at each pixel. This is not in the paper.
 
     Args:
         probability: the probabilities that the bank predicts [1,K+1,H,W], background first.

@@ -59,7 +59,7 @@ class ObjectMasks(PaintedMasks):
     The objects get the ids 1, 2, ... in the order of their names, or of the numbers in them if all differ.
 
     Args:
-        objects: the files by the names of the objects, by the path that stands for the mask of their frame.
+        objects: for each frame a path that stands for its mask, and the file of each object by its name.
 
     Raises:
         InputError: as `PaintedMasks`, a file shows several objects, or two files of a frame differ in size.
@@ -183,8 +183,8 @@ def absences(masks: Mapping[int, Path], reader: PaintedMasks) -> tuple[dict[int,
 
     Returns:
         the masks without those before the first that shows an object; and by frame number the ids of the objects that
-        are absent: all before an empty mask, or those with an empty file of their own. If all are empty, nothing
-        changes.
+        are absent. An empty mask of a frame states it of all objects so far, and an empty file of an object of this
+        object. If all masks are empty, all are returned.
     """
     if len(reader.empty) == len(masks) or not (reader.empty or isinstance(reader, ObjectMasks)):
         return dict(masks), {}
@@ -288,7 +288,7 @@ def _are_object_folders(given: Sequence[Path], masks: Sequence[Path], names: Seq
 def _objects(
     masks: Sequence[Path], video: str, names: Sequence[str] | None, *, by_folder: bool
 ) -> dict[int, dict[str, Path]]:
-    """As `find_objects`, of masks whose folders are (``by_folder``) or are not part of their names."""
+    """As `find_objects`. With ``by_folder`` the name of a mask's folder is a part of its name."""
     for folder in {mask.parent for mask in masks if by_folder}:
         if folder.name == video:
             raise InputError(f"{folder.parent} holds the masks of several videos; give {folder}")

@@ -56,7 +56,7 @@ def read_grey(path: Path | str) -> np.ndarray | None:
 
 
 def read_pixels(path: Path | str) -> np.ndarray:
-    """Read any image as uint8 RGBA [H,W,4]. Of more than 8 bits a channel the highest 8 remain."""
+    """Read any image as uint8 RGBA [H,W,4]. Channels of more than 8 bits are scaled to 8 bits."""
     image = _decode(path)
     if image.mode[0] in "IF":
         values = np.array(image, np.float64)
@@ -76,7 +76,7 @@ def read_wide_grey(path: Path | str) -> np.ndarray | None:
 def image_size(path: Path | str) -> tuple[int, int]:
     """Return the height and width of an image in pixels, upright, without decoding the image."""
     with _opened(path) as image:
-        # The method of PngImageFile would decode the whole image in search of a tag that no PNG of a camera has.
+        # The method of PngImageFile would decode the whole image.
         # Pillow states the size of a TIFF upright.
         lies = image.format != "TIFF" and Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (image.width, image.height) if lies else (image.height, image.width)

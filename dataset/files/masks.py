@@ -69,8 +69,8 @@ class MaskValues:
 class VideoIds:
     """The ids of the objects in the masks of one video.
 
-    Ids in the files stay as they are. A grey value stays as well, except where all grey masks together have only one
-    value and it is above `MOST_PLAIN_ID`: it is object 1. Colours get the smallest free ids, in the order in which the
+    Ids in the files stay as they are. Grey values are ids, too. If all grey masks together have only one value, and it
+    is above `MOST_PLAIN_ID`, such as 255, it is object 1. Colours get the smallest free ids, in the order in which the
     masks bring them, and within a mask from ``#ffffff`` downwards: red comes before green, and green before blue.
 
     Args:
@@ -247,7 +247,7 @@ def described(name: str, ids: np.ndarray, most: int = 12) -> str:
 
 
 def _percent(share: float) -> str:
-    """A share in percent, with enough digits to tell it from nothing."""
+    """A share in percent, with enough digits not to be rounded to 0."""
     return f"{100 * share:.1f}%" if share >= 0.0005 else f"{100 * share:.2g}%"
 
 
@@ -356,14 +356,14 @@ def _interpret_colours(pixels: np.ndarray, path: Path | str) -> MaskValues:
 def _refuse_soft(values: np.ndarray, pixels: np.ndarray, path: Path | str, *, few: bool = False) -> None:
     """Refuse soft edges, noise and pictures.
 
-    A value without any 3×3 pixels of its own, whose pixels mostly lie between two others, is one of an edge. Hard masks
-    have hardly any. Values that mix those on both sides are certainly soft, however few they are.
+    A value belongs to a soft edge if it fills no 3×3 pixels, and most of its pixels have a lower and a higher value
+    beside them. Hard masks have hardly any such value. If its colour is a mixture of the two, one such value is enough.
 
     Args:
         values: integers [H,W] that tell the colours apart.
         pixels: the colours [H,W,3], or [H,W,4] with opacity.
         path: the file, for messages.
-        few: whether the values seem to be ids, whose order on edges says nothing: only many are refused.
+        few: whether the values may be ids. Then only many such values are refused.
     """
     shown, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     inverse = inverse.reshape(values.shape)

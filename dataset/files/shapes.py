@@ -273,8 +273,8 @@ def _decoded(counts: str | Sequence[int], size: tuple[int, int]) -> np.ndarray:
 def _run_lengths(text: str) -> list[int]:
     """The run lengths in COCO's compressed form.
 
-    A number has 5 bits a character, the lowest first, after 48 is taken off its code; 32 marks that more follow. From
-    the fourth number on it is the difference from the last but one.
+    A character's code minus 48 has 5 bits of a number, the lowest first. Its bit 32 says that more characters follow.
+    From the fourth number on, each is a difference: to the number two places before it.
     """
     runs: list[int] = []
     value = shift = 0

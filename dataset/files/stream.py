@@ -40,8 +40,8 @@ class Stream(VideoFile):
         is_live: whether frames are dropped while their reader is busy.
         arrived: the number of frames that have come so far.
         dropped: the number of frames that were dropped.
-        steps: how many frames of the stream came from the frame before to each frame that has been read, by its number.
-            The reader deletes what it does not need any more.
+        steps: for each frame that was read, by its number, the frames of the stream since the previous one: 1 and those
+            that were dropped. The reader deletes entries that it does not need any more.
         problem: why a stream ended that was not stopped, if that is known; otherwise empty.
 
     Raises:

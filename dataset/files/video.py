@@ -289,7 +289,10 @@ def _stated_number(name: str, *, any_number: bool) -> int | None:
 
 
 def named_frame(name: str, names: Sequence[str]) -> int | None:
-    """The number of the frame whose name is a mask's name, or the longest (then first) part of it between signs."""
+    """The number of the frame with a mask's name, or else of the one whose name is a separate part of the mask's name.
+
+    Of several such parts the longest counts, and the first if two are equally long.
+    """
     if name in names:
         return names.index(name)
     parts = [frame for frame in names if frame in name and re.search(rf"(?<![^\W_]){re.escape(frame)}(?![^\W_])", name)]
@@ -411,9 +414,8 @@ def read_names(path: Path, remedy: str) -> list[str]:
 def frame_order(names: Collection[str]) -> Callable[[str], list[str | Decimal]]:
     """Return the sort key for the names of a video's frames, by the numbers in them.
 
-    frame9 comes before frame10, 1.05 before 1.4, and -4 before -1. Digits with several points, as in 2024.01.05, are
-    whole numbers. A minus after a letter or a digit is a hyphen, as in dates and in frame-4, unless other names have no
-    minus there, as frame0. So is a point in v2.9 if another name is v2.10.
+    frame9 comes before frame10, 1.05 before 1.4, and -4 before -1. These are whole numbers without a sign: the parts of
+    2024-01-05 and 2024.01.05, the 4 of frame-4 unless another name is frame0, the 9 of v2.9 if another name is v2.10.
 
     Args:
         names: all names that are sorted.

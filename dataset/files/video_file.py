@@ -118,7 +118,7 @@ class VideoFile(AnyVideo):
 
 
 def playback_fps(video: AnyVideo) -> float:
-    """The number of frames per second at which results are shown: as a video file states it, if that can be true."""
+    """The frame rate of results, per second: the one of the video file, or `FOLDER_FPS` if that one is implausible."""
     return video.fps if isinstance(video, VideoFile) and 1 <= video.fps <= 240 else FOLDER_FPS
 
 

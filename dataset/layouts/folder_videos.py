@@ -183,7 +183,7 @@ class FolderVideos:
         return f"{self.images / name} is missing, but {self.masks / name} is there; copy the frames"
 
     def _keep_new_objects(self, video: Video) -> None:
-        """Take the objects from the masks of a video that show known objects, and the masks that show nothing else."""
+        """Keep only the new objects of each mask of a video. Remove masks without a new object."""
         known: set[int] = set()
         for number, path in sorted(video.masks.items()):
             new = sorted(set(object_ids(read_sized_mask(path, video.size, video.name, video.read_mask))) - known)

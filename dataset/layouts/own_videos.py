@@ -105,7 +105,7 @@ def _has_videos(root: Path) -> bool:
 
 
 def _davis_base(root: Path) -> Path:
-    """The folder ``trainval`` of DAVIS, which people give, or the folder that holds it."""
+    """Return ``root/trainval`` if it exists, otherwise ``root``."""
     return root / "trainval" if (root / "trainval").is_dir() else root
 
 

@@ -85,8 +85,8 @@ def find_images(folder: Path) -> tuple[list[Pair], list[Path]]:
     folder such as ``images`` and the mask in its twin, such as ``masks``; the image may then be a PNG, too.
 
     Returns:
-        The images that have a mask, and the files that are missing: images of masks and masks of images. Both lists
-        are in order.
+        The images that have a mask, and the missing files: the image of a mask, or the mask of an image. Both lists are
+        in order.
     """
     pairs: list[Pair] = []
     missing: list[Path] = []

@@ -131,7 +131,7 @@ class FastInvertedResidual(nn.Module):
 
 
 def fast_efficientnet(backbone: EfficientNetLite0) -> EfficientNetLite0:
-    """Make the first convolution of a backbone fast, whose blocks are fast already."""
+    """Replace the first convolution of a backbone whose blocks have been replaced."""
     backbone.first = FastConvNormReLU6(backbone.first)
     return backbone
 

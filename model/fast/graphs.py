@@ -11,22 +11,22 @@ from model.network import RDE_VOS
 from model.reading import MemoryTable
 from util.device import working_compiler
 
-VERBS = ("encode_key", "read", "decode", "encode_value", "aggregate")
+METHODS = ("encode_key", "read", "decode", "encode_value", "aggregate")
 MOST_SHAPES = 8  # torch itself compiles no function more often
 
 
 def compile_network(network: RDE_VOS, backend: str = "inductor") -> None:
-    """Let ``torch.compile`` compile the verbs of a network, each at its first call with inputs of new shapes.
+    """Let ``torch.compile`` compile the `METHODS` of a network, each at its first call with inputs of new shapes.
 
     The graphs stay valid from video to video, for frames of one size and one number of objects. Compiling takes a
-    minute or more. So a verb compiles for at most `MOST_SHAPES` combinations of shapes; all others run as before.
+    minute or more. So a method compiles for at most `MOST_SHAPES` combinations of shapes; all others run as before.
 
     Args:
         network: a network for inference, which is modified.
         backend: the backend of ``torch.compile``. On GPUs ``inductor`` replays CUDA graphs.
     """
-    for verb in VERBS:
-        setattr(network, verb, _Compiled(getattr(network, verb), backend))
+    for method in METHODS:
+        setattr(network, method, _Compiled(getattr(network, method), backend))
 
 
 class _Compiled:

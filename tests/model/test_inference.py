@@ -330,7 +330,7 @@ def test_what_the_engine_refuses(small_network):
         core.step(image[0], mask)
     with pytest.raises(ValueError, match="no mask so far has held the absent object 2"):
         core.step(image, mask, absent=[2])
-    with pytest.raises(ValueError, match=r"must be normalised .* dataset\.files\.images\.to_tensor"):
+    with pytest.raises(ValueError, match=r"must be normalised .* dataset\.images\.to_tensor"):
         core.step(torch.full_like(image, 255), mask)
     with pytest.raises(ValueError, match=r"from 0 to 1, but .* normalised"):
         core.step(torch.full_like(image, 0.5), mask)

@@ -155,7 +155,7 @@ def read_inputs(video: AnyVideo, rule: FixedInterval, size: int | None = None) -
 
     Args:
         video, size: as for `segment`.
-        rule: the engine's update rule in its first state. A copy of it finds the frames that update the memory.
+        rule: the engine's update rule before the first frame. A copy of it tells which frames update the memory.
     """
     size, rule = input_size(video, size), copy.copy(rule)
     for number in itertools.count() if video.last is None else range(video.last + 1):
