@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from dataset.files.given_masks import assign_masks
 from dataset.files.images import PaintedMasks, image_size, write_mask
 from dataset.files.masks import described
-from dataset.files.video import Video, assign_masks, check_mask_sizes, list_frames
+from dataset.files.video import Video, check_mask_sizes, list_frames
 from util.errors import InputError, command_line
 from util.packages import needs
 

@@ -18,12 +18,8 @@ from dataset.files.masks import Kind, MaskValues, surrounds
 from dataset.files.video import (
     FRAME_SUFFIXES,
     VIDEO_SUFFIXES,
-    assign_masks,
     frame_order,
     is_junk,
-    named_frame,
-    nameless,
-    numbered_frame,
     object_ids,
 )
 from util.errors import InputError
@@ -45,12 +41,14 @@ class _Named:
         frame: the number of the frame, or None.
         key: the rest of the name, which tells the objects of a frame apart.
         sure: whether the number can only be the one of a frame.
+        plain: whether a single mask of this name is for this frame: its number is announced, padded or alone.
     """
 
     path: Path
     frame: int | None
     key: str
     sure: bool = True
+    plain: bool = True
 
 
 class ObjectMasks(PaintedMasks):
@@ -152,6 +150,40 @@ def read_given(
         return assigned, PaintedMasks(assigned.values())
     assigned = {frame: next(iter(files.values())) for frame, files in sorted(objects.items())}
     return assigned, ObjectMasks({path: objects[frame] for frame, path in assigned.items()})
+
+
+def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None = None) -> dict[int, Path]:
+    """Find the frame of each mask by its name, where each mask is for another frame.
+
+    A mask belongs to the frame with its name, such as ``00003.png`` or ``frame_0003.png``; or to the frame whose name
+    is a part of its name, such as ``00003_mask.png``; or to the frame with the number in its name. A single mask
+    whose name states no number belongs to the first frame. The 2 of ``dog2`` and the 255 of ``mask_255`` state none.
+
+    Args:
+        masks: the masks.
+        video: the name of the video, without suffix: masks may start with it.
+        names: the names of the frames, in order; None for a video file, whose frames are numbered from 0.
+
+    Returns:
+        the masks by the numbers of their frames, in order.
+
+    Raises:
+        InputError: a mask has the name of no frame, or two masks have the same frame.
+    """
+    named = [_parsed(mask, mask.stem, video, names) for mask in masks]
+    frames = [mask.frame for mask in named]
+    if len(masks) == 1 and not named[0].plain:
+        frames = [0]
+    elif len(masks) > 1 and (None in frames or len(set(frames)) < len(frames)):
+        frames = [_last_number(mask.stem.removeprefix(video), names) for mask in masks]
+    assigned: dict[int, Path] = {}
+    for mask, frame in zip(masks, frames, strict=True):
+        if frame is None:
+            raise _nameless(mask, video, names)
+        if frame in assigned:
+            raise InputError(f"{assigned[frame]} and {mask} are for the same frame; leave one out")
+        assigned[frame] = mask
+    return dict(sorted(assigned.items()))
 
 
 def find_objects(given: Sequence[Path], video: str, names: Sequence[str] | None = None) -> dict[int, dict[str, Path]]:
@@ -298,7 +330,7 @@ def _objects(
     frames = [mask.frame for mask in named]
     if any(frame is None for frame in frames):
         if any(frame is not None for frame in frames):
-            raise nameless(next(mask.path for mask in named if mask.frame is None), video, names, several=True)
+            raise _nameless(next(mask.path for mask in named if mask.frame is None), video, names)
         if not _are_binary(masks):
             if all(_OBJECT.search(mask.path.stem) for mask in named):
                 raise InputError(
@@ -349,13 +381,15 @@ def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _
     name = name.removeprefix(video) or name
     found = _OBJECT.search(name)
     rest = name.replace(found[0], " ") if found else name
-    announced = re.search(rf"(?<![a-z])(?:{_frame_words(names)})[ _.#-]*([0-9]+)", rest, re.IGNORECASE)
-    numbers = re.findall(r"[0-9]+", _without_scores(rest))
+    # Seven digits are a date or a time, not the number of a frame of a video file.
+    pattern = r"[0-9]+" if names else r"(?<![0-9])[0-9]{1,6}(?![0-9])"
+    announced = re.search(rf"(?<![a-z])(?:{_frame_words(names)})[ _.#-]*({pattern})", rest, re.IGNORECASE)
+    numbers = re.findall(pattern, _without_scores(rest))
     longest = max(numbers, key=len, default="")
     digits, sure = "", True
     if announced:
         digits = announced[1]
-    elif names is not None and (frame := named_frame(rest, names)) is not None:
+    elif names is not None and (frame := _named_frame(rest, names)) is not None:
         digits = names[frame]
         key = name.replace(digits, "", 1).strip(" _.#-")
         others = [number for number in numbers if number in names and len(number) == len(digits)]
@@ -369,11 +403,12 @@ def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _
     elif numbers and longest[0] == "0" and len(longest) > 1:
         digits, sure = longest, name.startswith(longest)
     if not digits:
-        return _Named(path, None, path.stem)
-    number = int(digits) if names is None else numbered_frame(rest, int(digits), names)
+        return _Named(path, None, path.stem, plain=False)
+    number = int(digits) if names is None else _numbered_frame(rest, int(digits), names)
     if number is None and sure:
-        raise nameless(path, video, names, several=True)
-    return _Named(path, number, name.replace(digits, "", 1).strip(" _.#-"), sure)
+        raise _nameless(path, video, names)
+    plain = bool(announced) or name == digits or (len(digits) > 1 and digits[0] == "0")
+    return _Named(path, number, name.replace(digits, "", 1).strip(" _.#-"), sure, plain)
 
 
 def _folder_name(mask: Path, video: str, names: Sequence[str] | None) -> _Named:
@@ -387,10 +422,48 @@ def _folder_name(mask: Path, video: str, names: Sequence[str] | None) -> _Named:
         stem, folder, number = folder, stem, other
     if not number:
         return _Named(mask, None, folder)
-    at = int(number) if names is None else numbered_frame(stem, int(number), names)
+    at = int(number) if names is None else _numbered_frame(stem, int(number), names)
     if at is None:
-        raise nameless(mask, video, names)
+        raise _nameless(mask, video, names)
     return _Named(mask, at, folder)
+
+
+def _named_frame(name: str, names: Sequence[str]) -> int | None:
+    """The number of the frame with a mask's name, or else of the one whose name is a separate part of the mask's name.
+
+    Of several such parts the longest counts, and the first if two are equally long.
+    """
+    if name in names:
+        return names.index(name)
+    parts = [frame for frame in names if frame in name and re.search(rf"(?<![^\W_]){re.escape(frame)}(?![^\W_])", name)]
+    return names.index(max(parts, key=lambda part: (len(part), -name.index(part)))) if parts else None
+
+
+def _numbered_frame(name: str, number: int, names: Sequence[str]) -> int | None:
+    """The number of the frame with a mask's name, or else with its number."""
+    named = _named_frame(name, names)
+    if named is not None:
+        return named
+    numbers = [re.findall(r"[0-9]+", frame)[-1:] for frame in names]
+    found = [at for at, digits in enumerate(numbers) if digits and int(digits[0]) == number]
+    return found[0] if len(found) == 1 else None
+
+
+def _last_number(name: str, names: Sequence[str] | None) -> int | None:
+    """The number of the frame that the last number in a name states."""
+    numbers = re.findall(r"[0-9]+", name)
+    if not numbers:
+        return None
+    return int(numbers[-1]) if names is None else _numbered_frame(name, int(numbers[-1]), names)
+
+
+def _nameless(mask: Path, video: str, names: Sequence[str] | None) -> InputError:
+    """The error of a mask that has the name of no frame; see `assign_masks`."""
+    return InputError(
+        f"{mask} is named like no frame of {video}; name each mask after its frame, such as "
+        f"{names[0] if names else '00000'}.png, and files of one object each in the first frame object_1.png, "
+        "object_2.png"
+    )
 
 
 def _frame_words(names: Sequence[str] | None) -> str:

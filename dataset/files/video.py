@@ -4,7 +4,7 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -230,83 +230,6 @@ def check_mask_sizes(paths: Iterable[Path], size: tuple[int, int], video: str) -
 def _wrong_size(path: Path, found: tuple[int, ...], size: tuple[int, int], video: str) -> InputError:
     remedy = "turn the mask as the frames are" if found == size[::-1] else "give the mask at their size"
     return InputError(f"{path} is {found[1]}×{found[0]}, but the frames of {video} are {size[1]}×{size[0]}; {remedy}")
-
-
-def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None = None) -> dict[int, Path]:
-    """Find the frame of each given mask by its name.
-
-    A mask belongs to the frame with its name, such as ``00003.png`` or ``frame_0003.png``; or to the frame whose name
-    is a part of its name, such as ``00003_mask.png``; or to the frame with the number in its name. A single mask
-    whose name states no number belongs to the first frame.
-
-    Args:
-        masks: the masks.
-        video: the name of the video, without suffix: masks may start with it.
-        names: the names of the frames, in order; None for a video file, whose frames are numbered from 0.
-
-    Returns:
-        the masks by the numbers of their frames, in order.
-
-    Raises:
-        InputError: a mask has the name of no frame, or two masks have the same frame.
-    """
-    assigned: dict[int, Path] = {}
-    for mask in masks:
-        stem = mask.stem.removeprefix(video) or mask.stem
-        number = stated = _stated_number(stem, any_number=len(masks) > 1)
-        if names is not None:
-            number = named_frame(mask.stem, names) if number is None else numbered_frame(mask.stem, number, names)
-        if number is None and (len(masks) > 1 or stated is not None):
-            raise nameless(mask, video, names, several=len(masks) > 1)
-        number = number or 0
-        if number in assigned:
-            raise InputError(f"{assigned[number]} and {mask} are for the same frame; leave one out")
-        assigned[number] = mask
-    return dict(sorted(assigned.items()))
-
-
-def nameless(mask: Path, video: str, names: Sequence[str] | None, *, several: bool = False) -> InputError:
-    """The error of a mask, of one or of several, that has the name of no frame; see `assign_masks`."""
-    example = names[0] if names else "00000"
-    objects = ", and files of one object each in the first frame object_1.png, object_2.png" if several else ""
-    return InputError(
-        f"{mask} is named like no frame of {video}; name each mask after its frame, such as {example}.png{objects}"
-    )
-
-
-def _stated_number(name: str, *, any_number: bool) -> int | None:
-    """The number of a frame that a name states: its last number.
-
-    Only with ``any_number`` it may be any: the 2 of ``dog2`` and the 255 of ``mask_255`` state no frame.
-    """
-    found = re.search(r"([0-9]+)[^0-9]*$", name)
-    if not found:
-        return None
-    digits, before = found[1], name[: found.start()]
-    padded = len(digits) > 1 and digits[0] == "0"
-    announced = re.search(r"(^|[^a-z])(f|frame|frm|img|image)[ _.#-]*$", before, re.IGNORECASE)
-    return int(digits) if any_number or padded or announced or name == digits else None
-
-
-def named_frame(name: str, names: Sequence[str]) -> int | None:
-    """The number of the frame with a mask's name, or else of the one whose name is a separate part of the mask's name.
-
-    Of several such parts the longest counts, and the first if two are equally long.
-    """
-    if name in names:
-        return names.index(name)
-    parts = [frame for frame in names if frame in name and re.search(rf"(?<![^\W_]){re.escape(frame)}(?![^\W_])", name)]
-    return names.index(max(parts, key=lambda part: (len(part), -name.index(part)))) if parts else None
-
-
-def numbered_frame(name: str, number: int, names: Sequence[str]) -> int | None:
-    """The number of the frame with a mask's name, or else with its number."""
-    named = named_frame(name, names)
-    if named is not None:
-        return named
-    numbers = [re.findall(r"[0-9]+", frame)[-1:] for frame in names]
-    found = [at for at, digits in enumerate(numbers) if digits and int(digits[0]) == number]
-    return found[0] if len(found) == 1 else None
 
 
 def object_ids(mask: np.ndarray) -> list[int]:

@@ -20,8 +20,9 @@ import plain
 from browser import needs_chromium
 from conftest import ROOT, assert_refused, contents, draw_clip, read_table, segmented, tensors, write_video
 from dataset.files.colours import colour_table
+from dataset.files.given_masks import assign_masks
 from dataset.files.images import read_image, read_mask, write_mask
-from dataset.files.video import Video, assign_masks, list_frames
+from dataset.files.video import Video, list_frames
 from dataset.files.video_file import EndOfVideo, VideoFile, encoder_note, video_writer
 from model.checkpoint import SHIPPED_WEIGHTS
 from util.errors import InputError
@@ -212,14 +213,19 @@ def test_masks_are_named_after_frames_in_many_ways():
 
     for name, number in {
         "00003": 3, "3": 3, "frame_0003": 3, "frame3": 3, "Frame 12": 12, "mask_0007": 7, "00012_mask": 12, "first": 0,
-        "dog2": 0, "mask_v2": 0, "mask_255": 0, "320x180": 0, "clip_mask": 0, "clip_00004": 4,
+        "dog2": 0, "mask_v2": 0, "mask_255": 0, "320x180": 0, "clip_mask": 0, "clip_00004": 4, "00003_mask2": 3,
+        "frame00003_seg1": 3, "IMG_20240105_12": 0,
     }.items():  # fmt: skip
         assert frame(name) == number, name
     assert frame("IMG_4512_mask", video="IMG_4512") == 0
     padded = [f"{t:05d}" for t in range(20)]
     for name, number in {"00003": 3, "3": 3, "frame_0003": 3, "00012_mask": 12, "mask-00012": 12, "my mask": 0}.items():
         assert frame(name, padded) == number, name
-    assert list(assign_masks([Path("mask_150.png"), Path("mask_7.png")], "clip")) == [7, 150]
+    for several, numbers in {
+        ("mask_150", "mask_7"): [7, 150], ("00005_mask1", "00003_mask2"): [3, 5],
+        ("frame_3_of_9", "frame_5_of_9"): [3, 5], ("IMG_20240105_12", "IMG_20240105_9"): [9, 12],
+    }.items():  # fmt: skip
+        assert list(assign_masks([Path(f"{name}.png") for name in several], "clip")) == numbers
     assert frame("frame_0003", ["frame_0003", "frame_0004"]) == 0
     assert frame("shot 4 mask", ["shot 3", "shot 4"]) == 1
     for name, names in (("00099", padded), ("frame_0099", padded)):
