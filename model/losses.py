@@ -1,6 +1,6 @@
 """The losses of Section 3.3: L_UG (Eq. 7), L_MC (Eq. 8), L_Seg (Eq. 9), and their weights (Eq. 10)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
@@ -82,12 +82,3 @@ class LossTerms:
     def frame_weight(self, t: int, frames: int) -> float:
         """The weight of the cross entropy of frame ``t`` of a clip of ``frames`` frames (Eq. 9)."""
         return 0.5 ** (frames - t) if self.frame_weights == "halved" else 0.5
-
-    def settings(self) -> dict[str, object]:
-        """The settings of the terms that count, by name: a term that is switched off has none.
-
-        So a run of an older version, which lacks an added term, has the settings of a run without this term.
-        """
-        off = {"mu", "guidance"} if not self.unbiased_guidance else set()
-        off |= {"gamma"} if not self.mask_consistency else set()
-        return {name: value for name, value in asdict(self).items() if name not in off and value is not False}

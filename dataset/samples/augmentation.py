@@ -25,17 +25,11 @@ ColourStep = tuple[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """A map from a source image to a square crop.
+    """A map from a source image to a square crop."""
 
-    Attributes:
-        matrix: [3,3], maps source coordinates to crop coordinates.
-        size: the side of the crop, in pixels.
-        displacement: float32 [size,size,2] in pixels, or None. It is added to the (x, y) of a crop pixel before the
-            matrix maps the pixel to the source.
-    """
-
-    matrix: np.ndarray
-    size: int
+    matrix: np.ndarray  # [3,3], maps source coordinates to crop coordinates
+    size: int  # the side of the crop, in pixels
+    # float32 [size,size,2] in pixels, added to the (x, y) of a crop pixel before the matrix maps it to the source.
     displacement: np.ndarray | None = None
 
     @functools.cached_property
@@ -204,9 +198,6 @@ def recolour(image: np.ndarray, steps: Sequence[ColourStep]) -> np.ndarray:
 
     All steps except hue are linear in the colours. Consecutive linear steps are multiplied into one matrix, so values
     are rounded and clipped only once.
-
-    Raises:
-        ValueError: a step has an unknown kind.
     """
     matrix = np.eye(3, 4)
     for kind, factor in steps:
@@ -219,12 +210,10 @@ def recolour(image: np.ndarray, steps: Sequence[ColourStep]) -> np.ndarray:
             matrix[:, 3] += (1 - factor) * mean_grey
         elif kind == "saturation":
             matrix = factor * matrix + (1 - factor) * grey
-        elif kind == "hue":
+        else:  # hue
             hsv = cv2.cvtColor(cv2.transform(image, matrix), cv2.COLOR_RGB2HSV_FULL)
             hsv[..., 0] += np.uint8(round(256 * factor) % 256)  # hues wrap around at 256, as uint8 does
             image, matrix = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), np.eye(3, 4)
-        else:
-            raise ValueError(f"unknown colour step {kind!r}")
     return cv2.transform(image, matrix)
 
 

@@ -26,7 +26,7 @@ class SampleSource(Protocol):
     def __len__(self) -> int: ...
 
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
-        """Make sample number ``index``.
+        """Make sample number ``index``, as `dataset.samples.sample.make_sample` describes it.
 
         Args:
             index: the number of the sample, from 0.

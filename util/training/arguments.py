@@ -3,9 +3,9 @@
 import argparse
 import platform
 from collections.abc import Set
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from util.files import sha256
 from util.flags import Rule, parse_given, refuse_without_effect
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
 from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES, Recipe, recipe_losses
+from util.training.reports import Intervals
 
 # The names for --freeze: parts of the network, and parts of its key encoder.
 PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")
@@ -240,11 +241,7 @@ def data_rules(stage: int, *, davis: object, validates: object = False) -> list[
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
-    """The recipe of the stage, with the settings that flags override.
-
-    Raises:
-        InputError: the warm-up or the crop size cannot be used.
-    """
+    """The recipe of the stage, with the settings that flags override."""
     recipe = RECIPES[arguments.stage]
     if arguments.iterations is not None:
         recipe = recipe.scaled(arguments.iterations)
@@ -280,36 +277,6 @@ def chosen_network(arguments: argparse.Namespace) -> NetworkConfig:
     )
 
 
-class Due(NamedTuple):
-    """The actions that are due after an iteration."""
-
-    log: bool
-    draw: bool
-    save: bool
-    validate: bool
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Iterations between log entries, panels, checkpoints and validations; ``end`` is the last iteration."""
-
-    log: int
-    draw: int
-    save: int
-    validate: int | None
-    end: int
-
-    def due(self, iteration: int) -> Due:
-        """The actions after an iteration. The first is always logged; after the last, all but panels are due."""
-        last = iteration == self.end
-        return Due(
-            log=iteration % self.log == 0 or iteration == 1 or last,
-            draw=iteration % self.draw == 0,
-            save=iteration % self.save == 0 or last,
-            validate=self.validate is not None and (iteration % self.validate == 0 or last),
-        )
-
-
 def chosen_intervals(arguments: argparse.Namespace, recipe: Recipe) -> Intervals:
     """The intervals of the flags; a run has at least ten log entries."""
     log = min(arguments.log_every, max(1, recipe.iterations // 10))
@@ -320,9 +287,6 @@ def validation_split(arguments: argparse.Namespace) -> DAVIS | None:
     """The validation split of DAVIS that the flags select; None for no validation.
 
     If the folder has one year only, that year is used.
-
-    Raises:
-        InputError: there is no folder for validation, or it lists no validation videos.
     """
     if not arguments.validate_every:
         return None
@@ -336,11 +300,10 @@ def validation_split(arguments: argparse.Namespace) -> DAVIS | None:
 
 def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTerms, network: RDE_VOS) -> dict[str, Any]:
     """The settings that the trained weights depend on, for ``config.json``."""
-    config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
+    names = ("stage", "crop_size", "frames", "seed", "precision", "average")
+    config = {name: getattr(arguments, name) for name in names}
     config |= {"trained_norms": list(network.trained_norms), "frozen": sorted(arguments.freeze)}
-    if arguments.average is not None:
-        config["average"] = arguments.average
-    return config | {"recipe": asdict(recipe), "losses": losses.settings(), "network": asdict(network.config)}
+    return config | {"recipe": asdict(recipe), "losses": asdict(losses), "network": asdict(network.config)}
 
 
 def started_with(arguments: argparse.Namespace) -> dict[str, Any]:

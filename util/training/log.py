@@ -94,7 +94,7 @@ class TrainingLog:
             print(f"iteration {iteration}/{self._iterations}  validation: {points}", flush=True)
         self._since, self._waited = time.perf_counter(), 0.0  # training speed excludes validation
 
-    def write(self, iteration: int, rate: float, memory: int, hard_fraction: float | None = None) -> None:
+    def write(self, iteration: int, rate: float, memory: int, hard_fraction: float) -> None:
         """Write an entry and print a line.
 
         An entry consists of the mean scalars since the previous entry, the samples per second, the fraction of time
@@ -104,7 +104,7 @@ class TrainingLog:
             iteration: the number of finished iterations.
             rate: the learning rate.
             memory: the peak memory in bytes.
-            hard_fraction: the fraction of the pixels that L_Seg counts; None without L_Seg.
+            hard_fraction: the fraction of the pixels that L_Seg counts.
         """
         names = list(self._sums)
         sums = torch.stack([self._sums[name] for name in names])
@@ -116,9 +116,11 @@ class TrainingLog:
         left = (self._iterations - iteration) * seconds / (iteration - self._written)
         if self._writer:
             others = {"learning rate": rate, "samples per second": speed}
-            if hard_fraction is not None:
-                others["share of hard pixels"] = hard_fraction
-            others |= {"share of time waiting for data": self._waited / seconds, "peak memory (GiB)": memory / 2**30}
+            others |= {
+                "share of hard pixels": hard_fraction,
+                "share of time waiting for data": self._waited / seconds,
+                "peak memory (GiB)": memory / 2**30,
+            }
             for name, value in (scalars | others).items():
                 self._writer.add_scalar(name, value, iteration)
             print(
