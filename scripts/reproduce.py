@@ -27,7 +27,6 @@ import sys
 import time
 import tomllib
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -144,7 +143,7 @@ def evaluate(
         fps = re.search(r"^FPS +([\d.]+)", log.read_text(encoding="utf-8"), re.MULTILINE)
         device = device_name(choose_device("auto"))
         made = Measurement(command, digest, seconds, float(fps[1]) if fps else None, device, versions())
-        write_text(record, json.dumps(asdict(made), indent=1))
+        write_text(record, json.dumps(made._asdict(), indent=1))
     else:
         made = Measurement(**found)
     note = "" if weights.name == names[0] else f"with {weights.name} in the place of {names[0]}"

@@ -7,8 +7,9 @@ figures beside ours. The same command resumes an interrupted run.
 import argparse
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -48,8 +49,7 @@ PUBLISHED = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row of the table: bank and θ, J&F, J and F in percent, and frames per second."""
 
     bank: str
@@ -97,13 +97,10 @@ def write_table(rows: list[Row], path: Path) -> None:
     """Write the rows, scores in percent, with the published scores beside them if the paper has them."""
     header = ["Bank", "θ", "J&F", "J", "F", "Published J&F", "Published J", "Published F", "FPS"]
     lines = [
-        [row.bank, row.mem_every]
-        + [f"{score:.1f}" for score in (*row.scores, *PUBLISHED.get((row.bank, row.mem_every), ()))]
-        for row in rows
+        [bank, theta, *(f"{score:.1f}" for score in scores), *PUBLISHED.get((bank, theta), [""] * 3), f"{fps:.3g}"]
+        for bank, theta, scores, fps in rows
     ]
-    for line, row in zip(lines, rows, strict=True):
-        line += [""] * (len(header) - 1 - len(line)) + [f"{row.fps:.3g}"]
-    write_csv(path, [header, *lines])
+    write_csv(path, [header, *([str(cell) for cell in line] for line in lines)])
 
 
 def draw_table(banks: list[Row], thetas: list[Row], path: Path) -> None:

@@ -65,11 +65,7 @@ def chosen_flags(given: list[str], variant: list[str]) -> list[str]:
 
 
 def run(script: str, *arguments: object) -> None:
-    """Run a script of the project.
-
-    Raises:
-        InputError: the script failed.
-    """
+    """Run a script of the project."""
     given = [str(argument) for argument in arguments]
     if code := run_script(ROOT / script, given):
         command = shlex.join(["python", script, *given])

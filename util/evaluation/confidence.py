@@ -100,11 +100,7 @@ def append_rows(path: Path, rows: np.ndarray) -> None:
 
 
 def read_rows(path: Path) -> np.ndarray:
-    """The rows of a file that `append_rows` wrote, in order. The last ones count if a frame has been done again.
-
-    Raises:
-        InputError: the file is missing.
-    """
+    """The rows of a file that `append_rows` wrote, in order. The last ones count if a frame has been done again."""
     if not path.is_file():
         raise InputError(f"{path} is missing; delete the output folder and run the command again")
     rows = np.fromfile(path, ROW)[::-1]

@@ -79,10 +79,8 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str,
     tiles = []
     for path in pictures:
         with Image.open(path, formats=("JPEG",)) as picture:
-            # JPEG limits a sheet to 65,500 rows, so tall pictures become narrower.
-            scale = min(width / picture.width, 2 * width / picture.height)
-            size = (max(1, round(scale * side)) for side in picture.size)
-            tiles.append(picture.convert("RGB").resize(tuple(size)))
+            picture.thumbnail((width, 2 * width))  # JPEG limits a sheet to 65,500 rows
+            tiles.append(picture)
     pitch_x, pitch_y = width + MARGIN, tiles[0].height + 20 + MARGIN
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * pitch_x + MARGIN, rows * pitch_y + 36 + MARGIN), "white")
