@@ -27,9 +27,6 @@ def choose_device(name: str) -> torch.device:
         name: any device name of torch, or ``auto``: this process's GPU if there is one, otherwise the CPU. ``cuda`` is
             this process's GPU, too: under ``torchrun`` each process of a machine has its own GPU. A launcher that shows
             each process only one GPU, by CUDA_VISIBLE_DEVICES, has made this choice already.
-
-    Raises:
-        InputError: this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

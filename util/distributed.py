@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
@@ -18,7 +16,6 @@ from util.errors import InputError
 from util.files import lock_folder
 
 Value = TypeVar("Value")
-_PARENT = "RDE_VOS_PARENT"  # the variable with the process id of `run_script`'s caller
 _SECONDS_TO_END = 60  # for a process that has lost another process
 
 
@@ -54,9 +51,6 @@ class Processes:
             torch.set_num_threads(cores_per_process())
         if self.count > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group(backend, timeout=timeout)
-        if "TORCHELASTIC_RUN_ID" in os.environ or _PARENT in os.environ:
-            parent = int(os.environ.pop(_PARENT, os.getppid()))
-            threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
 
     @staticmethod
     def local_rank() -> int:
@@ -152,28 +146,12 @@ class Processes:
 
 
 def run_script(script: Path, arguments: Sequence[str], output: IO[str] | None = None) -> int:
-    """Run a script of the project that uses `Processes`. It ends when this process ends, also killed.
+    """Run a script of the project, and return its exit code.
 
     Args:
         output: the file for its stdout and stderr; by default it shares those of this process.
-
-    Returns:
-        the exit code.
     """
+    errors = subprocess.STDOUT if output else None
     return subprocess.run(
-        [sys.executable, str(script), *arguments],
-        stdout=output,
-        stderr=subprocess.STDOUT if output else None,
-        env={**os.environ, _PARENT: str(os.getpid())},
-        check=False,
+        [sys.executable, str(script), *arguments], stdout=output, stderr=errors, check=False
     ).returncode
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this process when torchrun or a script, its parent, has ended without ending it, as after ``kill -9``.
-
-    Otherwise it would go on beside a run that resumes it.
-    """
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)

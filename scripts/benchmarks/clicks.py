@@ -54,9 +54,6 @@ def find_objects(folders: list[Path], most: int | None) -> Iterator[tuple[Path, 
     Args:
         folders: with pairs ``<name>.jpg`` and ``<name>.png``.
         most: the maximum number of pairs of a folder, evenly spaced; None for all.
-
-    Raises:
-        InputError: a folder holds no pairs.
     """
     for folder in folders:
         paths = sorted(path for path in folder.rglob("*.jpg") if path.with_suffix(".png").is_file())

@@ -42,11 +42,7 @@ class Measurement(NamedTuple):
 
 
 def make_network(model: Path | None) -> RDE_VOS:
-    """The network of a checkpoint, or one of fixed random weights in the published architecture; on the CPU.
-
-    Raises:
-        InputError: the checkpoint has no SAM.
-    """
+    """The network of a checkpoint, or one of fixed random weights in the published architecture; on the CPU."""
     if model is None:
         torch.manual_seed(0)
         return RDE_VOS(NetworkConfig(mask_backbone="resnet18")).eval()

@@ -80,38 +80,21 @@ def test_a_process_that_hangs_after_the_loss_of_another_is_ended():
     assert "error: process 0 lost another process (NCCL communicator was aborted)" in result.stderr
 
 
-def test_processes_end_with_torchrun():
-    """Even if it had no time to end them."""
-    child = "import os, time, util.distributed as d; d.Processes(); print(os.getpid(), flush=True); time.sleep(200)"
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCHELASTIC_RUN_ID": "run"}
-    with subprocess.Popen([sys.executable, "-c", parent], env=environment, stdout=subprocess.PIPE) as torchrun:
-        assert int(torchrun.stdout.readline())
-        torchrun.kill()
-        # The pipe ends when the orphan has closed it, too.
-        assert torchrun.communicate(timeout=60)[0] == b""
-
-
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from util.distributed import Processes, run_script
 from util.parallel import in_own_process, in_processes
 
 def work(*_):
-    Processes()
     print(os.getpid(), flush=True)
     time.sleep(10_000)
 
 if __name__ == "__main__":
-    work() if len(sys.argv) > 1 else CALL
+    CALL
 """
 
 
-@pytest.mark.parametrize(
-    "call",
-    ["in_own_process(work, remedy='')", "list(in_processes(work, [1], 2))", "run_script(Path(__file__), ['child'])"],
-)
+@pytest.mark.parametrize("call", ["in_own_process(work, remedy='')", "list(in_processes(work, [1], 2))"])
 def test_a_killed_process_leaves_no_process_that_works_for_it(call, tmp_path):
     (tmp_path / "parent.py").write_text(PARENT.replace("CALL", call))
     command = [sys.executable, tmp_path / "parent.py"]
