@@ -313,7 +313,7 @@ def test_videos_too_short_to_be_scored(tmp_path):
         (lambda output: (output / ".records/clip.json").write_text(""), "clip.json cannot be read"),
         (lambda output: [path.unlink() for path in output.glob("*/00003.png")], "holds no finished video"),
         (lambda output: (output / "clip/00003.png").write_text("no image"), "00003.png cannot be decoded"),
-        (lambda output: Image.new("L", (9, 9)).save(output / "clip/00000.png"), "00000.png is 9×9, but the frames of clip are"),
+        (lambda output: Image.new("L", (9, 9)).save(output / "clip/00000.png"), "is 9×9, but the frames of clip are"),
     ],
 )
 def test_an_output_that_cannot_be_reported_is_refused(davis, copy, tmp_path, damage, message):
