@@ -119,7 +119,7 @@ def main() -> None:
             reports = Reports(chosen_intervals(arguments, recipe), log, run, validation, processes)
             train(model, state, batches, recipe, stop, reports)
         if processes.is_main:
-            save_result(run, state, stopped=stop.requested, trained=state.iteration > first)
+            save_result(run, state, stopped=state.iteration < recipe.iterations, trained=state.iteration > first)
         processes.wait()  # torchrun kills all other processes when one ends, even one that is still saving
     processes.close()
     stop.exit()

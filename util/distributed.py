@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,6 @@ from util.errors import InputError
 from util.files import lock_folder
 
 Value = TypeVar("Value")
-_SECONDS_TO_END = 60  # for a process that has lost another process
 
 
 def available_cores() -> int:
@@ -51,14 +49,6 @@ class Processes:
             torch.set_num_threads(cores_per_process())
         if self.count > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group(backend, timeout=timeout)
-
-    @staticmethod
-    def local_rank() -> int:
-        """The number of this process on its machine, which is also the number of its GPU.
-
-        It comes from the environment, so it needs no process group.
-        """
-        return int(os.environ.get("LOCAL_RANK", 0))
 
     @property
     def is_main(self) -> bool:
@@ -123,15 +113,11 @@ class Processes:
         """
         try:
             yield
-        except BaseException as error:
-            if self.count > 1:
-                # NCCL may wait for the lost process while Python ends. The system then ends this process.
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(_SECONDS_TO_END)
+        except RuntimeError as error:
             lost = isinstance(error, torch.distributed.DistError) or any(
                 words in str(error) for words in ("gloo", "Gloo", "NCCL")
             )
-            if self.count == 1 or not lost or not isinstance(error, RuntimeError):
+            if self.count == 1 or not lost:
                 raise
             reason = str(error).strip().split("\n")[0]
             raise InputError(

@@ -42,12 +42,9 @@ class Evaluation:
     truth: Path | None  # the folder of ground truth, ``<video>/<frame>.png``
     truth_paths: dict[str, Path]  # the flags of the script that the scores depend on, by name
     notes: Sequence[str] = ()  # on the data, for the user
+    plans: list[ScoringPlan]  # what is scored of each video that has ground truth, in the order of ``videos``
+    flags: Collection[str]  # the flags of the script that name data, see `recorded_evaluation`
     states_confidence = False  # whether the output gets a table of the confidence in each object
-
-    @property
-    def plans(self) -> list[ScoringPlan]:
-        """What is scored of each video that has ground truth, in the order of ``videos``."""
-        raise NotImplementedError
 
     def check(self, *, progress: bool = False) -> list[str]:
         """Check, before any video is segmented, the given masks and the ground truth.
@@ -89,6 +86,7 @@ class DAVISEvaluation(Evaluation):
     """
 
     script, masks_folder, results_file = "eval_davis.py", "", "global_results-val.csv"
+    flags = ("davis_path",)
     rule = "The first and the last frame of a video are not scored."
 
     def __init__(self, davis: DAVIS, names: Sequence[str] | None = None) -> None:
@@ -121,6 +119,7 @@ class YouTubeEvaluation(Evaluation):
     """
 
     script, masks_folder = "eval_youtube.py", "Annotations"
+    flags = ("yv_path", "gt", "train_meta")
 
     def __init__(self, youtube: YouTubeVOS, truth: Path | None = None, train_meta: Path | None = None) -> None:
         self.videos = youtube.videos()
@@ -243,6 +242,7 @@ class FolderEvaluation(Evaluation):
     """
 
     script, masks_folder, results_file = "eval_folder.py", "masks", "global_results.csv"
+    flags = ("images", "masks", "gt")
     states_confidence = True
 
     def __init__(self, folder: FolderVideos, *, progress: bool = False) -> None:
@@ -333,20 +333,14 @@ def recorded_evaluation(output: Path, **paths: Path | None) -> Evaluation:
     """
     folder = OutputFolder(output)
     settings = folder.settings()
-    flags = {
-        DAVISEvaluation: {"davis_path"},
-        YouTubeEvaluation: {"yv_path", "gt", "train_meta"},
-        FolderEvaluation: {"images", "masks", "gt"},
-    }
-    kind, known = next(((kind, flags[kind]) for kind in flags if kind.script == settings.get("script")), (None, set()))
-    if kind is None:
+    kinds = {kind.script: kind for kind in (DAVISEvaluation, YouTubeEvaluation, FolderEvaluation)}
+    if not (kind := kinds.get(settings.get("script"))):
         raise InputError(
             f"{output} was not written by eval_davis.py, eval_youtube.py or eval_folder.py; give the output of one"
         )
     paths = {name: path for name, path in paths.items() if path}
-    for name in paths:
-        if name not in known:
-            raise InputError(f"{output} was written by {kind.script}, which needs no --{name}; leave it out")
+    if unknown := paths.keys() - kind.flags:
+        raise InputError(f"{output} was written by {kind.script}, which needs no --{min(unknown)}; leave it out")
     paths = {**folder.truth(), **paths}
     gt, data = paths.get("gt"), Path(settings["data"])
     if kind is DAVISEvaluation:

@@ -80,7 +80,7 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str,
     for path in pictures:
         with Image.open(path, formats=("JPEG",)) as picture:
             picture.thumbnail((width, 2 * width))  # JPEG limits a sheet to 65,500 rows
-            tiles.append(picture)
+            tiles.append(picture.copy())
     pitch_x, pitch_y = width + MARGIN, tiles[0].height + 20 + MARGIN
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * pitch_x + MARGIN, rows * pitch_y + 36 + MARGIN), "white")

@@ -108,24 +108,43 @@ def write_report(output: Path, evaluation: Evaluation, page: Path, progress: boo
     if not finished:
         raise InputError(f"{output} holds no finished video of {evaluation.data}; run {evaluation.script} on it first")
     names = {video.name for video in finished}
-    scores = score_plans(
-        [plan for plan in evaluation.plans if plan.truth.name in names], folder.masks, progress=progress
-    )
-    by_name = {score.name: score for score in scores}
-    results = [
-        Result(video, folder.masks / video.name, folder.throughput([video]), by_name.get(video.name))
-        for video in finished
-    ]
-    overall = evaluation.figures(scores) if evaluation.truth else {}
     notes = list(evaluation.notes)
     if unfinished := [video.name for video in evaluation.videos if video.name not in names]:
         notes.append(
             f"Not finished: {listed(unfinished)} ({len(unfinished)} of {len(evaluation.videos)} videos). This page "
             f"covers the others only; run {evaluation.script} again to resume."
         )
-    made = {name: folder.recorded(name, finished) for name in ("device", "weights")}
-    settings = {**folder.settings(), **made}
-    html = _render(settings, evaluation, results, overall, notes, folder.throughput(finished), progress)
+    plans = [plan for plan in evaluation.plans if plan.truth.name in names]
+    scores = score_plans(plans, folder.masks, progress=progress)
+    by_name = {score.name: score for score in scores}
+    results = [
+        Result(video, folder.masks / video.name, folder.throughput([video]), by_name.get(video.name))
+        for video in finished
+    ]
+    most = min(FRAMES_PER_VIDEO, max(FRAMES_PER_PAGE // len(results), 8))
+    moments, videos = _draw(evaluation, results, most, progress)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("report_page")),
+        autoescape=True,  # names of videos and frames come from outside
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: "–" if math.isnan(value) else f"{100 * value:.1f}"
+    environment.filters["fps"] = lambda value: "–" if math.isnan(value) else f"{value:.1f}"
+    html = environment.get_template("page.html").render(
+        settings={**folder.settings(), **{name: folder.recorded(name, finished) for name in ("device", "weights")}},
+        evaluation=evaluation,
+        headlines=_headlines(evaluation.figures(scores) if evaluation.truth else {}),
+        categories=any(item["category"] for video in videos for item in video["objects"]),
+        notes=notes,
+        throughput=folder.throughput(finished),
+        moments=moments,
+        videos=videos,
+        most=most,
+        width=PICTURE_WIDTH,
+        axes=AXES,
+    )
     with atomic_path(page) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="replace")
     return notes
@@ -282,18 +301,11 @@ def _read_ids(path: Path, video: Video, read: Callable[[Path], np.ndarray]) -> n
     return ids if video.void is None else np.where(ids == video.void, np.uint8(0), ids)
 
 
-def _render(
-    settings: dict,
-    evaluation: Evaluation,
-    results: Sequence[Result],
-    overall: dict[str, float],
-    notes: Sequence[str],
-    throughput: Throughput,
-    progress: bool,
-) -> str:
-    """The page as HTML text."""
+def _draw(
+    evaluation: Evaluation, results: Sequence[Result], most: int, progress: bool
+) -> tuple[list[dict], list[dict]]:
+    """The worst moments and the videos, with at most ``most`` frames each, for the page's template."""
     moments = worst_moments(results)
-    most = min(FRAMES_PER_VIDEO, max(FRAMES_PER_PAGE // len(results), 8))
     shown = [
         [numbers[at] for at in evenly_spaced(len(numbers), most)]
         for numbers in (result.video.results for result in results)
@@ -301,11 +313,9 @@ def _render(
     tasks = [(results[moment.video], moment.frame, moment.object_id) for moment in moments]
     tasks += [(result, number) for result, numbers in zip(results, shown, strict=True) for number in numbers]
     with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda task: _picture(evaluation, *task), tasks)
-        pictures = iter(
-            list(tqdm(pictures, total=len(tasks), desc="drawing", unit="picture", disable=hidden(progress)))
-        )
-    moments = [
+        drawn = pool.map(lambda task: _picture(evaluation, *task), tasks)
+        pictures = iter(list(tqdm(drawn, total=len(tasks), desc="drawing", unit="picture", disable=hidden(progress))))
+    described = [
         {
             **moment._asdict(),
             "colour": colour_of(moment.object_id, results[moment.video].entries),
@@ -318,28 +328,7 @@ def _render(
         _describe(evaluation, index, result, [next(pictures) for _ in numbers])
         for index, (result, numbers) in enumerate(zip(results, shown, strict=True))
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("report_page")),
-        autoescape=True,  # names of videos and frames come from outside
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda value: "–" if math.isnan(value) else f"{100 * value:.1f}"
-    environment.filters["fps"] = lambda value: "–" if math.isnan(value) else f"{value:.1f}"
-    return environment.get_template("page.html").render(
-        settings=settings,
-        evaluation=evaluation,
-        headlines=_headlines(overall),
-        categories=any(item["category"] for video in videos for item in video["objects"]),
-        notes=notes,
-        throughput=throughput,
-        moments=moments,
-        videos=videos,
-        most=most,
-        width=PICTURE_WIDTH,
-        axes=AXES,
-    )
+    return described, videos
 
 
 def _headlines(overall: dict[str, float]) -> list[dict]:

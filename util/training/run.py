@@ -253,11 +253,6 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
-    @property
-    def requested(self) -> bool:
-        """Whether the processes have agreed to stop."""
-        return self._reason != 0
-
     @contextlib.contextmanager
     def at_unreadable_data(self) -> Iterator[None]:
         """A context that turns an `InputError` into a request to stop."""
@@ -269,7 +264,7 @@ class StopRequest:
     def agreed(self) -> bool:
         """Whether to stop now, because any process requests it. Every process must call this method."""
         self._reason = self._processes.max(self._UNREADABLE if self._error else self._received)
-        return self.requested
+        return self._reason != 0
 
     def exit(self) -> None:
         """End the program in the way that the reason to stop requires; without a reason do nothing.
