@@ -136,12 +136,7 @@ def train(
     """Train until the end of the recipe or a request to stop.
 
     Args:
-        model: computes the loss of ``state.network``; see `model.training.ClipLoss`.
-        state: everything that an iteration changes.
         batches: the batches of this process; one for each iteration, in the parts that are accumulated.
-        recipe: the length of training, and its warm-up.
-        stop: the request to stop.
-        reports: what is written between iterations.
 
     Raises:
         InputError: a loss is infinite or NaN, or a file cannot be written.
@@ -226,7 +221,6 @@ def training_state(
     """The state of training on the device: new, or restored from a checkpoint.
 
     Args:
-        recipe: the learning rate and its schedule.
         dtype: the 16-bit type to compute in; None for fp32.
         decay: see `TrainingState`; None for no average.
         content: the content of a checkpoint; None for a new run.

@@ -43,7 +43,6 @@ class ClipLoss(nn.Module):
     It is a module, so that DistributedDataParallel can wrap the whole pass.
 
     Args:
-        network: the network to train.
         terms: the terms of the loss; by default those of the paper.
         recompute: whether encoders and decoder use activation checkpointing. The gradients are the same; the pass
             takes less memory and more time. Batch norms that are trained then count each batch twice in their running

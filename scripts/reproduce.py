@@ -68,7 +68,6 @@ def download(root: Path, mirror: str | None, *, accepted: bool) -> dict[str, Pro
 
     Args:
         mirror: the address that replaces the original ones, see scripts/download.py.
-        accepted: whether the licences were accepted on the command line.
 
     Returns:
         what is wrong with each archive that is not in place, by its name, and with the weights as "weights".
@@ -105,8 +104,6 @@ def evaluate(
 
     Args:
         data, network: keys of `EVALUATIONS` and of `NETWORKS`.
-        output: the folder for the results of all evaluations.
-        times: how often Figure 3 plays its clip.
         problems: as `download` returns them.
     """
     evaluation, settings = EVALUATIONS[data], NETWORKS[network]

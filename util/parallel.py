@@ -51,7 +51,6 @@ def background(work: Callable[[Item], object], ahead: int = 4) -> Iterator[Calla
     an error, a later call or the end of the block raises it.
 
     Args:
-        work: the function that runs in the thread.
         ahead: how many items may wait, so that memory is limited.
     """
     with ThreadPoolExecutor(1) as pool:

@@ -69,10 +69,8 @@ def static_transforms(
     """Choose random synthetic motion that makes a clip from one image (Section 4.2).
 
     Args:
-        rng: makes all random choices.
         height, width: the size of the image, in pixels.
         size: the side of the crops, in pixels.
-        frames: the number of frames in the clip.
     """
     zoom = affine(height, width, scale=rng.uniform(0.8, 1.5)) @ _random_flip(rng, width)
     colour = [*_jitter(rng, brightness=0.1, contrast=0.05, saturation=0.05, hue=0.05), *_random_greyscale(rng)]
@@ -98,10 +96,8 @@ def video_transforms(
     """Choose the random augmentation of a video clip (Section 4.2).
 
     Args:
-        rng: makes all random choices.
         height, width: the size of the frames, in pixels.
         size: the side of the crops, in pixels.
-        frames: the number of frames in the clip.
         crop_area: the smallest and the largest share of a frame's area that the crop covers, 0 to 1.
     """
     crop = _random_resized_crop(rng, height, width, size, crop_area) @ _random_flip(rng, width)
@@ -122,11 +118,9 @@ def transforms_around_object(
     The crop does not downscale the image, so it shows every pixel, even an object of one pixel.
 
     Args:
-        rng: chooses the pixel.
         ids: object ids, uint8 [H,W]. At least one is not 0.
         size: the side of the crops, in pixels. The crop covers ``size`` pixels of the image along each side, or the
             whole side if that is shorter.
-        frames: the number of frames in the clip.
     """
     pixel = rng.choice(np.argwhere(ids))
     covered = np.minimum(size, ids.shape)
@@ -141,8 +135,6 @@ def affine(height: int, width: int, *, degrees: float = 0, scale: float = 1, she
 
     Args:
         height, width: the size of the image, in pixels.
-        degrees: the angle of the rotation.
-        scale: the factor of the size.
         shear: the angle of the shear, in degrees.
     """
     angle, slant = np.deg2rad(degrees), np.tan(np.deg2rad(shear))
@@ -162,7 +154,6 @@ def thin_plate_displacement(
     Some points of the square move, and the spline interpolates the displacement elsewhere.
 
     Args:
-        rng: makes all random choices.
         size: the side of the square, in pixels.
         points: the number of points that move. They are uniformly distributed.
         sigma: the standard deviation of their displacement, as a fraction of ``size``.

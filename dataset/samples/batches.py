@@ -54,13 +54,10 @@ def global_batches(
     order.
 
     Args:
-        length: the number of samples in the data set.
         batch_size: the number of samples in a global batch, over all processes and accumulation steps.
         iterations: the number of iterations of the whole training. The stream ends there.
-        start_iteration: the first iteration of this run, from 0.
         rank, world_size: the number of this process, from 0, and that of all processes.
         accumulation: the number of micro-batches that each process runs in an iteration.
-        seed: determines the order of the samples in all epochs.
     """
     size, rest = divmod(batch_size, world_size * accumulation)
     if rest:

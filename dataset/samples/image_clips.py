@@ -25,7 +25,6 @@ class ImageClips:
     An image shows one object, which its mask marks; see `dataset.layouts.static.find_images` and `read_object`.
 
     Args:
-        folder: the folder that holds the images and masks.
         crop_size: the side of the square crops, in pixels.
     """
 

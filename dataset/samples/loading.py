@@ -24,8 +24,6 @@ def training_batches(
     The loading processes start at the call, not at the first batch: after NCCL has started a fork may deadlock.
 
     Args:
-        data: the samples.
-        keys: the keys of the samples in each micro-batch.
         workers: the number of loading processes. With 0 this process loads the samples.
         pin_memory: whether to use page-locked memory, which is faster to copy to a GPU.
 

@@ -24,7 +24,6 @@ def perturb_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Args:
         mask: uint8 0/1 [H,W]. It is not modified.
-        rng: makes all random choices.
 
     Returns:
         uint8 0/1 [H,W], empty if ``mask`` is empty.

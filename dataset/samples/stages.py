@@ -73,10 +73,8 @@ def stage_dataset(
 
     Args:
         stage, given: as for `stage_folders`.
-        iterations: the number of iterations of the whole stage.
         crop_size: the side of the square crops, in pixels.
         frames: the number of frames in a clip of stages 1 to 3.
-        seed: determines all random choices in the samples.
     """
     parts = []
     for folders in stage_folders(stage, given):

@@ -17,9 +17,7 @@ class VideoClips:
     """Clips with up to 2 objects. Each video yields one clip per epoch.
 
     Args:
-        folders: the folders of the videos, and their use in training.
         crop_size: the side of the square crops, in pixels.
-        frames: the number of frames in a clip.
         last_change: see `largest_gap`.
     """
 
@@ -127,9 +125,6 @@ def choose_clip(rng: np.random.Generator, length: int, *, frames: int, max_gap: 
     clip, the clip steps through every frame and reverses at both ends of the video.
 
     Args:
-        rng: makes all random choices.
-        length: the number of frames in the video.
-        frames: the number of frames in the clip.
         max_gap: the largest distance between consecutive frames of the clip. The smallest distance is 1.
 
     Returns:

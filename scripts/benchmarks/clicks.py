@@ -26,11 +26,7 @@ COLUMNS += ["and two clicks", "ms per click"]
 
 
 def measure_clicks(model: Path, device: str, folders: list[Path], most: int | None, output: Path) -> None:
-    """The command ``clicks``: clicks at the centre of the largest error, until the IoU of each object is `TARGET`.
-
-    Args:
-        folders, most: as for `find_objects`.
-    """
+    """The command ``clicks``: clicks at the centre of the largest error, until the IoU of each object is `TARGET`."""
     network = engine_network(model, choose_device(device), amp=False)
     counts, seconds, marked = [], [], []
     for image_path, mask_path in tqdm(list(find_objects(folders, most)), disable=None):

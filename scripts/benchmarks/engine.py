@@ -54,9 +54,7 @@ def measure_engine(
     Args:
         model: the checkpoint; None for random weights.
         size: height and width of the frames, in pixels.
-        frames: the number of frames of the clip.
         precision: one of `DTYPES`, or "--amp" for the device's half precision.
-        fast: whether the network is that of `model.fast`.
         compiler: see `model.fast.fast_network`, which alone compiles.
     """
     chosen = choose_device(device)

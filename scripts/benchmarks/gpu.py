@@ -75,11 +75,7 @@ def planned(model: Path | None, device: torch.device, compiler: str = "inductor"
 
 
 def run(measurements: Sequence[Measurement], seconds: float) -> Iterator[list]:
-    """Measure, and yield the lines of the table, also for measurements that fail or would begin too late.
-
-    Args:
-        seconds: the time after which no measurement begins.
-    """
+    """Measure, and yield the lines of the table, also for measurements that fail or would begin too late."""
     end = time.monotonic() + seconds
     for measurement in measurements:
         figures, note = Figures(*[math.nan] * len(Figures._fields)), ""

@@ -46,7 +46,6 @@ def measure_step(
     Args:
         crop_size: the side of the clips, in pixels.
         dtype: the 16-bit type of autocast; None for fp32.
-        recompute: whether activations are recomputed in the backward pass.
         warm_up, steps: the number of steps before the timed ones, and of these.
     """
     chosen = choose_device(device)

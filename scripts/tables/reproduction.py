@@ -148,12 +148,7 @@ has 77.8. The difference is the measured score minus the paper's. The paper's FP
 
 
 def report(outcomes: Outcomes, command: str) -> str:
-    """Write all rows, what is missing, and how the others were measured, in Markdown.
-
-    Args:
-        outcomes: of all evaluations.
-        command: the command that writes the report.
-    """
+    """Write all rows, what is missing, and how the others were measured, in Markdown."""
     problems = list(dict.fromkeys(problem for outcome in outcomes.values() for problem in outcome.problems))
     remarks = {key: _remark(outcome, problems) for key, outcome in outcomes.items()}
     rows = [_row(row, outcomes[row.data, row.network], remarks[row.data, row.network]) for row in ROWS]

@@ -83,7 +83,6 @@ def frame_rows(number: int, ids: np.ndarray, confidence: Mapping[int, float]) ->
 
     Args:
         ids: its mask, uint8 object ids [H,W].
-        confidence: the confidence in each object, by id.
     """
     areas = np.bincount(ids.ravel(), minlength=256)
     return np.array([(number, each, value, areas[each]) for each, value in confidence.items()], ROW)

@@ -114,7 +114,6 @@ class YouTubeEvaluation(Evaluation):
     """YouTube-VOS, by the rules of its server.
 
     Args:
-        truth: the folder of ground truth, or None.
         train_meta: the list whose categories count as seen; by default the one of the training split.
     """
 
@@ -236,9 +235,6 @@ class FolderEvaluation(Evaluation):
     An object is scored in every frame that has ground truth, is in the results and comes after the object's first given
     mask. Frames whose given mask holds the object are not scored for it. Unlike on DAVIS the last frame is scored,
     because the ground truth may end anywhere in the video.
-
-    Args:
-        folder: the videos, and their ground truth.
     """
 
     script, masks_folder, results_file = "eval_folder.py", "masks", "global_results.csv"

@@ -71,8 +71,6 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str,
 
     Args:
         pictures: image files of one size.
-        captions: a line of text for each picture.
-        title: a line of text above all pictures.
     """
     columns, width = min(4, len(pictures)), 320
     font, title_font = ImageFont.load_default(14), ImageFont.load_default(20)
@@ -106,8 +104,6 @@ def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None
 
     Args:
         masks: the folder of the masks; frames without a mask are skipped.
-        output: the folder for the pictures.
-        score: J and F of the video for the captions; None if the video is not scored.
     """
     numbers = [n for n, frame in enumerate(video.frames) if (masks / f"{frame.stem}.png").is_file()]
     pictures = [output / video.name / f"{video.frames[n].stem}.jpg" for n in numbers]

@@ -96,7 +96,6 @@ def write_report(output: Path, evaluation: Evaluation, page: Path, progress: boo
     """Write a page about the results of an evaluation script.
 
     Args:
-        output: the output folder of the script.
         evaluation: the data set, see `util.evaluation.data_sets.recorded_evaluation`.
         page: the HTML file to write; the file is complete or absent.
 

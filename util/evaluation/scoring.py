@@ -151,9 +151,6 @@ def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress
 
     The files of all videos are checked before the first video is scored, so that a missing file is reported at once.
 
-    Args:
-        prediction_root: the folder with a subfolder of predictions for each video.
-
     Returns:
         the scores, in the order of the plans.
     """
@@ -188,10 +185,6 @@ def check_plans(
     videos: Sequence[Video], plans: Sequence[ScoringPlan], *, progress: bool = False
 ) -> dict[str, set[int]]:
     """Check the true masks of the plans, before any video is segmented.
-
-    Args:
-        videos: the videos that will be segmented.
-        plans: what will be scored of these videos.
 
     Returns:
         the ids in the true masks, by the name of the video.

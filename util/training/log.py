@@ -26,9 +26,7 @@ class TrainingLog:
     Scalars stay on the device until they are written, so `collect` never synchronises a GPU.
 
     Args:
-        processes: the processes of the run; the main process writes for all.
         first_iteration: the number of iterations that are already finished.
-        iterations: the number of iterations of the whole training.
     """
 
     def __init__(self, folder: Path, processes: Processes, first_iteration: int, iterations: int) -> None:
@@ -66,7 +64,6 @@ class TrainingLog:
 
         Args:
             values: scalars by name, on any device.
-            samples: the number of samples in the pass.
         """
         for name, value in values.items():
             pair = torch.stack([value.nan_to_num(0, 0, 0), value.isfinite().to(value)])
@@ -84,7 +81,6 @@ class TrainingLog:
         """Write the scores of a validation, and print them in points.
 
         Args:
-            iteration: the number of finished iterations.
             scores: ``J&F``, ``J`` and ``F`` in 0..1, and others, by name.
         """
         if self._writer:
@@ -101,10 +97,7 @@ class TrainingLog:
         that the main process waited for data, and the arguments.
 
         Args:
-            iteration: the number of finished iterations.
-            rate: the learning rate.
             memory: the peak memory in bytes.
-            hard_fraction: the fraction of the pixels that L_Seg counts.
         """
         names = list(self._sums)
         sums = torch.stack([self._sums[name] for name in names])
@@ -135,7 +128,6 @@ class TrainingLog:
         """Draw the first clip of a batch: predicted masks above, ground truth below.
 
         Args:
-            iteration: the number of finished iterations.
             frames: normalised frames [B,T,3,H,W].
             true: ground-truth masks [B,T,K,H,W], 0 or 1.
             predicted: soft masks [B,K,H,W] by frame; frame 0 has none.

@@ -22,8 +22,6 @@ def data_parallel(module: nn.Module, device: torch.device, processes: Processes,
     """The module, wrapped by DistributedDataParallel if there are several processes.
 
     Args:
-        module: computes the loss.
-        processes: the processes that exchange gradients.
         equal_buffers: whether the buffers, such as the statistics of norms, are equal in all processes anyway. If not,
             each forward pass takes those of the main process.
     """

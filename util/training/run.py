@@ -206,7 +206,6 @@ def save_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained:
     """Save the trained weights at the end of training, or a checkpoint if training was stopped.
 
     Args:
-        stopped: whether training was stopped before its end.
         trained: whether this start has finished an iteration.
     """
     weights = run.path / "network.pth"
