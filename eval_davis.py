@@ -10,13 +10,7 @@ from pathlib import Path
 from dataset.layouts.davis import DAVIS
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import (
-    add_engine_arguments,
-    add_overlay_argument,
-    engine_settings,
-    network_choice,
-    parse_engine_arguments,
-)
+from util.evaluation.arguments import add_evaluation_arguments, evaluation_choice, parse_engine_arguments
 from util.evaluation.data_sets import DAVISEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
@@ -30,8 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="2016 merges a video's objects")
     parser.add_argument("--split", choices=("val", "testdev"), default="val", help="default val")
     parser.add_argument("--video_names", nargs="+", metavar="NAME", help="evaluate these videos only; default all")
-    add_engine_arguments(parser, mem_every=3)
-    add_overlay_argument(parser)
+    add_evaluation_arguments(parser, mem_every=3)
     return parse_engine_arguments(parser)
 
 
@@ -43,7 +36,7 @@ def main() -> None:
     output = OutputFolder(arguments.output, evaluation.masks_folder)
     processes = Processes()
     with processes.lock(output.path, *TEMPORARY):
-        segment_videos(evaluation, output, processes, engine_settings(arguments), **network_choice(arguments))
+        segment_videos(evaluation, output, processes, **evaluation_choice(arguments))
         if processes.is_main:
             score_and_draw(evaluation, output, overlay=arguments.overlay)
     processes.close()

@@ -15,17 +15,10 @@ from pathlib import Path
 from dataset.layouts.youtube import YouTubeVOS
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import (
-    add_engine_arguments,
-    add_overlay_argument,
-    engine_settings,
-    network_choice,
-    parse_engine_arguments,
-)
+from util.evaluation.arguments import add_evaluation_arguments, evaluation_choice, parse_engine_arguments
 from util.evaluation.data_sets import YouTubeEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
-from util.evaluation.youtube_server import write_submission
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,8 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--train_meta", type=Path, help="list whose categories count as seen; default YV_PATH/train/meta.json"
     )
-    add_engine_arguments(parser, mem_every=4, size=480)
-    add_overlay_argument(parser)
+    add_evaluation_arguments(parser, mem_every=4, size=480)
     return parse_engine_arguments(parser, ("train_meta", "gt"))
 
 
@@ -55,10 +47,10 @@ def main() -> None:
     output = OutputFolder(arguments.output.absolute(), evaluation.masks_folder)
     processes = Processes()
     with processes.lock(output.path, *TEMPORARY, ".."):
-        segment_videos(evaluation, output, processes, engine_settings(arguments), **network_choice(arguments))
+        segment_videos(evaluation, output, processes, **evaluation_choice(arguments))
         if processes.is_main:
             submission = output.path.with_name(f"{output.path.name}.zip")
-            write_submission(output.path, youtube.asked, submission)
+            evaluation.write_submission(output.path, submission)
             print(f"zip         {submission}")
             score_and_draw(evaluation, output, overlay=arguments.overlay)
     processes.close()

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dataset.samples.batches import global_batches
+from dataset.samples.loading import training_batches
 from dataset.samples.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network
 from model.checkpoint import network_from_checkpoint
@@ -48,10 +50,10 @@ from util.training.arguments import (
 )
 from util.training.log import TrainingLog
 from util.training.loss_check import LossCheck
-from util.training.parallel import data_parallel, exchange, load_batches, training_processes
+from util.training.parallel import data_parallel, exchange, training_processes
 from util.training.recipe import CPU_FLAGS, CPU_TIME, Recipe
 from util.training.reports import Reports
-from util.training.run import RunFolder, StopRequest, TrainingState, latest_checkpoint, save_result
+from util.training.run import RunFolder, StopRequest, TrainingState, save_result
 from util.training.validation import Validation
 
 INPUTS = ("frames", "masks", "perturbed", "selector")  # the entries of a batch for ClipLoss
@@ -72,7 +74,8 @@ def main() -> None:
         enough_memory("split the batch with --accumulation, use --recompute, or make --crop_size smaller"),
         working_compiler(),
     ):
-        saved = latest_checkpoint(run, processes) if arguments.resume else None
+        # The main process looks for it, because other machines may have other folders.
+        saved = processes.broadcast(run.read_latest() if arguments.resume and processes.is_main else None)
         clips = {"crop_size": arguments.crop_size, "frames": arguments.frames, "seed": arguments.seed}
         data = stage_dataset(arguments.stage, vars(arguments), iterations=recipe.iterations, **clips)
 
@@ -83,11 +86,13 @@ def main() -> None:
             start = (arguments.load_network, arguments.from_scratch)
             network = first_network(arguments.stage, chosen_network(arguments), *start)
         choose_trained_parts(network, arguments.stage, arguments.freeze, norms=arguments.from_scratch)
-        batches = load_batches(
-            data, device, processes, batch_size=recipe.batch_size, iterations=recipe.iterations,
-            start=saved["iteration"] if saved else 0,
-            workers=arguments.workers, seed=arguments.seed, accumulation=arguments.accumulation,
+        keys = global_batches(
+            len(data), batch_size=recipe.batch_size, iterations=recipe.iterations,
+            start_iteration=saved["iteration"] if saved else 0, rank=processes.rank, world_size=processes.count,
+            accumulation=arguments.accumulation, seed=arguments.seed,
         )  # fmt: skip
+        parts = training_batches(data, keys, workers=arguments.workers, pin_memory=device.type == "cuda")
+        batches = map(list, zip(*[parts] * arguments.accumulation, strict=True))
         validation = None
         if split := validation_split(arguments):
             validation = Validation(
@@ -114,7 +119,7 @@ def main() -> None:
             reports = Reports(chosen_intervals(arguments, recipe), log, run, validation, processes)
             train(model, state, batches, recipe, stop, reports)
         if processes.is_main:
-            save_result(run, state, stopped=stop.requested, trained=state.iteration > first)
+            save_result(run, state, stopped=state.iteration < recipe.iterations, trained=state.iteration > first)
         processes.wait()  # torchrun kills all other processes when one ends, even one that is still saving
     processes.close()
     stop.exit()
@@ -131,19 +136,13 @@ def train(
     """Train until the end of the recipe or a request to stop.
 
     Args:
-        model: computes the loss of ``state.network``; see `model.training.ClipLoss`.
-        state: everything that an iteration changes.
         batches: the batches of this process; one for each iteration, in the parts that are accumulated.
-        recipe: the length of training, and its warm-up.
-        stop: the request to stop.
-        reports: what is written between iterations.
 
     Raises:
         InputError: a loss is infinite or NaN, or a file cannot be written.
     """
     device, dtype = state.network.device, state.dtype
-    check = LossCheck(patience=20 if state.scaler.is_enabled() else 0)  # 20 reductions: from 2^16 to below 1
-    reports.before_training(state)
+    losses = LossCheck(patience=20 if state.scaler.is_enabled() else 0)  # 20 reductions: from 2^16 to below 1
     while state.iteration < recipe.iterations:
         with stop.at_unreadable_data(), reports.log.waiting():
             parts = next(batches)
@@ -160,10 +159,10 @@ def train(
                     result = model(**inputs, hard_fraction=hard_fraction)
                 state.scaler.scale(result.loss / len(parts)).backward()
             reports.log.collect_pass(inputs, result)
-            check.add(result.loss, batch["name"])
+            losses.add(result.loss, batch["name"])
         reports.log.collect_step(state.step(), state.iteration)
-        reports.after_iteration(state, check, hard_fraction, (inputs["frames"], inputs["masks"], result.masks))
-    check.finish()
+        reports.after_iteration(state, losses, hard_fraction, (inputs["frames"], inputs["masks"], result.masks))
+    losses.check()
 
 
 def precision(name: str, device: torch.device) -> torch.dtype | None:
@@ -180,9 +179,6 @@ def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_
         config: the architecture if there are no ``weights``.
         weights: the weights of an earlier stage, or None.
         from_scratch: the encoders that start from random weights instead of ImageNet's if there are no ``weights``.
-
-    Raises:
-        InputError: the weights cannot be loaded, or a stage after 0 has neither ``weights`` nor ``from_scratch``.
     """
     if weights:
         network = load_network(weights)
@@ -202,11 +198,7 @@ def first_network(stage: int, config: NetworkConfig, weights: Path | None, from_
 
 
 def choose_trained_parts(network: RDE_VOS, stage: int, freeze: Collection[str], *, norms: Collection[str]) -> None:
-    """Freeze the parts of the network that the run does not train, and batch norms except in the encoders ``norms``.
-
-    Raises:
-        InputError: all parts are frozen.
-    """
+    """Freeze the parts of the network that the run does not train, and batch norms except in the encoders ``norms``."""
     network.trained_norms = tuple(norms)
     # Stage 0 has the STM bank only, which does not use SAM.
     frozen = {*freeze, *(("key_aggregation", "value_aggregation") if stage == 0 else ())}
@@ -229,7 +221,6 @@ def training_state(
     """The state of training on the device: new, or restored from a checkpoint.
 
     Args:
-        recipe: the learning rate and its schedule.
         dtype: the 16-bit type to compute in; None for fp32.
         decay: see `TrainingState`; None for no average.
         content: the content of a checkpoint; None for a new run.

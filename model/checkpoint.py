@@ -19,7 +19,7 @@ from model.initialisation import has_dead_channel
 from model.network import RDE_VOS, NetworkConfig
 from model.published import config_of, listed, refusal, translate_published
 from util.errors import InputError
-from util.files import GIT_LFS, atomic_path, write_error
+from util.files import atomic_path, write_error
 
 # The small network that comes with the project. The README in its folder says how it was trained.
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / "small.pth"
@@ -79,32 +79,23 @@ def _fresh(value: Any) -> Any:
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, with ``weights_only=True``.
-
-    Raises:
-        InputError: the file is missing or not a checkpoint.
-    """
+    """Read a checkpoint to the CPU, with ``weights_only=True``."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"checkpoint {path} is missing; check the path of the weights") from None
     except Exception as error:  # torch raises almost any exception for a damaged file
-        # An UnpicklingError advises loading the file unsafely, so its message is not shown.
-        if Path(path).stat().st_size == 0:
-            raise InputError(f"{path} is empty; copy or download it again") from None
-        with open(path, "rb") as file:
-            start = file.read(256).lstrip().lower()
-        if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-            raise InputError(f"{path} is a web page, not weights; download the file that the page links to") from None
-        if start.startswith(GIT_LFS):
-            raise InputError(f"{path} is a pointer of Git LFS, not weights; get the file with git lfs pull") from None
         if isinstance(error, UnpicklingError) and "GLOBAL" in str(error):
             raise InputError(
                 f"{path} holds Python objects, such as a whole module, which could run any program when they are "
                 "loaded; save the state dict alone, torch.save(network.state_dict(), path)"
             ) from None
+        # An UnpicklingError advises loading the file unsafely, so its message is not shown.
         reason = type(error).__name__ if isinstance(error, UnpicklingError) else str(error).strip().split("\n")[0]
-        raise InputError(f"{path} is not a readable checkpoint ({reason}); copy or download it again") from None
+        raise InputError(
+            f"{path} is not a readable checkpoint ({reason}); copy or download it again, and check that it is no web "
+            "page about the file and no pointer of Git LFS"
+        ) from None
     if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
         raise InputError(f"{path} holds a {type(content).__name__}, not the state dict of a network; use another file")
     return dict(content)
@@ -178,7 +169,11 @@ def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds more than a network's tensors, but no configuration; save the state dict alone")
     for name, tensor in state.items():
-        if kind := _odd_kind(name, tensor):
+        allowed = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+        allowed += (torch.int64,) if name.endswith("num_batches_tracked") else ()
+        repeated = tensor.layout == torch.strided and 0 in tensor.stride()  # a small file may claim gigabytes
+        if tensor.dtype not in allowed or tensor.layout != torch.strided or tensor.is_meta or repeated:
+            kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}{', of repeated numbers' if repeated else ''}"
             raise InputError(
                 f"{path} holds {name} as {kind}, not as plain numbers; save its weights in fp32, fp16 or bf16"
             )
@@ -189,29 +184,14 @@ def _without_prefix(state: Any, path: Path | str) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _odd_kind(name: str, tensor: Tensor) -> str | None:
-    """What makes a tensor no plain weight that is in memory; None for plain weights."""
-    if tensor.is_meta:
-        return "a tensor without values"
-    if tensor.layout != torch.strided:
-        return "a sparse or nested tensor"
-    allowed = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-    if name.endswith("num_batches_tracked"):
-        allowed += (torch.int64,)
-    if tensor.dtype not in allowed:
-        return str(tensor.dtype).removeprefix("torch.")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        return "fewer numbers than its shape has"
-    return None
-
-
 def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:
-    missing = [name for name in expected if name not in state]
-    unexpected = [name for name in state if name not in expected]
+    shapes, found = ({name: tuple(tensor.shape) for name, tensor in each.items()} for each in (expected, state))
+    unexpected = [name for name in found if name not in shapes]
     unexpected += [
-        f"{name} of shape {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
+        f"{name} of shape {found[name]} instead of {shape}"
+        for name, shape in shapes.items()
+        if found.get(name, shape) != shape
     ]
+    missing = [name for name in shapes if name not in found]
     if missing or unexpected:
         raise InputError(refusal(path, missing, unexpected))

@@ -48,11 +48,7 @@ _PUBLISHED_NAMES = [
 
 
 def translate_published(published: Mapping[str, Tensor], path: Path | str) -> dict[str, Tensor]:
-    """Rename and reshape the tensors of a published RDE-VOS or STCN state dict to those of this project.
-
-    Raises:
-        InputError: the state dict holds unknown names.
-    """
+    """Rename and reshape the tensors of a published RDE-VOS or STCN state dict to those of this project."""
     state, unexpected = {}, []
     for name, tensor in published.items():
         for pattern, ours in _PUBLISHED_NAMES:

@@ -43,7 +43,6 @@ class ClipLoss(nn.Module):
     It is a module, so that DistributedDataParallel can wrap the whole pass.
 
     Args:
-        network: the network to train.
         terms: the terms of the loss; by default those of the paper.
         recompute: whether encoders and decoder use activation checkpointing. The gradients are the same; the pass
             takes less memory and more time. Batch norms that are trained then count each batch twice in their running
@@ -136,7 +135,7 @@ class _Clip:
             stm_readout = self.read(stm, t)
             if t % 2:
                 (stm_logits,) = self.decode(t, stm_readout)
-                self.stm_segmentation_loss(t, stm_logits)
+                self.segmentation_loss(t, stm_logits, counts=self.terms.stm_segmentation)  # Table 6 switches it off
             else:
                 readout = self.read([rde], t)
                 logits, stm_logits = self.decode(t, readout, stm_readout)
@@ -191,18 +190,12 @@ class _Clip:
         """Run a part of the network, with activation checkpointing if ``recompute``."""
         return checkpoint(part, *inputs, use_reentrant=False) if self.recompute else part(*inputs)
 
-    def segmentation_loss(self, t: int, logits: Tensor) -> None:
-        """L_Seg: compare the prediction for frame t with the ground truth (Eq. 9)."""
+    def segmentation_loss(self, t: int, logits: Tensor, *, counts: bool = True) -> None:
+        """L_Seg: compare the prediction for frame t with the ground truth (Eq. 9), if it ``counts``."""
         self.predicted[t] = logits.detach().softmax(1)[:, 1:]
-        loss = bootstrapped_cross_entropy(logits, self.target[:, t], self.hard_fraction)
-        self.losses.append(LossTerm(f"ce_{t}", loss, self.terms.frame_weight(t, len(self.features))))
-
-    def stm_segmentation_loss(self, t: int, logits: Tensor) -> None:
-        """L_Seg of a frame that the STM bank segments; Table 6 can switch it off."""
-        if self.terms.stm_segmentation:
-            self.segmentation_loss(t, logits)
-        else:
-            self.predicted[t] = logits.detach().softmax(1)[:, 1:]
+        if counts:
+            loss = bootstrapped_cross_entropy(logits, self.target[:, t], self.hard_fraction)
+            self.losses.append(LossTerm(f"ce_{t}", loss, self.terms.frame_weight(t, len(self.features))))
 
     def guidance_loss(self, t: int, readout: Tensor, stm_readout: Tensor) -> None:
         """L_UG: pull the SAM bank's readout for frame t to the STM bank's (Eq. 7)."""

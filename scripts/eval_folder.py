@@ -29,13 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.layouts.folder_videos import FolderVideos
 from util.distributed import Processes
 from util.errors import command_line
-from util.evaluation.arguments import (
-    add_engine_arguments,
-    add_overlay_argument,
-    engine_settings,
-    network_choice,
-    parse_engine_arguments,
-)
+from util.evaluation.arguments import add_evaluation_arguments, evaluation_choice, parse_engine_arguments
 from util.evaluation.data_sets import FolderEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
 from util.evaluation.run import score_and_draw, segment_videos
@@ -53,8 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     frames = parser.add_mutually_exclusive_group()
     frames.add_argument("--every", type=positive, default=1, metavar="N", help="write every N-th frame; default 1")
     frames.add_argument("--only_gt", action="store_true", help="write only the frames that have a mask in --gt")
-    add_engine_arguments(parser, mem_every=3, size=480)
-    add_overlay_argument(parser)
+    add_evaluation_arguments(parser, mem_every=3, size=480)
     arguments = parse_engine_arguments(parser)
     if arguments.only_gt and not arguments.gt:
         parser.error("--only_gt needs ground truth; give its folder as --gt")
@@ -77,7 +70,7 @@ def main() -> None:
     evaluation = FolderEvaluation(folder, progress=processes.is_main)
     output = OutputFolder(arguments.output, evaluation.masks_folder)
     with processes.lock(output.path, *TEMPORARY):
-        segment_videos(evaluation, output, processes, engine_settings(arguments), **network_choice(arguments))
+        segment_videos(evaluation, output, processes, **evaluation_choice(arguments))
         if processes.is_main:
             score_and_draw(evaluation, output, overlay=arguments.overlay)
     processes.close()

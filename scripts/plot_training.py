@@ -26,11 +26,7 @@ PANELS = {
 
 
 def read_scalars(run: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """The iterations and values of all logged scalars of a run.
-
-    Raises:
-        InputError: the run has no log.
-    """
+    """The iterations and values of all logged scalars of a run."""
     log = EventAccumulator(str(run / "log"), {"scalars": 0})
     names = log.Reload().Tags()["scalars"] if (run / "log").is_dir() else []
     if not names:

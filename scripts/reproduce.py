@@ -27,7 +27,6 @@ import sys
 import time
 import tomllib
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -69,7 +68,6 @@ def download(root: Path, mirror: str | None, *, accepted: bool) -> dict[str, Pro
 
     Args:
         mirror: the address that replaces the original ones, see scripts/download.py.
-        accepted: whether the licences were accepted on the command line.
 
     Returns:
         what is wrong with each archive that is not in place, by its name, and with the weights as "weights".
@@ -106,8 +104,6 @@ def evaluate(
 
     Args:
         data, network: keys of `EVALUATIONS` and of `NETWORKS`.
-        output: the folder for the results of all evaluations.
-        times: how often Figure 3 plays its clip.
         problems: as `download` returns them.
     """
     evaluation, settings = EVALUATIONS[data], NETWORKS[network]
@@ -144,7 +140,7 @@ def evaluate(
         fps = re.search(r"^FPS +([\d.]+)", log.read_text(encoding="utf-8"), re.MULTILINE)
         device = device_name(choose_device("auto"))
         made = Measurement(command, digest, seconds, float(fps[1]) if fps else None, device, versions())
-        write_text(record, json.dumps(asdict(made), indent=1))
+        write_text(record, json.dumps(made._asdict(), indent=1))
     else:
         made = Measurement(**found)
     note = "" if weights.name == names[0] else f"with {weights.name} in the place of {names[0]}"

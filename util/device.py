@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from util.distributed import Processes
 from util.errors import InputError
 
 # The messages of allocators other than torch's GPU allocator, and of CUDA's libraries if no memory is left for them.
@@ -27,15 +26,12 @@ def choose_device(name: str) -> torch.device:
         name: any device name of torch, or ``auto``: this process's GPU if there is one, otherwise the CPU. ``cuda`` is
             this process's GPU, too: under ``torchrun`` each process of a machine has its own GPU. A launcher that shows
             each process only one GPU, by CUDA_VISIBLE_DEVICES, has made this choice already.
-
-    Raises:
-        InputError: this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
         only_one = "CUDA_VISIBLE_DEVICES" in os.environ and torch.cuda.device_count() == 1
-        name = "cuda:0" if only_one else f"cuda:{Processes.local_rank()}"
+        name = "cuda:0" if only_one else f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # the device meta has no values

@@ -58,14 +58,6 @@ class Processes:
             parent = int(os.environ.pop(_PARENT, os.getppid()))
             threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
 
-    @staticmethod
-    def local_rank() -> int:
-        """The number of this process on its machine, which is also the number of its GPU.
-
-        It comes from the environment, so it needs no process group.
-        """
-        return int(os.environ.get("LOCAL_RANK", 0))
-
     @property
     def is_main(self) -> bool:
         """Whether this is the process that prints and writes for all."""

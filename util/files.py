@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,7 @@ from filelock import FileLock, Timeout
 from util.errors import InputError
 
 GIT_LFS = b"version https://git-lfs"  # the start of a pointer, which Git leaves in place of a file that was not fetched
-_SILENCE = 1.0  # seconds that a lock is waited for without a note
-_PATIENCE = 14.0  # seconds after the note; forked processes notice within 5 that their parent has ended
+_PATIENCE = 10.0  # seconds that a lock is waited for; forked processes notice within 5 that their parent has ended
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\..*)?")  # the names of `atomic_path`
 
 
@@ -80,7 +78,7 @@ def lock_folder(path: Path, *inside: str) -> Iterator[None]:
     """A context in which no other process can lock the folder. At its start `remove_leftovers` cleans the folder.
 
     The system releases the lock when this process ends, in whatever way. Processes that were forked from it may hold
-    the lock a few seconds longer, so this waits for them, with a note on stderr. A folder that is still empty at the
+    the lock a few seconds longer, so this waits for them. A folder that is still empty at the
     end is deleted.
 
     Args:
@@ -94,7 +92,7 @@ def lock_folder(path: Path, *inside: str) -> Iterator[None]:
     lock = FileLock(name)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, path)
+        lock.acquire(timeout=_PATIENCE, poll_interval=0.1)
         if not name.exists():  # the last owner has just deleted it
             raise Timeout(str(name))
     except Timeout:
@@ -122,15 +120,6 @@ def folders_near(folder: Path, above: int, below: Iterable[int]) -> Iterator[Pat
     yield from folder.absolute().parents[:above]
     for depth in below:
         yield from sorted(folder.glob("*/" * depth))
-
-
-def _acquire(lock: FileLock, folder: Path) -> None:
-    try:
-        lock.acquire(timeout=_SILENCE, poll_interval=0.1)
-    except Timeout:
-        note = f"another process uses {folder}; waiting up to {_PATIENCE:.0f} seconds for its end"
-        print(note, file=sys.stderr, flush=True)
-        lock.acquire(timeout=_PATIENCE, poll_interval=0.1)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -228,10 +217,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
     """A hash of the names, sizes and modification times of files: it changes when a file is replaced."""
     digest = hashlib.sha256()
     for path in paths:
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from None
+        status = path.stat()
         digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

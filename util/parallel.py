@@ -4,7 +4,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,7 +49,6 @@ def background(work: Callable[[Item], object], ahead: int = 4) -> Iterator[Calla
     an error, a later call or the end of the block raises it.
 
     Args:
-        work: the function that runs in the thread.
         ahead: how many items may wait, so that memory is limited.
     """
     with ThreadPoolExecutor(1) as pool:
@@ -89,13 +87,9 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
     Args:
         work: a picklable function.
         workers: the number of processes; by default one process for each core.
-
-    Raises:
-        InputError: the system killed a process, or as `require_temporary_folder`.
     """
     if not items:
         return
-    require_temporary_folder()
     count = min(workers or os.cpu_count() or 1, len(items))
     with ProcessPoolExecutor(count, mp_context=_context(), initializer=_start_worker) as pool:
         try:
@@ -108,20 +102,6 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def require_temporary_folder() -> None:
-    """Check that other processes can be started: they are reached by files in the folder for temporary files.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    try:
-        tempfile.gettempdir()
-    except FileNotFoundError:
-        raise InputError(
-            "no folder for temporary files can be written; free some space in /tmp, or set TMPDIR to another folder"
-        ) from None
 
 
 def in_own_process(work: Callable[..., Result], *arguments: object, remedy: str) -> Result:

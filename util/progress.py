@@ -8,12 +8,7 @@ LINE_EVERY = 30.0  # seconds between two lines where there is no terminal
 
 
 def training_bar(total: int, done: int) -> progressbar.ProgressBar | None:
-    """Return a progress bar for a training, which also prints lines; None if stderr is not a terminal.
-
-    Args:
-        total: the number of iterations.
-        done: the number of iterations that are finished already.
-    """
+    """Return a progress bar for a training, which also prints lines; None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return None
     return progressbar.ProgressBar(max_value=total, initial_value=done, redirect_stdout=True)

@@ -25,17 +25,11 @@ ColourStep = tuple[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """A map from a source image to a square crop.
+    """A map from a source image to a square crop."""
 
-    Attributes:
-        matrix: [3,3], maps source coordinates to crop coordinates.
-        size: the side of the crop, in pixels.
-        displacement: float32 [size,size,2] in pixels, or None. It is added to the (x, y) of a crop pixel before the
-            matrix maps the pixel to the source.
-    """
-
-    matrix: np.ndarray
-    size: int
+    matrix: np.ndarray  # [3,3], maps source coordinates to crop coordinates
+    size: int  # the side of the crop, in pixels
+    # float32 [size,size,2] in pixels, added to the (x, y) of a crop pixel before the matrix maps it to the source.
     displacement: np.ndarray | None = None
 
     @functools.cached_property
@@ -75,10 +69,8 @@ def static_transforms(
     """Choose random synthetic motion that makes a clip from one image (Section 4.2).
 
     Args:
-        rng: makes all random choices.
         height, width: the size of the image, in pixels.
         size: the side of the crops, in pixels.
-        frames: the number of frames in the clip.
     """
     zoom = affine(height, width, scale=rng.uniform(0.8, 1.5)) @ _random_flip(rng, width)
     colour = [*_jitter(rng, brightness=0.1, contrast=0.05, saturation=0.05, hue=0.05), *_random_greyscale(rng)]
@@ -104,10 +96,8 @@ def video_transforms(
     """Choose the random augmentation of a video clip (Section 4.2).
 
     Args:
-        rng: makes all random choices.
         height, width: the size of the frames, in pixels.
         size: the side of the crops, in pixels.
-        frames: the number of frames in the clip.
         crop_area: the smallest and the largest share of a frame's area that the crop covers, 0 to 1.
     """
     crop = _random_resized_crop(rng, height, width, size, crop_area) @ _random_flip(rng, width)
@@ -128,11 +118,9 @@ def transforms_around_object(
     The crop does not downscale the image, so it shows every pixel, even an object of one pixel.
 
     Args:
-        rng: chooses the pixel.
         ids: object ids, uint8 [H,W]. At least one is not 0.
         size: the side of the crops, in pixels. The crop covers ``size`` pixels of the image along each side, or the
             whole side if that is shorter.
-        frames: the number of frames in the clip.
     """
     pixel = rng.choice(np.argwhere(ids))
     covered = np.minimum(size, ids.shape)
@@ -147,8 +135,6 @@ def affine(height: int, width: int, *, degrees: float = 0, scale: float = 1, she
 
     Args:
         height, width: the size of the image, in pixels.
-        degrees: the angle of the rotation.
-        scale: the factor of the size.
         shear: the angle of the shear, in degrees.
     """
     angle, slant = np.deg2rad(degrees), np.tan(np.deg2rad(shear))
@@ -168,7 +154,6 @@ def thin_plate_displacement(
     Some points of the square move, and the spline interpolates the displacement elsewhere.
 
     Args:
-        rng: makes all random choices.
         size: the side of the square, in pixels.
         points: the number of points that move. They are uniformly distributed.
         sigma: the standard deviation of their displacement, as a fraction of ``size``.
@@ -204,9 +189,6 @@ def recolour(image: np.ndarray, steps: Sequence[ColourStep]) -> np.ndarray:
 
     All steps except hue are linear in the colours. Consecutive linear steps are multiplied into one matrix, so values
     are rounded and clipped only once.
-
-    Raises:
-        ValueError: a step has an unknown kind.
     """
     matrix = np.eye(3, 4)
     for kind, factor in steps:
@@ -219,12 +201,10 @@ def recolour(image: np.ndarray, steps: Sequence[ColourStep]) -> np.ndarray:
             matrix[:, 3] += (1 - factor) * mean_grey
         elif kind == "saturation":
             matrix = factor * matrix + (1 - factor) * grey
-        elif kind == "hue":
+        else:  # hue
             hsv = cv2.cvtColor(cv2.transform(image, matrix), cv2.COLOR_RGB2HSV_FULL)
             hsv[..., 0] += np.uint8(round(256 * factor) % 256)  # hues wrap around at 256, as uint8 does
             image, matrix = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), np.eye(3, 4)
-        else:
-            raise ValueError(f"unknown colour step {kind!r}")
     return cv2.transform(image, matrix)
 
 

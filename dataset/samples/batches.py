@@ -16,17 +16,11 @@ _ORDER_STREAM, _SAMPLE_STREAM = 1, 2
 
 
 class SampleKey(NamedTuple):
-    """The key of one training sample.
-
-    Attributes:
-        epoch: the number of the epoch, from 0.
-        index: the place of the sample in the data set, from 0.
-        iteration: the training iteration that uses the sample, from 0.
-    """
+    """The key of one training sample; all numbers begin at 0."""
 
     epoch: int
-    index: int
-    iteration: int
+    index: int  # the place of the sample in the data set
+    iteration: int  # the training iteration that uses the sample
 
 
 def sample_rng(seed: int, key: SampleKey) -> np.random.Generator:
@@ -37,8 +31,18 @@ def sample_rng(seed: int, key: SampleKey) -> np.random.Generator:
     return np.random.default_rng((_SAMPLE_STREAM, seed, key.epoch, key.index))
 
 
-class GlobalBatchSampler:
-    """The batches of one process, from an infinite stream of samples. It is the ``batch_sampler`` of a data loader.
+def global_batches(
+    length: int,
+    *,
+    batch_size: int,
+    iterations: int,
+    start_iteration: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    accumulation: int = 1,
+    seed: int = 0,
+) -> Iterator[list[SampleKey]]:
+    """The batches of one process, from an infinite stream of samples: the ``batch_sampler`` of a data loader.
 
     The stream concatenates all epochs. An epoch contains every sample once, in random order. Global batch ``n`` is the
     samples ``n·batch_size`` to ``(n+1)·batch_size − 1`` of the stream. A batch may contain the end of one epoch and the
@@ -50,60 +54,28 @@ class GlobalBatchSampler:
     order.
 
     Args:
-        length: the number of samples in the data set.
         batch_size: the number of samples in a global batch, over all processes and accumulation steps.
         iterations: the number of iterations of the whole training. The stream ends there.
-        start_iteration: the first iteration of this run, from 0.
-        rank: the number of this process, from 0.
-        world_size: the number of processes.
+        rank, world_size: the number of this process, from 0, and that of all processes.
         accumulation: the number of micro-batches that each process runs in an iteration.
-        seed: determines the order of the samples in all epochs.
-
-    Raises:
-        InputError: ``batch_size`` cannot be split into equal micro-batches.
     """
+    size, rest = divmod(batch_size, world_size * accumulation)
+    if rest:
+        raise InputError(
+            f"a batch of {batch_size} cannot be split evenly over {world_size} processes × {accumulation} accumulation "
+            "steps; choose a batch_size that is a multiple of their product, or start fewer processes"
+        )
 
-    def __init__(
-        self,
-        length: int,
-        *,
-        batch_size: int,
-        iterations: int,
-        start_iteration: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        accumulation: int = 1,
-        seed: int = 0,
-    ) -> None:
-        if batch_size < 1 or batch_size % (world_size * accumulation):
-            remedy = "choose a batch_size that is a multiple of their product"
-            if 0 < batch_size < world_size:
-                remedy = f"start at most {batch_size} processes, which share a batch, or {remedy}"
-            raise InputError(
-                f"a batch of {batch_size} cannot be split evenly over {world_size} processes × {accumulation} "
-                f"accumulation steps; {remedy}"
-            )
-        self.length = length
-        self.batch_size = batch_size
-        self.iterations = iterations
-        self.start_iteration = start_iteration
-        self.rank = rank
-        self.accumulation = accumulation
-        self.micro_batch_size = batch_size // (world_size * accumulation)
-        self.seed = seed
+    @functools.lru_cache(maxsize=1)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng((_ORDER_STREAM, seed, epoch)).permutation(length)
 
-    def __len__(self) -> int:
-        return max(0, self.iterations - self.start_iteration) * self.accumulation
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        @functools.lru_cache(maxsize=1)
-        def order(epoch: int) -> np.ndarray:
-            return np.random.default_rng((_ORDER_STREAM, self.seed, epoch)).permutation(self.length)
-
-        share = self.rank * self.accumulation * self.micro_batch_size
-        for iteration in range(self.start_iteration, self.iterations):
-            start = iteration * self.batch_size + share
-            for _ in range(self.accumulation):
-                places = (divmod(number, self.length) for number in range(start, start + self.micro_batch_size))
+    def batches() -> Iterator[list[SampleKey]]:
+        for iteration in range(start_iteration, iterations):
+            start = iteration * batch_size + rank * accumulation * size
+            for _ in range(accumulation):
+                places = (divmod(number, length) for number in range(start, start + size))
                 yield [SampleKey(epoch, int(order(epoch)[place]), iteration) for epoch, place in places]
-                start += self.micro_batch_size
+                start += size
+
+    return batches()

@@ -25,11 +25,7 @@ class ImageClips:
     An image shows one object, which its mask marks; see `dataset.layouts.static.find_images` and `read_object`.
 
     Args:
-        folder: the folder that holds the images and masks.
         crop_size: the side of the square crops, in pixels.
-
-    Raises:
-        InputError: an image has no mask, a mask has no image, or there are no images.
     """
 
     unit = "images"
@@ -53,19 +49,7 @@ class ImageClips:
         return len(self.pairs)
 
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
-        """Make a clip from image number ``index``.
-
-        Args:
-            index: the number of the image, from 0.
-            rng: makes all random choices.
-            progress: ignored, because these clips do not change during training.
-
-        Returns:
-            A sample with 3 frames and 1 object slot, as `make_sample` describes it.
-
-        Raises:
-            InputError: a file cannot be read, image and mask differ in size, or the mask shows no object.
-        """
+        """Make a clip of 3 frames and 1 object slot from an image, see `SampleSource`; ``progress`` does not matter."""
         pair = self.pairs[index]
         image, mask = self._read(pair)
         for _ in range(MAX_TRIES):

@@ -11,21 +11,19 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dataset.samples.batches import GlobalBatchSampler, SampleKey
+from dataset.samples.batches import SampleKey
 from dataset.samples.training_data import TrainingData
 from util.errors import InputError
 
 
 def training_batches(
-    data: TrainingData, sampler: GlobalBatchSampler, *, workers: int, pin_memory: bool = False
+    data: TrainingData, keys: Iterator[list[SampleKey]], *, workers: int, pin_memory: bool = False
 ) -> Iterator[dict[str, torch.Tensor | list[str]]]:
     """Load the micro-batches of this process in order.
 
     The loading processes start at the call, not at the first batch: after NCCL has started a fork may deadlock.
 
     Args:
-        data: the samples.
-        sampler: the keys of the samples in each micro-batch.
         workers: the number of loading processes. With 0 this process loads the samples.
         pin_memory: whether to use page-locked memory, which is faster to copy to a GPU.
 
@@ -42,7 +40,7 @@ def training_batches(
         # torch warns twice of more processes than cores, which somebody has chosen: the default follows the cores.
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
         loader = DataLoader(
-            _ErrorsAsSamples(data), batch_sampler=sampler, collate_fn=_collate, num_workers=workers,
+            _ErrorsAsSamples(data), batch_sampler=keys, collate_fn=_collate, num_workers=workers,
             pin_memory=pin_memory, worker_init_fn=_start_worker,
         )  # fmt: skip
         batches = iter(loader)

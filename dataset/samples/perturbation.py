@@ -24,7 +24,6 @@ def perturb_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Args:
         mask: uint8 0/1 [H,W]. It is not modified.
-        rng: makes all random choices.
 
     Returns:
         uint8 0/1 [H,W], empty if ``mask`` is empty.
@@ -40,7 +39,8 @@ def perturb_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             window = _random_window(*choices[:4], mask.shape)
             before, original = perturbed[window], mask[window]
             after = _random_change(before, *choices[4:], sizes)
-            remaining = overlap + _common_area(after, original) - _common_area(before, original)
+            common = [cv2.countNonZero(cv2.bitwise_and(part, original)) for part in (after, before)]
+            remaining = overlap + common[0] - common[1]
             if remaining > 0:
                 area += cv2.countNonZero(after) - cv2.countNonZero(before)
                 overlap = remaining
@@ -75,8 +75,3 @@ def _random_change(
     size = 1 + 2 * int(width * sizes), 1 + 2 * int(height * sizes)
     kernel = cv2.getStructuringElement(_SHAPES[int(shape * len(_SHAPES))], size)
     return cv2.dilate(part, kernel) if operation < 0.5 else cv2.erode(part, kernel)
-
-
-def _common_area(a: np.ndarray, b: np.ndarray) -> int:
-    """Return the area of the intersection of two uint8 0/1 masks [H,W]."""
-    return cv2.countNonZero(cv2.bitwise_and(a, b))

@@ -40,8 +40,6 @@ def make_sample(
         transforms: the augmentation of each of the T frames, with crops of S×S pixels.
         objects: the ids of at most O objects, for the first slots. All other objects become background.
         slots: O, the number of slots.
-        rng: generates the random errors of the perturbed masks.
-        name: the name of the sample, for messages.
 
     Returns:
         A dictionary with these entries:

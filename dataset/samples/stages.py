@@ -6,32 +6,23 @@ from typing import Any, NamedTuple
 
 from dataset.layouts import bl30k, davis, own_videos, youtube
 from dataset.layouts.folders import VideoFolders
-from dataset.layouts.own_videos import data_set_layout, known_layout
 from dataset.layouts.static import ImageFolder, image_folders
 from dataset.samples.image_clips import ImageClips
 from dataset.samples.training_data import TrainingData
 from dataset.samples.video_clips import VideoClips
 from util.errors import InputError
-from util.files import folders_near
 
 Folders = ImageFolder | VideoFolders
 VIDEOS = "videos"  # the flag for folders of the user's own videos, which may be given several times
 
 
 class DataSet(NamedTuple):
-    """A flag of train.py that gives data.
+    """A flag of train.py that gives data."""
 
-    Attributes:
-        flag: the name of the flag, without ``--``.
-        stages: the stages that train on it.
-        layout: the content of the folder, for help and messages.
-        find: returns the data sets in a folder, from the folder and all arguments.
-    """
-
-    flag: str
-    stages: tuple[int, ...]
-    layout: str
-    find: Callable[[Path, Mapping[str, Any]], list[Folders]]
+    flag: str  # its name, without ``--``
+    stages: tuple[int, ...]  # that train on it
+    layout: str  # the content of the folder, for help and messages
+    find: Callable[[Path, Mapping[str, Any]], list[Folders]]  # the data sets in a folder, from it and all arguments
 
 
 def _davis(root: Path, given: Mapping[str, Any]) -> list[Folders]:
@@ -56,20 +47,12 @@ def stage_folders(stage: int, given: Mapping[str, Any]) -> list[Folders]:
         stage: 0 for static images, 1 for BL30K, 2 or 3 for DAVIS and YouTube-VOS; 1 to 3 also for any videos.
         given: by flag of train.py: the folder of each data set of `DATA_SETS`, or None; as ``videos`` pairs of a folder
             and the repetitions of each of its videos; as ``davis_year`` 2016 or 2017 (default).
-
-    Raises:
-        InputError: no data set of the stage is given, or a folder is missing or has another layout.
-        ValueError: there is no such stage.
     """
-    if stage not in range(4):
-        raise ValueError(f"stages are 0 to 3, not {stage}")
     folders: list[Folders] = []
     flags = stage_flags(stage)
     for data_set in DATA_SETS:
         if data_set.flag in flags and (root := given.get(data_set.flag)):
-            found = data_set.find(_existing(root, data_set.flag), given)
-            _refuse_other_layout(found, Path(root), data_set.flag)
-            folders += found
+            folders += data_set.find(_existing(root, data_set.flag), given)
     if VIDEOS in flags:
         for root, repeats in given.get(VIDEOS) or ():
             folders += own_videos.training_folders(_existing(root, VIDEOS), repeats)
@@ -90,14 +73,8 @@ def stage_dataset(
 
     Args:
         stage, given: as for `stage_folders`.
-        iterations: the number of iterations of the whole stage.
         crop_size: the side of the square crops, in pixels.
         frames: the number of frames in a clip of stages 1 to 3.
-        seed: determines all random choices in the samples.
-
-    Raises:
-        InputError: as for `stage_folders`, or a folder is incomplete.
-        ValueError: there is no such stage.
     """
     parts = []
     for folders in stage_folders(stage, given):
@@ -116,16 +93,3 @@ def _existing(root: Path | str, flag: str) -> Path:
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; check --{flag}, or download data with scripts/download.py")
     return root
-
-
-def _refuse_other_layout(found: list[Folders], root: Path, flag: str) -> None:
-    """Refuse a folder that lacks the data set's files: one near the right one, or with the layout of another flag."""
-    for folders in found:
-        wanted = (folders.split, folders.images) if isinstance(folders, VideoFolders) else ()
-        missing = next((path for path in wanted if path and not path.exists()), None)
-        is_incomplete = f"--{flag}" in (data_set_layout(root) or "")
-        for near in folders_near(root, 3, (1,)) if missing and not is_incomplete else ():
-            if (layout := data_set_layout(near)) and f"--{flag}" in layout:
-                raise InputError(f"{missing} is missing; {near} is {layout}")
-        if missing and (layout := known_layout(root)) and f"--{flag}" not in layout:
-            raise InputError(f"{missing} is missing; {root} is {layout}")

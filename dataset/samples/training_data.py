@@ -26,11 +26,9 @@ class SampleSource(Protocol):
     def __len__(self) -> int: ...
 
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
-        """Make sample number ``index``.
+        """Make sample number ``index``, as `dataset.samples.sample.make_sample` describes it.
 
         Args:
-            index: the number of the sample, from 0.
-            rng: makes all random choices.
             progress: the finished fraction of training, 0 to 1.
         """
 
@@ -44,7 +42,6 @@ class TrainingData(Dataset):
     Args:
         parts: the sources, each with its number of repetitions per epoch.
         iterations: the number of iterations of the whole training. The gaps between frames depend on it.
-        seed: determines all random choices in the samples.
 
     Attributes:
         summary: the sources and their repetitions, for the user.

@@ -17,13 +17,8 @@ class VideoClips:
     """Clips with up to 2 objects. Each video yields one clip per epoch.
 
     Args:
-        folders: the folders of the videos, and their use in training.
         crop_size: the side of the square crops, in pixels.
-        frames: the number of frames in a clip.
         last_change: see `largest_gap`.
-
-    Raises:
-        InputError: a folder is missing, or there are no videos.
     """
 
     unit = "videos"
@@ -47,23 +42,11 @@ class VideoClips:
         return len(self.videos)
 
     def sample(self, index: int, rng: np.random.Generator, progress: float) -> dict[str, torch.Tensor | str]:
-        """Make a clip from video number ``index``.
+        """Make a clip with ``frames`` frames and 2 object slots from a video, see `SampleSource`.
 
         All objects of the clip are visible in its first frame and cover at least ``min_area`` of its crop. If there
         are more than two such objects, two of them are chosen at random. If random crops show no such object, the
         first frame shows an object of any size.
-
-        Args:
-            index: the number of the video, from 0.
-            rng: makes all random choices.
-            progress: the finished fraction of training, 0 to 1.
-
-        Returns:
-            A sample with ``frames`` frames and 2 object slots, as `make_sample` describes it.
-
-        Raises:
-            InputError: a file cannot be read, a frame and its mask differ in size, a frame has no mask, or the video
-                has no object.
         """
         video = self.videos[index]
         annotated = self._annotated(video)
@@ -142,9 +125,6 @@ def choose_clip(rng: np.random.Generator, length: int, *, frames: int, max_gap: 
     clip, the clip steps through every frame and reverses at both ends of the video.
 
     Args:
-        rng: makes all random choices.
-        length: the number of frames in the video.
-        frames: the number of frames in the clip.
         max_gap: the largest distance between consecutive frames of the clip. The smallest distance is 1.
 
     Returns:

@@ -1,6 +1,5 @@
 """The command ``clicks``: how many clicks and boxes the annotation page needs for an object."""
 
-import argparse
 import statistics
 import time
 from collections.abc import Iterator
@@ -12,9 +11,10 @@ from tqdm import tqdm
 
 from annotation.marks import Marks
 from annotation.picture import Picture
-from benchmarks.common import prepare, write_table
+from benchmarks.common import write_table
 from dataset.files.images import read_image
 from dataset.layouts.static import read_object
+from util.device import choose_device
 from util.errors import InputError
 from util.evaluation.stream import engine_network
 
@@ -25,13 +25,11 @@ COLUMNS = ["objects", f"median NoC@{100 * TARGET:.0f}", "mean", "failed", "IoU o
 COLUMNS += ["and two clicks", "ms per click"]
 
 
-def measure_clicks(arguments: argparse.Namespace) -> None:
-    """Simulate clicks at the centre of the largest error, until the IoU of every object reaches `TARGET`."""
-    device = prepare(arguments)
-    network = engine_network(arguments.model, device, amp=False)
-    objects = list(find_objects(arguments.pairs, arguments.most))
+def measure_clicks(model: Path, device: str, folders: list[Path], most: int | None, output: Path) -> None:
+    """The command ``clicks``: clicks at the centre of the largest error, until the IoU of each object is `TARGET`."""
+    network = engine_network(model, choose_device(device), amp=False)
     counts, seconds, marked = [], [], []
-    for image_path, mask_path in tqdm(objects, disable=None):
+    for image_path, mask_path in tqdm(list(find_objects(folders, most)), disable=None):
         truth = read_object(mask_path) > 0
         picture = Picture(read_image(image_path), network, NETWORK_SIDE)
         user = SimulatedUser(picture, truth)
@@ -43,7 +41,7 @@ def measure_clicks(arguments: argparse.Namespace) -> None:
     counts = [min(count, MOST_CLICKS) for count in counts]
     noc = [statistics.median(counts), statistics.fmean(counts), failed]
     boxes = [statistics.median(values) for values in zip(*marked, strict=True)]
-    write_table(arguments, COLUMNS, [[len(counts), *noc, *boxes, 1000 * statistics.median(seconds)]])
+    write_table(output, COLUMNS, [[len(counts), *noc, *boxes, 1000 * statistics.median(seconds)]])
 
 
 def find_objects(folders: list[Path], most: int | None) -> Iterator[tuple[Path, Path]]:
@@ -52,9 +50,6 @@ def find_objects(folders: list[Path], most: int | None) -> Iterator[tuple[Path, 
     Args:
         folders: with pairs ``<name>.jpg`` and ``<name>.png``.
         most: the maximum number of pairs of a folder, evenly spaced; None for all.
-
-    Raises:
-        InputError: a folder holds no pairs.
     """
     for folder in folders:
         paths = sorted(path for path in folder.rglob("*.jpg") if path.with_suffix(".png").is_file())

@@ -1,52 +1,55 @@
-"""Common code of all measurements of scripts/benchmark.py."""
+"""What the measurements of scripts/benchmark.py share: the network, the clip, the meter of memory, and the tables."""
 
-import argparse
 import gc
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from model import RDE_VOS, NetworkConfig, load_network
-from util.device import choose_device, inference_dtype, peak_memory
+from util.device import inference_dtype, peak_memory
 from util.errors import InputError
 from util.files import write_csv
-
-MEMORY_COLUMNS = ("peak (MiB)", "growth (MiB)")
-MEMORY_REMEDY = "use a smaller size, fewer objects or fewer times"
+from util.parallel import in_own_process
 
 
-class Memory(NamedTuple):
-    """The peak memory in MiB, and its growth: the peak minus the memory before the measurement."""
+class Figures(NamedTuple):
+    """What is measured of an engine or a training step."""
 
-    peak: float
-    growth: float
+    per_second: float  # frames, or samples of training
+    milliseconds: float  # for a frame, or for a step of training
+    peak: float  # the peak memory, MiB
+    growth: float  # the peak minus the memory before the first frame or step, MiB
 
 
-def make_network(arguments: argparse.Namespace, device: torch.device) -> RDE_VOS:
-    """The network of the command line, or a network of fixed random weights.
+HEADER = ("part", "what", "precision", "network", "per second", "ms", "peak (MiB)", "growth (MiB)")
 
-    Raises:
-        InputError: the checkpoint cannot be used, or has no SAM.
-    """
-    if arguments.model is None:
+
+class Measurement(NamedTuple):
+    """A line of a table, and the function that measures it."""
+
+    part: str
+    what: str
+    precision: str
+    network: str
+    measure: partial[Figures]
+
+
+def make_network(model: Path | None) -> RDE_VOS:
+    """The network of a checkpoint, or one of fixed random weights in the published architecture; on the CPU."""
+    if model is None:
         torch.manual_seed(0)
-        return RDE_VOS(NetworkConfig(mask_backbone="resnet18")).eval().to(device)
-    network = load_network(arguments.model, device)
+        return RDE_VOS(NetworkConfig(mask_backbone="resnet18")).eval()
+    network = load_network(model)
     if not network.config.aggregation:
-        raise InputError(f"{arguments.model} has no SAM, which this script measures; use weights of RDE-VOS")
+        raise InputError(f"{model} has no SAM, which this script measures; use weights of RDE-VOS")
     return network
-
-
-def prepare(arguments: argparse.Namespace) -> torch.device:
-    """Set the number of threads of this process, and return the device."""
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    return choose_device(arguments.device)
 
 
 class MemoryMeter:
@@ -64,10 +67,11 @@ class MemoryMeter:
                 reset.write_text("5")
         self._start = peak_memory(device)
 
-    def read(self) -> Memory:
+    def read(self) -> tuple[float, float]:
+        """The peak and its growth since the construction, in MiB."""
         # Linux counts pages in batches, so a run that takes no memory may seem to end some pages below its start.
         peak = max(self._start, peak_memory(self._device))
-        return Memory(peak / 2**20, (peak - self._start) / 2**20)
+        return peak / 2**20, (peak - self._start) / 2**20
 
 
 def draw(t: int, size: tuple[int, int], objects: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,19 +90,36 @@ def draw(t: int, size: tuple[int, int], objects: int) -> tuple[np.ndarray, np.nd
     return image.clip(0, 255).astype(np.uint8), ids
 
 
-def median_ratio(values: Iterable[float], references: Iterable[float]) -> float:
-    """The median of the ratios of all repetitions."""
-    return statistics.median(value / reference for value, reference in zip(values, references, strict=True))
+def measure_in_turns(measurements: Sequence[Measurement], repetitions: int, output: Path) -> None:
+    """Measure everything ``repetitions`` times in turns, each in a process of its own, and write the medians.
+
+    A ratio is the median of the repetitions' ratios to the time of the first measurement of the same kind.
+    """
+    measured: list[list[Figures]] = [[] for _ in measurements]
+    for _ in tqdm(range(repetitions), unit="repetition", disable=None):
+        for measurement, figures in zip(measurements, measured, strict=True):
+            figures.append(in_own_process(measurement.measure, remedy="use a smaller size or fewer objects"))
+    rows, references = [], {}
+    for measurement, figures in zip(measurements, measured, strict=True):
+        reference = references.setdefault(measurement.what, figures)
+        ratios = (each.milliseconds / other.milliseconds for each, other in zip(figures, reference, strict=True))
+        rows.append([*measurement[:4], *map(statistics.median, zip(*figures, strict=True)), statistics.median(ratios)])
+    write_table(output, [*HEADER, "time / first"], rows)
 
 
-def write_table(arguments: argparse.Namespace, header: Sequence[str], rows: list[list]) -> None:
+def write_table(output: Path, header: Sequence[str], rows: Sequence[Sequence]) -> None:
     """Print a table with aligned columns and write it as CSV."""
-    shown = [list(header)] + [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    for line in shown:
+    lines = [list(header), *(list(map(shown, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    write_csv(arguments.output, [header, *rows])
-    print(arguments.output)
+    write_csv(output, [header, *rows])
+    print(output)
+
+
+def shown(cell: object) -> str:
+    """A cell of a table, for readers."""
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
 def machine(device: torch.device) -> str:

@@ -5,18 +5,18 @@ figures beside ours. The same command resumes an interrupted run.
 """
 
 import argparse
-import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from matplotlib.figure import Figure
 
 from dataset.layouts.davis import DAVIS
 from model import RDE_VOS
 from model.memory import BANKS
+from tables.plots import draw_scores
 from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
@@ -26,7 +26,7 @@ from util.evaluation.output import OutputFolder
 from util.evaluation.run import evaluate
 from util.evaluation.scoring import read_results, score_plans
 from util.evaluation.stream import EngineSettings, engine_network
-from util.files import atomic_path, write_csv
+from util.files import write_csv
 from util.numbers import positive
 
 DEFAULT_BANK, DEFAULT_THETA = "2F+L+RDE", 3
@@ -48,8 +48,7 @@ PUBLISHED = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row of the table: bank and θ, J&F, J and F in percent, and frames per second."""
 
     bank: str
@@ -97,36 +96,10 @@ def write_table(rows: list[Row], path: Path) -> None:
     """Write the rows, scores in percent, with the published scores beside them if the paper has them."""
     header = ["Bank", "θ", "J&F", "J", "F", "Published J&F", "Published J", "Published F", "FPS"]
     lines = [
-        [row.bank, row.mem_every]
-        + [f"{score:.1f}" for score in (*row.scores, *PUBLISHED.get((row.bank, row.mem_every), ()))]
-        for row in rows
+        [bank, theta, *(f"{score:.1f}" for score in scores), *PUBLISHED.get((bank, theta), [""] * 3), f"{fps:.3g}"]
+        for bank, theta, scores, fps in rows
     ]
-    for line, row in zip(lines, rows, strict=True):
-        line += [""] * (len(header) - 1 - len(line)) + [f"{row.fps:.3g}"]
-    write_csv(path, [header, *lines])
-
-
-def draw_table(banks: list[Row], thetas: list[Row], path: Path) -> None:
-    """Plot J&F by bank and by θ, ours and published."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True, width_ratios=(max(len(banks), 3), max(len(thetas), 3)))
-    titles = (f"bank (θ = {DEFAULT_THETA})", f"θ ({DEFAULT_BANK})")
-    for axes, rows, title in zip(panels, (banks, thetas), titles, strict=True):
-        labels = [row.bank if axes is panels[0] else str(row.mem_every) for row in rows]
-        ours = [row.scores[0] for row in rows]
-        published = [PUBLISHED.get((row.bank, row.mem_every), (math.nan,))[0] for row in rows]
-        axes.plot(labels, published, "D", color="tab:orange", label="published, DAVIS 2017 val")
-        axes.plot(labels, ours, "o", color="tab:blue", label="ours, these weights and videos")
-        for label, score in zip(labels, ours, strict=True):
-            axes.annotate(f"{score:.1f}", (label, score), (0, 6), textcoords="offset points", ha="center", fontsize=8)
-        axes.set_xlabel(title)
-        axes.tick_params("x", rotation=45 if axes is panels[0] else 0)
-        axes.margins(x=0.1, y=0.12)
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("J&F (%)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    write_csv(path, [header, *([str(cell) for cell in line] for line in lines)])
 
 
 def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
@@ -158,8 +131,11 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
             print(f"{bank:9} θ {theta}  J&F {row.scores[0]:.1f}  {row.fps:.3g} FPS", flush=True)
     if processes.is_main:
         write_table(list(rows.values()), output / "table5.csv")
-        thetas = [rows[DEFAULT_BANK, theta] for theta in arguments.mem_every]
-        draw_table([rows[bank, DEFAULT_THETA] for bank in arguments.banks], thetas, output / "table5.png")
+        shown = {key: ([row.scores[0]], PUBLISHED[key][0] if key in PUBLISHED else None) for key, row in rows.items()}
+        banks = {bank: shown[bank, DEFAULT_THETA] for bank in arguments.banks}
+        thetas = {str(theta): shown[DEFAULT_BANK, theta] for theta in arguments.mem_every}
+        panels = {f"bank (θ = {DEFAULT_THETA})": banks, f"θ ({DEFAULT_BANK})": thetas}
+        draw_scores({title: each for title, each in panels.items() if each}, output / "table5.png")
         print(f"{output / 'table5.csv'}\n{output / 'table5.png'}")
 
 

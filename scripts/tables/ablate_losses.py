@@ -15,16 +15,16 @@ import statistics
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from matplotlib.figure import Figure
-
 from dataset.layouts.davis import DAVIS
+from tables.plots import draw_scores
 from util.distributed import run_script
 from util.errors import InputError, command_line
 from util.evaluation.data_sets import DAVISEvaluation
 from util.evaluation.scoring import read_results
-from util.files import atomic_path, lock_folder, write_csv
+from util.files import lock_folder, write_csv
 from util.numbers import seed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,11 +65,7 @@ def chosen_flags(given: list[str], variant: list[str]) -> list[str]:
 
 
 def run(script: str, *arguments: object) -> None:
-    """Run a script of the project.
-
-    Raises:
-        InputError: the script failed.
-    """
+    """Run a script of the project."""
     given = [str(argument) for argument in arguments]
     if code := run_script(ROOT / script, given):
         command = shlex.join(["python", script, *given])
@@ -89,26 +85,6 @@ def train_and_score(arguments: argparse.Namespace, variant: str, seed: int) -> t
     return read_results(output)
 
 
-def draw(scores: dict[str, list[float]], path: Path) -> None:
-    """Plot J&F of each variant: every seed's and their mean, and the published figures."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    names = list(scores)
-    for seeds in zip(*scores.values(), strict=True):
-        panels[0].plot(names, seeds, "o", color="tab:blue", alpha=0.4)
-    panels[0].plot(names, [statistics.mean(values) for values in scores.values()], "_", color="tab:blue", ms=20)
-    panels[0].set_title("ours: each seed, and the mean")
-    panels[1].plot(names, [VARIANTS[name][1][0] for name in names], "D", color="tab:orange")
-    panels[1].set_title("published, DAVIS 2017 val")
-    for axes in panels:
-        axes.set_ylabel("J&F (%)")
-        axes.tick_params("x", rotation=30)
-        axes.margins(x=0.1, y=0.15)
-        axes.grid(alpha=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-
-
 def make_table(arguments: argparse.Namespace) -> None:
     """Train and score every variant, or what an earlier call has left, and write the table and the picture."""
     # Before the first training, not after it.
@@ -123,7 +99,8 @@ def make_table(arguments: argparse.Namespace) -> None:
     each = [f"J&F, seed {seed}" for seed in arguments.seeds]
     header = ["Losses", "J&F", "J", "F", *each, "Published J&F", "Published J", "Published F"]
     write_csv(arguments.output / "table6.csv", [header, *rows])
-    draw(scores, arguments.output / "table6.png")
+    panels = {"": {name: (scores[name], VARIANTS[name][1][0]) for name in VARIANTS}}
+    draw_scores(panels, arguments.output / "table6.png")
     print(f"{arguments.output / 'table6.csv'}\n{arguments.output / 'table6.png'}")
 
 

@@ -30,9 +30,9 @@ from matplotlib.figure import Figure
 from dataset.files.images import read_mask
 from dataset.files.video import Video
 from dataset.layouts.davis import DAVIS
-from util.device import choose_device, peak_memory
+from util.device import choose_device, device_name, peak_memory
 from util.distributed import Processes
-from util.errors import InputError, command_line
+from util.errors import command_line
 from util.evaluation.arguments import (
     add_confirmation_argument,
     add_network_arguments,
@@ -42,9 +42,9 @@ from util.evaluation.arguments import (
 from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
-from util.evaluation.scoring import check_given_masks, check_plans, davis_plan
+from util.evaluation.scoring import check_given_masks, check_plans, davis_plans
 from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
-from util.files import atomic_path, write_csv
+from util.files import atomic_path, lock_folder, write_csv
 from util.flags import parse_given, refuse_without_effect
 from util.numbers import positive
 from util.parallel import background, in_own_process
@@ -60,17 +60,11 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class Plan:
-    """One run: a video and the settings.
-
-    Attributes:
-        davis, video: the data set, and the name of the clip.
-        times: how often the clip is played forward and backward; None plays it once, forward only.
-        model, amp, device: as on the command line.
-    """
+    """One run: a video and the settings; model, amp and device as on the command line."""
 
     davis: DAVIS
-    video: str
-    times: int | None
+    video: str  # the name of the clip
+    times: int | None  # how often the clip is played forward and backward; None plays it once, forward only
     settings: EngineSettings
     model: Path
     amp: bool
@@ -125,8 +119,8 @@ def measure(plan: Plan) -> LongRun:
         truth = read_mask(plan.davis.annotations / clip.name / f"{video.frame_name(result.number)}.png")
         truth = truth[None] > 0 if clip.merge_objects else truth == ids
         predicted = result.ids == ids
-        figures = region_similarity(truth, predicted), contour_accuracy(truth, predicted), truth.any(axis=(1, 2))
-        scores.append(np.stack(figures))
+        f = [contour_accuracy(*pair) for pair in zip(truth, predicted, strict=True)]
+        scores.append(np.stack([region_similarity(truth, predicted), f, truth.any(axis=(1, 2))]))
 
     def results(video: Video) -> Iterator[Segmented]:
         return segment(plan.settings.core(network), video, plan.settings.size)
@@ -159,7 +153,7 @@ def table_row(plan: Plan, measured: LongRun) -> list:
     seconds = measured.seconds.mean()
     figures = [*(100 * accuracy for accuracy in accuracies), 1 / seconds, 1000 * seconds, measured.memory[-1] / 2**30]
     cells = ["" if math.isnan(figure) else round(float(figure), 6) for figure in figures]
-    return [plan.settings.bank, plan.settings.mem_every, plan.times or "", measured.frames, *cells]
+    return [plan.settings.bank, plan.settings.mem_every, plan.times or "", len(measured.seconds), *cells]
 
 
 def draw(runs: Sequence[tuple[Plan, LongRun]], note: str, path: Path) -> None:
@@ -169,8 +163,8 @@ def draw(runs: Sequence[tuple[Plan, LongRun]], note: str, path: Path) -> None:
     accuracy, speed, memory = panels
     for settings in dict.fromkeys(plan.settings for plan, _ in runs):
         own = [measured for plan, measured in runs if plan.settings == settings]
-        longest = max(own, key=lambda measured: measured.frames)
-        window = _window(longest)
+        longest = max(own, key=lambda measured: len(measured.seconds))
+        window = max(1, len(longest.j) // 50)
         (line,) = accuracy.plot(*_smooth(100 * longest.accuracy.mean(axis=1), window))
         line.set_label(f"{settings.bank}, θ = {settings.mem_every}")
         x, seconds = _smooth(longest.seconds, window)
@@ -179,7 +173,7 @@ def draw(runs: Sequence[tuple[Plan, LongRun]], note: str, path: Path) -> None:
         for measured in own if len(own) > 1 else ():
             totals = 100 * measured.accuracy.mean(), 1 / measured.seconds.mean(), measured.memory[-1] / 2**30
             for axes, total in zip(panels, totals, strict=True):
-                axes.plot(measured.frames, total, "o", color=line.get_color())
+                axes.plot(len(measured.seconds), total, "o", color=line.get_color())
     present = runs[0][1].present
     for number, shown in enumerate([] if present.all() else present.T):
         edges = np.flatnonzero(np.diff(shown, prepend=False, append=False)).reshape(-1, 2)
@@ -197,31 +191,20 @@ def draw(runs: Sequence[tuple[Plan, LongRun]], note: str, path: Path) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def _window(measured: LongRun) -> int:
-    """The number of frames in a moving average."""
-    return max(1, len(measured.j) // 50)
-
-
 def _smooth(values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
     """The moving average over ``window`` values: the centres of the windows, and the means."""
     means = np.convolve(values, np.full(window, 1 / window), mode="valid")
     return np.arange(len(means)) + window / 2, means
 
 
-def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
+def make_table(arguments: argparse.Namespace) -> None:
     """Measure every bank at every length, or what an earlier call has left, and write the table and the picture."""
     davis = DAVIS(arguments.davis_path, arguments.year)
     clip = davis.video(arguments.video)
-    if len(clip.frames) < 3:
-        raise InputError(
-            f"{clip.name} has {len(clip.frames)} frame(s), and the first and the last one are not scored; "
-            "use a clip of at least 3"
-        )
     device = choose_device(arguments.device)
     # This process only checks the network, on the CPU.
-    if processes.is_main:
-        for note in network_notes(arguments.model, torch.device("cpu"), amp=arguments.amp):
-            print(note)
+    for note in network_notes(arguments.model, torch.device("cpu"), amp=arguments.amp):
+        print(note)
     network = engine_network(arguments.model, torch.device("cpu"), arguments.amp)
     thetas = {bank: arguments.stm_mem_every if bank == "STM" else arguments.mem_every for bank in arguments.banks}
     shared = {"top_k": arguments.top, "confirm_updates": arguments.confirm_updates}
@@ -229,20 +212,12 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
     for each in settings:
         each.check(network)
     check_given_masks([clip])
-    check_plans([clip], [davis_plan(davis.annotations / clip.name, clip.merge_objects)], progress=processes.is_main)
+    check_plans([clip], davis_plans(davis.annotations, [clip.name], clip.merge_objects), progress=True)
     output = OutputFolder(arguments.output)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     compared = {"video": arguments.video, "year": davis.year, **shared, "amp": arguments.amp}
-    output.check_settings(arguments.model, arguments.davis_path, processes, **compared, device=where)
+    output.check_settings(arguments.model, arguments.davis_path, Processes(), **compared, device=device_name(device))
 
     runs, lengths = [], [None] if arguments.forward else arguments.times
-    longest = len(clip.frames) * (1 if arguments.forward else 2 * max(arguments.times))
-    additions = (longest - 1) // arguments.stm_mem_every
-    if "STM" in arguments.banks and additions < 5 and processes.is_main:
-        print(
-            f"note: STM's bank, which adds every {arguments.stm_mem_every}th frame, adds {additions} of the {longest} "
-            "frames of the longest run; use a longer clip, more --times or a smaller --stm_mem_every"
-        )
     for each, times in itertools.product(settings, lengths):
         plan = Plan(davis, arguments.video, times, each, arguments.model, arguments.amp, arguments.device)
         measured = run(output.records / f"{each.bank}-{each.mem_every}-{times or 'forward'}.json", plan)
@@ -254,13 +229,11 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
     name = "long" if arguments.forward else "figure3"
     table, picture = (output.path / f"{name}.{suffix}" for suffix in ("csv", "png"))
     write_csv(table, [HEADER, *(table_row(plan, measured) for plan, measured in runs)])
-    if arguments.forward:
-        note = f"Moving averages over {_window(runs[0][1])} frames. Grey: an object is present."
-    else:
-        note = f"Lines: moving averages in the longest run. Dots: means of whole runs. {PUBLISHED}"
-    draw(runs, note, picture)
+    note = "Lines: moving averages. Grey: an object is present."
     if not arguments.forward:
+        note = f"Lines: moving averages in the longest run. Dots: means of whole runs. {PUBLISHED}"
         print(PUBLISHED)
+    draw(runs, note, picture)
     print(f"{table}\n{picture}")
 
 
@@ -268,10 +241,8 @@ def make_table(arguments: argparse.Namespace, processes: Processes) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    processes = Processes()
-    with processes.lock(arguments.output, ".records"):
-        make_table(arguments, processes)
-    processes.close()
+    with lock_folder(arguments.output, ".records"):
+        make_table(arguments)
 
 
 if __name__ == "__main__":

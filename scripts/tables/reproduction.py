@@ -1,64 +1,40 @@
 """The rows of the paper's tables with their published figures, the commands that measure them, and the report."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tables.ablate_banks import PUBLISHED
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One command on one data set.
+class Evaluation(NamedTuple):
+    """One command on one data set."""
 
-    Attributes:
-        data_set: the data set's name in the catalogue of downloads.
-        archives: the names of the archives there that the command reads.
-        command: the script and its flags; ``{root}`` is the folder of all downloads.
-        scores: the CSV file with the scores, relative to the output folder; None if a server has to score.
-    """
-
-    data_set: str
-    archives: tuple[str, ...]
-    command: tuple[str, ...]
-    scores: str | None = "global_results-val.csv"
+    data_set: str  # its name in the catalogue of downloads
+    archives: tuple[str, ...]  # the names of the archives there that the command reads
+    command: tuple[str, ...]  # the script and its flags; ``{root}`` is the folder of all downloads
+    scores: str | None = "global_results-val.csv"  # the CSV file in the output folder; None if a server has to score
 
 
-@dataclass(frozen=True)
-class Network:
-    """A network of the tables.
+class Network(NamedTuple):
+    """A network of the tables."""
 
-    Attributes:
-        davis, youtube: the names of its weights for DAVIS and for YouTube-VOS; the first file that exists counts.
-        source: how to get the weights; empty if they are in the catalogue of downloads.
-        flags: the flags of its memory.
-    """
-
-    davis: tuple[str, ...]
-    youtube: tuple[str, ...]
-    source: str = ""
-    flags: tuple[str, ...] = ()
+    davis: tuple[str, ...]  # the names of its weights for DAVIS; the first file that exists counts
+    youtube: tuple[str, ...]  # those for YouTube-VOS
+    source: str = ""  # how to get the weights; empty if they are in the catalogue of downloads
+    flags: tuple[str, ...] = ()  # of its memory
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of Tables 1 to 4.
-
-    Attributes:
-        data: a key of `EVALUATIONS`.
-        network: a key of `NETWORKS`.
-        paper: the scores in the paper in percent: J&F, J and F; in Table 4 Overall, J and F of seen categories, and J
-            and F of unseen ones.
-        fps: the frames per second in the paper, or None.
-        release: the first score by the README of the method's release, with a note.
-    """
+class Row(NamedTuple):
+    """A row of Tables 1 to 4."""
 
     table: int
-    data: str
-    network: str
+    data: str  # a key of `EVALUATIONS`
+    network: str  # a key of `NETWORKS`
+    # The scores in the paper in percent: J&F, J and F; in Table 4 Overall, J and F of seen categories, and of unseen.
     paper: tuple[float, ...]
-    fps: float | None = None
-    release: str = ""
+    fps: float | None = None  # in the paper
+    release: str = ""  # the first score by the README of the method's release, with a note
 
 
 _VAL = "DAVIS-2017-trainval-480p.zip"
@@ -127,60 +103,35 @@ ROWS = [
 ]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something that an evaluation lacks.
+class Problem(NamedTuple):
+    """Something that an evaluation lacks."""
 
-    Attributes:
-        sentence: what it is, with the remedy.
-        command: the command that gets it, or an empty text.
-        is_error: whether a download or an evaluation failed; otherwise somebody has to save a file by hand.
-    """
-
-    sentence: str
-    command: str = ""
-    is_error: bool = True
+    sentence: str  # what it is, with the remedy
+    command: str = ""  # the command that gets it
+    is_error: bool = True  # whether a download or an evaluation failed; otherwise somebody has to save a file by hand
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """How a finished evaluation was made.
-
-    Attributes:
-        weights: the SHA-256 of the weights.
-        seconds: the time of the call that finished it.
-        fps: the frames per second that eval_davis.py and eval_youtube.py print, or None.
-        device, versions: where, and with what.
-    """
+class Measurement(NamedTuple):
+    """How a finished evaluation was made."""
 
     command: str
-    weights: str
-    seconds: float
-    fps: float | None
+    weights: str  # the SHA-256 of the weights
+    seconds: float  # the time of the call that finished it
+    fps: float | None  # the frames per second that eval_davis.py and eval_youtube.py print
     device: str
     versions: str
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of an evaluation.
+class Outcome(NamedTuple):
+    """What came of an evaluation."""
 
-    Attributes:
-        problems: what it lacks; empty if it has finished.
-        measurement: how it was made, if it has finished.
-        scores: the rows of the CSV file with the scores.
-        submission: the zip for the server, if a server has to score.
-        server: the page that leads to this server.
-        note: says if other weights than usual were used.
-    """
-
-    problems: tuple[Problem, ...] = ()
-    measurement: Measurement | None = None
+    problems: tuple[Problem, ...] = ()  # what it lacks; empty if it has finished
+    measurement: Measurement | None = None  # how it was made, if it has finished
     folder: Path | None = None
-    scores: tuple[dict[str, str], ...] = ()
-    submission: Path | None = None
-    server: str = ""
-    note: str = ""
+    scores: tuple[dict[str, str], ...] = ()  # the rows of the CSV file with the scores
+    submission: Path | None = None  # the zip for the server, if a server has to score
+    server: str = ""  # the page that leads to this server
+    note: str = ""  # says if other weights than usual were used
 
 
 Outcomes = dict[tuple[str, str], Outcome]  # by keys of EVALUATIONS and NETWORKS
@@ -197,12 +148,7 @@ has 77.8. The difference is the measured score minus the paper's. The paper's FP
 
 
 def report(outcomes: Outcomes, command: str) -> str:
-    """Write all rows, what is missing, and how the others were measured, in Markdown.
-
-    Args:
-        outcomes: of all evaluations.
-        command: the command that writes the report.
-    """
+    """Write all rows, what is missing, and how the others were measured, in Markdown."""
     problems = list(dict.fromkeys(problem for outcome in outcomes.values() for problem in outcome.problems))
     remarks = {key: _remark(outcome, problems) for key, outcome in outcomes.items()}
     rows = [_row(row, outcomes[row.data, row.network], remarks[row.data, row.network]) for row in ROWS]

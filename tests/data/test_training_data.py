@@ -8,7 +8,7 @@ import torch
 from dataset.files.images import write_mask
 from dataset.layouts.folders import VideoFolders
 from dataset.layouts.static import ImageFolder
-from dataset.samples.batches import GlobalBatchSampler, SampleKey
+from dataset.samples.batches import SampleKey, global_batches
 from dataset.samples.image_clips import ImageClips
 from dataset.samples.loading import training_batches
 from dataset.samples.stages import stage_dataset, stage_folders
@@ -345,8 +345,8 @@ def test_a_wrong_layout_is_named(roots, tmp_path):
     assert "holds no images; give a folder of images" in refusal(0, static_root=tmp_path)
     assert "is not a folder; check --static_root" in refusal(0, static_root=tmp_path / "nowhere")
     assert "is DAVIS 2017; give it with --davis_root" in refusal(2, videos=[(roots["davis_root"], 1)])
-    assert "is DAVIS 2017; give it with --davis_root" in refusal(2, yv_root=roots["davis_root"])
-    assert "is YouTube-VOS; give it with --yv_root" in refusal(2, davis_root=roots["yv_root"])
+    assert "JPEGImages is missing; make it with" in refusal(2, yv_root=roots["davis_root"])
+    assert "train.txt is missing; check --davis_root" in refusal(2, davis_root=roots["yv_root"])
     for root, images, masks, mentioned in (
         ("MOSE", "train/JPEGImages", "train/Annotations", f"--videos {tmp_path}/MOSE/train"),
         ("LVOS", "valid/JPEGImages", "valid/Annotations", f"--videos {tmp_path}/LVOS/valid"),
@@ -360,10 +360,6 @@ def test_a_wrong_layout_is_named(roots, tmp_path):
         assert mentioned in refusal(2, videos=[(tmp_path / root, 1)])
     (tmp_path / "MOSE/train/meta.json").touch()
     assert "resize_youtube.py" in refusal(2, videos=[(tmp_path / "MOSE", 1)])
-    assert "is a folder of videos; give it with --videos" in refusal(2, davis_root=roots["bl_root"])
-    for folder in ("ImageSets", "JPEGImages/v", "Annotations/v"):
-        (tmp_path / "VOST" / folder).mkdir(parents=True)
-    assert "VOST is a folder of videos; give it with --videos" in refusal(2, davis_root=tmp_path / "VOST")
     for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationObject"):
         (tmp_path / "VOC" / folder).mkdir(parents=True)
     assert "VOC is Pascal VOC" in refusal(2, videos=[(tmp_path / "VOC", 1)])
@@ -376,7 +372,7 @@ def test_a_wrong_layout_is_named(roots, tmp_path):
     assert "images without masks; put frames into JPEGImages/<video>" in refusal(1, videos=[(tmp_path / "images", 1)])
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips/a.MOV").write_bytes(b"")
-    assert "scripts/annotate.py" in refusal(1, bl_root=tmp_path / "clips")
+    assert "scripts/annotate.py" in refusal(1, videos=[(tmp_path / "clips", 1)])
     (tmp_path / "empty").mkdir()
     assert "JPEGImages/<video>" in refusal(1, videos=[(tmp_path / "empty", 1)])
 
@@ -386,10 +382,6 @@ def test_a_folder_above_or_in_a_data_set_names_the_root(roots, tmp_path):
     (tmp_path / "above").mkdir()
     (tmp_path / "above/DAVIS").symlink_to(davis / "trainval")
     for given, named in (
-        ({"davis_root": davis / "trainval/JPEGImages/480p"}, f"{davis}/trainval is DAVIS 2017"),
-        ({"davis_root": tmp_path / "above"}, "above/DAVIS is DAVIS 2017"),
-        ({"yv_root": youtube / "train_480p"}, f"{youtube} is YouTube-VOS"),
-        ({"yv_root": tmp_path / "above"}, "above/DAVIS, which is DAVIS 2017"),
         ({"videos": [(tmp_path / "above", 1)]}, "above/DAVIS is DAVIS 2017"),
         ({"videos": [(youtube / "train_480p/JPEGImages", 1)]}, f"{youtube}/train_480p is a folder of videos"),
     ):
@@ -437,7 +429,7 @@ def test_copies_and_epochs_differ(roots):
 def test_batches_do_not_depend_on_workers_or_where_training_started(roots, number):
     def batches(workers: int, **settings) -> list[dict]:
         data = stage(number, roots, iterations=4)
-        sampler = GlobalBatchSampler(len(data), batch_size=4, iterations=4, seed=1, **settings)
+        sampler = global_batches(len(data), batch_size=4, iterations=4, seed=1, **settings)
         return list(training_batches(data, sampler, workers=workers))
 
     def same(a: list[dict], b: list[dict]) -> bool:
@@ -468,7 +460,7 @@ def test_corrupt_image_is_named_in_one_line(tmp_path, workers):
     broken = tmp_path / "JPEGImages/b/00002.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
     data = stage_dataset(1, {"bl_root": tmp_path}, iterations=4, crop_size=SIZE)
-    sampler = GlobalBatchSampler(len(data), batch_size=2, iterations=4)
+    sampler = global_batches(len(data), batch_size=2, iterations=4)
     with pytest.raises(InputError) as raised:
         list(training_batches(data, sampler, workers=workers))
     assert str(raised.value).startswith(f"{broken} cannot be decoded") and "\n" not in str(raised.value)
@@ -482,7 +474,7 @@ def test_a_loading_process_that_ends_while_it_hands_over_a_batch(roots, monkeypa
 
     monkeypatch.setattr("dataset.samples.loading.DataLoader", loader)
     data = stage(2, roots, iterations=4)
-    sampler = GlobalBatchSampler(len(data), batch_size=2, iterations=4)
+    sampler = global_batches(len(data), batch_size=2, iterations=4)
     with pytest.raises(InputError, match="the system ended a process that loads samples"):
         list(training_batches(data, sampler, workers=1))
 

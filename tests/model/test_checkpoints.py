@@ -213,10 +213,10 @@ def test_what_is_no_checkpoint_is_named(small_network, tmp_path):
     other = {"LSTT.layers.0.norm1.weight": torch.zeros(3), "encoder.features.0.0.weight": torch.zeros(1, 1, 1, 1)}
     torch.save({"state_dict": other, "optimizer": {"state": {}}, "step": 100_000}, tmp_path / "aot.pth")
     for name, text in (
-        ("empty", "is empty"),
+        ("empty", "not a readable checkpoint"),
         ("page", "web page"),
         ("module", "state_dict"),
-        ("pointer", "git lfs pull"),
+        ("pointer", "Git LFS"),
         ("aot", r"not a checkpoint of RDE-VOS or STCN \(unexpected LSTT"),
     ):
         with pytest.raises(InputError, match=text) as error:
@@ -228,10 +228,10 @@ ODD = {
     "int8": lambda weight: weight.to(torch.int8),
     "float8": lambda weight: weight.to(torch.float8_e4m3fn),
     "complex64": lambda weight: weight.to(torch.complex64),
-    "sparse": lambda weight: weight.to_sparse(),
-    "without values": lambda weight: weight.to("meta"),
+    "sparse_coo": lambda weight: weight.to_sparse(),
+    "meta": lambda weight: weight.to("meta"),
+    "repeated numbers": lambda weight: torch.zeros(1).expand(weight.shape),
     "qint8": lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
-    "fewer numbers than its shape has": lambda weight: torch.zeros(1).expand(weight.shape),
 }
 
 

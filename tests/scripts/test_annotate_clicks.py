@@ -19,7 +19,7 @@ def test_clicks_are_measured(inline, tmp_path):
         Image.fromarray(frames[0]).save(tmp_path / f"disc{number}.jpg", quality=95)
         Image.fromarray(np.uint8(255 * (ids[0] == number))).save(tmp_path / f"disc{number}.png")
     output = tmp_path / "clicks.csv"
-    arguments = ("--pairs", tmp_path, "--device", "cpu", "--threads", 1, "--output", output)
+    arguments = ("--pairs", tmp_path, "--device", "cpu", "--output", output)
     result = inline("scripts/benchmark.py", "clicks", *arguments)
     assert result.returncode == 0, result.stderr
     (row,) = read_table(output)

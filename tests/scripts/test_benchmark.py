@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import assert_refused, write_davis
-
-MACHINE = ("--device", "cpu", "--threads", 1)
+from conftest import assert_refused
 
 
 @pytest.fixture
@@ -18,7 +16,7 @@ def benchmark(command, small_checkpoint, tmp_path):
     def run(name: str, *flags: object) -> list[dict[str, str]]:
         output = tmp_path / "made" / f"{name}.csv"
         result = command(
-            "scripts/benchmark.py", name, "--output", output, "--model", small_checkpoint, *MACHINE, *flags
+            "scripts/benchmark.py", name, "--output", output, "--model", small_checkpoint, "--device", "cpu", *flags
         )
         assert result.returncode == 0, result.stderr
         with open(output, newline="") as file:
@@ -36,70 +34,34 @@ def benchmark(command, small_checkpoint, tmp_path):
     return run
 
 
-def number(row: dict[str, str], column: str) -> float:
-    return float(row[column])
-
-
-def check_memory(rows: list[dict[str, str]]) -> None:
+def check(rows: list[dict[str, str]], samples: int) -> None:
+    """Compare the columns of each row; ``samples`` are those of a frame or a step."""
+    assert float(rows[0]["time / first"]) == 1
     for row in rows:
-        assert 50 < number(row, "peak (MiB)") < 4096 and 0 <= number(row, "growth (MiB)") < number(row, "peak (MiB)")
+        numbers = {
+            name: float(row[name]) for name in ("per second", "ms", "peak (MiB)", "growth (MiB)", "time / first")
+        }
+        assert numbers["per second"] == pytest.approx(1000 * samples / numbers["ms"], rel=1e-3)
+        assert 50 < numbers["peak (MiB)"] < 4096 and 0 <= numbers["growth (MiB)"] < numbers["peak (MiB)"]
+        assert numbers["time / first"] > 0
 
 
-def check_against_plain(row: dict[str, str], plain: dict[str, str]) -> None:
-    expected = number(row, "growth (MiB)") / number(plain, "growth (MiB)")
-    assert number(row, "growth / plain") == pytest.approx(expected, abs=1e-3)
-    assert number(row, "time / plain") > 0
-    if row is plain:
-        assert number(row, "time / plain") == 1
-
-
-def test_engines_on_a_folder(benchmark, tmp_path):
-    base = write_davis(tmp_path, {"clip": 3}, nested=False)  # shorter than the run, and of another size
-    clip = ("--video", base / "JPEGImages/480p/clip", "--mask", base / "Annotations/480p/clip/00000.png")
-    flags = ("--objects", 2, "--size", "64x48", "--mem_every", 2, "--frames", 4, "--repetitions", 2)
-    rows = benchmark("engine", *flags, *clip)
-    assert [(row["objects"], row["engine"]) for row in rows] == [("2", "plain"), ("2", "fast"), ("2", "fast --amp")]
-    check_memory(rows)
-    for row in rows:
-        parts = [number(row, f"{part} (ms)") for part in ("key encoder", "reading", "decoder", "mask encoder", "SAM")]
-        assert min(parts) > 0
-        # The median of two repetitions is their mean, so that the parts add up.
-        assert sum(parts) + number(row, "rest (ms)") == pytest.approx(number(row, "ms per frame"), abs=1e-4)
-        assert number(row, "FPS") == pytest.approx(1000 / number(row, "ms per frame"), rel=1e-3)
-        check_against_plain(row, rows[0])
-    plain, fast, amp = (number(row, "largest difference") for row in rows)
-    assert plain == 0 and fast < 1e-4 and fast <= amp < 0.5  # equal on processors without bf16
-    assert number(rows[0], "same ids (%)") == 100 and all(number(row, "same ids (%)") > 0 for row in rows)
-
-
-def test_lengths(benchmark):
-    rows = benchmark("length", "--size", "64x48", "--frames", 4, "--times", 2)
-    assert [(row["bank"], row["times"], row["frames"]) for row in rows] == [("2F+L+RDE", "2", "8"), ("STM", "2", "8")]
-    check_memory(rows)
-    for row in rows:
-        assert number(row, "FPS") == pytest.approx(1000 / number(row, "ms per frame"), rel=1e-3)
+def test_engines(benchmark):
+    rows = benchmark("engine", "--objects", 2, "--size", "64x48", "--frames", 4, "--repetitions", 1)
+    variants = [("fp32", "plain"), ("fp32", "fast"), ("--amp", "fast")]
+    assert [(row["what"], row["precision"], row["network"]) for row in rows] == [
+        ("2 objects", *each) for each in variants
+    ]
+    check(rows, 1)
 
 
 def test_training(benchmark):
-    rows = benchmark("training", "--crop_size", 64, "--batch_size", 1, "--repetitions", 1)
-    assert [row["pass"] for row in rows] == ["plain", "--recompute"]
-    check_memory(rows)
-    for row in rows:
-        assert number(row, "step (ms)") > number(row, "forward (ms)") + number(row, "backward (ms)") > 0
-        check_against_plain(row, rows[0])
-    assert number(rows[1], "first loss") == pytest.approx(number(rows[0], "first loss"), rel=1e-4)
-    assert number(rows[1], "largest difference of a term") < 1e-4
+    rows = benchmark("training", "--crop_size", 64, "--batch_size", 2, "--repetitions", 1)
+    assert [(row["what"], row["network"]) for row in rows] == [("batch of 2", "plain"), ("batch of 2", "--recompute")]
+    check(rows, 2)
 
 
-def test_what_cannot_be_measured_is_refused(inline, small_checkpoint, tmp_path: Path):
-    def refused(name: str, *flags: object) -> object:
-        return inline("scripts/benchmark.py", name, "--output", tmp_path / "table.csv", *flags)
-
-    engine = ("engine", "--model", small_checkpoint, *MACHINE, "--size", "64x48")
-    assert_refused(refused(*engine, "--frames", 4), "--frames 4", "--mem_every 3")
-    assert_refused(refused(*engine, "--video", tmp_path), "--video", "--mask")
-    base = write_davis(tmp_path, {"clip": 2}, nested=False)
-    clip = ("--video", base / "JPEGImages/480p/clip", "--mask", base / "Annotations/480p/clip/00000.png")
-    assert_refused(refused(*engine, *clip), "00000.png holds 2 objects", "--objects")
-    assert_refused(refused("training", "--crop_size", 50), "--crop_size 50", "16")
+def test_what_cannot_be_measured_is_refused(inline, tmp_path: Path):
+    result = inline("scripts/benchmark.py", "training", "--output", tmp_path / "table.csv", "--crop_size", 50)
+    assert_refused(result, "--crop_size 50", "16")
     assert not (tmp_path / "table.csv").exists()

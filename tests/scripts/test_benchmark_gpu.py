@@ -1,19 +1,17 @@
 """scripts/benchmark.py gpu: its measurements on a CPU and in tiny sizes, its table, and what it does without a GPU."""
 
-import argparse
 import csv
 from functools import partial
 
 import pytest
 import torch
 
-from benchmarks import gpu
-from benchmarks.common import Memory
-from benchmarks.gpu import Figures, Measurement
+from benchmarks import engine, gpu
+from benchmarks.common import Figures, Measurement
 from conftest import assert_refused
 
 CPU = torch.device("cpu")
-FIGURES = Figures(20.0, 50.0, Memory(900.5, 100.25))
+FIGURES = Figures(20.0, 50.0, 900.5, 100.25)
 
 
 def fail(error: Exception) -> Figures:
@@ -27,13 +25,10 @@ def measured(work: partial) -> Measurement:
 @pytest.fixture
 def plan(small_checkpoint, monkeypatch) -> list[Measurement]:
     """The measurements of the command, with a small network, small frames and few of them."""
-    monkeypatch.setattr(gpu, "CLIP_FRAMES", 4)
-    monkeypatch.setattr(gpu, "WARM_UP_STEPS", 1)
-    monkeypatch.setattr(gpu, "TIMED_STEPS", 1)
-    arguments = argparse.Namespace(
-        model=small_checkpoint, size=(48, 64), objects=(1, 2), times=(1, 2), crop_size=32, batch_sizes=(1, 2)
-    )
-    return gpu.planned(arguments, CPU, compiler="eager")
+    tiny = {"SIZE": (48, 64), "CLIP_FRAMES": 4, "OBJECTS": (1, 2), "TIMES": (1, 2), "CROP_SIZE": 32}
+    for name, value in {**tiny, "BATCH_SIZES": (1, 2), "STEPS": {}}.items():
+        monkeypatch.setattr(gpu, name, value)
+    return gpu.planned(small_checkpoint, CPU, compiler="eager")
 
 
 def test_the_plan_has_every_combination_once_and_what_readers_want_first(plan):
@@ -49,7 +44,7 @@ def test_the_plan_has_every_combination_once_and_what_readers_want_first(plan):
 
 
 def test_every_kind_of_measurement_runs(plan, monkeypatch):
-    monkeypatch.setitem(gpu.DTYPES, "fp16", torch.float32)  # few CPUs have convolutions in fp16
+    monkeypatch.setitem(engine.DTYPES, "fp16", torch.float32)  # few CPUs have convolutions in fp16
     chosen = [
         ("1 object", "fp32", "plain"),
         ("2 objects", "TF32", "fast"),
@@ -60,7 +55,7 @@ def test_every_kind_of_measurement_runs(plan, monkeypatch):
         ("batch of 2", "bf16 autocast", "plain"),
     ]
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
-    rows = list(gpu.run([measurement for measurement in plan if measurement[1:4] in chosen], CPU, 600))
+    rows = list(gpu.run([measurement for measurement in plan if measurement[1:4] in chosen], 600))
     after = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     assert after == before
     assert sorted(tuple(row[1:4]) for row in rows) == sorted(chosen)
@@ -73,30 +68,26 @@ def test_every_kind_of_measurement_runs(plan, monkeypatch):
 @pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("TF32", True)])
 def test_precisions_set_and_restore_tf32(precision, tf32):
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    with pytest.raises(ZeroDivisionError), gpu.precision_of_torch(precision):
+    with pytest.raises(ZeroDivisionError), engine.precision_of_torch(precision):
         assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)
         raise ZeroDivisionError
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 
 
-def test_the_copy_has_the_precision_and_leaves_the_network_alone(small_network):
-    copy = gpu.network_on(small_network, CPU, "fp16", fast=False)
-    assert copy.dtype == torch.float16 and small_network.dtype == torch.float32
-
-
-def test_failures_are_lines_of_the_table():
+def test_failures_are_lines_of_the_table(tmp_path):
     errors = [torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError("the compiler | failed\nin line 3")]
-    rows = list(gpu.run([measured(partial(fail, error)) for error in errors], CPU, 600))
+    rows = list(gpu.run([measured(partial(fail, error)) for error in errors], 600))
     assert [row[4:] for row in rows] == [
         ["", "", "", "", "out of memory"],
         ["", "", "", "", "failed: RuntimeError the compiler | failed"],
     ]
-    table = gpu.markdown("a GPU", rows).splitlines()
+    gpu.write_tables(tmp_path / "gpu.csv", "a GPU", rows)
+    table = (tmp_path / "gpu.md").read_text().splitlines()
     assert len({line.count("|") for line in table[2:]}) == 1, "no text adds a column"
 
 
 def test_nothing_begins_after_the_time():
-    (row,) = gpu.run([measured(partial(fail, AssertionError("has begun")))], CPU, 0)
+    (row,) = gpu.run([measured(partial(fail, AssertionError("has begun")))], 0)
     assert row[4:] == ["", "", "", "", "not measured, out of time"]
 
 
@@ -111,7 +102,7 @@ def test_the_command_prints_a_line_for_each_measurement_and_writes_both_tables(i
     works = [partial(Figures, *FIGURES), partial(fail, torch.OutOfMemoryError("CUDA out of memory"))]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu, "choose_device", {"cuda": CPU}.get)
-    monkeypatch.setattr(gpu, "planned", lambda arguments, device: list(map(measured, works)))
+    monkeypatch.setattr(gpu, "planned", lambda model, device: list(map(measured, works)))
     result = inline("scripts/benchmark.py", "gpu", "--output", tmp_path / "gpu.csv")
     assert result.returncode == 0, result.stderr
     machine, first, second, paths = result.stdout.splitlines()
@@ -120,11 +111,11 @@ def test_the_command_prints_a_line_for_each_measurement_and_writes_both_tables(i
     assert second == "2/2 engine, 1 object, fp32, plain: out of memory"
     assert paths.split() == [str(tmp_path / "gpu.csv"), str(tmp_path / "gpu.md")]
     title, _, header, _, *lines = (tmp_path / "gpu.md").read_text().splitlines()
-    assert title == machine and header == f"| {' | '.join(gpu.HEADER)} |"
+    assert title == machine and header == f"| {' | '.join(gpu.COLUMNS)} |"
     assert lines == [
         "| engine | 1 object | fp32 | plain | 20 | 50 | 900.5 | 100.2 |  |",
         "| engine | 1 object | fp32 | plain |  |  |  |  | out of memory |",
     ]
     with open(tmp_path / "gpu.csv", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == list(gpu.HEADER) and rows[1][4] == "20.000000" and rows[2][-1] == "out of memory"
+    assert rows[0] == list(gpu.COLUMNS) and rows[1][4] == "20.000000" and rows[2][-1] == "out of memory"

@@ -20,7 +20,6 @@ IDLE = [  # a command line, the flag without effect, and the reason
     ("scripts/check_data.py --stage 1 --bl_root B --yv_root Y", "--yv_root", "--stage 1"),
     ("scripts/check_data.py --stage 1 --bl_root B --davis_year 2016", "--davis_year", "DAVIS"),
     ("scripts/make_synthetic.py --output O --static 3 --leave 2", "--leave", "--davis_val"),
-    ("scripts/benchmark.py length --output O --video V --mask M --frames 3", "--frames", "--video"),
 ]
 
 

@@ -285,23 +285,12 @@ def test_a_split_without_ground_truth_has_speed_and_player_only(davis, tmp_path)
 
 def test_an_unfinished_output_says_what_is_missing(davis, copy, scores, tmp_path):
     (copy / "clip" / "00004.png").unlink()
-    (copy / "global_results-val.csv").unlink()
     notes = report(copy, davis, tmp_path / "report.html")
-    assert len(notes) == 2 and "clip (1 of 2 videos)" in notes[0] and "global_results-val.csv is missing" in notes[1]
+    assert len(notes) == 1 and "clip (1 of 2 videos)" in notes[0]
     page = Page(tmp_path / "report.html")
-    assert page.texts("li")[:2] == notes
+    assert page.texts("li")[:1] == notes
     assert page.texts("dd")[0] == percent(global_results(scores[1:])["J&F-Mean"])
     assert set(page.texts("th", scope="row")) == {ODD}
-
-
-def test_scores_of_other_masks_are_pointed_out(davis, copy, tmp_path):
-    shutil.copy(copy / "clip" / "00001.png", copy / "clip" / "00012.png")
-    (note,) = report(copy, davis, tmp_path / "report.html")
-    assert "global_results-val.csv does not match" in note
-    for text in ("", "J&F-Mean\n0.5\n", "J&F-Mean\n\xff\n"):
-        (copy / "global_results-val.csv").write_text(text, encoding="latin-1")
-        (note,) = report(copy, davis, tmp_path / "report.html")
-        assert "cannot be read" in note
 
 
 def test_videos_too_short_to_be_scored(tmp_path):
@@ -324,7 +313,7 @@ def test_videos_too_short_to_be_scored(tmp_path):
         (lambda output: (output / ".records/clip.json").write_text(""), "clip.json cannot be read"),
         (lambda output: [path.unlink() for path in output.glob("*/00003.png")], "holds no finished video"),
         (lambda output: (output / "clip/00003.png").write_text("no image"), "00003.png cannot be decoded"),
-        (lambda output: Image.new("L", (9, 9)).save(output / "clip/00000.png"), "00000.png is 9×9, but the frames are"),
+        (lambda output: Image.new("L", (9, 9)).save(output / "clip/00000.png"), "is 9×9, but the frames of clip are"),
     ],
 )
 def test_an_output_that_cannot_be_reported_is_refused(davis, copy, tmp_path, damage, message):
@@ -350,8 +339,7 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     evaluation = FolderEvaluation(folder)
     output = store_masks(evaluation, tmp_path / "output", small_checkpoint, collection / "complete")
     notes = write_report(output, recorded_evaluation(output, gt=collection / "truth"), tmp_path / "report.html")
-    assert len(notes) == 3 and "unmasked" in notes[0] and "untold" in notes[1]
-    assert "global_results.csv is missing; the figures here" in notes[2]
+    assert len(notes) == 2 and "unmasked" in notes[0] and "untold" in notes[1]
     page = Page(tmp_path / "report.html")
     assert page.texts("title") == [f"RDE-VOS on {'/'.join((collection / 'images').parts[-3:])}"]
     assert {"48 pixels", "17 frames"} <= set(page.texts("dd"))

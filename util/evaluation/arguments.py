@@ -94,9 +94,6 @@ def parse_engine_arguments(
     Args:
         needs: flags of the script that have no effect without another flag: (flag, the other flag).
         words: as for `util.flags.parse_given`.
-
-    Raises:
-        InputError: a flag has no effect.
     """
     arguments, given = parse_given(parser, words)
     refuse_without_effect(
@@ -121,19 +118,16 @@ def never_updated(banks: Iterable[str]) -> bool:
         return False  # `EngineSettings.check` reports the bank
 
 
-def network_choice(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The network that the flags of `add_engine_arguments` select, as `util.evaluation.run.segment_videos` takes it."""
-    return {
-        "model": arguments.model,
-        "device": arguments.device,
-        "amp": arguments.amp,
-        "compiled": arguments.compile,
-    }
-
-
-def add_overlay_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --overlay."""
+def add_evaluation_arguments(parser: argparse.ArgumentParser, *, mem_every: int, size: int | None = None) -> None:
+    """Add the flags of `add_engine_arguments`, and --overlay."""
+    add_engine_arguments(parser, mem_every=mem_every, size=size)
     parser.add_argument("--overlay", action="store_true", help="also write overlays, with a contact sheet per video")
+
+
+def evaluation_choice(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The engine that the flags select, as `util.evaluation.run.segment_videos` takes it."""
+    names = {"model": "model", "device": "device", "amp": "amp", "compiled": "compile"}
+    return {"settings": engine_settings(arguments)} | {name: getattr(arguments, flag) for name, flag in names.items()}
 
 
 def engine_settings(arguments: argparse.Namespace) -> EngineSettings:

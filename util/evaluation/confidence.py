@@ -83,7 +83,6 @@ def frame_rows(number: int, ids: np.ndarray, confidence: Mapping[int, float]) ->
 
     Args:
         ids: its mask, uint8 object ids [H,W].
-        confidence: the confidence in each object, by id.
     """
     areas = np.bincount(ids.ravel(), minlength=256)
     return np.array([(number, each, value, areas[each]) for each, value in confidence.items()], ROW)
@@ -100,11 +99,7 @@ def append_rows(path: Path, rows: np.ndarray) -> None:
 
 
 def read_rows(path: Path) -> np.ndarray:
-    """The rows of a file that `append_rows` wrote, in order. The last ones count if a frame has been done again.
-
-    Raises:
-        InputError: the file is missing.
-    """
+    """The rows of a file that `append_rows` wrote, in order. The last ones count if a frame has been done again."""
     if not path.is_file():
         raise InputError(f"{path} is missing; delete the output folder and run the command again")
     rows = np.fromfile(path, ROW)[::-1]

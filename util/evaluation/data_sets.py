@@ -1,16 +1,19 @@
 """How each data set is evaluated: its videos, what is scored by which ground truth, and the files of figures."""
 
 import functools
+import zipfile
 from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
 
-from dataset.files.video import Video
+import numpy as np
+
+from dataset.files.video import Video, frame_order
 from dataset.layouts.davis import DAVIS
 from dataset.layouts.folder_videos import FolderVideos
-from dataset.layouts.youtube import YouTubeVOS, meta_path, read_meta
+from dataset.layouts.youtube import AskedObject, YouTubeVOS, meta_path, read_meta
 from util.errors import InputError
-from util.evaluation import youtube_server
+from util.evaluation.metrics import nanmean
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import (
     ScoringPlan,
@@ -22,56 +25,32 @@ from util.evaluation.scoring import (
     global_results,
     write_results,
 )
-from util.files import write_csv
+from util.files import atomic_path, write_csv
 
 
 class Evaluation:
-    """The evaluation of one data set. This class has what the data sets share: J&F as means over all objects.
+    """The evaluation of one data set. This class has what the data sets share: J&F as means over all objects."""
 
-    Attributes:
-        script: the script that evaluates the data set.
-        masks_folder: the subfolder of the output for the masks.
-        results_file: the name of the file of global figures, in the output.
-        rule: which frames are written and scored, in a sentence for the report.
-        title: the name of the data set.
-        data: the folder of the data set.
-        settings: everything about the data, apart from ``data``, that the masks depend on.
-        truth: the folder of ground truth, ``<video>/<frame>.png``, or None.
-        truth_paths: the flags of the script that the scores depend on, by name.
-        notes: notes on the data for the user.
-        states_confidence: whether the output gets a table of the confidence in each object.
-    """
-
-    script: str
-    masks_folder: str
-    results_file: str
-    rule: str
-    title: str
-    data: Path
-    settings: dict[str, object]
+    script: str  # the script that evaluates the data set
+    masks_folder: str  # the subfolder of the output for the masks
+    results_file: str  # the name of the file of global figures, in the output
+    rule: str  # which frames are written and scored, in a sentence for the report
+    title: str  # the name of the data set
+    data: Path  # the folder of the data set
+    settings: dict[str, object]  # everything about the data, apart from ``data``, that the masks depend on
     videos: list[Video]
-    truth: Path | None
-    truth_paths: dict[str, Path]
-    notes: Sequence[str] = ()
-    states_confidence = False
-
-    @property
-    def plans(self) -> list[ScoringPlan]:
-        """What is scored of each video that has ground truth, in the order of ``videos``.
-
-        Raises:
-            InputError: the ground truth is not complete.
-        """
-        raise NotImplementedError
+    truth: Path | None  # the folder of ground truth, ``<video>/<frame>.png``
+    truth_paths: dict[str, Path]  # the flags of the script that the scores depend on, by name
+    notes: Sequence[str] = ()  # on the data, for the user
+    plans: list[ScoringPlan]  # what is scored of each video that has ground truth, in the order of ``videos``
+    flags: Collection[str]  # the flags of the script that name data, see `recorded_evaluation`
+    states_confidence = False  # whether the output gets a table of the confidence in each object
 
     def check(self, *, progress: bool = False) -> list[str]:
         """Check, before any video is segmented, the given masks and the ground truth.
 
         Returns:
             notes on the ground truth for the user.
-
-        Raises:
-            InputError: a mask is missing, cannot be read, or has another size than the frames.
         """
         check_given_masks(self.videos)  # first, because the truth of the first frame is often the given mask
         check_plans(self.videos, self.plans, progress=progress)
@@ -107,6 +86,7 @@ class DAVISEvaluation(Evaluation):
     """
 
     script, masks_folder, results_file = "eval_davis.py", "", "global_results-val.csv"
+    flags = ("davis_path",)
     rule = "The first and the last frame of a video are not scored."
 
     def __init__(self, davis: DAVIS, names: Sequence[str] | None = None) -> None:
@@ -134,15 +114,11 @@ class YouTubeEvaluation(Evaluation):
     """YouTube-VOS, by the rules of its server.
 
     Args:
-        truth: the folder of ground truth, or None.
         train_meta: the list whose categories count as seen; by default the one of the training split.
-
-    Raises:
-        InputError: as `dataset.layouts.youtube.YouTubeVOS.videos`; with ground truth also: the list of seen categories
-            cannot be read.
     """
 
     script, masks_folder = "eval_youtube.py", "Annotations"
+    flags = ("yv_path", "gt", "train_meta")
 
     def __init__(self, youtube: YouTubeVOS, truth: Path | None = None, train_meta: Path | None = None) -> None:
         self.videos = youtube.videos()
@@ -172,29 +148,85 @@ class YouTubeEvaluation(Evaluation):
 
     @functools.cached_property
     def plans(self) -> list[ScoringPlan]:
-        """Every object in the frames in which the server asks for it, without the first of them."""
-        return youtube_server.plans(self._youtube.asked, self.truth) if self.truth else []
+        """Every object in the frames in which the server asks for it, but not in the first, whose mask is given."""
+        made = []
+        for video, objects in self._youtube.asked.items() if self.truth else ():
+            if any(item.category is None for item in objects):
+                raise InputError(
+                    f"meta.json lacks the category of an object of {video}, so it is unknown whether it is seen or "
+                    "unseen; use a meta.json with categories, or leave out the ground truth"
+                )
+            frames = {frame: [item.id for item in objects if frame in item.frames[1:]] for frame in _asked(objects)}
+            plan = ScoringPlan(
+                self.truth / video, [item.id for item in objects], {name: ids for name, ids in frames.items() if ids}
+            )
+            if missing := next((path for path in map(plan.mask, plan.frames) if not path.is_file()), None):
+                raise InputError(
+                    f"{missing} is missing; give the folder with the ground truth of all videos, "
+                    "<video>/<frame>.png, as --gt, or leave out the ground truth"
+                )
+            made.append(plan)
+        return made
 
     def category(self, video: str, object_id: int) -> str:
         """The category, with ground truth also "seen" or "unseen"."""
         (category,) = (item.category for item in self._youtube.asked[video] if item.id == object_id)
-        kind = f", {'seen' if category in self._seen else 'unseen'}" if self.truth else ""
-        return f"{category}{kind}" if category else ""
+        return f"{category}, {self._kind(category)}" if category and self.truth else category or ""
 
     def figures(self, scores: Sequence[VideoScore]) -> dict[str, float]:
-        """The figures of Table 4, see `util.evaluation.youtube_server.summary`."""
-        return youtube_server.summary(self._object_scores(scores))
+        """The figures of Table 4, in 0..1.
+
+        Returns:
+            "Overall", "J_seen", "F_seen", "J_unseen", "F_unseen": the means of J and F over the objects of seen and of
+            unseen categories, and Overall, the mean of these four. Figures without objects are NaN, and left out of
+            Overall.
+        """
+        rows = [row for row in self._rows(scores) if row[4]]
+        figures = {
+            f"{measure}_{kind}": nanmean(np.array([row[column] for row in rows if row[3] == kind]))
+            for kind in ("seen", "unseen")
+            for measure, column in (("J", 5), ("F", 6))
+        }
+        return {"Overall": nanmean(np.array(list(figures.values()))), **figures}
 
     def write(self, scores: Sequence[VideoScore], output: Path) -> None:
-        """Write global_results-<split>.csv and per-object_results-<split>.csv."""
-        youtube_server.write_scores(self._object_scores(scores), output, self._youtube.split)
+        """Write global_results-<split>.csv, the figures of Table 4, and per-object_results-<split>.csv; in 0..1."""
+        figures = self.figures(scores)
+        write_csv(output / self.results_file, [list(figures), list(figures.values())])
+        header = ["Video", "Object", "Category", "Kind", "Frames", "J", "F"]
+        write_csv(output / f"per-object_results-{self._youtube.split}.csv", [header, *self._rows(scores)])
 
     def text(self, scores: Sequence[VideoScore]) -> str:
         """The figures of Table 4 in one line, in percent."""
         return "  ".join(f"{name} {100 * figure:.1f}" for name, figure in self.figures(scores).items())
 
-    def _object_scores(self, scores: Sequence[VideoScore]) -> list[youtube_server.ObjectScore]:
-        return youtube_server.object_scores(self._youtube.asked, self._seen, scores)
+    def write_submission(self, output: Path, path: Path) -> None:
+        """Write the zip file for the server: the masks of all frames that the server asks for, and nothing else.
+
+        Args:
+            output: the folder that holds ``Annotations/<video>/<frame>.png``.
+        """
+        asked = self._youtube.asked
+        names = [f"Annotations/{video}/{frame}.png" for video in asked for frame in _asked(asked[video])]
+        with atomic_path(path) as temporary:
+            # PNG files are compressed already.
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+                for name in names:
+                    archive.write(output / name, name)
+            with zipfile.ZipFile(temporary) as archive:
+                if archive.testzip():
+                    raise InputError(f"{path} was damaged while it was written; check the disk and run again")
+
+    def _kind(self, category: str) -> str:
+        return "seen" if category in self._seen else "unseen"
+
+    def _rows(self, scores: Sequence[VideoScore]) -> list[list]:
+        """The video, id, category, kind, number of scored frames, and mean J and F of each object."""
+        return [
+            [score.name, item.id, item.category, self._kind(item.category), each.frames, each.j.mean, each.f.mean]
+            for score in scores
+            for item, each in zip(self._youtube.asked[score.name], score.objects, strict=True)
+        ]
 
 
 class FolderEvaluation(Evaluation):
@@ -203,16 +235,10 @@ class FolderEvaluation(Evaluation):
     An object is scored in every frame that has ground truth, is in the results and comes after the object's first given
     mask. Frames whose given mask holds the object are not scored for it. Unlike on DAVIS the last frame is scored,
     because the ground truth may end anywhere in the video.
-
-    Args:
-        folder: the videos, and their ground truth.
-
-    Raises:
-        InputError: as `dataset.layouts.folder_videos.FolderVideos.videos`, or no frame can be scored by the ground
-            truth.
     """
 
     script, masks_folder, results_file = "eval_folder.py", "masks", "global_results.csv"
+    flags = ("images", "masks", "gt")
     states_confidence = True
 
     def __init__(self, folder: FolderVideos, *, progress: bool = False) -> None:
@@ -300,26 +326,17 @@ def recorded_evaluation(output: Path, **paths: Path | None) -> Evaluation:
     Args:
         paths: flags of the evaluation script by name, each with a path or None: ``davis_path``; ``yv_path``,
             ``train_meta``; ``images``, ``masks``; ``gt``. The defaults are the paths that the script used.
-
-    Raises:
-        InputError: no evaluation script wrote the folder, the script has no such flag, or the data cannot be read.
     """
     folder = OutputFolder(output)
     settings = folder.settings()
-    flags = {
-        DAVISEvaluation: {"davis_path"},
-        YouTubeEvaluation: {"yv_path", "gt", "train_meta"},
-        FolderEvaluation: {"images", "masks", "gt"},
-    }
-    kind, known = next(((kind, flags[kind]) for kind in flags if kind.script == settings.get("script")), (None, set()))
-    if kind is None:
+    kinds = {kind.script: kind for kind in (DAVISEvaluation, YouTubeEvaluation, FolderEvaluation)}
+    if not (kind := kinds.get(settings.get("script"))):
         raise InputError(
             f"{output} was not written by eval_davis.py, eval_youtube.py or eval_folder.py; give the output of one"
         )
     paths = {name: path for name, path in paths.items() if path}
-    for name in paths:
-        if name not in known:
-            raise InputError(f"{output} was written by {kind.script}, which needs no --{name}; leave it out")
+    if unknown := paths.keys() - kind.flags:
+        raise InputError(f"{output} was written by {kind.script}, which needs no --{min(unknown)}; leave it out")
     paths = {**folder.truth(), **paths}
     gt, data = paths.get("gt"), Path(settings["data"])
     if kind is DAVISEvaluation:
@@ -349,6 +366,12 @@ def _predicted(video: Video, number: int) -> list[int]:
     """The ids of the objects that have entered before a frame and that no given mask of the frame shows, in order."""
     given = video.given_ids.get(number, ())
     return sorted(object_id for object_id, entry in video.entries.items() if entry < number and object_id not in given)
+
+
+def _asked(objects: Sequence[AskedObject]) -> list[str]:
+    """The names of the frames in which the server asks for any of the objects, in order."""
+    frames = {frame for item in objects for frame in item.frames}
+    return sorted(frames, key=frame_order(frames))
 
 
 def _youtube_notes(youtube: YouTubeVOS, videos: Sequence[Video]) -> list[str]:

@@ -21,34 +21,13 @@ class LongRun:
 
     All accuracies lie in 0..1. Where an object is absent from the ground truth, J and F are 1 for an empty prediction,
     and 0 for a single false pixel.
-
-    Attributes:
-        j, f: region similarity and contour accuracy [frames - 2, objects].
-        present: whether the object is in the ground truth, bool [frames - 2, objects].
-        seconds: the inference time [frames].
-        memory: the peak memory so far, in bytes [frames].
-
-    Raises:
-        ValueError: the shapes are others, or there is no scored frame.
     """
 
-    j: np.ndarray
-    f: np.ndarray
-    present: np.ndarray
-    seconds: np.ndarray
-    memory: np.ndarray
-
-    def __post_init__(self) -> None:
-        scored = self.j.shape
-        if len(scored) != 2 or 0 in scored or not scored == self.f.shape == self.present.shape:
-            raise ValueError(f"J, F and presence have no common shape [frames - 2, objects]; J has {scored}")
-        if not self.seconds.shape == self.memory.shape == (scored[0] + 2,):
-            raise ValueError(f"{scored[0]} scored frames belong to {scored[0] + 2} frames, not {self.seconds.shape}")
-
-    @property
-    def frames(self) -> int:
-        """The number of frames of the video."""
-        return len(self.seconds)
+    j: np.ndarray  # region similarity [frames - 2, objects]
+    f: np.ndarray  # contour accuracy [frames - 2, objects]
+    present: np.ndarray  # whether the object is in the ground truth, bool [frames - 2, objects]
+    seconds: np.ndarray  # the inference time [frames]
+    memory: np.ndarray  # the peak memory so far, in bytes [frames]
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -68,10 +47,7 @@ class LongRun:
 
     @property
     def while_absent(self) -> float:
-        """The mean J&F of objects while they are absent: the fraction of frames without a false pixel.
-
-        NaN without such frames.
-        """
+        """The mean J&F of objects while they are absent: the fraction of frames without a false pixel; or NaN."""
         return self._mean(~self.present)
 
     @property
@@ -88,11 +64,7 @@ class LongRun:
 
     @staticmethod
     def read(path: Path) -> "LongRun":
-        """Read a file of `write`.
-
-        Raises:
-            InputError: the file cannot be read, or holds something else.
-        """
+        """Read a file of `write`."""
         record = read_json(path, _REMEDY)
         types = {"j": float, "f": float, "present": bool, "seconds": float, "memory": float}
         try:

@@ -71,18 +71,14 @@ def contact_sheet(pictures: Sequence[Path], captions: Sequence[str], title: str,
 
     Args:
         pictures: image files of one size.
-        captions: a line of text for each picture.
-        title: a line of text above all pictures.
     """
     columns, width = min(4, len(pictures)), 320
     font, title_font = ImageFont.load_default(14), ImageFont.load_default(20)
     tiles = []
     for path in pictures:
         with Image.open(path, formats=("JPEG",)) as picture:
-            # JPEG limits a sheet to 65,500 rows, so tall pictures become narrower.
-            scale = min(width / picture.width, 2 * width / picture.height)
-            size = (max(1, round(scale * side)) for side in picture.size)
-            tiles.append(picture.convert("RGB").resize(tuple(size)))
+            picture.thumbnail((width, 2 * width))  # JPEG limits a sheet to 65,500 rows
+            tiles.append(picture.copy())
     pitch_x, pitch_y = width + MARGIN, tiles[0].height + 20 + MARGIN
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * pitch_x + MARGIN, rows * pitch_y + 36 + MARGIN), "white")
@@ -108,8 +104,6 @@ def draw_video(video: Video, masks: Path, output: Path, score: VideoScore | None
 
     Args:
         masks: the folder of the masks; frames without a mask are skipped.
-        output: the folder for the pictures.
-        score: J and F of the video for the captions; None if the video is not scored.
     """
     numbers = [n for n, frame in enumerate(video.frames) if (masks / f"{frame.stem}.png").is_file()]
     pictures = [output / video.name / f"{video.frames[n].stem}.jpg" for n in numbers]

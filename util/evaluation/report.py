@@ -5,7 +5,6 @@ transparent outside the objects.
 """
 
 import base64
-import csv
 import functools
 import io
 import math
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from dataset.files.colours import COLOURS, colour_of
 from dataset.files.images import read_mask
-from dataset.files.video import Video
+from dataset.files.video import Video, read_sized_mask
 from util.errors import InputError
 from util.evaluation.data_sets import Evaluation, listed
 from util.evaluation.metrics import statistics
@@ -64,29 +63,14 @@ class Moment(NamedTuple):
     f: float
 
 
-class Headline(NamedTuple):
-    """A global figure for the top of the page."""
-
-    name: str
-    explanation: str  # a few words, or none
-    figure: float
-    more: dict[str, float]  # further figures by their names
-
-
 @dataclass(frozen=True)
 class Result:
-    """The results of a finished video.
-
-    Attributes:
-        predictions: the folder of the predicted masks.
-        throughput: the number of frames, and the inference time.
-        score: J and F; None without ground truth.
-    """
+    """The results of a finished video."""
 
     video: Video
-    predictions: Path
+    predictions: Path  # the folder of the predicted masks
     throughput: Throughput
-    score: VideoScore | None
+    score: VideoScore | None  # None without ground truth
 
     @functools.cached_property
     def scored(self) -> list[int]:
@@ -112,34 +96,54 @@ def write_report(output: Path, evaluation: Evaluation, page: Path, progress: boo
     """Write a page about the results of an evaluation script.
 
     Args:
-        output: the output folder of the script.
         evaluation: the data set, see `util.evaluation.data_sets.recorded_evaluation`.
         page: the HTML file to write; the file is complete or absent.
 
     Returns:
         notes on what is missing in the results, which the page shows too.
-
-    Raises:
-        InputError: ``output`` holds no finished video, masks or frames cannot be read, or the page cannot be written.
     """
     folder = OutputFolder(output, evaluation.masks_folder)
     finished = [video for video in evaluation.videos if folder.is_finished(video)]
     if not finished:
         raise InputError(f"{output} holds no finished video of {evaluation.data}; run {evaluation.script} on it first")
     names = {video.name for video in finished}
-    scores = score_plans(
-        [plan for plan in evaluation.plans if plan.truth.name in names], folder.masks, progress=progress
-    )
+    notes = list(evaluation.notes)
+    if unfinished := [video.name for video in evaluation.videos if video.name not in names]:
+        notes.append(
+            f"Not finished: {listed(unfinished)} ({len(unfinished)} of {len(evaluation.videos)} videos). This page "
+            f"covers the others only; run {evaluation.script} again to resume."
+        )
+    plans = [plan for plan in evaluation.plans if plan.truth.name in names]
+    scores = score_plans(plans, folder.masks, progress=progress)
     by_name = {score.name: score for score in scores}
     results = [
         Result(video, folder.masks / video.name, folder.throughput([video]), by_name.get(video.name))
         for video in finished
     ]
-    overall = evaluation.figures(scores) if evaluation.truth else {}
-    notes = [*evaluation.notes, *_missing(output, evaluation, names, overall)]
-    made = {name: folder.recorded(name, finished) for name in ("device", "weights")}
-    settings = {**folder.settings(), **made}
-    html = _render(settings, evaluation, results, overall, notes, folder.throughput(finished), progress)
+    most = min(FRAMES_PER_VIDEO, max(FRAMES_PER_PAGE // len(results), 8))
+    moments, videos = _draw(evaluation, results, most, progress)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("report_page")),
+        autoescape=True,  # names of videos and frames come from outside
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: "–" if math.isnan(value) else f"{100 * value:.1f}"
+    environment.filters["fps"] = lambda value: "–" if math.isnan(value) else f"{value:.1f}"
+    html = environment.get_template("page.html").render(
+        settings={**folder.settings(), **{name: folder.recorded(name, finished) for name in ("device", "weights")}},
+        evaluation=evaluation,
+        headlines=_headlines(evaluation.figures(scores) if evaluation.truth else {}),
+        categories=any(item["category"] for video in videos for item in video["objects"]),
+        notes=notes,
+        throughput=folder.throughput(finished),
+        moments=moments,
+        videos=videos,
+        most=most,
+        width=PICTURE_WIDTH,
+        axes=AXES,
+    )
     with atomic_path(page) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="replace")
     return notes
@@ -164,23 +168,12 @@ def worst_moments(results: Sequence[Result], count: int = MOMENTS) -> list[Momen
     return worst
 
 
-def plot(
-    values: np.ndarray,
-    ids: Sequence[int],
-    numbers: Sequence[int],
-    length: int,
-    name: str,
-    objects: Collection[int] = (),
-) -> str:
+def plot(values: np.ndarray, result: Result, name: str) -> str:
     """Plot J or F over time as an SVG in the text colour of the page.
 
     Args:
         values: J or F [objects, scored frames], in 0..1; NaN where an object is not scored in a frame.
-        ids: the ids of the scored objects.
-        numbers: the numbers of the scored frames.
-        length: the number of frames of the video.
         name: the prefix of the ids in the SVG, which must differ between the plots of a page.
-        objects: the ids of all objects of the video, as for `layer`.
 
     Returns:
         a self-contained ``<svg>`` element.
@@ -190,20 +183,19 @@ def plot(
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(4.4, 1.9))
         axes = figure.add_axes(AXES)
-        axes.set(xlim=(0, max(length - 1, 1)), ylim=(-2, 102), yticks=range(0, 101, 25))
+        axes.set(xlim=(0, max(len(result.video.frames) - 1, 1)), ylim=(-2, 102), yticks=range(0, 101, 25))
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=8)
         axes.grid(axis="y", linewidth=0.5, alpha=0.18, color="white")
         axes.patch.set_facecolor(_PANEL_COLOUR)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0, pad=4)
-        for object_id, row in zip(ids, values, strict=True):
+        for object_id, row in zip(result.score.ids, values, strict=True):
             scored = ~np.isnan(row)
-            at = np.array(numbers)[scored]
+            at = np.array(result.scored)[scored]
             # Markers show which frames are scored, if not all are; a single frame makes no line.
             marker = "" if len(at) > 1 and len(at) == at[-1] - at[0] + 1 else "o"
-            axes.plot(
-                at, 100 * row[scored], color=colour_of(object_id, objects), linewidth=1.4, marker=marker, markersize=3
-            )
+            colour = colour_of(object_id, result.entries)
+            axes.plot(at, 100 * row[scored], color=colour, linewidth=1.4, marker=marker, markersize=3)
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.patch.set_visible(False)
@@ -241,33 +233,6 @@ def layer(ids: np.ndarray, objects: Collection[int] = ()) -> bytes:
     return file.getvalue()
 
 
-def _missing(output: Path, evaluation: Evaluation, finished: Collection[str], overall: dict[str, float]) -> list[str]:
-    """Notes on missing results."""
-    notes, script = [], evaluation.script
-    unfinished = [video.name for video in evaluation.videos if video.name not in finished]
-    if unfinished:
-        notes.append(
-            f"Not finished: {listed(unfinished)} ({len(unfinished)} of {len(evaluation.videos)} videos). This page "
-            f"covers the others only; run {script} again to resume."
-        )
-    if not overall:
-        return notes
-    path = output / evaluation.results_file
-    try:
-        with open(path, newline="") as file:
-            row = next(csv.DictReader(file))
-        written = [float(row[name]) for name in overall]
-    except FileNotFoundError:
-        notes.append(f"{path.name} is missing; the figures here are computed from the masks.")
-    except (OSError, StopIteration, KeyError, TypeError, ValueError):
-        notes.append(f"{path.name} cannot be read; the figures here are computed from the masks.")
-    else:
-        # A file of DAVIS's code has three decimals.
-        if not unfinished and not np.allclose(written, list(overall.values()), atol=6e-4, equal_nan=True):
-            notes.append(f"{path.name} does not match the masks; the figures here are computed from the masks.")
-    return notes
-
-
 def _picture(evaluation: Evaluation, result: Result, number: int, object_id: int | None = None) -> dict:
     """A frame with its masks and scores, for the page's template and script; pictures in base64.
 
@@ -276,7 +241,7 @@ def _picture(evaluation: Evaluation, result: Result, number: int, object_id: int
     video = result.video
     paths = {"prediction": result.predictions / video.mask_name(number), "truth": evaluation.true_mask(video, number)}
     masks = {
-        kind: _read_ids(evaluation, path, video, read_mask if kind == "prediction" else video.read_mask)
+        kind: _read_ids(path, video, read_mask if kind == "prediction" else video.read_mask)
         for kind, path in paths.items()
         if path
     }
@@ -327,31 +292,19 @@ def _region(size: tuple[int, int], masks: Iterable[np.ndarray], object_id: int) 
     return round(starts[0] * width), round(starts[1] * height), round(part * width), round(part * height)
 
 
-def _read_ids(evaluation: Evaluation, path: Path, video: Video, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+def _read_ids(path: Path, video: Video, read: Callable[[Path], np.ndarray]) -> np.ndarray:
     """The object ids of a mask, uint8 [H,W], with merged objects and void pixels as in `score_plans`."""
-    ids = read(path)
-    if ids.shape != video.size:
-        raise InputError(
-            f"{path} is {ids.shape[1]}×{ids.shape[0]}, but the frames are {video.size[1]}×{video.size[0]}; "
-            f"delete the video's folder and run {evaluation.script} again"
-        )
+    ids = read_sized_mask(path, video.size, video.name, read)
     if video.merge_objects:
         return (ids > 0).astype(np.uint8)
     return ids if video.void is None else np.where(ids == video.void, np.uint8(0), ids)
 
 
-def _render(
-    settings: dict,
-    evaluation: Evaluation,
-    results: Sequence[Result],
-    overall: dict[str, float],
-    notes: Sequence[str],
-    throughput: Throughput,
-    progress: bool,
-) -> str:
-    """The page as HTML text."""
+def _draw(
+    evaluation: Evaluation, results: Sequence[Result], most: int, progress: bool
+) -> tuple[list[dict], list[dict]]:
+    """The worst moments and the videos, with at most ``most`` frames each, for the page's template."""
     moments = worst_moments(results)
-    most = min(FRAMES_PER_VIDEO, max(FRAMES_PER_PAGE // len(results), 8))
     shown = [
         [numbers[at] for at in evenly_spaced(len(numbers), most)]
         for numbers in (result.video.results for result in results)
@@ -359,11 +312,9 @@ def _render(
     tasks = [(results[moment.video], moment.frame, moment.object_id) for moment in moments]
     tasks += [(result, number) for result, numbers in zip(results, shown, strict=True) for number in numbers]
     with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda task: _picture(evaluation, *task), tasks)
-        pictures = iter(
-            list(tqdm(pictures, total=len(tasks), desc="drawing", unit="picture", disable=hidden(progress)))
-        )
-    moments = [
+        drawn = pool.map(lambda task: _picture(evaluation, *task), tasks)
+        pictures = iter(list(tqdm(drawn, total=len(tasks), desc="drawing", unit="picture", disable=hidden(progress))))
+    described = [
         {
             **moment._asdict(),
             "colour": colour_of(moment.object_id, results[moment.video].entries),
@@ -376,54 +327,34 @@ def _render(
         _describe(evaluation, index, result, [next(pictures) for _ in numbers])
         for index, (result, numbers) in enumerate(zip(results, shown, strict=True))
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("report_page")),
-        autoescape=True,  # names of videos and frames come from outside
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda value: "–" if math.isnan(value) else f"{100 * value:.1f}"
-    environment.filters["fps"] = lambda value: "–" if math.isnan(value) else f"{value:.1f}"
-    return environment.get_template("page.html").render(
-        settings=settings,
-        evaluation=evaluation,
-        headlines=_headlines(overall),
-        categories=any(item["category"] for video in videos for item in video["objects"]),
-        notes=notes,
-        throughput=throughput,
-        moments=moments,
-        videos=videos,
-        most=most,
-        width=PICTURE_WIDTH,
-        axes=AXES,
-    )
+    return described, videos
 
 
-def _headlines(overall: dict[str, float]) -> list[Headline]:
+def _headlines(overall: dict[str, float]) -> list[dict]:
     """The global figures for the top of the page, the most important one first; none without ground truth."""
-    explained = {"J": "region similarity", "F": "contour accuracy"}
-    if "Overall" in overall:  # YouTube-VOS
-        others = [Headline(key.replace("_", " "), explained[key[0]], overall[key], {}) for key in overall if "_" in key]
-        return [Headline("Overall", "mean of the four", overall["Overall"], {}), *others]
-    if not overall:
-        return []
+    explained = {"J": "region similarity", "F": "contour accuracy", "O": "mean of the four"}
+    if "J&F-Mean" not in overall:  # YouTube-VOS
+        return [
+            {"name": key.replace("_", " "), "explanation": explained[key[0]], "figure": figure, "more": {}}
+            for key, figure in overall.items()
+        ]
     measures = [
-        Headline(
-            measure,
-            explained[measure],
-            overall[f"{measure}-Mean"],
-            {"recall": overall[f"{measure}-Recall"], "decay": overall[f"{measure}-Decay"]},
-        )
-        for measure in explained
+        {
+            "name": measure,
+            "explanation": explained[measure],
+            "figure": overall[f"{measure}-Mean"],
+            "more": {name.lower(): overall[f"{measure}-{name}"] for name in ("Recall", "Decay")},
+        }
+        for measure in "JF"
     ]
-    return [Headline("J&F", "", overall["J&F-Mean"], {}), *measures]
+    return [{"name": "J&F", "explanation": "", "figure": overall["J&F-Mean"], "more": {}}, *measures]
 
 
 def _describe(evaluation: Evaluation, index: int, result: Result, pictures: list[dict]) -> dict:
     """The description of a video for the page's template."""
     video, score = result.video, result.score
-    description = {
+    measures = (("J, region similarity", score.j), ("F, contour accuracy", score.f)) if score else ()
+    return {
         "name": video.name,
         "length": len(video.frames),
         "picture_size": _picture_size(video),
@@ -432,13 +363,10 @@ def _describe(evaluation: Evaluation, index: int, result: Result, pictures: list
         "objects": _describe_objects(evaluation, result),
         "pictures": pictures,
         "has_truth": any("truth" in picture for picture in pictures),
-        "plots": [],
+        "plots": [
+            {"title": title, "svg": plot(values, result, f"{title[0].lower()}{index}")} for title, values in measures
+        ],
     }
-    if score:
-        for key, title, values in (("j", "J, region similarity", score.j), ("f", "F, contour accuracy", score.f)):
-            svg = plot(values, score.ids, result.scored, len(video.frames), f"{key}{index}", result.entries)
-            description["plots"].append({"title": title, "svg": svg})
-    return description
 
 
 def _describe_objects(evaluation: Evaluation, result: Result) -> list[dict]:

@@ -1,7 +1,6 @@
 """Scoring of videos with `util.evaluation.metrics`, and the tables of figures in the layout of DAVIS's code."""
 
 import csv
-import glob
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +14,7 @@ from dataset.files.images import read_mask
 from dataset.files.video import Video, frame_order, is_junk, object_ids, read_sized_mask
 from dataset.layouts.davis import VOID
 from util.errors import InputError
-from util.evaluation.metrics import (
-    CONTOUR_TOLERANCE,
-    Statistics,
-    boundary_f_measure,
-    bounding_box,
-    jaccard,
-    nanmean,
-    statistics,
-    tolerance_radius,
-)
+from util.evaluation.metrics import Statistics, contour_accuracy, nanmean, region_similarity, statistics
 from util.files import write_csv
 from util.parallel import in_threads
 from util.progress import hidden
@@ -41,23 +31,15 @@ class ObjectFigures(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """What is scored of a video.
+    """What is scored of a video."""
 
-    Attributes:
-        truth: the folder of the true masks, ``<frame>.png``; the last part of the path names the video.
-        ids: the ids of the objects, in order. A prediction must not hold a higher id.
-        frames: the ids of the objects that are scored in a frame, by the name of the frame without suffix; in order.
-        merge_objects: whether every id except 0 is object 1, in ground truth and predictions, as in DAVIS 2016.
-        masks: the file of the true mask of a frame, by the name of the frame, where it is not ``<frame>.png``.
-        read: reads a true mask; the predictions state their ids.
-    """
-
-    truth: Path
-    ids: Sequence[int]
-    frames: Mapping[str, Sequence[int]]
-    merge_objects: bool = False
+    truth: Path  # the folder of the true masks, ``<frame>.png``; the last part of the path names the video
+    ids: Sequence[int]  # of the objects, in order; a prediction must not hold a higher id
+    frames: Mapping[str, Sequence[int]]  # the ids that are scored in a frame, by its name without suffix; in order
+    merge_objects: bool = False  # as in DAVIS 2016: every id except 0 is object 1, in ground truth and predictions
+    # The file of the true mask of a frame, by the name of the frame, where it is not ``<frame>.png``.
     masks: Mapping[str, Path] = field(default_factory=dict)
-    read: Callable[[Path], np.ndarray] = read_mask
+    read: Callable[[Path], np.ndarray] = read_mask  # reads a true mask; the predictions state their ids
 
     def mask(self, frame: str) -> Path:
         """The file of the true mask of a frame."""
@@ -66,20 +48,13 @@ class ScoringPlan:
 
 @dataclass(frozen=True, eq=False)
 class VideoScore:
-    """J and F of every object of a video in every scored frame.
+    """J and F of every object of a video in every scored frame; a video of one or two frames may have none."""
 
-    Attributes:
-        name: the video's folder name.
-        frames: names, without suffix, of the scored frames.
-        j: region similarity [objects, frames], float64; NaN where an object is not scored in a frame.
-        f: contour accuracy [objects, frames], float64; NaN where ``j`` is NaN.
-    """
-
-    name: str
+    name: str  # of the video's folder
     ids: Sequence[int]
-    frames: list[str]
-    j: np.ndarray
-    f: np.ndarray
+    frames: list[str]  # the names, without suffix, of the scored frames
+    j: np.ndarray  # region similarity [objects, frames], float64; NaN where an object is not scored in a frame
+    f: np.ndarray  # contour accuracy [objects, frames], float64; NaN where ``j`` is NaN
 
     @property
     def objects(self) -> list[ObjectFigures]:
@@ -110,35 +85,42 @@ def score_videos(
     merge_objects: bool = False,
     progress: bool = False,
 ) -> list[VideoScore]:
-    """Score the predicted masks of videos, <root>/<video>/<frame>.png each, on all cores.
-
-    The objects are 1 to the highest id of the first ground-truth mask (255 is void). Videos of one or two frames have
-    no scored frame: their j and f are [objects, 0]. Frames that are not scored need no prediction. The files of all
-    videos are checked before the first video is scored, so that a missing file is reported at once.
-
-    Args:
-        truth_root, prediction_root: folders of 8-bit id masks with a subfolder for each video.
-        videos: names of the videos, in the order of the result.
-        merge_objects: as in DAVIS 2016, every id except 0 (also 255) is object 1, in ground truth and predictions.
-
-    Raises:
-        InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id that the
-            first ground-truth mask does not allow; the first ground-truth mask holds no object; no video has a scored
-            frame; or the frames of predictions are numbered from another number than those of the ground truth.
-    """
+    """Score the predicted masks of videos by DAVIS's rules, see `davis_plans` and `score_plans`."""
     plans = davis_plans(Path(truth_root), videos, merge_objects)
     for plan in plans:
         _refuse_shifted(plan.truth, Path(prediction_root) / plan.truth.name)
     return score_plans(plans, Path(prediction_root), progress=progress)
 
 
-def davis_plans(truth_root: Path, videos: Iterable[str], merge_objects: bool = False) -> list[ScoringPlan]:
-    """What DAVIS scores of videos.
+def _refuse_shifted(truth: Path, prediction: Path) -> None:
+    """Refuse predictions numbered from another number: they lack one end of the truth and go on beyond the other."""
+    names = [{path.stem for path in folder.glob("*.png") if not is_junk(path.name)} for folder in (truth, prediction)]
+    order = frame_order(names[0] | names[1])
+    true, predicted, extra = (sorted(each, key=order) for each in (*names, names[1] - names[0]))
+    has_first, has_last = (end in predicted for end in (true[0], true[-1]))
+    if extra and (has_first or has_last or len(predicted) >= len(true)):
+        begins_late = not has_first and order(extra[0]) > order(true[-1])
+        ends_early = not has_last and order(extra[-1]) < order(true[0])
+        if len(true) > 2 and (begins_late or ends_early):
+            raise InputError(
+                f"{prediction} has the frames {predicted[0]} to {predicted[-1]}, but its ground truth has {true[0]} to "
+                f"{true[-1]}; number the predictions as the ground truth is numbered"
+            )
 
-    Raises:
-        InputError: as for `davis_plan`, or no video has a scored frame.
+
+_LATER = "scripts/eval_folder.py --gt scores objects that enter later"
+
+
+def davis_plans(truth_root: Path, videos: Iterable[str], merge_objects: bool = False) -> list[ScoringPlan]:
+    """What DAVIS scores of videos: every object in every frame but the first and the last.
+
+    The objects are 1 to the highest id of the first ground-truth mask (255 is void).
+
+    Args:
+        truth_root: the folder of ground truth, 8-bit id masks ``<video>/<frame>.png``.
+        merge_objects: as in DAVIS 2016, every id except 0 (also 255) is object 1, in ground truth and predictions.
     """
-    plans = [davis_plan(truth_root / video, merge_objects) for video in videos]
+    plans = [_davis_plan(truth_root / video, merge_objects) for video in videos]
     if plans and not any(plan.frames for plan in plans):
         raise InputError(
             f"{truth_root} has one or two masks of each video, and the first and the last are not scored, so nothing "
@@ -147,38 +129,7 @@ def davis_plans(truth_root: Path, videos: Iterable[str], merge_objects: bool = F
     return plans
 
 
-def _refuse_shifted(truth: Path, prediction: Path) -> None:
-    """Refuse predictions whose frames have other names, or lie before or after those of the ground truth.
-
-    They lack the first frame and go on after the last one, or lack the last one and start before the first. Single
-    other files do not matter.
-    """
-    names = [{path.stem for path in folder.glob("*.png") if not is_junk(path.name)} for folder in (truth, prediction)]
-    true, predicted = (sorted(stems, key=frame_order(stems)) for stems in names)
-    order = frame_order(names[0] | names[1])
-    extra = [order(name) for name in predicted if name not in names[0]]
-    ends = [end in predicted for end in (true[0], true[-1])]
-    is_shifted = (
-        bool(extra)
-        and (any(ends) or len(true) == len(predicted))
-        and ((not ends[0] and min(extra) > order(true[-1])) or (not ends[1] and max(extra) < order(true[0])))
-    )
-    if len(true) > 2 and (is_shifted or len(extra) == len(predicted) > 0):
-        raise InputError(
-            f"{prediction} has the frames {predicted[0]} to {predicted[-1]}, but its ground truth has {true[0]} to "
-            f"{true[-1]}; number the predictions as the ground truth is numbered"
-        )
-
-
-_LATER = "scripts/eval_folder.py --gt scores objects that enter later"
-
-
-def davis_plan(truth_folder: Path, merge_objects: bool = False) -> ScoringPlan:
-    """What DAVIS scores of a video: every object in every frame but the first and the last; see `score_videos`.
-
-    Raises:
-        InputError: the folder holds no mask, or the first mask cannot be read or holds no object.
-    """
+def _davis_plan(truth_folder: Path, merge_objects: bool) -> ScoringPlan:
     names = {path.stem for path in truth_folder.glob("*.png") if not is_junk(path.name)}
     frames = sorted(names, key=frame_order(names))
     if not frames:
@@ -200,30 +151,17 @@ def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress
 
     The files of all videos are checked before the first video is scored, so that a missing file is reported at once.
 
-    Args:
-        prediction_root: the folder with a subfolder of predictions for each video.
-
     Returns:
         the scores, in the order of the plans.
-
-    Raises:
-        InputError: a mask is missing, cannot be read, differs in size from the ground truth or holds an id above those
-            of the plan.
     """
     videos = [(plan, prediction_root / plan.truth.name) for plan in plans]
     for plan, folder in videos:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is missing; predict this video, or list the videos to score (--video_list)")
         for frame in plan.frames:
-            if not (folder / f"{frame}.png").is_file():
-                others = [path.name for path in folder.glob(f"{glob.escape(frame)}.*")]
-                remedy = "predict every frame of the video"
-                if others:
-                    is_png = others[0].lower() == f"{frame}.png".lower()
-                    remedy = f"rename {others[0]}" if is_png else f"save {others[0]} as a PNG of ids"
-                elif any(folder.glob(f"*/{glob.escape(frame)}.png")):
-                    remedy = f"{folder} has a folder for each object, so merge them with scripts/convert_mask.py"
-                raise InputError(f"{folder / frame}.png is missing; {remedy}")
+            if not (path := folder / f"{frame}.png").is_file():
+                raise InputError(
+                    f"{path} is missing; predict every frame of every video as a PNG of ids, <video>/<frame>.png, or "
+                    "list the videos to score (--video_list); scripts/convert_mask.py converts other masks"
+                )
     tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
     scored = in_threads(lambda task: _score_frame(*task), tasks)
     figures = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=hidden(progress))))
@@ -248,15 +186,8 @@ def check_plans(
 ) -> dict[str, set[int]]:
     """Check the true masks of the plans, before any video is segmented.
 
-    Args:
-        videos: the videos that will be segmented.
-        plans: what will be scored of these videos.
-
     Returns:
         the ids in the true masks, by the name of the video.
-
-    Raises:
-        InputError: a true mask is missing, cannot be read or has another size than the frames.
     """
     sizes = {video.name: video.size for video in videos}
     tasks = [(plan, frame) for plan in plans for frame in plan.frames]
@@ -310,20 +241,20 @@ def format_results(scores: Sequence[VideoScore]) -> str:
     return "\n".join(lines)
 
 
-def write_results(scores: Sequence[VideoScore], output_folder: Path | str, split: str = "val") -> None:
-    """Write global_results-<split>.csv and per-sequence_results-<split>.csv, in the layout of DAVIS's code.
+def write_results(scores: Sequence[VideoScore], output: Path | str) -> None:
+    """Write global_results-val.csv and per-sequence_results-val.csv, in the layout of DAVIS's code.
 
     Figures have six decimals; DAVIS's code writes three. Each file is complete or absent. Existing files are replaced.
     """
     overall = global_results(scores)
     rows = [[name, *figures] for name, figures in object_results(scores).items()]
-    write_csv(Path(output_folder) / f"global_results-{split}.csv", [list(overall), list(overall.values())])
-    write_csv(Path(output_folder) / f"per-sequence_results-{split}.csv", [["Sequence", "J-Mean", "F-Mean"], *rows])
+    write_csv(Path(output) / "global_results-val.csv", [list(overall), list(overall.values())])
+    write_csv(Path(output) / "per-sequence_results-val.csv", [["Sequence", "J-Mean", "F-Mean"], *rows])
 
 
-def read_results(output_folder: Path | str, split: str = "val") -> tuple[float, float, float]:
+def read_results(output: Path) -> tuple[float, float, float]:
     """The means of J&F, J and F in percent, from a file of `write_results`."""
-    with open(Path(output_folder) / f"global_results-{split}.csv", newline="") as file:
+    with open(output / "global_results-val.csv", newline="") as file:
         (figures,) = csv.DictReader(file)
     return tuple(100 * float(figures[name]) for name in ("J&F-Mean", "J-Mean", "F-Mean"))
 
@@ -339,15 +270,12 @@ def _score_frame(plan: ScoringPlan, prediction_folder: Path, frame: str) -> np.n
             "predict at the ground truth's size"
         )
     if plan.merge_objects:
-        truth, prediction = (truth != 0).view(np.uint8), (prediction != 0).view(np.uint8)
+        truth, prediction = np.uint8(truth != 0), np.uint8(prediction != 0)
     if prediction.max() > max(plan.ids):
         raise InputError(
             f"{prediction_path} holds id {prediction.max()}, but the video has {len(plan.ids)} object(s); "
             f"use the ids of the first ground-truth mask, or merge all objects with scripts/score.py --merge_objects; "
             f"{_LATER}"
         )
-    radius = tolerance_radius(truth.shape, CONTOUR_TOLERANCE)
-    box = bounding_box(truth | prediction)
-    truth, prediction = truth[box], prediction[box]
-    masks = [((truth == i).view(np.uint8), (prediction == i).view(np.uint8)) for i in plan.frames[frame]]
-    return np.array([[jaccard(*pair) for pair in masks], [boundary_f_measure(*pair, radius) for pair in masks]])
+    masks = [(truth == object_id, prediction == object_id) for object_id in plan.frames[frame]]
+    return np.array([[measure(*pair) for pair in masks] for measure in (region_similarity, contour_accuracy)])

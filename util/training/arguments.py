@@ -2,10 +2,10 @@
 
 import argparse
 import platform
-from collections.abc import Set
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Set
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from util.files import sha256
 from util.flags import Rule, parse_given, refuse_without_effect
 from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
 from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES, Recipe, recipe_losses
+from util.training.reports import Intervals
 
 # The names for --freeze: parts of the network, and parts of its key encoder.
 PARTS = ("key_encoder", "mask_encoder", "decoder", "key_aggregation", "value_aggregation")
@@ -68,139 +69,91 @@ def add_data_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     )  # fmt: skip
 
 
+def _add(
+    group: argparse._ActionsContainer, flag: str, kind: Callable, default: object, text: str, **settings: object
+) -> None:
+    """Add a flag with a value; the help ends with its default, if it has one."""
+    shown = "" if default is None else f" (default: {default})"
+    group.add_argument(flag, type=kind, default=default, help=text + shown, **settings)
+
+
 def parse_arguments(description: str) -> argparse.Namespace:
     """Parse the command line of train.py."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--stage", type=int, choices=RECIPES, required=True, help="0 static, 1 BL30K, 2 main, 3 main without BL30K")
     add("--id", required=True, help="name of the run; its folder is RUNS/ID")
-    add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add("--resume", action="store_true", help="resume the run from its last checkpoint; start it if there is none")
+    _add(parser, "--runs", Path, Path("runs"), "folder of all runs")
 
     data = parser.add_argument_group("data (each stage takes any of its data sets, at least one)")
     add_data_arguments(data)
-    data.add_argument("--crop_size", type=positive, default=384, help="side of the training crops (default: 384)")
-    data.add_argument(
-        "--frames", type=clip_length, default=5, metavar="T",
-        help="frames of a clip in stages 1 to 3, an odd number; longer clips train SAM on more updates (default: 5)",
-    )  # fmt: skip
-    data.add_argument(
-        "--workers", type=non_negative, default=min(8, cores_per_process()),
-        help="data-loading processes per training process (default: one for each of its cores, at most 8)",
-    )  # fmt: skip
+    _add(data, "--crop_size", positive, 384, "side of the training crops")
+    text = "frames of a clip in stages 1 to 3, an odd number; longer clips train SAM on more updates"
+    _add(data, "--frames", clip_length, 5, text, metavar="T")
+    text = "data-loading processes per training process, by default one for each of its cores, at most 8"
+    _add(data, "--workers", non_negative, min(8, cores_per_process()), text)
 
     start = parser.add_argument_group("start")
-    start.add_argument("--load_network", type=Path, help="initial weights, in any known format")
+    _add(start, "--load_network", Path, None, "initial weights, in any known format")
     start.add_argument(
         "--from_scratch", nargs="*", choices=ENCODERS, metavar="ENCODER",
         help="start these encoders from random weights instead of ImageNet's, and train their batch norms, which "
         f"otherwise are frozen: {' or '.join(ENCODERS)} (without a name: both)",
     )  # fmt: skip
-    start.add_argument(
-        "--freeze",
-        nargs="+",
-        default=[],
-        metavar="PART",
-        choices=PARTS,
-        help=f"parts to freeze: {', '.join(PARTS)}",
-    )
+    text = f"parts to freeze: {', '.join(PARTS)}"
+    start.add_argument("--freeze", nargs="+", default=[], metavar="PART", choices=PARTS, help=text)
     network = NetworkConfig()
-    default = network.key_backbone
-    start.add_argument(
-        "--key_backbone", choices=BACKBONES, default=default, help=f"in a new network (default: {default})"
-    )
-    start.add_argument(
-        "--mask_backbone", choices=BACKBONES,
-        help="in a new network (default: {paper}; {release} in the release)".format(**MASK_BACKBONES),
-    )  # fmt: skip
-    for flag in ("--key_width", "--mask_width", "--key_channels", "--value_channels"):
-        default = getattr(network, flag[2:])
-        start.add_argument(flag, type=positive, default=default, help=f"in a new network (default: {default})")
-    start.add_argument(
-        "--decoder_channels", type=positive, nargs=3, default=network.decoder_channels, metavar="C",
-        help="channels in a new network, at strides 16, 8 and 4 (default: 512 256 256)",
-    )  # fmt: skip
+    _add(start, "--key_backbone", str, network.key_backbone, "in a new network", choices=BACKBONES)
+    text = "in a new network (default: {paper}; {release} in the release)".format(**MASK_BACKBONES)
+    _add(start, "--mask_backbone", str, None, text, choices=BACKBONES)
+    for name in ("key_width", "mask_width", "key_channels", "value_channels"):
+        _add(start, f"--{name}", positive, getattr(network, name), "in a new network")
+    text = "channels in a new network, at strides 16, 8 and 4"
+    _add(start, "--decoder_channels", positive, network.decoder_channels, text, nargs=3, metavar="C")
 
     recipe = parser.add_argument_group("recipe (each flag overrides one setting of --recipe)")
-    recipe.add_argument(
-        "--recipe", choices=LOSSES, default="paper",
-        help="the paper's recipe, or that of the authors' release, which has other losses and another mask encoder "
-        "(default: paper)",
-    )  # fmt: skip
-    recipe.add_argument(
-        "--iterations", type=positive, help="length of training; the schedules are scaled to this length"
-    )
-    recipe.add_argument(
-        "--batch_size", type=positive, help="samples per iteration, over all processes and accumulation steps"
-    )
-    recipe.add_argument(
-        "--accumulation", type=positive, default=1, help="gradient accumulation steps per process (default: 1)"
-    )
-    recipe.add_argument("--lr", type=positive_float, help="learning rate")
-    recipe.add_argument(
-        "--steps", dest="lr_steps", type=non_negative, nargs="+", metavar="STEP",
-        help="iterations at which the learning rate is divided by 10",
-    )  # fmt: skip
-    recipe.add_argument(
-        "--warm_up", type=non_negative, nargs=2, metavar=("START", "END"),
-        help="iterations between which the fraction of hard pixels falls",
-    )  # fmt: skip
-    recipe.add_argument(
-        "--average", type=decay, metavar="DECAY",
-        help="save the exponential moving average of the weights, with this decay per iteration, such as 0.99 "
-        "(default: save the last weights)",
-    )  # fmt: skip
-    for flag, loss in (("--mu", "L_UG"), ("--gamma", "L_MC")):
+    text = "that of the paper, or of the authors' release, which has other losses and another mask encoder"
+    _add(recipe, "--recipe", str, "paper", text, choices=LOSSES)
+    _add(recipe, "--iterations", positive, None, "length of training; the schedules are scaled to this length")
+    _add(recipe, "--batch_size", positive, None, "samples per iteration, over all processes and accumulation steps")
+    _add(recipe, "--accumulation", positive, 1, "gradient accumulation steps per process")
+    _add(recipe, "--lr", positive_float, None, "learning rate")
+    text = "iterations at which the learning rate is divided by 10"
+    _add(recipe, "--steps", non_negative, None, text, dest="lr_steps", nargs="+", metavar="STEP")
+    text = "iterations between which the fraction of hard pixels falls"
+    _add(recipe, "--warm_up", non_negative, None, text, nargs=2, metavar=("START", "END"))
+    text = "save the exponential moving average of the weights, with this decay per iteration, such as 0.99 "
+    text += "(default: save the last weights)"
+    _add(recipe, "--average", decay, None, text, metavar="DECAY")
+    for name, loss in (("mu", "L_UG"), ("gamma", "L_MC")):
         text = f"weight of {loss} (default: 10; 5 in stage 2 of the release)"
-        recipe.add_argument(flag, type=non_negative_float, help=text)
-    recipe.add_argument(
-        "--frame_weights", choices=get_args(FrameWeights),
-        help="frame weights in L_Seg; halved: the sum of L_Seg is halved after each frame (default: equal; "
-        "halved in the release)",
-    )  # fmt: skip
-    recipe.add_argument(
-        "--guidance", choices=get_args(Guidance),
-        help="features compared by L_UG; decoder_input: readout and query value (default: readout; decoder_input in "
-        "the release)",
-    )  # fmt: skip
-    recipe.add_argument("--without_mc", action="store_true", help="switch off L_MC (Table 6)")
-    recipe.add_argument("--without_ug", action="store_true", help="switch off L_UG (Table 6)")
-    recipe.add_argument("--without_stm", action="store_true", help="switch off L_Seg's STM pattern items (Table 6)")
-    recipe.add_argument("--seed", type=seed, default=0, help="seed of initialisation and samples (default: 0)")
+        _add(recipe, f"--{name}", non_negative_float, None, text)
+    text = "frame weights in L_Seg; halved: the sum of L_Seg is halved after each frame (default: equal; halved in the "
+    text += "release)"
+    _add(recipe, "--frame_weights", str, None, text, choices=get_args(FrameWeights))
+    text = "features compared by L_UG; decoder_input: readout and query value (default: readout; decoder_input in the "
+    text += "release)"
+    _add(recipe, "--guidance", str, None, text, choices=get_args(Guidance))
+    for name, terms in (("mc", "L_MC"), ("ug", "L_UG"), ("stm", "L_Seg's STM pattern items")):
+        recipe.add_argument(f"--without_{name}", action="store_true", help=f"switch off {terms} (Table 6)")
+    _add(recipe, "--seed", seed, 0, "seed of initialisation and samples")
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-    machine.add_argument(
-        "--precision", choices=("auto", "fp32", "fp16", "bf16"), default="auto",
-        help="auto: bf16 on GPUs that support it, fp16 with loss scaling on other GPUs, fp32 on CPUs",
-    )  # fmt: skip
-    machine.add_argument(
-        "--recompute",
-        action="store_true",
-        help="recompute activations in the backward pass (activation checkpointing): less memory, more time",
-    )
-    machine.add_argument(
-        "--compile", action="store_true", help="compile the forward pass with torch.compile; slow to start, then faster"
-    )
-    machine.add_argument(
-        "--save_every", type=positive, default=5000, help="iterations between checkpoints (default: 5000)"
-    )
-    machine.add_argument(
-        "--log_every",
-        type=positive,
-        default=100,
-        help="iterations between log entries, at most a tenth of the run (default: 100)",
-    )
-    machine.add_argument("--draw_every", type=positive, default=1000, help="iterations between panels (default: 1000)")
-    machine.add_argument(
-        "--validate_every", type=positive, metavar="N", help="iterations between validations (default: none)"
-    )
-    machine.add_argument(
-        "--validate_on",
-        type=Path,
-        metavar="DAVIS",
-        help="folder in DAVIS's layout to validate on (default: davis_root)",
-    )
+    _add(machine, "--device", str, "auto", "auto, cpu, cuda, ...")
+    text = "auto: bf16 on GPUs that support it, fp16 with loss scaling on other GPUs, fp32 on CPUs"
+    _add(machine, "--precision", str, "auto", text, choices=("auto", "fp32", "fp16", "bf16"))
+    text = "recompute activations in the backward pass (activation checkpointing): less memory, more time"
+    machine.add_argument("--recompute", action="store_true", help=text)
+    text = "compile the forward pass with torch.compile; slow to start, then faster"
+    machine.add_argument("--compile", action="store_true", help=text)
+    _add(machine, "--save_every", positive, 5000, "iterations between checkpoints")
+    _add(machine, "--log_every", positive, 100, "iterations between log entries, at most a tenth of the run")
+    _add(machine, "--draw_every", positive, 1000, "iterations between panels")
+    text = "iterations between validations (default: none)"
+    _add(machine, "--validate_every", positive, None, text, metavar="N")
+    text = "folder in DAVIS's layout to validate on (default: davis_root)"
+    _add(machine, "--validate_on", Path, None, text, metavar="DAVIS")
     arguments, given = parse_given(parser)
     _refuse_without_effect(arguments, given)
     arguments.from_scratch = ENCODERS if arguments.from_scratch == [] else tuple(arguments.from_scratch or ())
@@ -240,11 +193,7 @@ def data_rules(stage: int, *, davis: object, validates: object = False) -> list[
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
-    """The recipe of the stage, with the settings that flags override.
-
-    Raises:
-        InputError: the warm-up or the crop size cannot be used.
-    """
+    """The recipe of the stage, with the settings that flags override."""
     recipe = RECIPES[arguments.stage]
     if arguments.iterations is not None:
         recipe = recipe.scaled(arguments.iterations)
@@ -280,36 +229,6 @@ def chosen_network(arguments: argparse.Namespace) -> NetworkConfig:
     )
 
 
-class Due(NamedTuple):
-    """The actions that are due after an iteration."""
-
-    log: bool
-    draw: bool
-    save: bool
-    validate: bool
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Iterations between log entries, panels, checkpoints and validations; ``end`` is the last iteration."""
-
-    log: int
-    draw: int
-    save: int
-    validate: int | None
-    end: int
-
-    def due(self, iteration: int) -> Due:
-        """The actions after an iteration. The first is always logged; after the last, all but panels are due."""
-        last = iteration == self.end
-        return Due(
-            log=iteration % self.log == 0 or iteration == 1 or last,
-            draw=iteration % self.draw == 0,
-            save=iteration % self.save == 0 or last,
-            validate=self.validate is not None and (iteration % self.validate == 0 or last),
-        )
-
-
 def chosen_intervals(arguments: argparse.Namespace, recipe: Recipe) -> Intervals:
     """The intervals of the flags; a run has at least ten log entries."""
     log = min(arguments.log_every, max(1, recipe.iterations // 10))
@@ -320,9 +239,6 @@ def validation_split(arguments: argparse.Namespace) -> DAVIS | None:
     """The validation split of DAVIS that the flags select; None for no validation.
 
     If the folder has one year only, that year is used.
-
-    Raises:
-        InputError: there is no folder for validation, or it lists no validation videos.
     """
     if not arguments.validate_every:
         return None
@@ -336,10 +252,9 @@ def validation_split(arguments: argparse.Namespace) -> DAVIS | None:
 
 def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTerms, network: RDE_VOS) -> dict[str, Any]:
     """The settings that the trained weights depend on, for ``config.json``."""
-    config = {name: getattr(arguments, name) for name in ("stage", "crop_size", "frames", "seed", "precision")}
+    names = ("stage", "crop_size", "frames", "seed", "precision", "average")
+    config = {name: getattr(arguments, name) for name in names}
     config |= {"trained_norms": list(network.trained_norms), "frozen": sorted(arguments.freeze)}
-    if arguments.average is not None:
-        config["average"] = arguments.average
     return config | {"recipe": asdict(recipe), "losses": losses.settings(), "network": asdict(network.config)}
 
 

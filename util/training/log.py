@@ -26,9 +26,7 @@ class TrainingLog:
     Scalars stay on the device until they are written, so `collect` never synchronises a GPU.
 
     Args:
-        processes: the processes of the run; the main process writes for all.
         first_iteration: the number of iterations that are already finished.
-        iterations: the number of iterations of the whole training.
     """
 
     def __init__(self, folder: Path, processes: Processes, first_iteration: int, iterations: int) -> None:
@@ -66,7 +64,6 @@ class TrainingLog:
 
         Args:
             values: scalars by name, on any device.
-            samples: the number of samples in the pass.
         """
         for name, value in values.items():
             pair = torch.stack([value.nan_to_num(0, 0, 0), value.isfinite().to(value)])
@@ -84,7 +81,6 @@ class TrainingLog:
         """Write the scores of a validation, and print them in points.
 
         Args:
-            iteration: the number of finished iterations.
             scores: ``J&F``, ``J`` and ``F`` in 0..1, and others, by name.
         """
         if self._writer:
@@ -94,17 +90,14 @@ class TrainingLog:
             print(f"iteration {iteration}/{self._iterations}  validation: {points}", flush=True)
         self._since, self._waited = time.perf_counter(), 0.0  # training speed excludes validation
 
-    def write(self, iteration: int, rate: float, memory: int, hard_fraction: float | None = None) -> None:
+    def write(self, iteration: int, rate: float, memory: int, hard_fraction: float) -> None:
         """Write an entry and print a line.
 
         An entry consists of the mean scalars since the previous entry, the samples per second, the fraction of time
         that the main process waited for data, and the arguments.
 
         Args:
-            iteration: the number of finished iterations.
-            rate: the learning rate.
             memory: the peak memory in bytes.
-            hard_fraction: the fraction of the pixels that L_Seg counts; None without L_Seg.
         """
         names = list(self._sums)
         sums = torch.stack([self._sums[name] for name in names])
@@ -116,9 +109,11 @@ class TrainingLog:
         left = (self._iterations - iteration) * seconds / (iteration - self._written)
         if self._writer:
             others = {"learning rate": rate, "samples per second": speed}
-            if hard_fraction is not None:
-                others["share of hard pixels"] = hard_fraction
-            others |= {"share of time waiting for data": self._waited / seconds, "peak memory (GiB)": memory / 2**30}
+            others |= {
+                "share of hard pixels": hard_fraction,
+                "share of time waiting for data": self._waited / seconds,
+                "peak memory (GiB)": memory / 2**30,
+            }
             for name, value in (scalars | others).items():
                 self._writer.add_scalar(name, value, iteration)
             print(
@@ -133,7 +128,6 @@ class TrainingLog:
         """Draw the first clip of a batch: predicted masks above, ground truth below.
 
         Args:
-            iteration: the number of finished iterations.
             frames: normalised frames [B,T,3,H,W].
             true: ground-truth masks [B,T,K,H,W], 0 or 1.
             predicted: soft masks [B,K,H,W] by frame; frame 0 has none.

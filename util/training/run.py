@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ from util.files import ChangedSetting, check_settings, is_plain_name, read_json,
 
 CHECKPOINTS_KEPT = 3
 _CHECKPOINT = re.compile(r"checkpoint_([0-9]{1,18})\.pth")
-_VALIDATED = "validated.json"  # the scores of the last validation
 _STATE = ("iteration", "optimizer", "schedule", "scaler", "random_state")  # see `TrainingState.content`
 
 
@@ -90,11 +89,7 @@ class TrainingState:
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Restore the state, without the network, from the content of a checkpoint.
-
-        Raises:
-            InputError: the checkpoint does not belong to this run.
-        """
+        """Restore the state, without the network, from the content of a checkpoint."""
         try:
             self.iteration = content["iteration"]
             self.optimizer.load_state_dict(content["optimizer"])
@@ -125,29 +120,17 @@ class TrainingState:
                     moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
 
-class SavedState(NamedTuple):
-    """The content of a checkpoint, and messages about newer checkpoints that cannot be read."""
-
-    path: Path
-    content: dict[str, Any]
-    notes: list[str]
-
-
 class RunFolder:
     """The folder ``<root>/<name>`` of a run.
 
     The folder contains ``config.json``, ``starts.json``, the last few ``checkpoint_<iteration>.pth``, ``network.pth``,
-    the log and, with validation, ``best.pth``, ``validated.json`` and the masks of the last validation.
-
-    Raises:
-        InputError: the name is a path to another folder.
+    the log and, with validation, ``best.pth`` and the masks of the last validation.
     """
 
     def __init__(self, root: Path, name: str) -> None:
         if not is_plain_name(name):
             raise InputError(f"{name!r} cannot be the id of a run; choose a name without slashes, such as s0")
         self.path = root / name
-        self._best: float | None = None  # the highest J&F of all validations, once known
 
     def check_settings(self, config: dict[str, Any], resume: bool) -> None:
         """Write the configuration of a new run, or compare it with that of a run to resume.
@@ -155,10 +138,6 @@ class RunFolder:
         Args:
             config: everything that the trained weights depend on, as values that JSON can hold.
             resume: whether the folder may contain a run, with the same configuration.
-
-        Raises:
-            InputError: the folder contains a run and ``resume`` is false, the run has another configuration, or the
-                configuration of the run cannot be read.
         """
         note = self.path / "config.json"
         if note.is_file() and not resume:
@@ -167,41 +146,20 @@ class RunFolder:
             names = ", ".join(sorted(map(_described, differences)))
             raise InputError(f"{note} has another {names}; resume with the run's own settings, or choose another id")
 
-    def read_latest(self) -> SavedState | None:
-        """The content of the newest checkpoint that can be read; None where there is no checkpoint.
-
-        A checkpoint that cannot be read is not deleted. The notes of the result say why an older one is used.
-
-        Raises:
-            InputError: there are checkpoints, but none can be read.
-        """
-        notes: list[str] = []
-        for path in reversed(self._checkpoints()):
-            try:
-                content = read_checkpoint(path)
-                if missing := {"config", "network", *_STATE} - content.keys():
-                    raise InputError(f"{path} holds no {', '.join(sorted(missing))}; copy it again")
-                if content["iteration"] != _iteration(path):
-                    raise InputError(f"{path} holds iteration {content['iteration']}; give the file its own name again")
-            except InputError as error:
-                notes.append(f"note: {error}")
-                continue
-            if notes:
-                notes.append(f"note: the run resumes from the previous checkpoint, {path}")
-            return SavedState(path, content, notes)
-        if notes:
-            raise InputError(
-                f"{self.path} holds no checkpoint that can be read ({notes[0].removeprefix('note: ')}); delete the "
-                "checkpoints to start again, or choose another id"
-            )
-        return None
+    def read_latest(self) -> dict[str, Any] | None:
+        """The content of the newest checkpoint; None where there is no checkpoint."""
+        if not (paths := self._checkpoints()):
+            return None
+        try:
+            content = read_checkpoint(paths[-1])
+            if missing := {"config", "network", *_STATE} - content.keys():
+                raise InputError(f"{paths[-1]} holds no {', '.join(sorted(missing))}")
+        except InputError as error:
+            raise InputError(f"{error}; if you delete it, the run resumes from the checkpoint before") from None
+        return content
 
     def save(self, state: TrainingState) -> None:
-        """Write the checkpoint of a state, and delete all checkpoints except the last few.
-
-        Raises:
-            InputError: a weight is infinite or NaN, or the file cannot be written; older checkpoints are kept.
-        """
+        """Write the checkpoint of a state, and delete all checkpoints except the last few."""
         if broken := not_finite(state.network.state_dict()):
             raise InputError(
                 f"{broken[0]} is no longer finite after iteration {state.iteration}; resume from the run's last "
@@ -223,32 +181,20 @@ class RunFolder:
         write_text(path, json.dumps(content, indent=1) + "\n")
 
     def save_best(self, network: RDE_VOS, iteration: int, scores: dict[str, float]) -> None:
-        """Record a validation, and write ``best.pth`` unless an earlier one had a higher J&F.
+        """Write ``best.pth`` unless an earlier validation had a higher J&F.
 
         Args:
             network: the network after ``iteration`` iterations.
             scores: the scores of the validation, with ``J&F``; the file contains them, too.
         """
-        path, note = self.path / "best.pth", self.path / _VALIDATED
-        if self._best is None and path.is_file():
+        path, best = self.path / "best.pth", None
+        if path.is_file():
             try:
-                self._best = float(read_checkpoint(path)["validation"]["J&F"])
+                best = float(read_checkpoint(path)["validation"]["J&F"])
             except (KeyError, TypeError, ValueError):
                 raise InputError(f"{path} holds no scores of a validation; move the file to another folder") from None
-        if self._best is None or not self._best >= scores["J&F"]:  # also if the scores are NaN
-            self._best = scores["J&F"]
+        if best is None or not best >= scores["J&F"]:  # also if the scores are NaN
             save_network(network, path, validation={"iteration": iteration, **scores})
-        write_text(note, json.dumps({"iteration": iteration, **scores}) + "\n")
-
-    def validated_iteration(self) -> int:
-        """The number of finished iterations at the last validation; 0 without one."""
-        note, remedy = self.path / _VALIDATED, "delete the file, and resume the run"
-        if not note.is_file():
-            return 0
-        iteration = read_json(note, remedy).get("iteration")
-        if not isinstance(iteration, int):
-            raise InputError(f"{note} names no iteration; {remedy}")
-        return iteration
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints in the folder, the newest last."""
@@ -256,22 +202,10 @@ class RunFolder:
         return sorted(paths, key=_iteration)
 
 
-def latest_checkpoint(run: RunFolder, processes: Processes) -> dict[str, Any] | None:
-    """The content of the newest readable checkpoint of a run; None if there is no checkpoint.
-
-    Only the main process looks for it, because other machines may have other folders.
-    """
-    saved = run.read_latest() if processes.is_main else None
-    for note in saved.notes if saved else ():
-        print(note)
-    return processes.broadcast(saved.content if saved else None)
-
-
 def save_result(run: RunFolder, state: TrainingState, *, stopped: bool, trained: bool) -> None:
     """Save the trained weights at the end of training, or a checkpoint if training was stopped.
 
     Args:
-        stopped: whether training was stopped before its end.
         trained: whether this start has finished an iteration.
     """
     weights = run.path / "network.pth"
@@ -318,11 +252,6 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
-    @property
-    def requested(self) -> bool:
-        """Whether the processes have agreed to stop."""
-        return self._reason != 0
-
     @contextlib.contextmanager
     def at_unreadable_data(self) -> Iterator[None]:
         """A context that turns an `InputError` into a request to stop."""
@@ -334,7 +263,7 @@ class StopRequest:
     def agreed(self) -> bool:
         """Whether to stop now, because any process requests it. Every process must call this method."""
         self._reason = self._processes.max(self._UNREADABLE if self._error else self._received)
-        return self.requested
+        return self._reason != 0
 
     def exit(self) -> None:
         """End the program in the way that the reason to stop requires; without a reason do nothing.

@@ -26,7 +26,6 @@ class Validation:
     Args:
         davis: the split; it has ground truth.
         output: the folder for the masks. Each validation overwrites the masks of the previous one.
-        dtype: the type of inference.
     """
 
     def __init__(self, davis: DAVIS, output: Path, processes: Processes, dtype: torch.dtype) -> None:
@@ -74,7 +73,6 @@ def recurrence(network: RDE_VOS, davis: DAVIS, video: Video, mem_every: int) -> 
     clips have three updates only, so the losses do not show an embedding that grows with every update.
 
     Args:
-        network: a network with SAM, for inference.
         davis: the split of the video; it has ground truth.
         mem_every: θ, the number of frames between updates.
     """
