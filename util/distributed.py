@@ -109,6 +109,8 @@ class Processes:
                 except InputError as error:
                     refusal = error
             if refusal := self.broadcast(refusal):
+                self.wait()
+                self.close()  # a process that ends inside the group may be aborted when the others have ended
                 raise refusal
             yield
 
