@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from model.initialisation import has_dead_channel
 from model.network import RDE_VOS, NetworkConfig
-from model.published import config_of, listed, refusal, translate_published
-from util.errors import InputError
+from model.published import config_of, refusal, translate_published
+from util.errors import InputError, listed
 from util.files import atomic_path, write_error
 
 # The small network that comes with the project. The README in its folder says how it was trained.

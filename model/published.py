@@ -11,7 +11,7 @@ from model.efficientnet import NAME as EFFICIENTNET
 from model.initialisation import start_channel_of_others
 from model.network import NetworkConfig
 from model.resnet import RESNETS, BasicBlock, Bottleneck
-from util.errors import InputError
+from util.errors import InputError, listed
 
 # Published name -> our name; the first match applies. RDE-VOS and STCN share the names of all parts except SAM.
 _PUBLISHED_NAMES = [
@@ -163,11 +163,6 @@ def _with_channel_of_others(state: dict[str, Tensor]) -> dict[str, Tensor]:
         start_channel_of_others(extended)
         state["mask_encoder.backbone.conv1.weight"] = extended
     return state
-
-
-def listed(names: list[str]) -> str:
-    """The first names of a list, for messages."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def refusal(path: Path | str, missing: list[str], unexpected: list[str]) -> str:

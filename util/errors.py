@@ -10,7 +10,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +21,11 @@ class InputError(Exception):
     The message is one sentence that names the file or the argument, and the remedy. Command lines print the message
     without change.
     """
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are, for a message."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def command_line(main: Callable[[], None]) -> Callable[[], None]:

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 from dataset.layouts import bl30k, davis, own_videos, youtube
 from dataset.layouts.folders import VideoFolders
+from dataset.layouts.own_videos import data_set_layout, known_layout
 from dataset.layouts.static import ImageFolder, image_folders
 from dataset.samples.image_clips import ImageClips
 from dataset.samples.training_data import TrainingData
 from dataset.samples.video_clips import VideoClips
 from util.errors import InputError
+from util.files import folders_near
 
 Folders = ImageFolder | VideoFolders
 VIDEOS = "videos"  # the flag for folders of the user's own videos, which may be given several times
@@ -52,7 +54,9 @@ def stage_folders(stage: int, given: Mapping[str, Any]) -> list[Folders]:
     flags = stage_flags(stage)
     for data_set in DATA_SETS:
         if data_set.flag in flags and (root := given.get(data_set.flag)):
-            folders += data_set.find(_existing(root, data_set.flag), given)
+            found = data_set.find(_existing(root, data_set.flag), given)
+            _refuse_other_layout(found, Path(root), data_set.flag)
+            folders += found
     if VIDEOS in flags:
         for root, repeats in given.get(VIDEOS) or ():
             folders += own_videos.training_folders(_existing(root, VIDEOS), repeats)
@@ -93,3 +97,16 @@ def _existing(root: Path | str, flag: str) -> Path:
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; check --{flag}, or download data with scripts/download.py")
     return root
+
+
+def _refuse_other_layout(found: list[Folders], root: Path, flag: str) -> None:
+    """Refuse a folder that lacks the data set's files, if a folder near it has them, or it suits another flag."""
+    for folders in found:
+        wanted = (folders.split, folders.images) if isinstance(folders, VideoFolders) else ()
+        missing = next((path for path in wanted if path and not path.exists()), None)
+        is_incomplete = f"--{flag}" in (data_set_layout(root) or "")
+        for near in folders_near(root, 3, (1,)) if missing and not is_incomplete else ():
+            if (layout := data_set_layout(near)) and f"--{flag}" in layout:
+                raise InputError(f"{missing} is missing; {near} is {layout}")
+        if missing and (layout := known_layout(root)) and f"--{flag}" not in layout:
+            raise InputError(f"{missing} is missing; {root} is {layout}")

@@ -218,6 +218,13 @@ def make_table(arguments: argparse.Namespace) -> None:
     output.check_settings(arguments.model, arguments.davis_path, Processes(), **compared, device=device_name(device))
 
     runs, lengths = [], [None] if arguments.forward else arguments.times
+    longest = len(clip.frames) * (1 if arguments.forward else 2 * max(arguments.times))
+    additions = (longest - 1) // arguments.stm_mem_every
+    if "STM" in arguments.banks and additions < 5:
+        print(
+            f"note: STM's bank, which adds every {arguments.stm_mem_every}th frame, adds {additions} of the {longest} "
+            "frames of the longest run; use a longer clip, more --times or a smaller --stm_mem_every"
+        )
     for each, times in itertools.product(settings, lengths):
         plan = Plan(davis, arguments.video, times, each, arguments.model, arguments.amp, arguments.device)
         measured = run(output.records / f"{each.bank}-{each.mem_every}-{times or 'forward'}.json", plan)

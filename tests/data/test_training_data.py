@@ -345,8 +345,8 @@ def test_a_wrong_layout_is_named(roots, tmp_path):
     assert "holds no images; give a folder of images" in refusal(0, static_root=tmp_path)
     assert "is not a folder; check --static_root" in refusal(0, static_root=tmp_path / "nowhere")
     assert "is DAVIS 2017; give it with --davis_root" in refusal(2, videos=[(roots["davis_root"], 1)])
-    assert "JPEGImages is missing; make it with" in refusal(2, yv_root=roots["davis_root"])
-    assert "train.txt is missing; check --davis_root" in refusal(2, davis_root=roots["yv_root"])
+    assert "is DAVIS 2017; give it with --davis_root" in refusal(2, yv_root=roots["davis_root"])
+    assert "is YouTube-VOS; give it with --yv_root" in refusal(2, davis_root=roots["yv_root"])
     for root, images, masks, mentioned in (
         ("MOSE", "train/JPEGImages", "train/Annotations", f"--videos {tmp_path}/MOSE/train"),
         ("LVOS", "valid/JPEGImages", "valid/Annotations", f"--videos {tmp_path}/LVOS/valid"),
@@ -360,6 +360,10 @@ def test_a_wrong_layout_is_named(roots, tmp_path):
         assert mentioned in refusal(2, videos=[(tmp_path / root, 1)])
     (tmp_path / "MOSE/train/meta.json").touch()
     assert "resize_youtube.py" in refusal(2, videos=[(tmp_path / "MOSE", 1)])
+    assert "is a folder of videos; give it with --videos" in refusal(2, davis_root=roots["bl_root"])
+    for folder in ("ImageSets", "JPEGImages/v", "Annotations/v"):
+        (tmp_path / "VOST" / folder).mkdir(parents=True)
+    assert "VOST is a folder of videos; give it with --videos" in refusal(2, davis_root=tmp_path / "VOST")
     for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationObject"):
         (tmp_path / "VOC" / folder).mkdir(parents=True)
     assert "VOC is Pascal VOC" in refusal(2, videos=[(tmp_path / "VOC", 1)])
@@ -372,7 +376,7 @@ def test_a_wrong_layout_is_named(roots, tmp_path):
     assert "images without masks; put frames into JPEGImages/<video>" in refusal(1, videos=[(tmp_path / "images", 1)])
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips/a.MOV").write_bytes(b"")
-    assert "scripts/annotate.py" in refusal(1, videos=[(tmp_path / "clips", 1)])
+    assert "scripts/annotate.py" in refusal(1, bl_root=tmp_path / "clips")
     (tmp_path / "empty").mkdir()
     assert "JPEGImages/<video>" in refusal(1, videos=[(tmp_path / "empty", 1)])
 
@@ -382,6 +386,10 @@ def test_a_folder_above_or_in_a_data_set_names_the_root(roots, tmp_path):
     (tmp_path / "above").mkdir()
     (tmp_path / "above/DAVIS").symlink_to(davis / "trainval")
     for given, named in (
+        ({"davis_root": davis / "trainval/JPEGImages/480p"}, f"{davis}/trainval is DAVIS 2017"),
+        ({"davis_root": tmp_path / "above"}, "above/DAVIS is DAVIS 2017"),
+        ({"yv_root": youtube / "train_480p"}, f"{youtube} is YouTube-VOS"),
+        ({"yv_root": tmp_path / "above"}, "above/DAVIS, which is DAVIS 2017"),
         ({"videos": [(tmp_path / "above", 1)]}, "above/DAVIS is DAVIS 2017"),
         ({"videos": [(youtube / "train_480p/JPEGImages", 1)]}, f"{youtube}/train_480p is a folder of videos"),
     ):

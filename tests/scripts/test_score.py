@@ -52,11 +52,10 @@ def test_a_list_of_videos_and_merged_objects(score, tmp_path):
 @pytest.mark.parametrize(
     ("place", "spoil", "message"),
     [
-        ("gt", shutil.rmtree, "gt names no video"),
-        ("gt/swap", lambda path: path.rename(path.with_name("deeper")) and path.mkdir(), "holds no PNG masks"),
-        ("pred/drift", shutil.rmtree, "is missing; predict every frame of every video"),
-        ("pred/swap/00007.png", Path.unlink, "is missing; predict every frame of every video"),
-        ("pred/swap/00003.png", lambda path: path.rename(path.with_suffix(".jpg")), "as a PNG of ids"),
+        ("gt", shutil.rmtree, "gt cannot be read"),
+        ("pred/drift", shutil.rmtree, "is missing; predict every frame of the video, or list the"),
+        ("pred/swap/00007.png", Path.unlink, "is missing; predict every frame of the video"),
+        ("pred/swap/00003.png", lambda path: path.rename(path.with_suffix(".jpg")), "save 00003.jpg as a PNG"),
         ("val.txt", lambda path: path.write_text("\n"), "names no video"),
         ("val.txt", lambda path: path.write_text("swap\ndrift\nswap\n"), "lists swap twice"),
         ("out", Path.touch, "cannot be written"),
@@ -72,9 +71,50 @@ def test_bad_input_ends_with_one_sentence_and_no_output(score, tmp_path, place, 
     assert not list(tmp_path.rglob("*.csv"))
 
 
-def test_a_list_in_another_encoding_names_the_remedy(score, tmp_path):
-    (tmp_path / "val.txt").write_text("swap\n", "utf-16")
-    assert_refused(score("--video_list", tmp_path / "val.txt"), "save the text in this encoding")
+@pytest.mark.parametrize(
+    ("gt", "pred", "named"),
+    [
+        ("gt", "out", "--pred {}/out/masks"),  # of eval_folder.py
+        ("gt", "out/masks/swap", "--pred {}/out/masks"),
+        ("gt/swap", "out/masks", "--gt {}/gt"),
+        ("davis", "out/masks", "--gt {}/davis/Annotations/480p"),
+        ("davis/Annotations", "out/masks", "--gt {}/davis/Annotations/480p"),
+        ("davis/Annotations", "davis/Annotations", "--gt {}/davis/Annotations/480p"),
+    ],
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_folder_too_deep_or_too_shallow_names_the_right_one(score, tmp_path, gt, pred, named, listed):
+    shutil.copytree(TRUTH, tmp_path / "gt")
+    shutil.copytree(TRUTH, tmp_path / "davis/Annotations/480p")
+    shutil.copytree(PREDICTIONS, tmp_path / "out/masks")
+    (tmp_path / "val.txt").write_text("swap\n")
+    flags = ("--video_list", tmp_path / "val.txt") if listed else ()
+    result = score(*flags, gt=tmp_path / gt, pred=tmp_path / pred, output=tmp_path / "figures")
+    assert_refused(result, named.format(tmp_path))
+
+
+def test_truth_with_a_folder_for_each_object_names_what_merges_it(score, tmp_path):
+    for number in ("000", "001"):
+        shutil.copytree(TRUTH / "swap", tmp_path / "gt/swap" / number)
+    assert_refused(score(gt=tmp_path / "gt"), tmp_path / "gt/swap", "each object", "convert_mask.py")
+
+
+@pytest.mark.parametrize(
+    ("made", "mentioned"),
+    [
+        (lambda pred: (pred / "00003.png").rename(pred / "00003.PNG"), "rename 00003.PNG"),
+        (lambda pred: shutil.copytree(pred, pred / "1") and (pred / "00003.png").unlink(), "for each object, so merge"),
+        (lambda pred: [path.rename(pred / f"f_{path.name}") for path in pred.iterdir()][3:], "has the frames f_00000"),
+        (lambda pred: shutil.rmtree(pred.parent) or pred.parent.write_bytes(b"PK"), "pred is a file"),
+        (lambda pred: (pred.parents[1] / "val.txt").write_text("swap\n", "utf-16"), "save the text in this encoding"),
+    ],
+)
+def test_predictions_in_another_form_name_the_remedy(score, tmp_path, made, mentioned):
+    shutil.copytree(PREDICTIONS / "swap", tmp_path / "pred/swap")
+    (tmp_path / "val.txt").write_text("swap\n")
+    made(tmp_path / "pred/swap")
+    result = score("--video_list", tmp_path / "val.txt", pred=tmp_path / "pred")
+    assert_refused(result, mentioned)
 
 
 @pytest.mark.parametrize("kept", [1, 2])
@@ -92,7 +132,7 @@ def test_truth_of_the_first_and_the_last_frame_is_nothing_to_score(score, tmp_pa
     assert result.returncode == 0 and "note: no frame of drift is scored" in result.stdout
 
 
-@pytest.mark.parametrize(("shift", "more"), [(1, 0), (-1, 0), (100, 0), (1, 2)])
+@pytest.mark.parametrize(("shift", "more"), [(1, 0), (-1, 0), (100, 0), (100, -1), (1, 2)])
 def test_frames_numbered_from_another_number_are_refused(score, tmp_path, shift, more):
     """The predictions have ``more`` frames than the ground truth."""
     frames = sorted((TRUTH / "swap").glob("*.png"))

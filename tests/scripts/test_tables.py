@@ -95,11 +95,16 @@ def test_table_5_refuses_what_cannot_work(arguments, inline, published_state, tm
     assert not list(tmp_path.glob("*-*"))
 
 
+def test_a_clip_that_is_too_short_for_the_bank_of_stm(arguments, inline, tmp_path):
+    result = inline(*arguments("long_video.py", "--year", 2016, "--banks", "STM", "--times", 1))
+    assert result.returncode == 0 and "every 60th frame, adds 0 of the 12 frames" in result.stdout
+
+
 def test_figure_3_of_a_clip_played_forward_and_backward(arguments, command, inline, davis, small_network, tmp_path):
     flags = ("--year", 2016, "--stm_mem_every", 3, "--times")
     result = command(*arguments("long_video.py", *flags, 2))
     assert result.returncode == 0, result.stderr
-    assert "almost unchanged" in result.stdout
+    assert "almost unchanged" in result.stdout and "note: STM" not in result.stdout
     rows = read_table(tmp_path / "figure3.csv")
     assert [(row["Bank"], row["θ"], row["Times"], row["Frames"]) for row in rows] == [
         ("2F+L+RDE", "3", "2", "24"),

@@ -12,7 +12,7 @@ from dataset.files.video import Video, frame_order
 from dataset.layouts.davis import DAVIS
 from dataset.layouts.folder_videos import FolderVideos
 from dataset.layouts.youtube import AskedObject, YouTubeVOS, meta_path, read_meta
-from util.errors import InputError
+from util.errors import InputError, listed
 from util.evaluation.metrics import nanmean
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import (
@@ -355,11 +355,6 @@ def recorded_evaluation(output: Path, **paths: Path | None) -> Evaluation:
         only_truth=bool(only_gt),
     )
     return FolderEvaluation(videos)
-
-
-def listed(names: Sequence[str]) -> str:
-    """At most five names, for a sentence."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _predicted(video: Video, number: int) -> list[int]:

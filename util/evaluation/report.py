@@ -26,8 +26,8 @@ from tqdm import tqdm
 from dataset.files.colours import COLOURS, colour_of
 from dataset.files.images import read_mask
 from dataset.files.video import Video, read_sized_mask
-from util.errors import InputError
-from util.evaluation.data_sets import Evaluation, listed
+from util.errors import InputError, listed
+from util.evaluation.data_sets import Evaluation
 from util.evaluation.metrics import statistics
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import contours, evenly_spaced, surroundings

@@ -1,6 +1,7 @@
 """Scoring of videos with `util.evaluation.metrics`, and the tables of figures in the layout of DAVIS's code."""
 
 import csv
+import glob
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,19 +94,26 @@ def score_videos(
 
 
 def _refuse_shifted(truth: Path, prediction: Path) -> None:
-    """Refuse predictions numbered from another number: they lack one end of the truth and go on beyond the other."""
+    """Refuse predictions whose frames have other names, or lie before or after those of the ground truth.
+
+    Such predictions lack the first true frame and have one more at the end, or the reverse. Single other files do not
+    matter.
+    """
     names = [{path.stem for path in folder.glob("*.png") if not is_junk(path.name)} for folder in (truth, prediction)]
+    true, predicted = (sorted(stems, key=frame_order(stems)) for stems in names)
     order = frame_order(names[0] | names[1])
-    true, predicted, extra = (sorted(each, key=order) for each in (*names, names[1] - names[0]))
-    has_first, has_last = (end in predicted for end in (true[0], true[-1]))
-    if extra and (has_first or has_last or len(predicted) >= len(true)):
-        begins_late = not has_first and order(extra[0]) > order(true[-1])
-        ends_early = not has_last and order(extra[-1]) < order(true[0])
-        if len(true) > 2 and (begins_late or ends_early):
-            raise InputError(
-                f"{prediction} has the frames {predicted[0]} to {predicted[-1]}, but its ground truth has {true[0]} to "
-                f"{true[-1]}; number the predictions as the ground truth is numbered"
-            )
+    extra = [order(name) for name in predicted if name not in names[0]]
+    ends = [end in predicted for end in (true[0], true[-1])]
+    is_shifted = (
+        bool(extra)
+        and (any(ends) or len(true) == len(predicted))
+        and ((not ends[0] and min(extra) > order(true[-1])) or (not ends[1] and max(extra) < order(true[0])))
+    )
+    if len(true) > 2 and (is_shifted or len(extra) == len(predicted) > 0):
+        raise InputError(
+            f"{prediction} has the frames {predicted[0]} to {predicted[-1]}, but its ground truth has {true[0]} to "
+            f"{true[-1]}; number the predictions as the ground truth is numbered"
+        )
 
 
 _LATER = "scripts/eval_folder.py --gt scores objects that enter later"
@@ -157,11 +165,15 @@ def score_plans(plans: Sequence[ScoringPlan], prediction_root: Path, *, progress
     videos = [(plan, prediction_root / plan.truth.name) for plan in plans]
     for plan, folder in videos:
         for frame in plan.frames:
-            if not (path := folder / f"{frame}.png").is_file():
-                raise InputError(
-                    f"{path} is missing; predict every frame of every video as a PNG of ids, <video>/<frame>.png, or "
-                    "list the videos to score (--video_list); scripts/convert_mask.py converts other masks"
-                )
+            if not (folder / f"{frame}.png").is_file():
+                others = [path.name for path in folder.glob(f"{glob.escape(frame)}.*")]
+                remedy = "predict every frame of the video, or list the videos to score (--video_list)"
+                if others:
+                    is_png = others[0].lower() == f"{frame}.png".lower()
+                    remedy = f"rename {others[0]}" if is_png else f"save {others[0]} as a PNG of ids"
+                elif any(folder.glob(f"*/{glob.escape(frame)}.png")):
+                    remedy = f"{folder} has a folder for each object, so merge them with scripts/convert_mask.py"
+                raise InputError(f"{folder / frame}.png is missing; {remedy}")
     tasks = [(plan, folder, frame) for plan, folder in videos for frame in plan.frames]
     scored = in_threads(lambda task: _score_frame(*task), tasks)
     figures = iter(list(tqdm(scored, total=len(tasks), desc="scoring", unit="frame", disable=hidden(progress))))
