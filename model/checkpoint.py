@@ -154,7 +154,7 @@ def _network_without_storage(config: NetworkConfig) -> RDE_VOS:
 
 
 def _unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict inside a training file of another program: the only one there, or the one of the average (EMA)."""
+    """The state dict inside a training file of another program: the only one, or of several the average (EMA)."""
     states = {
         name: value
         for name, value in content.items()

@@ -123,8 +123,8 @@ class _Clip:
     def segment_video(self) -> None:
         """The STM bank segments the odd frames, and the SAM bank the even frames (Section 3.3).
 
-        The paper counts frames from 1. L_UG counts where the SAM bank segments: the indicator of Eq. 10. Both banks get
-        the masks of the STM bank.
+        The paper counts frames from 1. L_UG is computed where the SAM bank segments: the indicator of Eq. 10. Both
+        banks get the masks of the STM bank.
         """
         value, true_value = self.encode_first()
         self.consistency_loss(value, true_value)
@@ -145,7 +145,7 @@ class _Clip:
             stm.append(latest)
             rde = self.network.aggregate(rde, latest)
 
-        # No frame follows the last one, so the STM bank only guides there.
+        # No frame follows the last one, so there the STM bank serves L_UG only.
         readout = self.read([rde], last)
         (logits,) = self.decode(last, readout)
         self.segmentation_loss(last, logits)

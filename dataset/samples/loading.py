@@ -71,7 +71,7 @@ def _without_errors(batches: Iterator) -> Iterator[dict[str, torch.Tensor | list
 
 
 class _ErrorsAsSamples(Dataset):
-    """Samples, or the errors in their places: torch would put a loading process's traceback into a raised one."""
+    """Returns a sample, or its `InputError`: to a raised one torch adds the traceback of the loading process."""
 
     def __init__(self, data: TrainingData) -> None:
         self.data = data

@@ -44,7 +44,7 @@ def make_sample(
     Returns:
         A dictionary with these entries:
 
-        - ``frames``: uint8 RGB [T,3,S,S]. `dataset.files.images.normalise` prepares them for the network.
+        - ``frames``: uint8 RGB [T,3,S,S]. `util.imagenet.normalise` prepares them for the network.
         - ``masks``: uint8 0/1 [T,O,S,S]. Empty slots are 0.
         - ``perturbed``: uint8 0/1 [O,S,S], the masks of the first frame with random errors (Section 3.3).
         - ``selector``: float32 [O], 1 for slots with an object and 0 for empty slots.

@@ -47,8 +47,8 @@ def stage_folders(stage: int, given: Mapping[str, Any]) -> list[Folders]:
 
     Args:
         stage: 0 for static images, 1 for BL30K, 2 or 3 for DAVIS and YouTube-VOS; 1 to 3 also for any videos.
-        given: by flag of train.py: the folder of each data set of `DATA_SETS`, or None; as ``videos`` pairs of a folder
-            and the repetitions of each of its videos; as ``davis_year`` 2016 or 2017 (default).
+        given: the values of train.py's data flags, by name: the folder of each data set of `DATA_SETS`, or None;
+            ``videos``, pairs of a folder and the repetitions of each of its videos; ``davis_year``, 2016 or 2017.
     """
     folders: list[Folders] = []
     flags = stage_flags(stage)

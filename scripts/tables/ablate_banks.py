@@ -65,10 +65,19 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--video_names", nargs="+", metavar="NAME", help="evaluate these videos only; default all")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks, the table and the picture")
     parser.add_argument(
-        "--banks", nargs="*", choices=BANKS, default=list(BANKS), help=f"run at θ = {DEFAULT_THETA}; default all"
+        "--banks",
+        nargs="*",
+        choices=BANKS,
+        default=list(BANKS),
+        help=f"banks to run at θ = {DEFAULT_THETA}; default all",
     )
     parser.add_argument(
-        "--mem_every", nargs="*", type=positive, default=[2, 3, 4, 5], metavar="θ", help=f"run for {DEFAULT_BANK}"
+        "--mem_every",
+        nargs="*",
+        type=positive,
+        default=[2, 3, 4, 5],
+        metavar="θ",
+        help=f"values of θ for {DEFAULT_BANK}",
     )
     add_network_arguments(parser)
     return parser.parse_args()

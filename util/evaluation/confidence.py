@@ -23,7 +23,7 @@ ROW = np.dtype([("frame", np.int64), ("object", np.uint8), ("confidence", np.flo
 def object_confidence(probability: Tensor) -> Tensor:
     """The confidence in each object: 1 minus the mean entropy of its probability near its contours, in bits.
 
-    The entropy is that of a pixel's two cases, this object or not. A pixel is near a contour if pixels inside and
+    The entropy is the binary entropy of a pixel: this object or not. A pixel is near a contour if pixels inside and
     outside of the object lie within `CONTOUR_MARGIN` of the diagonal, along both axes. Without any contour the mean is
     over all pixels: where an object has no pixel, the value is the confidence in its absence.
 

@@ -79,7 +79,7 @@ class Evaluation:
 
 
 class DAVISEvaluation(Evaluation):
-    """DAVIS 2016 or 2017, by its own code's rules.
+    """DAVIS 2016 or 2017, scored as by the official DAVIS code.
 
     Args:
         names: the names of the videos to evaluate; by default all of the split.

@@ -43,8 +43,8 @@ def contour_accuracy(truth: np.ndarray, prediction: np.ndarray, tolerance: float
 
     A pixel lies on a mask's boundary if it differs from its right, lower or lower-right neighbour. Precision P is the
     fraction of predicted boundary pixels within ceil(tolerance · diagonal) pixels of a true boundary pixel. Recall R is
-    the fraction of true boundary pixels within this distance of a predicted boundary pixel. The fraction is 1 where a
-    mask has no boundary pixel, so two masks without boundary score 1.
+    the fraction of true boundary pixels within this distance of a predicted boundary pixel. P is 1 without a
+    predicted boundary pixel, and R without a true one, so two masks without boundary score 1.
 
     Args:
         truth, prediction: boolean masks [H,W].

@@ -129,8 +129,7 @@ def parse_arguments(description: str) -> argparse.Namespace:
     for name, loss in (("mu", "L_UG"), ("gamma", "L_MC")):
         text = f"weight of {loss} (default: 10; 5 in stage 2 of the release)"
         _add(recipe, f"--{name}", non_negative_float, None, text)
-    text = "frame weights in L_Seg; halved: the sum of L_Seg is halved after each frame (default: equal; halved in the "
-    text += "release)"
+    text = "frame weights in L_Seg; halved: 1/16, 1/8, 1/4, 1/2 (default: equal; halved in the release)"
     _add(recipe, "--frame_weights", str, None, text, choices=get_args(FrameWeights))
     text = "features compared by L_UG; decoder_input: readout and query value (default: readout; decoder_input in the "
     text += "release)"
@@ -181,7 +180,7 @@ def _refuse_without_effect(arguments: argparse.Namespace, given: Set[str]) -> No
 
 
 def data_rules(stage: int, *, davis: object, validates: object = False) -> list[Rule]:
-    """What `util.flags.refuse_without_effect` refuses of the flags of `add_data_arguments`.
+    """The rules for flags of `add_data_arguments` that have no effect in a stage, see `refuse_without_effect`.
 
     Args:
         davis: whether there is a folder in DAVIS's layout.
@@ -259,7 +258,7 @@ def configuration(arguments: argparse.Namespace, recipe: Recipe, losses: LossTer
 
 
 def started_with(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the configuration lacks about a start of the run: versions, data and initial weights."""
+    """Versions, data and initial weights of this start of the run, which the configuration does not hold."""
     roots = {flag: getattr(arguments, flag) for flag in stage_flags(arguments.stage) if flag != VIDEOS}
     noted: dict[str, Any] = {flag: str(root.resolve()) for flag, root in roots.items() if root}
     if arguments.videos:

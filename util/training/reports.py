@@ -25,7 +25,7 @@ class Intervals(NamedTuple):
 
 @dataclass(frozen=True)
 class Reports:
-    """The places that a run writes to, and the intervals; ``validation`` may be None."""
+    """Writes log entries, checkpoints and validations of a run at their intervals; ``validation`` may be None."""
 
     every: Intervals
     log: TrainingLog
