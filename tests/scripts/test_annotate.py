@@ -1,6 +1,5 @@
 """scripts/annotate.py: the server behind the page, by real requests to a real process, and its command line."""
 
-import asyncio
 import contextlib
 import gzip
 import io
@@ -23,7 +22,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
-from aiohttp import web
 from PIL import Image
 
 from annotation import cuts
@@ -34,7 +32,6 @@ from annotation.imports import import_masks
 from annotation.jobs import Job
 from annotation.note import Note
 from annotation.project import KINDS, Project
-from annotation.server import Events
 from annotator import Running
 from conftest import ENDED, ROOT, assert_refused, draw_clip, full_disk, segmented, write_video
 from dataset.files.images import read_image, read_mask, write_mask
@@ -279,9 +276,7 @@ def test_frames_and_thumbnails(shared, clip):
     response, content = shared.request("GET", "api/frames/7")
     assert content == (clip[0] / "00007.jpg").read_bytes() and response.headers["Content-Type"] == "image/jpeg"
     assert "immutable" in response.headers["Cache-Control"]
-    _, content = shared.request("GET", "api/thumbnails/7")
-    (shared.output / "thumbnail.jpg").write_bytes(content)
-    thumbnail = Image.open(shared.output / "thumbnail.jpg")
+    thumbnail = Image.open(io.BytesIO(shared.request("GET", "api/thumbnails/7")[1]))
     assert thumbnail.size == (120, 72)
     frame = Image.open(clip[0] / "00007.jpg").resize((120, 72))
     assert np.abs(np.asarray(thumbnail, int) - np.asarray(frame)).mean() < 10
@@ -309,28 +304,11 @@ def test_cuts_by_request(trained, clip):
         assert set(np.unique(mask)) <= {0, 1}
         return mask > 0
 
-    def overlap(mask: np.ndarray) -> float:
-        return (truth & mask).sum() / (truth | mask).sum()
-
-    assert overlap(cut({"box": [x0 - 2, y0 - 2, x1 + 3, y1 + 3]})) > 0.8
+    found = cut({"box": [x0 - 2, y0 - 2, x1 + 3, y1 + 3]})
+    assert (truth & found).sum() / (truth | found).sum() > 0.8
     marks = np.zeros(SIZE, np.uint8)
     marks[(y0 + y1) // 2, (x0 + x1) // 2] = cuts.INSIDE
     assert cut(marks.tobytes(), **raw)[truth].mean() > 0.9
-
-    # From a mask that lacks the object's right half, and has a piece elsewhere, which a stroke leaves alone.
-    mask = truth.copy()
-    mask[:, (x0 + x1) // 2 :] = False
-    mask[-6:, -12:] = True
-    marks = np.where(mask, cuts.MASK, 0).astype(np.uint8)
-    marks[(y0 + y1) // 2, x1 - 4] |= cuts.INSIDE
-    result = cut(marks.tobytes(), **raw)
-    assert result[-6:, -12:].all()
-    result[-6:, -12:] = False
-    assert overlap(result) > overlap(mask) and result[truth].mean() > 0.9
-    marks = np.where(mask, cuts.MASK, 0).astype(np.uint8)
-    marks[-3, -6] |= cuts.OUTSIDE
-    result = cut(marks.tobytes(), **raw)
-    assert not result[-6:, -12:].any() and np.array_equal(result[:, : (x0 + x1) // 2], mask[:, : (x0 + x1) // 2])
 
     for box in ([0, 0, 80, 48], [5, 5, 6, 6], [1, 2, 3], ["a", 0, 9, 9], [0, 0, 1e99, 9], None):
         assert "box" in trained.refused(400, "POST", "api/cut/0", {"box": box})
@@ -394,19 +372,10 @@ def test_masks_are_imported(shared, clip):
     ("form", "kind"),
     [
         (b"", "multipart/form-data"),
-        (b"", "multipart/form-data; boundary=x"),
-        (b"--x\r\n", "multipart/form-data; boundary=x"),
         (b"--x\r\n\r\n", "multipart/form-data; boundary=%FF"),
         (b'--x\r\nContent-Disposition: form-data; filename="0.png"\r\n\r\nhalf a', "multipart/form-data; boundary=x"),
         (b"--x\r\nno header\r\n\r\n--x--\r\n", "multipart/form-data; boundary=x"),
         (b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y--\r\n--x--\r\n", "multipart/mixed; boundary=x"),
-        *(
-            (
-                b'--x\r\nContent-Disposition: form-data; filename="%s.png"\r\n\r\nz\r\n--x--\r\n' % name,
-                "multipart/form-data; boundary=x",
-            )
-            for name in (b"0" * 300, b"\xff")
-        ),
     ],
 )
 def test_a_malformed_import_is_refused_in_a_sentence(shared, form, kind):
@@ -414,15 +383,6 @@ def test_a_malformed_import_is_refused_in_a_sentence(shared, form, kind):
     error = shared.refused(400, "POST", "api/import/0", form, Content_Type=kind)
     assert len(error) < 200 and shared.state() == before
     assert not list(shared.output.glob(".import*"))
-
-
-def test_an_import_needs_no_folder_for_temporary_files(tmp_path, monkeypatch):
-    project, ids = new_project(tmp_path, objects=0)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
-    file = io.BytesIO()
-    Image.fromarray(ids[1]).save(file, "PNG")
-    assert import_masks(project, {"00001.png": file.getvalue()}, None)["frames"] == [1]
-    assert np.array_equal(project.read(1).ids, ids[1])
 
 
 @pytest.mark.parametrize("part", ["masks", "export", "export/masks", "masks/00001.png", "frames/00000.jpg"])
@@ -455,6 +415,13 @@ def test_no_link_leads_out_of_a_project(tmp_path, part):
         assert Export(project, ["masks"]).run(Job("export", 1)) is not None
 
 
+def notice_of_export(server: Running, wish: dict[str, bool]) -> dict[str, Any]:
+    """Export some parts; returns the notice at the end."""
+    with server.events() as events:
+        server.json("POST", "api/export", wish, status=202)
+        return next(event for event in events if event["type"] == "notice")
+
+
 def test_names_that_are_not_utf8(serve, tmp_path):
     """Of the folder, and so of the project, and of its frames: all but the videos of the export works."""
     video = Path(os.fsdecode(os.fsencode(tmp_path / "clip ") + b"\xff"))
@@ -469,20 +436,13 @@ def test_names_that_are_not_utf8(serve, tmp_path):
     server.run(lambda: server.propagate(0, "forward"))
     assert server.state()["propagated"] == [[1, 2]]
     assert "name" in server.state()["video"] and server.request("GET", "api/frames/1")[0].status == 200
-    wish = {part: True for part in PARTS if part not in ("overlay", "matte")}
-    with server.events() as events:
-        server.json("POST", "api/export", wish, status=202)
-        notice = next(event for event in events if event["type"] == "notice")
-    assert notice["level"] == "info" and len(notice["paths"]) == 4
+    assert (
+        len(notice_of_export(server, {part: True for part in PARTS if part not in ("overlay", "matte")})["paths"]) == 4
+    )
     with zipfile.ZipFile(output / "export/export.zip") as archive:
         assert "masks/?0.png" in archive.namelist()
-    with server.events() as events:
-        server.json("POST", "api/export", {"overlay": True}, status=202)
-        notice = next(event for event in events if event["type"] == "notice")
-    assert notice["level"] == "error" and "not UTF-8" in notice["text"]
+    assert "not UTF-8" in notice_of_export(server, {"overlay": True})["text"]
     assert "Traceback" not in server.end()
-    with pytest.raises(InputError, match="not UTF-8"):
-        VideoFile(output / "video.mp4")
 
 
 def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
@@ -528,11 +488,9 @@ def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
     server.json("DELETE", "api/propagation")
     state = server.state()
     assert state["job"] is None and state["propagated"][0][1] < LENGTH - 1
-    names = sorted(path.name for path in (server.output / "masks").iterdir())
     time.sleep(0.2)
-    assert names == sorted(path.name for path in (server.output / "masks").iterdir())
-    assert len(names) == 1 + sum(end - start + 1 for start, end in state["propagated"])
-    server.json("DELETE", "api/propagation")  # there is none; that is fine
+    masks = list((server.output / "masks").iterdir())
+    assert len(masks) == 1 + sum(end - start + 1 for start, end in state["propagated"])
 
     # An end in the middle of a job: the stream of events ends, and the exit code says which signal it was.
     with server.events() as events:
@@ -552,9 +510,8 @@ def test_propagated_masks_are_those_of_the_engine(serve, clip, small_network, tm
     for _ in range(2):
         server.json("POST", "api/objects", {}, status=201)
     assert "no object" in server.refused(400, "POST", "api/propagation", {"frame": 4, "direction": "forward"})
-    wishes = [{"frame": frame, "direction": "forward"} for frame in (16, -1, True, "4", None)]
-    wishes += [{"frame": 4, "direction": direction} for direction in ("up", [], None)]
-    for wish in (*wishes, {"frame": 4, "direction": "both", "until": "noon"}):
+    for wish in ({"frame": 16}, {"frame": True}, {"direction": []}, {"until": "noon"}):
+        wish = {"frame": 4, "direction": "forward", **wish}
         assert server.refused(400, "POST", "api/propagation", wish)
 
     server.put(4, ids[4])
@@ -669,9 +626,7 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
     expected = {number: server.mask(number)[0] for number in range(12)}
 
     for _ in range(2):  # the second export replaces the first
-        with server.events() as events:
-            server.json("POST", "api/export", everything, status=202)
-            notice = next(event for event in events if event["type"] == "notice")
+        notice = notice_of_export(server, everything)
         (server.output / "export/masks/of an older export").touch()
     export = server.output / "export"
     names = ["masks", "overlay.mp4", "DAVIS", "cutout", "matte.mp4", "export.zip"]
@@ -727,35 +682,6 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
     folders = split_folders(davis, 2017, "train")
     clips = VideoClips(folders, crop_size=32, frames=3)
     assert clips.sample(0, np.random.default_rng(0), 0.0)["frames"].shape[0] == 3
-
-
-def test_a_page_that_does_not_read_is_dropped():
-    """Events for it are not kept for ever."""
-    size, count = 10_000, 5_000
-
-    async def run() -> int:
-        events = Events()
-        app = web.Application()
-        app.router.add_get("/", events.stream)
-        runner = web.AppRunner(app, shutdown_timeout=1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        reader, writer = await asyncio.open_connection(*runner.addresses[0], limit=1024)
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await reader.readuntil(b"retry: 1000")
-        for _ in range(count):
-            events.announce({"text": "x" * size})
-            await asyncio.sleep(0)
-        received = 0
-        with contextlib.suppress(ConnectionError):
-            while content := await asyncio.wait_for(reader.read(2**20), 30):
-                received += len(content)
-        writer.close()
-        events.close()
-        await runner.cleanup()
-        return received
-
-    assert asyncio.run(run()) < 0.9 * size * count
 
 
 def open_project(root: Path) -> Project:
@@ -895,8 +821,7 @@ def test_frames_of_any_format_are_shown_as_the_network_sees_them(tmp_path):
     image.save(tmp_path / "clip/00002.jpg", "PNG")
     frames = open_folder(tmp_path / "clip")
     for number in range(3):
-        (tmp_path / "served.jpg").write_bytes(frames.jpeg(number))
-        served = Image.open(tmp_path / "served.jpg")
+        served = Image.open(io.BytesIO(frames.jpeg(number)))
         assert served.format == "JPEG" and served.getexif().get(0x0112, 1) == 1
         assert np.abs(np.asarray(served, int) - np.asarray(image)).mean() < 12
     Image.new("RGB", (9, 9)).save(tmp_path / "clip/00003.png")
@@ -934,17 +859,6 @@ def test_unpacking_goes_on_where_it_stopped_and_tells_its_progress(tmp_path, mon
         open_file(VideoFile(tmp_path / "two.mp4"), folder, None)
 
 
-def test_space_is_checked_before_a_video_is_unpacked(tmp_path, monkeypatch):
-    frames, _ = draw_clip(6, *SIZE, 1)
-    write_video(tmp_path / "one.mp4", frames)
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3000))
-    with pytest.raises(InputError, match=r"need 0\.0 GB more .*; free some space there"):
-        open_file(VideoFile(tmp_path / "one.mp4"), tmp_path / "frames", None)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
-    assert open_file(VideoFile(tmp_path / "one.mp4"), tmp_path / "frames", None)[1].run(Job("unpacking", 5)) == 6
-
-
 def test_a_long_video_can_be_marked_while_it_is_unpacked(serve, tmp_path):
     """The address is printed at once; other work waits; a video that announces a wrong number of frames has its own."""
     frames, ids = draw_clip(14, *SIZE, 2)
@@ -977,17 +891,14 @@ def test_a_long_video_can_be_marked_while_it_is_unpacked(serve, tmp_path):
     assert server.request("GET", f"api/frames/{length - 1}")[0].status == 200
     server.end()
     assert not list((tmp_path / "output").rglob(f"*{ENDED}*"))
+    # As if the header had announced another number when the project was made.
     note = json.loads((tmp_path / "output/project.json").read_text())
-    for wrong in (length + 5, length - 5):
-        # As if the header had announced another number when the project was made.
-        (tmp_path / "output/project.json").write_text(json.dumps({**note, "frames": wrong}))
-        server = serve(tmp_path / "long.mp4")
-        server.idle()
-        assert server.state()["video"]["frames"] == length
-        assert server.request("GET", f"api/frames/{length - 1}")[0].status == 200
-        assert server.mask(length - 1)[1] == "none"
-        server.end()
-        assert json.loads((tmp_path / "output/project.json").read_text()) == note
+    (tmp_path / "output/project.json").write_text(json.dumps({**note, "frames": length + 5}))
+    server = serve(tmp_path / "long.mp4")
+    server.idle()
+    assert server.state()["video"]["frames"] == length and server.mask(length - 1)[1] == "none"
+    server.end()
+    assert json.loads((tmp_path / "output/project.json").read_text()) == note
 
 
 def test_what_cannot_be_used_is_refused(shared, clip, inline, small_checkpoint, monkeypatch, tmp_path):
@@ -998,28 +909,18 @@ def test_what_cannot_be_used_is_refused(shared, clip, inline, small_checkpoint, 
         assert_refused(result, *mentioned)
 
     refused(tmp_path / "absent.mp4", "missing", video=tmp_path / "absent.mp4")
-    (tmp_path / "empty").mkdir()
-    refused("no images", video=tmp_path / "empty")
     refused(tmp_path / "absent.pth", model=tmp_path / "absent.pth")
-    refused("bank", bank="X")
-    refused("--port", port=-1)
     assert not (tmp_path / "output").exists()
-    refused("port 70000", "--port", port=70000)
     refused("port", "in use", port=shared.host.split(":")[1])
-    (tmp_path / "file").write_text("in the way")
-    refused(tmp_path / "file", "cannot be written", output=tmp_path / "file")
     monkeypatch.setattr("util.files._PATIENCE", 0.1)
     refused(shared.output, "another process", output=shared.output)
 
-    folder = tmp_path / "output"  # the refusals of ports have begun the project
+    folder = tmp_path / "output"  # the refusal of the port has begun the project
     write_clip(tmp_path / "other", 2)
     refused(folder, clip[0].resolve(), "choose another --output", video=tmp_path / "other")
     note = folder / "project.json"
     good = json.loads(note.read_text())
-    for damage in (
-        *({"frames": "many"}, {"objects": [{"id": 1}]}, {"objects": [3]}, {"annotated": {"x": []}}),
-        *({"annotated": {"900": [1]}}, {"annotated": 3}, {"objects": None}, {"deleting": 3}),
-    ):
+    for damage in ({"frames": "many"}, {"objects": [{"id": 1}]}, {"annotated": {"900": [1]}}, {"deleting": 3}):
         note.write_text(json.dumps({**good, **damage}))
         refused(note, "damaged")
     note.write_text(json.dumps({**good, "frames": 3}))
