@@ -46,8 +46,7 @@ def coco(path: Path, *annotations: dict, images: tuple[str, ...] = ("f/00003.jpg
 @pytest.fixture
 def convert(inline, tmp_path):
     def run(*paths: Path) -> tuple[dict[str, np.ndarray], str]:
-        result = inline("scripts/convert_mask.py", *paths, "--output", tmp_path / "new")
-        assert result.returncode == 0, result.stderr
+        result = inline("scripts/convert_mask.py", *paths, "--output", tmp_path / "new").checked()
         return {path.stem: read_mask(path) for path in sorted((tmp_path / "new").iterdir())}, result.stdout
 
     return run
@@ -69,22 +68,6 @@ def test_shapes_of_labelme(convert, tmp_path):
     expected[7:9, 8:10] = [[0, 4], [4, 4]]
     np.testing.assert_array_equal(masks["00007"], expected)
     assert "object 1 is cow #1, object 2 is cow #2, object 3 is dog 1, object 4 is cat" in text
-
-
-@pytest.mark.parametrize("kind", ["rectangle", "rotation"])
-def test_rectangles_by_their_corners_and_files_without_shapes(convert, tmp_path, kind):
-    """As newer versions write them, and as editors on Windows do, with a byte order mark."""
-    path = labelme(tmp_path / "a.json", shape("cow", LEFT, kind=kind))
-    path.write_text(path.read_text(), "utf-8-sig")
-    masks, text = convert(path, labelme(tmp_path / "b.json"))
-    assert list(masks) == ["a"] and "b.json shows no object, and gets no mask" in text
-    np.testing.assert_array_equal(masks["a"], drawn((1, LEFT)))
-
-
-def test_a_circle_of_labelme(convert, tmp_path):
-    masks, _ = convert(labelme(tmp_path / "a.json", shape("ball", [5, 4, 5, 1], kind="circle")))
-    y, x = np.indices(SIZE) + 0.5
-    np.testing.assert_array_equal(masks["a"], np.hypot(x - 5, y - 4) < 3)
 
 
 def test_labels_are_the_objects_of_several_frames(convert, tmp_path):
@@ -123,8 +106,8 @@ def test_run_lengths_of_masks(convert, inline, tmp_path):
     ]
     for number, mask in enumerate(ids):
         write_mask(tmp_path / f"masks/{number:05d}.png", mask)
-    result = inline("scripts/convert_mask.py", tmp_path / "masks", "--output", tmp_path / "coco.json")
-    assert result.returncode == 0 and "in 7 frames" in result.stdout, result.stderr
+    result = inline("scripts/convert_mask.py", tmp_path / "masks", "--output", tmp_path / "coco.json").checked()
+    assert "in 7 frames" in result.stdout
     content = json.loads((tmp_path / "coco.json").read_text())
     assert [image["file_name"] for image in content["images"]] == [f"{number:05d}.jpg" for number in range(7)]
     first, second = content["annotations"][:2]
@@ -136,34 +119,6 @@ def test_run_lengths_of_masks(convert, inline, tmp_path):
     assert list(masks) == [f"{number:05d}" for number in range(7) if number != 1]
     for name, mask in masks.items():
         np.testing.assert_array_equal(mask, ids[int(name)])
-
-
-def test_what_makes_no_run_lengths_is_refused(inline, tmp_path):
-    write_mask(tmp_path / "a/00000.png", drawn((1, LEFT)))
-    write_mask(tmp_path / "b/00000.png", drawn((1, LEFT)))
-    write_mask(tmp_path / "empty/00000.png", drawn())
-    (tmp_path / "there.json").touch()
-    for given, name, mentioned in (
-        (["a", "b"], "new.json", "one video"),
-        (["empty"], "new.json", "no object"),
-        (["a"], "there.json", "already exists"),
-    ):
-        result = inline("scripts/convert_mask.py", *(tmp_path / each for each in given), "--output", tmp_path / name)
-        assert_refused(result, tmp_path / name, mentioned)
-    assert not (tmp_path / "new.json").exists()
-
-
-def test_tracks_of_coco_are_the_objects_of_several_frames(convert, tmp_path):
-    path = coco(
-        tmp_path / "a.json",
-        {"segmentation": [LEFT], "attributes": {"track_id": 4}},
-        {"segmentation": [RIGHT], "track_id": 9},
-        {"segmentation": [LEFT], "track_id": 9, "image_id": 1},
-        images=("00003.jpg", "00004.jpg", "00005.jpg"),
-    )
-    masks, text = convert(path)
-    assert list(masks) == ["00003", "00004"] and "no annotations of 1 of its images" in text
-    np.testing.assert_array_equal(masks["00004"], drawn((2, LEFT)))
 
 
 def test_a_polygon_holds_the_pixels_with_their_centres_in_it(convert, tmp_path):
@@ -185,30 +140,17 @@ def test_a_polygon_holds_the_pixels_with_their_centres_in_it(convert, tmp_path):
     ("content", "mentioned"),
     [
         ("{}", "no JSON file of LabelMe or COCO"),
-        ("no json", "cannot be read"),
-        ('{"shapes": [], "imageHeight": 4, "imageWidth": 4}', "shows no object"),
         ('{"shapes": 3, "imageHeight": 4, "imageWidth": 4}', "not as LabelMe"),
         ('{"shapes": [{"label": "a", "points": [[1, 1], [2, 2]]}], "imageHeight": 4, "imageWidth": 4}', "no pixel"),
-        (
-            '{"shapes": [{"label": "a", "points": [[1, 1], [2, 2]], "shape_type": "line"}], "imageHeight": 4, '
-            '"imageWidth": 4}',
-            "as a line, which encloses no area; delete it",
-        ),
         (
             '{"images": [{"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}], "annotations": '
             '[{"image_id": 1, "bbox": [0, 0, 1, 1], "segmentation": []}]}',
             "without a mask, such as a box",
         ),
-        ('{"shapes": [{"label": "a", "points": [[1, NaN], [2, 2]]}], "imageHeight": 4, "imageWidth": 4}', "not as"),
         (
             '{"images": [{"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}], "annotations": '
             '[{"image_id": 1, "segmentation": {"size": [2, 2], "counts": [1, 2]}}]}',
             "3 pixels, their image 4",
-        ),
-        (
-            '{"images": [{"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}], "annotations": '
-            '[{"image_id": 2, "segmentation": []}]}',
-            "not as",
         ),
     ],
 )
@@ -219,17 +161,12 @@ def test_other_json_is_refused(inline, tmp_path, content, mentioned):
     assert not (tmp_path / "new").exists()
 
 
-def test_folders_above_and_below_the_masks_are_refused(inline, tmp_path):
+def test_folders_above_the_masks_are_refused(inline, tmp_path):
     for video in ("a", "b"):
         write_mask(tmp_path / f"run/masks/{video}/00000.png", drawn((1, LEFT), (2, RIGHT)))
-    (tmp_path / "run/masks/a/empty").mkdir()
-    for given, output, right in (
-        ("run", "new", "run/masks/a"),
-        ("run/masks/a/empty", "new", "run/masks/a"),
-        ("run/masks", "new.json", "run/masks/a"),
-    ):
+    for given, output in (("run", "new"), ("run/masks", "new.json")):
         result = inline("scripts/convert_mask.py", tmp_path / given, "--output", tmp_path / output)
-        assert_refused(result, tmp_path / right)
+        assert_refused(result, tmp_path / "run/masks/a")
         assert not (tmp_path / output).exists()
 
 
@@ -248,6 +185,6 @@ def test_a_file_for_each_object_is_merged(inline, tmp_path, form):
         name = {"folders": f"{number}/00000.png", "numbers": f"{8 + number}.png"}.get(form, f"object_{number}.png")
         Image.fromarray(drawn((255, corners))).save(tmp_path / "given" / name)
     given = sorted((tmp_path / "given").glob("*.png")) if form == "files" else [tmp_path / "given"]
-    result = inline("scripts/convert_mask.py", *given, "--output", tmp_path / "new.png")
-    assert result.returncode == 0 and "object 2 is" in result.stdout, result.stderr  # of 9.png and 10.png, too
+    result = inline("scripts/convert_mask.py", *given, "--output", tmp_path / "new.png").checked()
+    assert "object 2 is" in result.stdout
     np.testing.assert_array_equal(read_mask(tmp_path / "new.png"), drawn((1, LEFT), (2, RIGHT)))

@@ -391,19 +391,6 @@ def slow_answers(page, path: str, seconds: float = 1.0) -> Iterator[None]:
     page.execute_script("window.fetch = window.realFetch")
 
 
-def test_an_object_is_the_one_to_draw_before_the_server_has_answered(page, server):
-    with slow_answers(page, "api/objects"):
-        brush_size(page, 12)
-        for number in CENTRES:
-            pressed(page, CENTRES[number], (CENTRES[number][0] + 1, CENTRES[number][1]))
-            keys(page, "n")
-    idle(page)
-    ids = server.ids(0)
-    assert [ids[y, x] for x, y in CENTRES.values()] == [1, 2] and set(np.unique(ids)) == {0, 1, 2}
-    wait(page, lambda: len(page.find_elements(By.CSS_SELECTOR, "#objects li")) == 3)
-    assert one(page, "#objects li:last-child").get_attribute("class").split() == ["current"]  # the third
-
-
 def marks(page) -> bool:
     """Whether the stage shows any mark of the tools."""
     page.execute_script("return new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
@@ -465,73 +452,6 @@ def test_escape_and_undo_drop_what_the_server_is_asked_for(page, server):
         idle(page)
         assert not marks(page) and text(page, "#save-state") == "Saved"
     assert kinds(page)[0] == "none"
-
-
-def test_f_ends_the_polygon_and_the_stroke(page, server):
-    x, y = CENTRES[1]
-    keys(page, "p")
-    for dx, dy in ((-15, -15), (15, -15)):
-        pressed(page, (x + dx, y + dy))
-    keys(page, "f")
-    wait(page, lambda: "fewer than three corners" in text(page, "#notices"))
-    assert kinds(page)[0] == "none"
-    for dx, dy in ((15, 15), (-15, 15), (80, 0), (80, 5)):
-        pressed(page, (x + dx, y + dy))
-    assert text(page, "#actions-text") == "6 corners"
-    control(page, "z")
-    keys(page, Keys.BACKSPACE)  # both take back the last corner
-    assert text(page, "#actions-text") == "4 corners"
-    propagated(page)
-    assert (server.ids(0)[y - 14 : y + 14, x - 14 : x + 14] == 1).all() and (server.ids(0) == 1).sum() < 1000
-    assert kinds(page)[1] == "propagated"
-
-    seek(page, 0)
-    keys(page, "b")
-    brush_size(page, 6)
-    pressed(page, (10, 10), (30, 10), release=False)
-    propagated(page)
-    released(page)
-    idle(page)
-    assert (server.ids(0)[10, 12:28] == 1).all() and kinds(page)[0] == "annotated"
-
-
-def test_nothing_covers_the_picture(page, server):
-    """Each point of the stage belongs to the canvas, whatever the page has to say; and the picture keeps its place."""
-    covered = """
-        const {left, top, right, bottom} = document.querySelector("#stage").getBoundingClientRect();
-        const points = [];
-        for (let x = left + 1; x < right; x += 9) for (let y = top + 1; y < bottom; y += 9) points.push([x, y]);
-        return points.filter(([x, y]) => document.elementFromPoint(x, y).id !== "marks");
-    """
-    view(page, 800, "light", 1000)
-    wait(page, lambda: page.execute_script(FITS))
-    page.execute_script("return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    at = place(page, 40, 30)
-    keys(page, "p")
-    for point in ((40, 30), (60, 30), (60, 50)):
-        pressed(page, point)
-    assert shown(page, "#actions") and page.execute_script(covered) == []
-    keys(page, Keys.ESCAPE)
-    for number in (LENGTH - 1, 5):  # two sentences
-        seek(page, number)
-        keys(page, "f")
-    wait(page, lambda: "has no mask" in text(page, "#notices"))
-    assert page.execute_script(covered) == [] and place(page, 40, 30) == at
-
-
-def test_a_sentence_goes_away_when_it_is_true_no_more(page, server):
-    keys(page, "f")
-    wait(page, lambda: "Frame 0 has no mask" in text(page, "#notices"))
-    dab(page, *CENTRES[1])
-    assert "has no mask" not in text(page, "#notices")
-    propagated(page)
-    assert f"propagated {LENGTH - 1} frames" in text(page, "#notices")
-    seek(page, 2)
-    assert "propagated" not in text(page, "#notices")
-    keys(page, "u")
-    wait(page, lambda: "Check frame" in text(page, "#guide"))
-    frame = page.execute_script("return annotator.frame")
-    assert f"Check frame {frame}: correct the mask if it is wrong" in text(page, "#guide")
 
 
 def test_two_tabs(page, server):

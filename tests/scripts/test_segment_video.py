@@ -25,7 +25,6 @@ from dataset.files.video_file import EndOfVideo, VideoFile, encoder_note, video_
 from model.checkpoint import SHIPPED_WEIGHTS
 from util.errors import InputError
 from util.evaluation.stream import EngineSettings
-from util.files import lock_folder
 
 SIZE = (48, 80)
 LENGTH = 11
@@ -80,8 +79,7 @@ def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inl
     assert_refused(result, clip / "first.png", "00000.png")  # several masks are told apart by their names
 
     shutil.copy(clip / "first.png", tmp_path / "0.png")
-    result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "0.png", clip / "00004.png"))
-    assert result.returncode == 0, result.stderr
+    result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "0.png", clip / "00004.png")).checked()
     output = tmp_path / "output"
     for text in ("frame 00000 has the mask", "frame 00004 has the mask", "11 frames", str(output / "overlay.mp4")):
         assert text in result.stdout
@@ -91,8 +89,7 @@ def test_a_video_file_and_its_frames_give_the_same_masks(arguments, command, inl
 
     folder = tmp_path / "folder"
     flags = ("--mask", clip / "12.png", clip / "8.png", "--format", "masks")
-    result = inline(*arguments(clip / "frames", *flags, output=folder))
-    assert result.returncode == 0, result.stderr
+    inline(*arguments(clip / "frames", *flags, output=folder)).checked()
     assert {path.name for path in folder.iterdir()} == {"masks", "confidence.csv"}
     from_folder = masks(folder)
     rows = read_table(folder / "confidence.csv")
@@ -176,8 +173,8 @@ def test_what_cannot_be_used_is_refused(arguments, inline, clip, tmp_path):
 def test_a_file_that_ends_early_says_so(arguments, inline, clip, monkeypatch, tmp_path):
     """Its header announces more frames than there are: masks for those are found out at the end."""
     monkeypatch.setattr(VideoFile, "announced", 20)
-    result = inline(*arguments(clip / "clip.mp4", "--mask", clip / "first.png", "--format", "masks"))
-    assert result.returncode == 0 and "note" in result.stdout and "only 11 could" in result.stdout
+    result = inline(*arguments(clip / "clip.mp4", "--mask", clip / "first.png", "--format", "masks")).checked()
+    assert "note" in result.stdout and "only 11 could" in result.stdout
     write_mask(tmp_path / "15.png", np.ones(SIZE, np.uint8))
     other = tmp_path / "other"
     result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "15.png", output=other))
@@ -188,8 +185,7 @@ def test_a_file_that_ends_early_says_so(arguments, inline, clip, monkeypatch, tm
 def test_a_mask_among_the_frames_is_no_frame(arguments, inline, clip, tmp_path):
     frames = shutil.copytree(clip / "frames", tmp_path / "frames")
     shutil.copy(clip / "first.png", frames / "8_mask.png")
-    result = inline(*arguments(frames, "--mask", frames / "8_mask.png", "--format", "masks"))
-    assert result.returncode == 0, result.stderr
+    result = inline(*arguments(frames, "--mask", frames / "8_mask.png", "--format", "masks")).checked()
     assert list(masks(tmp_path / "output")) == sorted(str(t + 8) for t in range(LENGTH))
     assert "mask 8_mask.png: 2 objects, 1 (" in result.stdout
 
@@ -221,12 +217,12 @@ def test_frames_before_the_first_mask(kind, arguments, inline, clip, tmp_path):
     """They are empty, and the command says so; with --both_ways they are segmented as a reversed video is."""
     video = clip / ("clip.mp4" if kind == "file" else "frames")
     mask = shutil.copy(clip / "00004.png", tmp_path / ("frame_0004.png" if kind == "file" else "12.png"))
-    result = inline(*arguments(video, "--mask", mask, "--format", "masks"))
-    assert result.returncode == 0 and "the masks of the 4 frames before it are empty" in result.stdout
+    result = inline(*arguments(video, "--mask", mask, "--format", "masks")).checked()
+    assert "the masks of the 4 frames before it are empty" in result.stdout
     forward = list(masks(tmp_path / "output").values()) if kind == "file" else None
     both = tmp_path / "both"
-    result = inline(*arguments(video, "--mask", mask, "--both_ways", output=both))
-    assert result.returncode == 0 and "before it are empty" not in result.stdout
+    result = inline(*arguments(video, "--mask", mask, "--both_ways", output=both)).checked()
+    assert "before it are empty" not in result.stdout
     assert f"({LENGTH} frames in" in result.stdout
     assert {path.name for path in both.iterdir()} == {"masks", "overlay.mp4", "confidence.csv"}
     found = masks(both)
@@ -275,8 +271,7 @@ def test_a_stopped_run_keeps_its_masks_and_goes_on(kind, arguments, inline, clip
     result = inline(*arguments(video, "--mask", clip / "first.png", "--mem_every", 5))
     assert_refused(result, tmp_path / "output", "another mem_every")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "output/.unfinished/masks").iterdir()}
-    result = inline(*arguments(video, "--mask", clip / "first.png"))
-    assert result.returncode == 0, result.stderr
+    inline(*arguments(video, "--mask", clip / "first.png")).checked()
     moved = {tmp_path / "output/masks" / path.name: time for path, time in before.items()}
     assert all(path.stat().st_mtime_ns == time for path, time in moved.items())
     found, wanted = masks(tmp_path / "output"), masks(expected)
@@ -303,8 +298,7 @@ def test_a_run_on_a_video_file_that_is_killed_twice_ends_as_an_undisturbed_one(a
         if unfinished.is_dir():  # as if the moment had been between two steps of a write
             (unfinished / f".00003.{9**9}.tmp.png").touch()
     if not (output / "masks").is_dir() or (output / ".unfinished").is_dir():
-        result = inline(*arguments(clip / "clip.mp4", *flags))
-        assert result.returncode == 0, result.stderr
+        inline(*arguments(clip / "clip.mp4", *flags)).checked()
     assert contents(output) == contents(expected)
 
 
@@ -324,16 +318,9 @@ def test_masks_belong_to_the_settings_that_made_them(kind, arguments, inline, cl
     os.utime(video if kind == "file" else video / "9.png", (1, 1))  # as if another file took its place
     assert_refused(inline(*command), output, "another frames")
     (output / ".unfinished/settings.json").unlink()  # the settings of these masks are unknown
-    result = inline(*arguments(video, "--mask", other, "--format", "overlay"))
-    assert result.returncode == 0 and f"{LENGTH} frames in" in result.stdout, result.stderr
+    result = inline(*arguments(video, "--mask", other, "--format", "overlay")).checked()
+    assert f"{LENGTH} frames in" in result.stdout
     assert {path.name for path in output.iterdir()} == {"overlay.mp4", "confidence.csv"}
-
-
-def test_a_second_command_in_the_same_folder_is_refused(arguments, inline, clip, monkeypatch, tmp_path):
-    monkeypatch.setattr("util.files._PATIENCE", 0.1)
-    with lock_folder(tmp_path / "output"):
-        result = inline(*arguments(clip / "frames", "--mask", clip / "first.png"))
-    assert_refused(result, "another process uses", tmp_path / "output")
 
 
 def test_names_that_are_not_utf8(arguments, inline, clip, tmp_path):
@@ -342,8 +329,8 @@ def test_names_that_are_not_utf8(arguments, inline, clip, tmp_path):
     shutil.copy(clip / "first.png", mask)
     assert_refused(inline(*arguments(frames, "--mask", mask, output=output)), "overlay.mp4", "not UTF-8")
     assert not output.exists()
-    result = inline(*arguments(frames, "--mask", mask, "--format", "masks", "--cutout", output=output))
-    assert result.returncode == 0 and "mask\\udcff" in result.stdout, result.stderr
+    result = inline(*arguments(frames, "--mask", mask, "--format", "masks", "--cutout", output=output)).checked()
+    assert "mask\\udcff" in result.stdout
     assert len(masks(output)) == LENGTH == len(list((output / "cutout").iterdir()))
 
 
@@ -353,22 +340,6 @@ def test_sizes_of_all_frames_are_checked_first(arguments, inline, clip, tmp_path
     result = inline(*arguments(frames, "--mask", clip / "first.png"))
     assert_refused(result, frames / "18.png", "40×24")
     assert not (tmp_path / "output").exists()
-
-
-def test_cutout_and_matte(arguments, inline, clip, tmp_path):
-    flags = ("--mask", clip / "first.png", "--format", "masks", "--cutout", "--matte")
-    assert inline(*arguments(clip / "frames", *flags)).returncode == 0
-    output = tmp_path / "output"
-    found = masks(output)
-    for name, ids in found.items():
-        cutout = np.asarray(Image.open(output / f"cutout/{name}.png"))
-        frame = read_image(clip / f"frames/{name}.png")
-        assert np.array_equal(cutout[:, :, 3] > 0, ids > 0)
-        assert np.array_equal(cutout[ids > 0][:, :3], frame[ids > 0]) and not cutout[ids == 0].any()
-    matte = VideoFile(output / "matte.mp4")
-    assert matte.announced == LENGTH
-    for t in range(LENGTH):  # exact, as composition needs it
-        assert np.array_equal(matte.read_frame(t)[:, :, 0], np.where(found[str(t + 8)] > 0, 255, 0)), t
 
 
 @pytest.mark.parametrize("encoder", ["PyAV", "OpenCV"])
@@ -409,13 +380,6 @@ def test_a_video_that_cannot_be_written_leaves_nothing_behind(encoder, lossless,
     result = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1 and f"InputError: {path} cannot be written as an MP4 video" in result.stderr
     assert not list(path.parent.iterdir())
-
-
-def test_progress_is_shown_until_the_overlay_is_complete(arguments, command, clip, tmp_path):
-    """Without a terminal, too."""
-    result = command(*arguments(clip / "frames", "--mask", clip / "first.png", "--format", "overlay"))
-    assert result.returncode == 0, result.stderr
-    assert f"frames, drawing 100% ({LENGTH} of {LENGTH})" in result.stderr
 
 
 @needs_chromium
@@ -475,8 +439,8 @@ def test_a_file_for_each_object(arguments, inline, clip, tmp_path):
     for number in (1, 2):
         object_mask = Image.fromarray(np.where(first == number, 255, 0).astype(np.uint8))
         object_mask.save(tmp_path / f"given/object_{number}.png")
-    result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "given", "--format", "masks"))
-    assert result.returncode == 0 and "object 1 is object_1.png, object 2 is object_2.png" in result.stdout
+    result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "given", "--format", "masks")).checked()
+    assert "object 1 is object_1.png, object 2 is object_2.png" in result.stdout
     assert np.array_equal(masks(tmp_path / "output")["00000"], first)
 
 
@@ -485,8 +449,7 @@ def test_a_black_mask_after_the_first_empties_its_frame(arguments, inline, clip,
     shutil.copy(clip / "first.png", tmp_path / "given/frame_0001.png")
     for name in ("00000", "00004"):
         write_mask(tmp_path / "given" / f"{name}.png", np.zeros(SIZE, np.uint8))
-    result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "given", "--format", "masks"))
-    assert result.returncode == 0, result.stderr
+    result = inline(*arguments(clip / "clip.mp4", "--mask", tmp_path / "given", "--format", "masks")).checked()
     for note in ("00000.png", "left out", "absent from 1 frame, first 1, 2", "frame_0001.png is frame 0"):
         assert note in result.stdout
     written = masks(tmp_path / "output")
@@ -503,8 +466,7 @@ def test_boxes_and_clicks_mark_the_objects_of_the_first_frame(kind, arguments, i
     marks = ("--box", *box, "--clicks", f"+{x},{y}", "-1,1", "--clicks", f"+{other_x},{other_y}", "-60,19", "-3,44")
     marks += ("--model", SHIPPED_WEIGHTS)
     output, expected = tmp_path / "output", tmp_path / "expected"
-    result = inline(*arguments(clip / kind, *marks, output=expected))
-    assert result.returncode == 0, result.stderr
+    result = inline(*arguments(clip / kind, *marks, output=expected)).checked()
     assert "first_mask.png: 2 objects, 1 (" in result.stdout
     first = read_mask(expected / "first_mask.png")
     assert ((first == 1) & (truth == 1)).sum() > 0.6 * ((first == 1) | (truth == 1)).sum()
@@ -534,16 +496,3 @@ def test_marks_that_cannot_be_used(arguments, inline, clip, tmp_path):
     ):
         assert_refused(inline(*arguments(clip / "clip.mp4", *marks)), *mentioned)
     assert not (tmp_path / "output").exists()
-
-
-def test_a_mask_that_fills_its_box_is_noted(arguments, inline, tmp_path):
-    frame = np.full((*SIZE, 3), 60, np.uint8)
-    frame[12:30, 20:40] = (220, 200, 40)
-    (tmp_path / "frames").mkdir()
-    for name in ("0.png", "1.png"):
-        Image.fromarray(frame).save(tmp_path / "frames" / name)
-    result = inline(
-        *arguments(tmp_path / "frames", "--model", SHIPPED_WEIGHTS, "--box", 20, 12, 40, 30, "--format", "masks")
-    )
-    assert result.returncode == 0, result.stderr
-    assert "note: the mask of object 1 fills its box" in result.stdout and "first_mask.png" in result.stdout
