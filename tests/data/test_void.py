@@ -47,18 +47,6 @@ def test_255_that_is_no_outline_stays_an_object(tmp_path):
     assert not masks.notes
 
 
-def test_cream_around_other_colours_and_white_of_16_bits_are_void(tmp_path):
-    mask, expected = outlined(1, 2)
-    colours = np.zeros((256, 3), np.uint8)
-    colours[[1, 2, 255]] = (255, 0, 0), (0, 0, 255), (224, 224, 192)
-    Image.fromarray(colours[mask]).save(tmp_path / "colours.png")
-    Image.fromarray(np.where(mask == 255, np.uint16(65535), mask)).save(tmp_path / "wide.png")
-    for name in ("colours", "wide"):
-        masks = PaintedMasks([tmp_path / f"{name}.png"])
-        np.testing.assert_array_equal(masks.read(tmp_path / f"{name}.png"), expected)
-        assert "background" in masks.notes[0]
-
-
 @pytest.mark.parametrize("kind", ["palette", "grey", "colours"])
 @pytest.mark.parametrize("ids", [(1, 2), (4,), (24, 33), (100, 40)])
 def test_the_object_of_a_static_image_is_what_void_surrounds(tmp_path, kind, ids):

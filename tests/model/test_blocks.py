@@ -131,21 +131,6 @@ def test_sam_starts_where_its_recurrence_stays_in_range():
         assert 0.5 * start.std() < end.std() < 2 * start.std()
 
 
-def test_objects_of_a_batch_are_independent(small_network):
-    """K objects of B frames together are what each is alone, but for the mask of the others."""
-    torch.manual_seed(0)
-    images, masks = torch.randn(2, 3, 32, 48), torch.rand(2, 3, 32, 48)
-    features = small_network.encode_key(images)
-    values = small_network.encode_value(images, features.f16, masks)
-    logits = small_network.decode(values, features)
-    for b in range(2):
-        alone = small_network.encode_key(images[b : b + 1])
-        logit = small_network.decode(values[b : b + 1, 1:2], alone)
-        torch.testing.assert_close(logit, logits[b : b + 1, 1:2], atol=1e-4, rtol=1e-4)
-        swapped = small_network.encode_value(images[b : b + 1], alone.f16, masks[b : b + 1].flip(1))
-        torch.testing.assert_close(swapped.flip(1)[0], values[b], atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 def test_backbones_are_torchvisions(name):
     """Same names, same shapes, same features, same gradients, with norms that do something."""

@@ -50,25 +50,6 @@ def run_program(program: str, **environment: str) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
-def test_a_process_that_hangs_after_the_loss_of_another_is_ended():
-    """As NCCL may hang while Python ends."""
-    program = (
-        "import atexit, time, torch, util.distributed as d\n"
-        "from util.errors import command_line\n"
-        "d._SECONDS_TO_END = 1\n"
-        "torch.distributed.init_process_group = lambda *a, **k: None\n"
-        "atexit.register(time.sleep, 1000)\n"
-        "@command_line\n"
-        "def main():\n"
-        "    with d.Processes().collective():\n"
-        "        raise RuntimeError('NCCL communicator was aborted')\n"
-        "main()\n"
-    )
-    result = run_program(program, RANK="0", WORLD_SIZE="2")
-    assert result.returncode == -signal.SIGALRM
-    assert "error: process 0 lost another process (NCCL communicator was aborted)" in result.stderr
-
-
 def test_processes_end_with_torchrun():
     """Even if it had no time to end them."""
     child = "import os, time, util.distributed as d; d.Processes(); print(os.getpid(), flush=True); time.sleep(200)"

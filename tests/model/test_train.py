@@ -345,14 +345,6 @@ def test_a_run_on_ones_own_videos_says_and_records_what_it_trains_on(inline, toy
     assert start["videos"] == [f"{toy / 'BL30K'}:3", f"{toy / 'YouTube' / 'train_480p'}:1"]
 
 
-def test_a_failed_run_ends_torchruns_report_with_its_sentence(train, tmp_path):
-    result = train(0, "run", "--from_scratch", *SMALL, "--static_root", tmp_path / "nowhere", processes=2)
-    assert result.returncode != 0
-    report = result.stderr[result.stderr.index("Root Cause") :]
-    assert f"error: {tmp_path / 'nowhere'} is not a folder; check --static_root" in report
-    assert "FutureWarning" not in result.stderr and "deprecated" not in result.stderr
-
-
 def test_running_out_of_memory_names_the_remedy_and_no_other_error_does(train, small_checkpoint, monkeypatch):
     flags = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
     error = mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB ..."))
@@ -361,17 +353,6 @@ def test_running_out_of_memory_names_the_remedy_and_no_other_error_does(train, s
     error.side_effect = RuntimeError("shapes do not fit")
     with pytest.raises(RuntimeError, match="shapes"):
         train(2, "other", *flags)
-
-
-def test_a_run_on_davis_2016_validates_on_davis_2016(train, inline, small_checkpoint, tmp_path):
-    davis = write_davis(tmp_path / "DAVIS", {"first": 4}, objects=2)
-    (davis / "trainval/ImageSets/2016/train.txt").write_text("first\n")
-    shutil.rmtree(davis / "trainval/ImageSets/2017")
-    common = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1, "--validate_every", 1)
-    given = ("--stage", 2, "--id", "run", "--runs", tmp_path, *FAST, "--workers", 0, "--davis_root", davis)
-    assert_refused(inline("train.py", *given, *common), "this is DAVIS 2016; add --davis_year 2016")
-    result = inline("train.py", *given, *common, "--davis_year", 2016).checked()
-    assert "DAVIS 2016 (1 videos × 5)" in result.stdout and "validation: J&F" in result.stdout
 
 
 def test_under_loss_scaling_only_a_row_of_broken_losses_is_an_error():

@@ -16,7 +16,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -39,7 +38,6 @@ from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile, video_writer
 from dataset.layouts.davis import split_folders
 from dataset.samples.video_clips import VideoClips
-from model.checkpoint import SHIPPED_WEIGHTS
 from model.fast import fast_network
 from util.errors import InputError
 from util.evaluation.pictures import overlay
@@ -281,86 +279,48 @@ def test_frames_and_thumbnails(shared, clip):
     assert np.abs(np.asarray(thumbnail, int) - np.asarray(frame)).mean() < 10
 
 
-@pytest.fixture
-def trained(clip, tmp_path) -> Iterator[Running]:
-    """A server with the network that comes with the project."""
-    # A copy, because the command says when it takes the weights that come with the project.
-    server = Running(clip[0], tmp_path / "output", SIZE, "--model", shutil.copy(SHIPPED_WEIGHTS, tmp_path))
-    yield server
-    server.end(signal.SIGKILL)
-
-
-def test_cuts_by_request(trained, clip):
-    truth = clip[1][0] == 1
-    (y0, y1), (x0, x1) = (np.flatnonzero(truth.any(axis))[[0, -1]].tolist() for axis in (1, 0))
-    raw = {"Content_Type": "application/octet-stream"}
-    path = f"api/cut/0?width={SIZE[1]}&height={SIZE[0]}"
-
-    def cut(body: object, **headers: str) -> np.ndarray:
-        response, content = trained.request("POST", path if isinstance(body, bytes) else "api/cut/0", body, **headers)
-        assert response.status == 200, content
-        mask = np.frombuffer(content, np.uint8).reshape(SIZE)
-        assert set(np.unique(mask)) <= {0, 1}
-        return mask > 0
-
-    found = cut({"box": [x0 - 2, y0 - 2, x1 + 3, y1 + 3]})
-    assert (truth & found).sum() / (truth | found).sum() > 0.8
-    marks = np.zeros(SIZE, np.uint8)
-    marks[(y0 + y1) // 2, (x0 + x1) // 2] = cuts.INSIDE
-    assert cut(marks.tobytes(), **raw)[truth].mean() > 0.9
-
+def test_marks_that_cannot_be_cut(shared):
+    raw, path = {"Content_Type": "application/octet-stream"}, f"api/cut/0?width={SIZE[1]}&height={SIZE[0]}"
     for box in ([0, 0, 80, 48], [5, 5, 6, 6], [1, 2, 3], ["a", 0, 9, 9], [0, 0, 1e99, 9], None):
-        assert "box" in trained.refused(400, "POST", "api/cut/0", {"box": box})
-    assert "no pixel is marked" in trained.refused(400, "POST", path, bytes([cuts.MASK]) * PIXELS, **raw)
-    assert "sum of bits" in trained.refused(400, "POST", path, bytes([128]) * PIXELS, **raw)
-    assert "80×48" in trained.refused(400, "POST", path, b"123", **raw)
+        assert "box" in shared.refused(400, "POST", "api/cut/0", {"box": box})
+    assert "no pixel is marked" in shared.refused(400, "POST", path, bytes([cuts.MASK]) * PIXELS, **raw)
+    assert "sum of bits" in shared.refused(400, "POST", path, bytes([128]) * PIXELS, **raw)
+    assert "80×48" in shared.refused(400, "POST", path, b"123", **raw)
 
 
-def test_masks_are_imported(shared, clip):
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_masks_are_imported(tmp_path):
     """One for a frame, and several by their names, in the forms that all scripts read."""
-
-    def send(path: str, files: dict[str, bytes], status: int = 200) -> dict[str, Any]:
-        body = io.BytesIO()
-        for name, content in files.items():
-            body.write(f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode())
-            body.write(content + b"\r\n")
-        body.write(b"--x--\r\n")
-        headers = {"Content_Type": "multipart/form-data; boundary=x"}
-        return shared.json("POST", path, body.getvalue(), status=status, **headers)
-
-    def png(image: np.ndarray) -> bytes:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        return file.getvalue()
-
-    ids = clip[1]
-    answer = send("api/import/7", {"of gimp.png": png(np.where(ids[7] == 1, 255, 0).astype(np.uint8))})
-    assert answer["frames"] == [7] and "of gimp.png: 1 object" in answer["sentences"][0]
-    assert np.array_equal(shared.mask(7)[0], ids[7] == 1) and shared.mask(7)[1] == "annotated"
+    project, ids = new_project(tmp_path, objects=0)
+    white = {n: png(np.where(ids[0] == n, 255, 0).astype(np.uint8)) for n in (1, 2)}
+    answer = import_masks(project, {"of gimp.png": white[1]}, 0)
+    assert answer["frames"] == [0] and "of gimp.png: 1 object" in answer["sentences"][0]
+    assert np.array_equal(project.read(0).ids, ids[0] == 1) and KINDS[project.kind(0)] == "annotated"
     colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
-    answer = send("api/import", {f"clip/{n:05d}.png": png(colours[ids[n]]) for n in (8, 9)} | {".DS_Store": b"x"})
-    assert answer["frames"] == [8, 9]
-    for number in (8, 9):
-        assert np.array_equal(shared.mask(number)[0], ids[number])
-
+    files = {f"clip/{n:05d}.png": png(colours[ids[n]]) for n in (1, 2)}
+    assert import_masks(project, files, None)["frames"] == [1, 2]
+    assert all(np.array_equal(project.read(number).ids, ids[number]) for number in (1, 2))
     # A file for each object.
-    binary = {f"masks/object_{n}.png": png(np.where(ids[0] == n, 255, 0).astype(np.uint8)) for n in (1, 2)}
-    answer = send("api/import", binary)
+    answer = import_masks(project, {f"masks/object_{n}.png": content for n, content in white.items()}, None)
     assert answer["frames"] == [0] and any("object 2 is" in sentence for sentence in answer["sentences"])
-    assert np.array_equal(shared.mask(0)[0], ids[0])
+    assert np.array_equal(project.read(0).ids, ids[0])
 
-    before = shared.state()
-    for path, files, *mentioned in (
-        ("api/import/7", {"wide.png": png(np.zeros((8, 8), np.uint8))}, "wide.png", "8×8"),
-        ("api/import/7", {"text.png": b"no image"}, "text.png", "cannot be decoded"),
-        ("api/import", {"00003.png": png(ids[3]), "00900.png": png(ids[3])}, "00900.png"),
-        ("api/import/7", {"a.png": png(ids[3]), "b.png": png(ids[3])}, "one file"),
+    before = project.state()
+    for frame, files, message in (
+        (2, {"wide.png": png(np.zeros((8, 8), np.uint8))}, r"^wide\.png is 8×8"),
+        (2, {"text.png": b"no image"}, r"^text\.png cannot be decoded"),
+        (None, {"00001.png": white[1], "00900.png": white[1]}, "00900"),
+        (2, {"a.png": white[1], "b.png": white[1]}, "one file"),
+        (None, {"../00001.png": white[1]}, "is no name of a file"),
     ):
-        error = send(path, files, status=400)["error"]
-        assert all(text in error for text in mentioned) and "/tmp" not in error, error
-    assert shared.state() == before
-    for number in (0, 7, 8, 9):
-        shared.json("DELETE", f"api/masks/{number}", If_Match=shared.mask(number)[2])
+        with pytest.raises(Refused, match=message):
+            import_masks(project, files, frame)
+    assert project.state() == before
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,9 @@ from PIL import Image
 
 from conftest import assert_alone, assert_refused, read_table, write_davis
 from dataset.files.images import davis_palette, read_image, read_mask, to_tensor, write_mask
-from dataset.layouts.davis import DAVIS
 from model.fast import network as fast_network
 from model.inference import InferenceCore
 from util import files
-from util.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +120,6 @@ def test_results_of_other_settings_are_not_mixed(evaluate, published_checkpoint,
     )
     assert_refused(evaluate(model=published_checkpoint), tmp_path / "output", "model")
     assert_refused(evaluate(path=write_davis(tmp_path / "davis", {"long": 9})), tmp_path / "output", "data")
-
-
-def test_the_names_of_frames_need_no_leading_zeros(evaluate, davis, tmp_path):
-    assert evaluate().returncode == 0
-    shutil.copytree(davis, tmp_path / "short_names")
-    base = tmp_path / "short_names" / "trainval"
-    for path in [*(base / "JPEGImages").rglob("*.jpg"), *(base / "Annotations").rglob("*.png")]:
-        path.rename(path.with_stem(str(int(path.stem) + 7)))  # from 7 to 15
-    assert evaluate(path=tmp_path / "short_names", output=tmp_path / "other").returncode == 0
-    for name in ("global_results-val.csv", "per-sequence_results-val.csv"):
-        assert (tmp_path / "other" / name).read_text() == (tmp_path / "output" / name).read_text()
 
 
 def test_on_cpus_without_bf16_amp_is_fp32(evaluate, monkeypatch, tmp_path):
@@ -244,13 +231,3 @@ def test_wrong_flags_are_refused(evaluate, published_state, tmp_path):
     assert_refused(evaluate(output=tmp_path / "stcn.pth"), tmp_path / "stcn.pth", "cannot be written")
     assert_refused(evaluate(model=tmp_path / "stcn.pth"), "no SAM", "2F+L")
     assert not (tmp_path / "output").exists()
-
-
-def test_the_other_year_is_named(tmp_path):
-    write_davis(tmp_path, {"clip": 3})
-    shutil.rmtree(tmp_path / "trainval/ImageSets/2017")
-    with pytest.raises(InputError, match="add --year 2016"):
-        DAVIS(tmp_path)
-    (tmp_path / "trainval/ImageSets/2016").rename(tmp_path / "trainval/ImageSets/480p")
-    with pytest.raises(InputError, match="download of DAVIS 2016"):
-        DAVIS(tmp_path)

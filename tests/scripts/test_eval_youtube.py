@@ -240,8 +240,6 @@ DAMAGES = {
                                      "50×30"),
     "no ground truth": ("gt/late/00010.png", Path.unlink, "leave out the ground truth"),
     "no training list": ("train/meta.json", Path.unlink, "missing"),
-    "no categories": (META, lambda path: path.write_text(path.read_text().replace('"category"', '"kind"')),
-                      "category", "covered", "leave out the ground truth"),
 }  # fmt: skip
 
 
@@ -252,3 +250,9 @@ def test_a_damaged_data_set_is_refused(arguments, inline, youtube, tmp_path, dam
     change(root / place)
     assert_refused(inline(*arguments("--gt", root / "gt", path=root)), root / place, *mentioned)
     assert not (tmp_path / "output.zip").exists()
+
+
+def test_ground_truth_needs_categories(arguments, inline, youtube, tmp_path):
+    root = shutil.copytree(youtube, tmp_path / "youtube")
+    (root / META).write_text((root / META).read_text().replace('"category"', '"kind"'))
+    assert_refused(inline(*arguments("--gt", root / "gt", path=root)), "category", "covered", "leave out")

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -158,21 +158,6 @@ def test_ctrl_c_ends_a_live_stream_with_complete_results(arguments, camera, clip
     overlay = VideoFile(output / "overlay.mp4")
     assert overlay.announced >= len(masks)  # where frames were dropped, the last picture stays
     overlay.read_frame(overlay.announced - 1)
-
-
-def test_ctrl_c_at_the_end_leaves_no_videos(arguments, inline, clip, tmp_path, monkeypatch):
-    """A second Ctrl-C, while the video is being completed."""
-
-    @contextlib.contextmanager
-    def interrupted(*_: object, **__: object) -> Iterator[Callable[[np.ndarray], None]]:
-        yield lambda image: None
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("dataset.files.video_file._pyav_writer", interrupted)
-    monkeypatch.setattr("dataset.files.video_file._opencv_writer", interrupted)
-    result = inline(*arguments((clip / "my clip.mp4").as_uri(), "--mask", clip / "first.png"))
-    assert_refused(result, "interrupted before its results were complete", "keeps the masks so far, and no videos")
-    assert {path.name for path in (tmp_path / "output").iterdir()} == {"masks", "confidence.csv"}
 
 
 def test_without_a_mask_the_first_frame_is_written(arguments, inline, clip, tmp_path):

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 import plain
-from browser import needs_chromium
 from conftest import ROOT, assert_refused, contents, draw_clip, read_table, segmented, tensors, write_video
 from dataset.files.colours import colour_table
 from dataset.files.images import read_image, read_mask, write_mask
@@ -380,30 +379,6 @@ def test_a_video_that_cannot_be_written_leaves_nothing_behind(encoder, lossless,
     result = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1 and f"InputError: {path} cannot be written as an MP4 video" in result.stderr
     assert not list(path.parent.iterdir())
-
-
-@needs_chromium
-@pytest.mark.parametrize("lossless", [False, True])
-def test_a_browser_plays_the_overlay_and_the_matte(lossless, chromium, tmp_path):
-    if lossless:
-        pytest.importorskip("av")
-    write_video(tmp_path / "a.mp4", draw_clip(25, *SIZE, 1)[0], lossless=lossless)
-    (tmp_path / "page.html").write_text("<video muted src=a.mp4 id=v></video>")
-    chromium.get(f"file://{tmp_path}/page.html")
-    state = chromium.execute_async_script(
-        "const done = arguments[0], v = document.getElementById('v');"
-        "v.onended = () => done([v.videoWidth, v.videoHeight, v.duration, 'ended']);"
-        "v.onerror = () => done([0, 0, 0, v.error.message]); v.play().catch(error => done([0, 0, 0, String(error)]));"
-    )
-    assert state[:2] == [SIZE[1], SIZE[0]] and state[2] == pytest.approx(1, abs=0.1) and state[3] == "ended", state
-
-
-def test_a_video_and_a_mask_that_are_swapped(arguments, inline, clip, tmp_path):
-    (tmp_path / "masks").mkdir()
-    shutil.copy(clip / "first.png", tmp_path / "masks")
-    for mask in (clip / "first.png", tmp_path / "masks"):
-        for video in (clip / "clip.mp4", clip / "frames", clip / "frames/8.png"):
-            assert_refused(inline(*arguments(mask, "--mask", video)), mask, video, "swap VIDEO and --mask")
 
 
 def test_remedies_fit_what_was_given(arguments, inline, clip, tmp_path):

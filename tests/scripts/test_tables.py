@@ -82,11 +82,6 @@ def test_the_folder_of_a_running_table_is_refused(inline, davis, monkeypatch, tm
     assert_refused(result, "another process uses", tmp_path)
 
 
-def test_a_clip_that_is_too_short_for_the_bank_of_stm(arguments, inline, tmp_path):
-    result = inline(*arguments("long_video.py", "--year", 2016, "--banks", "STM", "--times", 1)).checked()
-    assert "every 60th frame, adds 0 of the 12 frames" in result.stdout
-
-
 def test_figure_3_of_a_clip_played_forward_and_backward(arguments, command, inline, davis, small_network, tmp_path):
     flags = ("--year", 2016, "--stm_mem_every", 3, "--times")
     result = command(*arguments("long_video.py", *flags, 2)).checked()
@@ -185,12 +180,6 @@ def test_recovery_is_the_first_fifty_frames_after_a_long_absence():
     assert run.recovery == pytest.approx(np.concatenate([j[69:99], j[102:122]]).mean())
     always = LongRun(j, j, np.ones_like(j, dtype=bool), run.seconds, run.memory)
     assert np.isnan(always.recovery) and np.isnan(always.while_absent)
-
-
-def test_a_clip_need_not_be_listed(tmp_path):
-    root = write_davis(tmp_path, {"listed": 2, "other": 2})
-    (root / "trainval/ImageSets/2017/val.txt").write_text("listed\n")
-    assert len(DAVIS(root).video("other").frames) == 2
 
 
 @pytest.fixture
