@@ -43,12 +43,6 @@ def test_the_command_resumes_with_the_same_bytes_and_keeps_what_is_there(inline,
     assert (frames / "00001.jpg").stat().st_mtime_ns == kept.st_mtime_ns, "a finished frame was written again"
 
 
-def test_splits_and_seeds_differ(clips):
-    first = [path / "00000.jpg" for path in (clips / "DAVIS/2017/trainval/JPEGImages/480p").iterdir()]
-    first += [path / "00000.jpg" for path in (clips / "BL30K/JPEGImages").iterdir()]
-    assert len({path.read_bytes() for path in first}) == len(first)
-
-
 def test_other_settings_impossible_ones_and_other_folders_are_refused(inline, clips, tmp_path):
     for name in ("seed", "leave"):
         assert_refused(inline("scripts/make_synthetic.py", "--output", clips, *FLAGS, f"--{name}", "1"), name)

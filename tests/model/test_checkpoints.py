@@ -192,23 +192,6 @@ def test_what_is_no_checkpoint_is_named(small_network, tmp_path):
         assert str(tmp_path / f"{name}.pth") in str(error.value)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("kind", "change"),
-    [
-        ("int8", lambda weight: weight.to(torch.int8)),
-        ("sparse", lambda weight: weight.to_sparse()),
-        ("without values", lambda weight: weight.to("meta")),
-    ],
-)
-def test_a_tensor_of_an_odd_kind_is_refused(small_network, tmp_path, kind, change):
-    state = small_network.state_dict()
-    name = "decoder.predict.weight"
-    state[name] = change(state[name])
-    with pytest.raises(InputError, match=f"{name} as .*{kind}.*; save its weights in fp32"):
-        load_network(save(state, tmp_path))
-
-
 def test_wrapped_averaged_and_half_precision_variants_are_taken(published_state, published_network, tmp_path):
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in published_state.items()}
     averaged = {f"module.{name}": tensor for name, tensor in published_state.items()} | {"n_averaged": torch.tensor(3)}

@@ -15,7 +15,7 @@ from model import RDE_VOS
 from model.fast import fast_network
 from model.inference import InferenceCore, pad_to_stride
 from model.memory import BANKS, BankSpec
-from model.reading import Embedding, read
+from model.reading import Embedding, MemoryTable, read
 from model.updates import FixedInterval, confirmed
 from plain import segment
 
@@ -159,6 +159,27 @@ def segmented_frames(core: InferenceCore) -> torch.Tensor:
     """The probabilities of a clip of one object."""
     frames, ids = draw_clip(6, 48, 48, 1)
     return torch.stack([core.step(image, None if t else ids[0]) for t, image in enumerate(tensors(frames))])
+
+
+def test_a_memory_of_ones_own(small_network):
+    """One that keeps the first frame and the last two updates gives the masks of STM until it forgets."""
+
+    class FirstAndTwo:
+        reads_updates = True
+
+        def __init__(self) -> None:
+            self.embeddings: list[Embedding] = []
+
+        def update(self, frame: Embedding) -> None:
+            self.embeddings = [*self.embeddings[:1], *[*self.embeddings[1:], frame][-2:]]
+
+        def read(self, query_key: torch.Tensor, top_k: int) -> torch.Tensor:
+            return MemoryTable([(embedding, 1) for embedding in self.embeddings]).read(query_key, top_k)
+
+    core = InferenceCore(small_network, mem_every=1)
+    core.memory = FirstAndTwo()
+    found, expected = segmented_frames(core), segmented_frames(InferenceCore(small_network, bank="STM", mem_every=1))
+    assert torch.allclose(found[:4], expected[:4], atol=1e-5) and not torch.allclose(found[5], expected[5], atol=1e-5)
 
 
 def test_a_similarity_of_ones_own(small_network):

@@ -30,8 +30,7 @@ def test_they_are_small_and_have_a_description():
 
 def test_davis_is_segmented_better_than_by_copying(command, toy, tmp_path):
     davis = ("--davis_path", toy / "DAVIS" / "2017")
-    result = command("eval_davis.py", *davis, "--output", tmp_path / "ours").checked()
-    assert SAYS_SO in result.stdout
+    assert SAYS_SO in command("eval_davis.py", *davis, "--output", tmp_path / "ours").checked().stdout
     copied = []  # the region similarity of the first mask with those of the later frames
     for folder in (toy / "DAVIS/2017/trainval/Annotations/480p").iterdir():
         first, *later = map(read_mask, sorted(folder.glob("*.png")))

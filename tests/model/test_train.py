@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from conftest import ROOT, assert_refused, write_davis
 from conftest import SMALL as SMALL_CONFIG
+from dataset.files.images import read_mask
 from dataset.samples.batches import GlobalBatchSampler
 from dataset.samples.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
@@ -353,6 +354,16 @@ def test_running_out_of_memory_names_the_remedy_and_no_other_error_does(train, s
     error.side_effect = RuntimeError("shapes do not fit")
     with pytest.raises(RuntimeError, match="shapes"):
         train(2, "other", *flags)
+
+
+def test_a_run_on_davis_2016_validates_on_davis_2016(train, small_checkpoint, tmp_path):
+    davis = write_davis(tmp_path / "DAVIS", {"first": 4})
+    (davis / "trainval/ImageSets/2016/train.txt").write_text("first\n")
+    flags = ("--davis_root", davis, "--davis_year", 2016, "--validate_every", 1, "--load_network", small_checkpoint)
+    result = train(2, "run", *flags, "--batch_size", 1, "--iterations", 1).checked()
+    assert "DAVIS 2016 (1 videos × 5)" in result.stdout and "validation: J&F" in result.stdout
+    masks = [read_mask(path) for path in (tmp_path / "run/validation").rglob("*.png")]
+    assert len(masks) == 4 and set(np.unique(masks)) <= {0, 255}  # one object, and no ids
 
 
 def test_under_loss_scaling_only_a_row_of_broken_losses_is_an_error():

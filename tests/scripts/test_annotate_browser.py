@@ -317,26 +317,6 @@ def test_a_box_becomes_an_object(page, server):
     assert overlap(server.ids(0) == 1, DISCS[0] == 1) > 0.8
 
 
-def test_scribbles_become_an_object_and_take_no_pixel_of_another_one(page, server):
-    brush_size(page, 12)
-    pressed(page, (CENTRES[2][0] - 8, 52), (CENTRES[2][0] + 8, 52))
-    keys(page, "n", "s")
-    x, y = CENTRES[2]
-    pressed(page, (x - 8, y + 8), (x + 8, y + 8))
-    idle(page)
-    ids = server.ids(0)
-    painted = ids == 1
-    assert painted.sum() > 100 and (ids > 0)[DISCS[0] == 2].mean() > 0.6
-    one(page, "#outside").click()
-    pressed(page, (x - 8, y + 10), (x + 8, y + 10))  # the same tool takes away
-    one(page, "#outside").click()
-    idle(page)
-    less = server.ids(0)
-    assert (less[y + 10, x - 6 : x + 6] != 2).all() and np.array_equal(less == 1, painted)
-    undo(page)
-    assert np.array_equal(server.ids(0), ids)
-
-
 def test_clicks_become_an_object(page, server):
     keys(page, "k")
     x, y = CENTRES[1]

@@ -132,8 +132,7 @@ def test_on_cpus_without_bf16_amp_is_fp32(evaluate, monkeypatch, tmp_path):
 
 def test_two_processes_share_the_videos(evaluate, tmp_path):
     assert evaluate(output=tmp_path / "one").returncode == 0
-    result = evaluate(output=tmp_path / "two", processes=2).checked()
-    assert result.stdout.count("FPS") == 1
+    assert evaluate(output=tmp_path / "two", processes=2).checked().stdout.count("FPS") == 1
     one, two = masks(tmp_path / "one"), masks(tmp_path / "two")
     assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
     assert figures(tmp_path / "one/global_results-val.csv") == figures(tmp_path / "two/global_results-val.csv")

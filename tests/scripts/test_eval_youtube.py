@@ -233,11 +233,6 @@ DAMAGES = {
     "no images": (FRAMES, lambda path: [shutil.rmtree(path), shutil.rmtree(path.parents[2] / "valid/JPEGImages")],
                   "valid/JPEGImages", "missing"),
     "no frame": (f"{FRAMES}/late/00010.jpg", Path.unlink, "meta.json"),
-    "two frames in one": (f"{FRAMES}/late/00002.jpg", lambda path: shutil.copy(path, path.with_suffix(".png")),
-                          "00002.png"),
-    "a mask of another size": (MASK, lambda path: write_mask(path, np.full((20, 30), 7, np.uint8)), "30×20", "100×60"),
-    "ground truth of another size": ("gt/late/00010.png", lambda path: write_mask(path, np.zeros((30, 50), np.uint8)),
-                                     "50×30"),
     "no ground truth": ("gt/late/00010.png", Path.unlink, "leave out the ground truth"),
     "no training list": ("train/meta.json", Path.unlink, "missing"),
 }  # fmt: skip
