@@ -144,6 +144,13 @@ def test_a_folder_around_the_masks_is_no_object(tmp_path, names):
         given(tmp_path / "above", {"clip/1/00000": FIRST, "clip/2/00000": SECOND}, names)
 
 
+def test_inverted_masks_of_objects_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"object_1.png and .*object_2.png .*--invert$"):
+        given(tmp_path, {"object_1": ~FIRST, "object_2": ~SECOND})
+    _, reader = given(tmp_path / "one", {"object_1": ~FIRST, "object_2": SECOND})
+    assert any("object_1.png: the object surrounds" in note for note in reader.notes)
+
+
 def test_an_overlap_goes_to_the_later_object(tmp_path):
     masks, reader = given(tmp_path, {"object_2": SECOND, "object_10": square(35, 20)})
     np.testing.assert_array_equal(masks[0], np.where(square(35, 20), 2, SECOND))

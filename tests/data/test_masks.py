@@ -272,6 +272,19 @@ def test_convert_mask_takes_several_images_and_a_threshold(inline, tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "t.png")[0], np.arange(256) >= 200)
 
 
+def test_convert_mask_keeps_the_dark_and_thin_objects_of_hard_masks(inline, tmp_path):
+    ids = IDS.copy()
+    ids[50, 5:40] = 7
+    flags = ("--output", tmp_path / "new.png")
+    for image in (Image.fromarray(ids), Image.fromarray(np.dstack([20 * ids, 30 * ids, 0 * ids]))):
+        image.save(tmp_path / "mask.png")
+        assert inline("scripts/convert_mask.py", tmp_path / "mask.png", *flags).returncode == 0
+        np.testing.assert_array_equal(read_mask(tmp_path / "new.png") > 0, ids > 0)
+        assert len(np.unique(read_mask(tmp_path / "new.png"))) == 4
+        (tmp_path / "new.png").unlink()
+    assert_refused(inline("scripts/convert_mask.py", tmp_path / "mask.png", "--output", tmp_path / "n.jpg"), "n.png")
+
+
 def test_only_common_formats_are_decoded_whatever_a_file_is_called(tmp_path):
     davis(IDS).save(tmp_path / "mask.png", format="PCX")
     for read in (read_mask, read_image, image_size):

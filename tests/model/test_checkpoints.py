@@ -70,43 +70,15 @@ def test_a_single_object_network_gains_the_channel_of_the_others(published_state
     assert torch.equal(again[:, 4:], weight[:, 4:])
 
 
-def first_weight(network: RDE_VOS) -> torch.Tensor:
-    return network.mask_encoder.backbone.conv1.weight.data
-
-
 def assert_orthogonal(channel: torch.Tensor) -> None:
     channel = channel.flatten(1)
     smaller = channel.T @ channel if len(channel) > channel.shape[1] else channel @ channel.T
     torch.testing.assert_close(smaller, torch.eye(len(smaller)), atol=1e-5, rtol=0)
 
 
-def small_with_fifth_channel(network: RDE_VOS, factor: float, **attributes: object) -> RDE_VOS:
-    changed = copy.deepcopy(network)
-    first_weight(changed)[:, 4] *= factor
-    for name, value in attributes.items():
-        setattr(changed, name, value)
-    return changed
-
-
-def test_the_fifth_channel_starts_anew_after_stage_0(small_network, tmp_path):
-    trained = small_with_fifth_channel(small_network, 0.5, single_object=True)
-    save_network(trained, tmp_path / "a.pth")
-    loaded = load_network(tmp_path / "a.pth")
-    assert_same(loaded, trained)  # loading alone, as for evaluation or for more of stage 0, changes nothing
-    random_state = torch.get_rng_state()
-    started = prepare_for_several_objects(load_network(tmp_path / "a.pth"))
-    assert torch.equal(torch.get_rng_state(), random_state)
-    assert_orthogonal(first_weight(started)[:, 4])
-    assert torch.equal(first_weight(started)[:, :4], first_weight(trained)[:, :4])
-    assert_same(prepare_for_several_objects(load_network(tmp_path / "a.pth")), started)
-    assert not started.single_object
-
-
-@pytest.mark.parametrize("factor", [1, 0.05])
-def test_the_fifth_channel_of_later_stages_stays(small_network, tmp_path, factor):
-    trained = small_with_fifth_channel(small_network, factor)
-    save_network(trained, tmp_path / "a.pth")
-    assert_same(prepare_for_several_objects(load_network(tmp_path / "a.pth")), trained)
+def test_the_fifth_channel_of_later_stages_stays(small_network):
+    """Stage 0 is in tests/model/test_train.py."""
+    assert_same(prepare_for_several_objects(copy.deepcopy(small_network)), small_network)
 
 
 def test_ours_with_any_architecture_and_training_state(small_network, tmp_path):

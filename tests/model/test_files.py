@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from util import files
 from util.errors import InputError
-from util.files import ChangedSetting, check_settings, lock_folder
+from util.files import ChangedSetting, atomic_path, check_settings, lock_folder
 
 
 def test_a_folder_belongs_to_its_first_settings(tmp_path):
@@ -28,6 +28,15 @@ def test_a_folder_belongs_to_its_first_settings(tmp_path):
         ChangedSetting("recipe", {"steps": [1, 2]}, None),
     ]
     assert note.read_text() == written
+
+
+def test_a_durable_file_reaches_the_disk_before_its_name_does(monkeypatch, tmp_path):
+    """First the content, then the folder that holds the name."""
+    synced, path = [], tmp_path / "note.txt"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    with atomic_path(path, durable=True) as temporary:
+        temporary.write_text("x")
+    assert synced == [str(temporary), str(tmp_path)]
 
 
 HOLD = """

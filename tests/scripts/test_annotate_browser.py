@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from annotator import Running
-from browser import needs_chromium, one, view, wait
+from browser import drag, needs_chromium, one, view, wait
 from conftest import draw_clip
 from dataset.files.images import read_mask, write_mask
 
@@ -137,14 +137,7 @@ def place(page, x: float, y: float) -> tuple[int, int]:
 
 def pressed(page, *points: tuple[float, float], release: bool = True) -> None:
     """Press at the first point of the frame, move to the others, and let go."""
-    actions = ActionBuilder(page, mouse=PointerInput("mouse", "mouse"), duration=10)
-    pointer = actions.pointer_action
-    pointer.move_to_location(*place(page, *points[0])).pointer_down()
-    for point in points[1:]:
-        pointer.move_to_location(*place(page, *point))
-    if release:
-        pointer.pointer_up()
-    actions.perform()
+    drag(page, *[place(page, *point) for point in points], release=release)
 
 
 def released(page) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_metrics import plain_j
 from torch.nn import functional as F
 
 import plain
@@ -161,10 +162,7 @@ def test_the_zip_holds_what_meta_json_asks_for(arguments, command, inline, youtu
         if not pairs:
             assert row["J"] == "nan"
             continue
-        j = np.mean(
-            [(one & other).sum() / max((one | other).sum(), 1) if (one | other).any() else 1 for one, other in pairs]
-        )
-        f = np.mean([contour_accuracy(*pair) for pair in pairs])
+        j, f = (np.mean([measure(*pair) for pair in pairs]) for measure in (plain_j, contour_accuracy))
         assert float(row["J"]) == pytest.approx(j, abs=1e-5) and float(row["F"]) == pytest.approx(f, abs=1e-5)
         figures[row["Kind"]].append((j, f))
     (overall,) = read_table(output / "global_results-valid.csv")

@@ -191,20 +191,6 @@ def test_a_player_shows_masks_over_frames_and_their_scores(page, davis, evaluate
                 assert (drawn[ids == object_id][:, :3] == tuple(bytes.fromhex(COLOURS[object_id - 1][1:]))).all()
 
 
-def test_merged_objects(davis, tmp_path):
-    output = write_evaluation(davis, tmp_path / "output", LENGTHS, year=2016)
-    for path in output.glob("*/*.png"):
-        Image.fromarray(np.where(read_mask(path) > 0, np.uint8(255), np.uint8(0))).save(path)
-    report(output, davis, tmp_path / "report.html")
-    page = Page(tmp_path / "report.html")
-    merged = score_videos(davis / "trainval/Annotations/480p", output, LENGTHS, merge_objects=True)
-    assert page.texts("dd")[0] == percent(global_results(merged)["J&F-Mean"])
-    assert page.texts("title") == ["RDE-VOS on DAVIS 2016 val"] and len(page.texts("th", scope="row")) == 2
-    assert "all objects" in page.source and "object 1" not in page.source
-    colours = np.array(decode(page.players[0][0]["prediction"]).convert("RGBA"))
-    assert {tuple(c) for c in colours[colours[:, :, 3] > 0][:, :3]} == {tuple(bytes.fromhex(COLOURS[0][1:])), (0, 0, 0)}
-
-
 def test_an_unfinished_output_says_what_is_missing(davis, copy, scores, tmp_path):
     (copy / "clip" / "00004.png").unlink()
     (copy / "global_results-val.csv").unlink()

@@ -146,6 +146,12 @@ def test_frames_are_decoded_only_shortly_before_they_are_segmented(clip, small_n
     assert len(ahead) == 6 * LENGTH and max(ahead) <= 6
 
 
+def test_an_odd_size_loses_its_last_row_and_column(tmp_path):
+    with video_writer(tmp_path / "odd.mp4", (49, 75), 25) as append:
+        append(np.zeros((49, 75, 3), np.uint8))
+    assert VideoFile(tmp_path / "odd.mp4").size == (48, 74)
+
+
 def test_what_cannot_be_used_is_refused(arguments, inline, clip, tmp_path):
     video, first = clip / "clip.mp4", clip / "first.png"
     (tmp_path / "text.mp4").write_text("no video")
