@@ -368,17 +368,6 @@ def test_youtube_says_what_to_do_by_hand_and_takes_what_is_there(by_hand, root, 
     assert "YouTube-VOS train" in result.stdout and f"{root / 'archives'} is no longer needed" in result.stdout
 
 
-def test_parts_of_one_folder_may_come_one_after_another(by_hand, root, archives, toy):
-    save(root, "BL30K_a.tar", archives["BL30K_a.tar"])
-    result = by_hand("bl30k")
-    assert result.returncode == 0, result.stderr
-    first = root / "BL30K/JPEGImages/bl-00000/00000.jpg"
-    before = first.stat().st_ino
-    save(root, "BL30K_b.tar", archives["BL30K_b.tar"])
-    assert by_hand("bl30k").returncode == 0
-    assert contents(root / "BL30K") == contents(toy / "BL30K") and first.stat().st_ino == before
-
-
 def test_a_call_that_ended_while_it_moved_files_is_made_good(by_hand, root, archives, toy):
     save(root, "BL30K_a.tar", archives["BL30K_a.tar"])
     obstacle = root / "BL30K/JPEGImages/bl-00000/00003.jpg/folder"

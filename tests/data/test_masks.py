@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from conftest import assert_refused
-from dataset.files.colours import COLOURS, colour_of, colour_table, davis_palette
+from dataset.files.colours import davis_palette
 from dataset.files.images import PaintedMasks, image_size, read_image, read_mask, read_pixels
 from util.errors import InputError
 
@@ -308,15 +308,6 @@ def test_images_and_masks_are_upright(orientation, turn, tmp_path):
     for image in (davis(IDS), painted(RED, GREEN)):
         image.transpose(turn).save(tmp_path / "mask.png", exif=exif)
         np.testing.assert_array_equal(PaintedMasks([]).read(tmp_path / "mask.png"), IDS)
-
-
-def test_objects_have_colours_in_the_order_of_their_ids():
-    assert [colour_of(number) for number in (1, 2, 3)] == list(COLOURS[:3])
-    assert [colour_of(number, [255, 7, 100]) for number in (7, 100, 255)] == list(COLOURS[:3])
-    assert colour_of(1, [7]) == COLOURS[1]  # not listed, so after those that are
-    table = np.frombuffer(colour_table([7, 255]), np.uint8).reshape(256, 3)
-    for number in range(1, 256):
-        assert "#" + table[number].tobytes().hex() == colour_of(number, [7, 255])
 
 
 @pytest.mark.parametrize("values", [(0, 1001, 2003), (0, 300, 65000), (0, 300, 700)])

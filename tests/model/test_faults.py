@@ -1,7 +1,6 @@
 """Faults of the machine and of files from outside: each ends with one sentence, or is worked around."""
 
 import argparse
-import functools
 import shutil
 import subprocess
 import sys
@@ -12,16 +11,12 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from test_fast import needs_compiler, write_compilers
-from torch import nn
 
 import plain
 from conftest import ROOT, assert_refused, draw_clip, full_disk, tensors, write_davis
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.layouts.youtube import read_meta
 from model import save_network
-from model.fast import compiled
-from model.fast.compiled import CompiledConv2d
 from model.inference import InferenceCore
 from util import numbers
 from util.errors import InputError
@@ -104,35 +99,6 @@ def test_segment_video_on_a_full_disk(inline, davis, small_checkpoint, tmp_path)
         assert_refused(result, f"free some space in {tmp_path / 'output'}")
         assert files(tmp_path) == []
     assert inline(*command, "--output", tmp_path / "output").returncode == 0
-
-
-# A compiler that misbehaves.
-@pytest.fixture
-def fresh_library(monkeypatch, tmp_path):
-    """Compile anew with the compilers in ``tmp_path``, before the machine's own."""
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(compiled, "_library", functools.cache(compiled._library.__wrapped__))
-
-
-def compiler_that_adds(tmp_path: Path, code: str) -> str:
-    """A compiler script that compiles ``code`` in place of the file that it is given."""
-    (tmp_path / "other.c").write_text(code)
-    real = shutil.which("cc") or shutil.which("gcc")
-    link = f'exec {real} "$@"'
-    return f'case "$*" in *-shared*) {link};; esac\nfor last; do :; done\n{real} -fPIC -c {tmp_path}/other.c -o "$last"'
-
-
-@needs_compiler
-@pytest.mark.parametrize(
-    "code",
-    ["int unrelated(void) { return 0; }", "void convolve(void *c) {} int outputs_of_a_block(void) { return 16; }"],
-    ids=["no functions", "computes nothing"],
-)
-def test_a_program_that_is_wrong_is_not_used(code, fresh_library, caplog, tmp_path):
-    write_compilers(tmp_path, compiler_that_adds(tmp_path, code))
-    assert not CompiledConv2d.supports(nn.Conv2d(64, 64, 3, padding=1))
-    (record,) = caplog.records
-    assert "PyTorch's slower convolutions are used" in record.getMessage() and "\n" not in record.getMessage()
 
 
 # Weights that are no numbers.

@@ -181,11 +181,6 @@ def test_testdev_has_first_masks_only_and_no_scores(evaluate, davis, tmp_path):
     assert not list((tmp_path / "output").glob("*.csv"))
 
 
-def test_every_bank_runs_from_the_command_line(evaluate, tmp_path):
-    for bank in ("F", "STM"):
-        assert evaluate("--bank", bank, "--top", 3, "--amp", output=tmp_path / bank).returncode == 0
-
-
 def _masks_of_2016(path: Path) -> None:
     for mask in path.parent.iterdir():
         write_mask(mask, np.where(read_mask(mask) > 0, np.uint8(255), np.uint8(0)))

@@ -137,8 +137,3 @@ def test_parts_agree_with_the_network_at_every_size(exported, network):
         memory = {"memory_key": features.key[:-1], "memory_value": values, "multiplicity": torch.tensor(counts)}
         frame = {name: getattr(last, name) for name in ("key", "query_value", "f8", "f4")}
         torch.testing.assert_close(run("reading_decoder", **frame, **memory)[0], expected, atol=1e-4, rtol=1e-4)
-
-
-def test_an_export_is_not_overwritten(inline, tmp_path):
-    (tmp_path / "network.json").write_text("{}")
-    assert_refused(inline("scripts/export.py", "--output", tmp_path), tmp_path / "network.json", "--output")

@@ -328,13 +328,3 @@ def test_youtube(small_checkpoint, tmp_path):
     assert rows[:, :2].tolist() == [["1", "dog, seen"], ["2", "crab, unseen"]]
     assert rows[:, 9].tolist() == ["2 of 11", "1 of 11"]
     assert rows[:, 3].tolist() == [percent(item.j.mean) for item in scores[0].objects]
-
-
-def test_flags_of_another_script_are_refused(davis, evaluated):
-    with pytest.raises(InputError, match=r"written by eval_davis\.py, which needs no --images"):
-        recorded_evaluation(evaluated, images=davis)
-
-
-def test_bad_input_ends_with_one_sentence(inline, davis, evaluated):
-    refused = inline("scripts/report.py", evaluated, "--davis_path", davis, "--output", davis)
-    assert_refused(refused, davis, "cannot be written", "choose another folder")
