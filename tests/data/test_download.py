@@ -219,13 +219,6 @@ def test_a_server_without_the_file_is_one_sentence(download, server):
     assert_refused(download("davis2017"), f"{server.address}/files/{TRAINVAL}", "answers 503", "by hand")
 
 
-def test_no_server_is_one_sentence(inline, root, server):
-    nowhere = "http://127.0.0.1:9"  # the port of the service "discard", which nothing runs
-    result = inline("scripts/download.py", "davis2017", "--root", root, "--yes", "--mirror", nowhere)
-    assert_refused(result, f"{nowhere}/{TRAINVAL}", "the connection failed")
-    assert_refused(inline("scripts/download.py", "davis2017", "--mirror", "files"), "--mirror", "http://")
-
-
 # The disk is full.
 def test_a_download_goes_on_after_the_disk_was_full(download, server, root):
     with full_disk(1_200_000):

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -121,10 +120,3 @@ def test_masks_are_exact():
     brightness = scene.frame(12)[0][..., 0]
     assert (brightness[expected > 0] >= 128).all() and (brightness[expected == 0] < 128).all()
     assert 0 < ((brightness > 20) & (brightness < 235)).mean() < 0.1
-
-
-def test_objects_of_youtube_may_appear_late(tmp_path):
-    make_synthetic(tmp_path, SyntheticSettings(height=48, width=64, frames=8, youtube_train=4))
-    videos = json.loads((tmp_path / "YouTube/train/meta.json").read_text())["videos"]
-    starts = [entry["frames"][0] for video in videos.values() for entry in video["objects"].values()]
-    assert "00000" in starts and max(starts) > "00000"

@@ -13,8 +13,8 @@ from dataset.samples.image_clips import ImageClips
 from dataset.samples.loading import training_batches
 from dataset.samples.stages import stage_dataset
 from dataset.samples.video_clips import VideoClips, choose_clip, largest_gap
-from plain import mask_iou
 from util.errors import InputError
+from util.evaluation.metrics import region_similarity
 
 SIZE = 64
 HEIGHT, WIDTH = 60, 96
@@ -173,7 +173,7 @@ def test_images_and_masks_move_together(roots):
         for sample in samples(source, count):
             for image, mask in zip(brightness(sample["frames"]), sample["masks"][:, 0].numpy(), strict=True):
                 if mask.sum() > 100:
-                    assert mask_iou((image > 165).astype(np.uint8), mask) > 0.85
+                    assert region_similarity(image > 165, mask > 0) > 0.85
 
 
 def test_at_most_two_objects_all_in_the_first_frame(roots):
@@ -198,7 +198,7 @@ def test_perturbed_masks_belong_to_the_first_frame(roots):
         ):
             assert perturbed.any() == bool(present)
             if mask.sum() > 100:
-                assert 0.5 < mask_iou(mask, perturbed) < 1
+                assert 0.5 < region_similarity(mask > 0, perturbed > 0) < 1
 
 
 def test_object_that_is_rare_small_and_at_the_border_is_found(tmp_path):
@@ -264,7 +264,7 @@ def test_davis_2016_is_one_object_a_video(roots, tmp_path):
     for sample in samples(source, 5):
         assert sample["selector"].tolist() == [1, 0]
         image = brightness(sample["frames"])[0]
-        assert mask_iou((image > 165).astype(np.uint8), sample["masks"][0, 0].numpy()) > 0.7
+        assert region_similarity(image > 165, sample["masks"][0, 0].numpy() > 0) > 0.7
     with pytest.raises(InputError, match=r"2016/train\.txt is missing; this is DAVIS 2017; add --davis_year 2017"):
         stage(2, {"davis_root": roots["davis_root"], "davis_year": 2016})
 
@@ -379,7 +379,7 @@ def test_folders_of_own_images(tmp_path):
         for sample in samples(source, 4):
             for image, mask in zip(brightness(sample["frames"]), sample["masks"][:, 0].numpy(), strict=True):
                 if mask.sum() > 100:
-                    assert mask_iou((image > 165).astype(np.uint8), mask) > 0.85
+                    assert region_similarity(image > 165, mask > 0) > 0.85
 
 
 def test_copies_and_epochs_differ(roots):

@@ -81,12 +81,6 @@ def test_the_fifth_channel_of_later_stages_stays(small_network):
     assert_same(prepare_for_several_objects(copy.deepcopy(small_network)), small_network)
 
 
-def test_ours_with_any_architecture_and_training_state(small_network, tmp_path):
-    save_network(small_network, tmp_path / "a.pth", iteration=7, optimizer={"state": {0: torch.ones(2)}})
-    assert_same(load_network(tmp_path / "a.pth"), small_network)
-    assert os.listdir(tmp_path) == ["a.pth"]
-
-
 def test_anything_else_is_refused_by_name(published_state, small_network, tmp_path):
     def refused(content: object, *mentioned: str) -> None:
         with pytest.raises(InputError) as error:

@@ -67,22 +67,6 @@ assert sys.modules["model"] is model and REPO not in sys.path
     assert torch.allclose(torch.load(folder / "result.pt"), segment(folder, core), atol=1e-4)
 
 
-def test_every_module_finds_the_others_under_the_new_names(tmp_path):
-    modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for name in PACKAGES
-        for path in ROOT.glob(f"{name}/**/*.py")
-    ]
-    program = f"""
-import importlib, sys, torch
-torch.hub.load({str(ROOT)!r}, "rde_vos", source="local")
-for name in {modules}:
-    importlib.import_module("rde_vos_hub." + name)
-print(*[name for name in sys.modules if name.split(".")[0] in {PACKAGES}])
-"""
-    assert run(tmp_path, program).split() == []
-
-
 def test_what_cannot_be_loaded_is_refused(folder):
     """Unusable weights and settings, and a second copy of the project in the same program."""
     shutil.copy(ROOT / "hubconf.py", folder)

@@ -102,13 +102,6 @@ def test_the_plain_pass_gives_the_same_losses(small_network, small_batch, recipe
         torch.testing.assert_close(plain, ours, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [1, 4])
-def test_clips_without_a_last_frame_of_the_sam_bank_are_refused(small_network, small_batch, length):
-    frames, masks, *rest = small_batch
-    with pytest.raises(ValueError, match=f"is odd and >= 3, not {length}"):
-        ClipLoss(small_network)(frames[:, :length], masks[:, :length], *rest, hard_fraction=1.0)
-
-
 @pytest.mark.parametrize(
     ("flag", "off"),
     [

@@ -375,25 +375,6 @@ def test_a_video_that_cannot_be_written_leaves_nothing_behind(encoder, lossless,
     assert not list(path.parent.iterdir())
 
 
-def test_remedies_fit_what_was_given(arguments, inline, clip, tmp_path):
-    mask = clip / "first.png"
-    for path, source in {
-        "shots/My Clip.MOV": clip / "clip.mp4",
-        "photos/a.heic": mask,
-        "data/valid/Annotations/a/0.png": mask,
-        "data/valid/JPEGImages/a/0.png": mask,
-    }.items():
-        (tmp_path / path).parent.mkdir(parents=True)
-        shutil.copy(source, tmp_path / path)
-    for video, *mentioned in (
-        (tmp_path / "shots", "no images", "My Clip.MOV"),
-        (tmp_path / "photos", "no images", ".heic"),
-        (clip / "frames/8.png", "is an image", clip / "frames"),
-        (tmp_path / "data", f"such as {tmp_path / 'data/valid/JPEGImages/a'}"),
-    ):
-        assert_refused(inline(*arguments(video, "--mask", mask)), *mentioned)
-
-
 def test_a_file_for_each_object(arguments, inline, clip, tmp_path):
     first = read_mask(clip / "first.png")
     (tmp_path / "given").mkdir()
