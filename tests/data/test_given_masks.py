@@ -136,14 +136,6 @@ def test_masks_of_one_object_are_no_two_objects(tmp_path):
         given(tmp_path / "folders", {"1/00099": FIRST, "2/00099": SECOND}, PADDED)
 
 
-@pytest.mark.parametrize("names", [PADDED, None])
-def test_a_folder_around_the_masks_is_no_object(tmp_path, names):
-    masks, _ = given(tmp_path, {"masks/object_1": FIRST, "masks/object_2": SECOND}, names)
-    np.testing.assert_array_equal(masks[0], FIRST + 2 * SECOND)
-    with pytest.raises(InputError, match=rf"holds no masks; give PNGs, or {tmp_path}/above/clip$"):
-        given(tmp_path / "above", {"clip/1/00000": FIRST, "clip/2/00000": SECOND}, names)
-
-
 def test_inverted_masks_of_objects_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"object_1.png and .*object_2.png .*--invert$"):
         given(tmp_path, {"object_1": ~FIRST, "object_2": ~SECOND})

@@ -170,13 +170,6 @@ def test_folders_above_the_masks_are_refused(inline, tmp_path):
         assert not (tmp_path / output).exists()
 
 
-def test_what_nobody_can_tell_apart_is_refused(inline, tmp_path):
-    files = [labelme(tmp_path / f"{n}.json", shape("cow", LEFT), shape("cow", RIGHT)) for n in range(2)]
-    Image.fromarray(drawn((1, LEFT))).save(tmp_path / "a.png")
-    for given, mentioned in ((files, "group_id"), ([files[0], tmp_path / "a.png"], "a command of its own")):
-        assert_refused(inline("scripts/convert_mask.py", *given, "--output", tmp_path / "new"), mentioned)
-
-
 @pytest.mark.parametrize("form", ["files", "folder", "folders", "numbers"])
 def test_a_file_for_each_object_is_merged(inline, tmp_path, form):
     (tmp_path / "given/1").mkdir(parents=True)

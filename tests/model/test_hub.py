@@ -1,5 +1,6 @@
 """hubconf.py: torch.hub loads the project from any folder, and leaves the program's own modules alone."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,15 @@ assert sys.modules["model"] is model and REPO not in sys.path
     run(folder, program)
     core = InferenceCore(fast_network(load_network(weights)), **settings)
     assert torch.allclose(torch.load(folder / "result.pt"), segment(folder, core), atol=1e-4)
+
+
+def test_the_packages_import_each_other_in_the_form_that_can_be_renamed():
+    for path in (path for name in PACKAGES for path in ROOT.glob(f"{name}/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert not {alias.name.split(".")[0] for alias in node.names} & set(PACKAGES), (
+                    f"{path}: from ... import"
+                )
 
 
 def test_what_cannot_be_loaded_is_refused(folder):

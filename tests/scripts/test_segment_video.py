@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 
 import plain
-from conftest import ROOT, assert_refused, contents, draw_clip, read_table, tensors, write_video
+from conftest import ROOT, assert_refused, contents, draw_clip, read_table, segmented, tensors, write_video
 from dataset.files.colours import colour_table
 from dataset.files.images import read_image, read_mask, write_mask
 from dataset.files.video import Video, assign_masks
 from dataset.files.video_file import EndOfVideo, VideoFile, encoder_note, video_writer
 from model.checkpoint import SHIPPED_WEIGHTS
 from util.errors import InputError
+from util.evaluation.stream import EngineSettings
 
 SIZE = (48, 80)
 LENGTH = 11
@@ -132,6 +133,17 @@ def test_masks_come_at_the_size_of_the_video(arguments, inline, clip, tmp_path):
     assert all(mask.shape == SIZE and set(np.unique(mask)) <= {0, 60, 180} for mask in written.values())
     assert not written["00002"].any()
     assert np.array_equal(written["00003"], read_mask(clip / "12.png") * 60)  # the given mask, with all of its details
+
+
+def test_frames_are_decoded_only_shortly_before_they_are_segmented(clip, small_network, tmp_path):
+    with video_writer(tmp_path / "long.mp4", SIZE, 25) as append:
+        for _ in range(6):
+            for frame in draw_clip(LENGTH, *SIZE, 1)[0]:
+                append(frame)
+    video = VideoFile(tmp_path / "long.mp4")
+    video.masks[0] = clip / "first.png"
+    ahead = [video.decoded - result.number for result in segmented(small_network, video, EngineSettings(bank="F"))]
+    assert len(ahead) == 6 * LENGTH and max(ahead) <= 6
 
 
 def test_an_odd_size_loses_its_last_row_and_column(tmp_path):
