@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
@@ -52,3 +54,14 @@ def one(browser: webdriver.Chrome, selector: str) -> WebElement:
 def wait(browser: webdriver.Chrome, condition: Callable[[], object], timeout: float = 30) -> None:
     """Wait until a condition holds."""
     WebDriverWait(browser, timeout, poll_frequency=0.05).until(lambda _: condition())
+
+
+def drag(browser: webdriver.Chrome, *points: tuple[int, int], kind: str = "mouse", release: bool = True) -> None:
+    """Press a pointer at the first point of the window, move it to the others, and let go."""
+    actions = ActionBuilder(browser, mouse=PointerInput(kind, kind), duration=10)
+    actions.pointer_action.move_to_location(*points[0]).pointer_down()
+    for point in points[1:]:
+        actions.pointer_action.move_to_location(*point)
+    if release:
+        actions.pointer_action.pointer_up()
+    actions.perform()

@@ -9,7 +9,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -193,7 +192,16 @@ def tensors(frames: np.ndarray) -> list[torch.Tensor]:
     return [to_tensor(frame) for frame in frames]
 
 
-Command = Callable[..., subprocess.CompletedProcess]
+class Result(subprocess.CompletedProcess):
+    """What a command leaves: its exit code, and what it has printed."""
+
+    def checked(self) -> "Result":
+        """The same, of a command that has succeeded."""
+        assert self.returncode == 0, self.stderr
+        return self
+
+
+Command = Callable[..., Result]
 
 
 @pytest.fixture
@@ -203,18 +211,14 @@ def command() -> Command:
     ``processes`` runs it under torchrun.
     """
 
-    def run(script: str, *arguments: object, processes: int = 1, timeout: float = HANGS) -> subprocess.CompletedProcess:
+    def run(script: str, *arguments: object, processes: int = 1, timeout: float = HANGS) -> Result:
         launcher = [sys.executable]
         if processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            [*launcher, str(ROOT / script), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=environment,
-        )
+        words = [*launcher, str(ROOT / script), *map(str, arguments)]
+        process = subprocess.run(words, capture_output=True, text=True, timeout=timeout, env=environment)
+        return Result(words, process.returncode, process.stdout, process.stderr)
 
     return run
 
@@ -223,7 +227,7 @@ def command() -> Command:
 def inline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Command:
     """As `command`, but in this process, without the seconds that a new one takes to import everything."""
 
-    def run(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    def run(script: str, *arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         status = 0
@@ -234,7 +238,7 @@ def inline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Co
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return subprocess.CompletedProcess([script, *arguments], status, *capsys.readouterr())
+        return Result([script, *arguments], status, *capsys.readouterr())
 
     return run
 
@@ -251,7 +255,7 @@ def assert_refused(result: subprocess.CompletedProcess, *mentioned: object) -> N
         assert str(text) in lines[0], f"{text} is not in {lines[0]}"
 
 
-def assert_alone(run: Callable[[], subprocess.CompletedProcess], output: Path, *inside: str) -> None:
+def assert_alone(run: Callable[[], Result], output: Path, *inside: str) -> None:
     """A command is refused while another process uses its output, and then removes what a killed one has left there.
 
     Args:
@@ -266,32 +270,8 @@ def assert_alone(run: Callable[[], subprocess.CompletedProcess], output: Path, *
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    result = run()
-    assert result.returncode == 0, result.stderr
+    run().checked()
     assert not [path for path in left if path.exists()]
-
-
-def assert_terminates(script: str, *arguments: object, started: Callable[[], object]) -> None:
-    """SIGTERM to a script alone, when ``started`` is true, ends it and its worker processes."""
-    command = [sys.executable, ROOT / script, *arguments]
-    process = subprocess.Popen(list(map(str, command)), start_new_session=True, stderr=subprocess.DEVNULL)
-    try:
-        while not started():
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(HANGS) == 128 + signal.SIGTERM
-        for _ in range(10 * HANGS):
-            try:
-                os.killpg(process.pid, 0)
-            except ProcessLookupError:
-                return
-            time.sleep(0.1)
-        pytest.fail("worker processes are still there")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ CPU, so results are real. While `fake_gpu` is active, Python sees the device ``c
 module
 
 - raises `DeviceMismatch` where the operands of an operator lie on different devices, as CUDA does;
-- raises where weights, gradients and moments of the fused Adam have different memory layouts, as CUDA does;
 - records what makes the host wait for the GPU, and counts the launches: operators that are neither views nor empty;
 - fills the result of a non-blocking download only when the host has waited for it; before, it is NaN or 77;
 - follows CUDA's autocast, and rounds 16-bit products as tensor cores do: 16-bit operands, sums in fp32, 16-bit result.
@@ -16,11 +15,9 @@ counts as launches, so launches of training are exact without autocast only.
 
 import contextlib
 import functools
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import torch
@@ -31,7 +28,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
 HALF = (torch.float16, torch.bfloat16)
-ROOT = Path(__file__).resolve().parents[1]
 
 # What the project calls of the functions that CUDA's autocast computes in 16 bits, and in fp32.
 IN_16_BITS = {"conv2d", "linear", "matmul", "__matmul__", "bmm", "mm", "baddbmm", "addmm"}
@@ -49,13 +45,6 @@ NO_LAUNCH = {"detach", "alias", "lift_fresh", "empty", "empty_like", "new_empty"
 
 class DeviceMismatch(RuntimeError):
     """The operands of an operator lie on different devices."""
-
-
-class Wait(NamedTuple):
-    """A place where the host waits for the GPU."""
-
-    kind: str  # item, nonzero, upload, download, event or synchronize
-    place: str  # the function of the project
 
 
 def is_on_gpu(x: Tensor) -> bool:
@@ -81,9 +70,8 @@ class FakeGPU:
     """What the pretended GPU has done since `reset`.
 
     Attributes:
-        waits: where the host waited for it, in order.
+        waits: the kinds of the host's waits for it: item, nonzero, upload, download, event or synchronize.
         launches: the number of launches by operator.
-        uploaded: bytes.
     """
 
     def __init__(self) -> None:
@@ -95,24 +83,17 @@ class FakeGPU:
 
     def reset(self) -> None:
         """Forget all counts."""
-        self.waits: list[Wait] = []
+        self.waits: list[str] = []
         self.launches: Counter[str] = Counter()
-        self.uploaded = 0
 
     @property
     def kinds(self) -> list[str]:
         """The kinds of ``waits``, sorted."""
-        return sorted(wait.kind for wait in self.waits)
+        return sorted(self.waits)
 
     def wait(self, kind: str) -> None:
         """Record that the host waits until the GPU has finished all work so far."""
-        frame = sys._getframe(1)
-        while frame and not (
-            Path(frame.f_code.co_filename).is_relative_to(ROOT) and frame.f_code.co_filename != __file__
-        ):
-            frame = frame.f_back
-        place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}, {frame.f_code.co_name}" if frame else "torch"
-        self.waits.append(Wait(kind, place))
+        self.waits.append(kind)
         self.finish(self._downloads)
 
     def finish(self, downloads: list[Callable[[], object]]) -> None:
@@ -176,7 +157,6 @@ class FakeGPU:
         moved.untyped_storage().on_gpu = device.type == "cuda"
         self.launches["transfer"] += 1
         if device.type == "cuda":
-            self.uploaded += moved.numel() * moved.element_size()
             if not (non_blocking and is_pinned(x)):
                 self.wait("upload")
         elif non_blocking:  # torch allocates pinned memory for it
@@ -253,7 +233,6 @@ class FakeGPU:
         result = operator(*args, **kwargs)
         self.launches["transfer"] += 1
         upload = is_on_gpu(target)
-        self.uploaded += upload * source.numel() * source.element_size()
         if not (non_blocking and is_pinned(source if upload else target)) and not (upload and source.ndim == 0):
             self.wait("upload" if upload else "download")
         elif not upload:
@@ -275,11 +254,6 @@ class FakeGPU:
         if len(places) > 1:
             described = ", ".join(f"{list(x.shape)} on {GPU if is_on_gpu(x) else CPU}" for x in operands)
             raise DeviceMismatch(f"the operands of {name} lie on different devices: {described}")
-        if name.startswith("_fused_adam"):
-            for tensors in zip(*args[:4], strict=True):  # weight, gradient, both moments
-                strides = {tuple(s for s, side in zip(x.stride(), x.shape, strict=True) if side > 1) for x in tensors}
-                if len(strides) > 1:
-                    raise RuntimeError("params, grads, exp_avgs and exp_avg_sqs must have the same layout")
 
 
 class _Functions(TorchFunctionMode):

@@ -5,7 +5,6 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -226,9 +225,3 @@ def train_pass(
         return total + 5 * guidance + 5 * terms["mc"], terms
     segmentation = sum(terms[f"ce_{t}"] for t in range(1, length)) / 2
     return segmentation + 10 * guidance + 10 * terms["mc"], terms
-
-
-def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the intersection over union (0 to 1) of two uint8 0/1 masks [H,W]. It is 1 if both masks are empty."""
-    union = np.count_nonzero(a | b)
-    return np.count_nonzero(a & b) / union if union else 1.0

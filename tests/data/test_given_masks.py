@@ -42,15 +42,11 @@ def given(folder: Path, files: dict[str, np.ndarray], names: list[str] | None = 
     "files",
     [
         ["object_1", "object_2"],
-        ["object_0001", "object_0002"],
         ["mask_0", "mask_1"],
         ["cat", "dog"],
-        ["person 1", "person 2"],
-        ["clip_object0", "clip_object1"],
         ["id3", "id12"],
         ["1/mask", "2/mask"],
         ["person_1", "dog_2"],
-        ["Mask", "Mask2"],
         ["dog_0.83", "person_0.91"],  # scores of a detector
         ["mask_0_0.981", "mask_1_0.954"],
     ],
@@ -66,15 +62,12 @@ def test_objects_of_the_first_frame(tmp_path, files, names):
     ("pattern", "names"),
     [
         ("{frame:05d}_{key}", PADDED),
-        ("{frame:05d}_{key}", None),
         ("{frame:05d}-object-{key}", None),
         ("{frame}_{key}", [str(number) for number in range(12)]),
         ("frame_{frame}_{key}", None),
         ("{key}_{frame:05d}", PADDED),
         ("00{key}/{frame:05d}", PADDED),
-        ("00{key}/{frame:05d}", None),
         ("{frame:05d}/{key}", PADDED),
-        ("{frame:05d}/{key}", None),
         ("{frame:05d}_dog{key}_0.9{frame}", PADDED),
     ],
 )
@@ -92,13 +85,11 @@ def test_objects_of_several_frames(tmp_path, pattern, names, form):
     ("files", "names"),
     [
         (["00000", "00005"], PADDED),
-        (["00000", "00001"], None),
         (["frame_1", "frame_2"], PADDED),
         (["IMG_0001", "IMG_0002"], None),
         (["shot8", "shot 9"], ["shot8", "shot9"]),
         (["00001_mask", "00002_mask"], PADDED),
         (["mask_0003", "mask_0009"], None),
-        (["clip_00003", "clip_00004"], None),
     ],
 )
 @pytest.mark.parametrize("disjoint", [True, False])
@@ -124,7 +115,6 @@ def test_masks_of_several_objects_are_masks_of_frames(tmp_path):
     ("files", "names"),
     [
         (["0", "1"], None),  # two objects, or one that jumps
-        (["dog_photo/0", "dog_photo/1"], None),
         (["000", "001"], PADDED),
         (["1_0", "2_0"], [str(number) for number in range(12)]),
         (["ComfyUI_00001_", "ComfyUI_00002_"], PADDED),
@@ -211,16 +201,16 @@ def test_an_empty_file_of_an_object_means_that_it_is_absent(tmp_path):
     assert list(masks) == [0, 4, 6] and absent == {4: [1]}  # 2 has no file for frame 6, and none before shows it
 
 
-@pytest.mark.parametrize("split", ["valid", "train", ""])
 @pytest.mark.parametrize(
-    ("images", "masks"), [("JPEGImages", "Annotations"), ("JPEGImages/480p", "Annotations/480p"), ("imgs", "panomasks")]
+    ("images", "masks"),
+    [("valid/JPEGImages", "valid/Annotations"), ("JPEGImages/480p", "Annotations/480p"), ("imgs", "panomasks")],
 )
-def test_a_data_set_as_it_comes_names_its_folders_and_new_only(tmp_path, split, images, masks):
-    images, masks = tmp_path / "LVOS" / split / images, tmp_path / "LVOS" / split / masks
+def test_a_data_set_as_it_comes_names_its_folders_and_new_only(tmp_path, images, masks):
+    images, masks = tmp_path / "LVOS" / images, tmp_path / "LVOS" / masks
     for name, mask in black(EMPTY, FIRST, EMPTY, FIRST).items():
         save(images / "v" / f"{name}.png", FIRST)
         save(masks / "v" / f"{name}.png", mask)
-    for roots in ((tmp_path / "LVOS", masks), (images, tmp_path / "LVOS"), (tmp_path / "LVOS" / split,) * 2):
+    for roots in ((tmp_path / "LVOS", masks), (images, tmp_path / "LVOS")):
         with pytest.raises(InputError, match=f"give --images {images} --masks {masks}$"):
             FolderVideos(*roots).videos()
     with pytest.raises(InputError, match=f"give --gt {masks}$"):

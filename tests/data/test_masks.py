@@ -7,11 +7,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from conftest import assert_refused
-from dataset.files.colours import COLOURS, colour_of, colour_table, davis_palette
+from dataset.files.colours import davis_palette
 from dataset.files.images import PaintedMasks, image_size, read_image, read_mask, read_pixels
-from dataset.files.masks import described
 from util.errors import InputError
-from util.evaluation.pictures import overlay
 
 RED, GREEN, BLUE, WHITE, BLACK, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3, (255, 255, 0)
 SIZE = (60, 80)
@@ -54,33 +52,29 @@ def davis(ids: np.ndarray) -> Image.Image:
     return image
 
 
+def photo() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8))
+
+
 # Name of the file: the image, and the ids that it means.
 HARD = {
     "0 and 255.png": (Image.fromarray(ONE * np.uint8(255)), ONE),
-    "0 and 1.png": (Image.fromarray(ONE), ONE),
-    "0 and 128.png": (Image.fromarray(ONE * np.uint8(128)), ONE),
     "ids in grey.png": (Image.fromarray(IDS), IDS),
-    "one small id.png": (Image.fromarray(ONE * np.uint8(7)), ONE * 7),
     "large ids.png": (Image.fromarray(np.array([0, 100, 200], np.uint8)[IDS]), np.array([0, 100, 200])[IDS]),
     "grey on white.png": (Image.fromarray(np.array([255, 90, 90], np.uint8)[IDS]), ONE),
     "one bit.png": (Image.fromarray(ONE > 0), ONE),
     "16 bits, 0 and 65535.png": (Image.fromarray(ONE.astype(np.uint16) * 65535), ONE),
-    "16 bits, ids.png": (Image.fromarray(IDS.astype(np.uint16)), IDS),
     "32 bits.tif": (Image.fromarray(IDS.astype(np.int32)), IDS),
     "floats.tif": (Image.fromarray(IDS.astype(np.float32)), IDS),
-    "floats, 0 and a half.tif": (Image.fromarray(ONE.astype(np.float32) / 2), ONE),
     "white on black.png": (painted(WHITE, WHITE), ONE),
-    "ids in three channels.png": (Image.fromarray(np.dstack([IDS] * 3)), IDS),
     "red and green.png": (painted(RED, GREEN), IDS),
     "green and red.png": (painted(GREEN, RED), np.array([0, 2, 1])[IDS]),  # red comes first
     "red alone.png": (painted(RED, RED), ONE),
-    "red and blue on white.png": (painted(RED, BLUE, background=WHITE), IDS),
     "colours of DAVIS.png": (painted((0, 128, 0), (128, 128, 0)), np.array([0, 2, 3])[IDS]),
     "on transparency.png": (on_transparency(RED, GREEN), IDS),
     "half opaque.png": (on_transparency(RED, GREEN, opacity=128), IDS),
     "black on transparency.png": (on_transparency(BLACK, BLACK), ONE),
     "white on clear white.png": (on_transparency(WHITE, WHITE), ONE),
-    "opaque.png": (painted(RED, GREEN).convert("RGBA"), IDS),
     "grey and opacity.png": (Image.fromarray(ONE * np.uint8(255)).convert("LA"), ONE),
     "print.tif": (painted(RED, GREEN).convert("CMYK"), IDS),
     "DAVIS.png": (davis(np.array([0, 4, 9], np.uint8)[IDS]), np.array([0, 4, 9])[IDS]),
@@ -92,11 +86,7 @@ HARD = {
     "clear is 2.png": (indexed(np.array([2, 0, 1])[IDS], RED, GREEN, BLUE, clear=2), IDS),
     "grey palette.png": (Image.fromarray(ONE * np.uint8(255)).convert("P"), ONE),
     "quantized.png": (painted(RED, GREEN).quantize(3), IDS),
-    "quantized on white.png": (painted(RED, GREEN, background=WHITE).quantize(3), IDS),
-    "adaptive.png": (painted(RED, GREEN).convert("P", palette=Image.Palette.ADAPTIVE), IDS),
     "colours.BMP": (painted(RED, GREEN), IDS),
-    "0 and 255.bmp": (Image.fromarray(ONE * np.uint8(255)), ONE),
-    "0 and 255.gif": (Image.fromarray(ONE * np.uint8(255)), ONE),
     "0 and 255.TIF": (Image.fromarray(ONE * np.uint8(255)), ONE),
     "lossless.webp": (painted(RED, GREEN), IDS),
 }
@@ -131,19 +121,13 @@ def one_soft_row() -> Image.Image:
 # Name of the file: the image, and the ids that convert_mask.py makes of it.
 SOFT = {
     "soft.png": (lambda path: smooth(Image.fromarray(ONE * np.uint8(255))), ONE),
-    "blurred.png": (lambda path: Image.fromarray(ONE * np.uint8(255)).filter(ImageFilter.GaussianBlur(3)), ONE),
     "one soft row.png": (lambda path: one_soft_row(), None),
     "soft colours.png": (lambda path: smooth(painted(RED, GREEN)), IDS),
-    "soft ids.png": (lambda path: smooth(Image.fromarray(IDS * np.uint8(100))), IDS),
     "soft and quantized.png": (lambda path: smooth(painted(RED, GREEN)).quantize(8), IDS),
     "soft opacity.png": (lambda path: _soft_opacity(), ONE),
-    "16 bits.png": (lambda path: Image.fromarray(np.asarray(smooth(HARD["0 and 255.png"][0]), np.uint16) * 257), ONE),
     "mask.jpg": (lambda path: painted(RED, GREEN), IDS),
-    "grey.JPEG": (lambda path: Image.fromarray(ONE * np.uint8(255)), ONE),
-    "lossy.webp": (lambda path: painted(RED, GREEN), IDS),
     "a JPEG once.png": (lambda path: through_jpeg(painted(RED, GREEN), path), IDS),
     "faint noise.png": (lambda path: _noisy(0, 255), ONE),
-    "faint noise and 200.png": (lambda path: _noisy(0, 200), ONE),
     "bright noise.png": (lambda path: _noisy(1, 254), ONE),
     "a grey JPEG once.png": (lambda path: through_jpeg(Image.fromarray(ONE * np.uint8(255)), path), ONE),
 }
@@ -168,8 +152,7 @@ def test_soft_masks_are_refused_and_converted(name, inline, tmp_path):
     with pytest.raises(InputError) as error:
         PaintedMasks([path])
     assert str(path) in str(error.value) and "scripts/convert_mask.py" in str(error.value)
-    result = inline("scripts/convert_mask.py", path, "--output", tmp_path / "out/new.png")
-    assert result.returncode == 0, result.stderr
+    inline("scripts/convert_mask.py", path, "--output", tmp_path / "out/new.png").checked()
     converted = read_mask(tmp_path / "out/new.png")
     if expected is not None:  # an edge may go to either side
         assert (converted != expected).mean() < 0.03 and set(np.unique(converted)) == set(np.unique(expected))
@@ -189,8 +172,7 @@ def test_a_soft_edge_never_becomes_an_object_with_a_colour_between(inline, tmp_p
 
 
 def test_pictures_and_masks_without_background_are_refused(inline, tmp_path):
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    photo().save(tmp_path / "photo.png")
     painted(RED, GREEN, background=(90, 90, 120)).save(tmp_path / "bare.png")
     Image.fromarray(np.array([0, 300, 700], np.uint16)[IDS]).save(tmp_path / "high.png")
     Image.fromarray(IDS).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(IDS)])
@@ -277,8 +259,8 @@ def test_convert_mask_takes_several_images_and_a_threshold(inline, tmp_path):
     smooth(painted(BLACK, GREEN)).save(tmp_path / "00010.png")
     result = inline(
         "scripts/convert_mask.py", tmp_path / "00000.png", tmp_path / "00010.png", "--output", tmp_path / "o"
-    )
-    assert result.returncode == 0 and "2 objects, 1 (" in result.stdout
+    ).checked()
+    assert "2 objects, 1 (" in result.stdout
     assert [np.unique(read_mask(tmp_path / f"o/{name}.png")).tolist() for name in ("00000", "00010")] == [
         [0, 1, 2],
         [0, 2],
@@ -303,16 +285,6 @@ def test_convert_mask_keeps_the_dark_and_thin_objects_of_hard_masks(inline, tmp_
     assert_refused(inline("scripts/convert_mask.py", tmp_path / "mask.png", "--output", tmp_path / "n.jpg"), "n.png")
 
 
-def test_a_photograph_on_transparency_is_one_object(inline, tmp_path):
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8))
-    image.putalpha(Image.fromarray(ONE * np.uint8(255)))
-    image.save(tmp_path / "cutout.png")
-    with pytest.raises(InputError, match=r"convert_mask\.py"):
-        PaintedMasks([tmp_path / "cutout.png"])
-    assert inline("scripts/convert_mask.py", tmp_path / "cutout.png", "--output", tmp_path / "m.png").returncode == 0
-    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), ONE)
-
-
 def test_only_common_formats_are_decoded_whatever_a_file_is_called(tmp_path):
     davis(IDS).save(tmp_path / "mask.png", format="PCX")
     for read in (read_mask, read_image, image_size):
@@ -320,98 +292,22 @@ def test_only_common_formats_are_decoded_whatever_a_file_is_called(tmp_path):
             read(tmp_path / "mask.png")
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_and_masks_are_upright(orientation, tmp_path):
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [(3, Image.Transpose.ROTATE_180), (5, Image.Transpose.TRANSPOSE), (6, Image.Transpose.ROTATE_90)],
+)
+def test_images_and_masks_are_upright(orientation, turn, tmp_path):
+    """A camera stores the picture turned, and the EXIF orientation beside it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    # What a camera stores so that the picture is upright after it has been turned.
-    turns = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-
-    def stored(image: Image.Image) -> Image.Image:
-        return image.transpose(turns[orientation]) if orientation in turns else image
-
     frame = painted(RED, GREEN, background=(90, 90, 200))
     for name in ("frame.jpg", "frame.png", "frame.tif"):
-        stored(frame).save(tmp_path / name, exif=exif)
+        frame.transpose(turn).save(tmp_path / name, exif=exif)
         assert np.abs(read_image(tmp_path / name).astype(int) - np.asarray(frame)).mean() < 8
         assert image_size(tmp_path / name) == SIZE == read_pixels(tmp_path / name).shape[:2]
     for image in (davis(IDS), painted(RED, GREEN)):
-        stored(image).save(tmp_path / "mask.png", exif=exif)
+        image.transpose(turn).save(tmp_path / "mask.png", exif=exif)
         np.testing.assert_array_equal(PaintedMasks([]).read(tmp_path / "mask.png"), IDS)
-
-
-def test_what_a_mask_holds_is_said():
-    shares = [100 * (number == IDS).mean() for number in (1, 2)]
-    text = "mask 00000.png: 2 objects, 1 ({:.1f}% of the frame), 2 ({:.1f}%)".format(*shares)
-    assert described("00000.png", IDS) == text
-    assert described("a.png", IDS * 0) == "mask a.png: no object"
-    speck = np.zeros((1000, 1000), np.uint8)
-    speck[0, 0] = 9
-    assert described("a.png", speck) == "mask a.png: 1 object, 9 (0.0001% of the frame)"
-    assert described("a.png", np.arange(256, dtype=np.uint8)[None]).endswith("12 (0.4%), 243 more")
-
-
-def contrast(colour: np.ndarray, other: np.ndarray) -> float:
-    """The distance of two RGB colours in OKLab, in which equal distances look equal."""
-
-    def oklab(rgb: np.ndarray) -> np.ndarray:
-        linear = np.where(rgb <= 10, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
-        cones = linear @ np.array([[0.4122, 0.2119, 0.0883], [0.5363, 0.6807, 0.2817], [0.0514, 0.1074, 0.6300]])
-        return np.cbrt(cones) @ np.array(
-            [[0.2105, 1.9780, 0.0259], [0.7936, -2.4286, 0.7828], [-0.0041, 0.4506, -0.8087]]
-        )
-
-    return float(np.linalg.norm(oklab(colour.astype(float)) - oklab(other.astype(float))))
-
-
-def test_colours_stand_out_on_any_picture_and_from_each_other():
-    colours = [np.frombuffer(bytes.fromhex(colour[1:]), np.uint8) for colour in COLOURS]
-    scenes = [(grey,) * 3 for grey in (0, 22, 128, 233, 255)]
-    scenes += [
-        (135, 190, 230),
-        (20, 80, 140),
-        (10, 40, 90),
-        (0, 0, 255),
-        (60, 120, 40),
-        (20, 60, 20),
-        (0, 128, 0),
-        (0, 255, 0),
-        (210, 190, 140),
-    ]
-    for number, colour in enumerate(colours[:8]):
-        assert min(contrast(colour, np.array(scene)) for scene in scenes) > 0.12, COLOURS[number]
-        assert all(contrast(colour, other) > 0.17 for other in colours[:number]), COLOURS[number]
-        assert colour[2] < 200 or colour[0] > 90 or colour[1] > 200  # no blue
-    assert len(set(COLOURS)) == len(COLOURS)
-
-
-def test_an_object_in_its_own_colour_is_seen():
-    """By a dark line around it; all other pixels of the background keep their colour."""
-    ids = np.zeros((20, 20), np.uint8)
-    ids[6:14, 6:14] = 1
-    frame = np.full((20, 20, 3), np.frombuffer(bytes.fromhex(COLOURS[0][1:]), np.uint8))
-    drawn = overlay(frame, ids)
-    assert np.array_equal(drawn[6:14, 6:14], frame[6:14, 6:14])
-    assert contrast(drawn[5, 10], drawn[6, 10]) > 0.17
-    drawn[5:15, 5:15] = frame[5:15, 5:15]
-    assert np.array_equal(drawn, frame)
-
-
-def test_objects_have_colours_in_the_order_of_their_ids():
-    assert [colour_of(number) for number in (1, 2, 3)] == list(COLOURS[:3])
-    assert [colour_of(number, [255, 7, 100]) for number in (7, 100, 255)] == list(COLOURS[:3])
-    assert colour_of(1, [7]) == COLOURS[1]  # not listed, so after those that are
-    table = np.frombuffer(colour_table([7, 255]), np.uint8).reshape(256, 3)
-    for number in range(1, 256):
-        assert "#" + table[number].tobytes().hex() == colour_of(number, [7, 255])
 
 
 @pytest.mark.parametrize("values", [(0, 1001, 2003), (0, 300, 65000), (0, 300, 700)])
@@ -424,13 +320,12 @@ def test_masks_of_16_bits_are_numbered_by_value(inline, tmp_path, values):
         Image.fromarray(mask).save(tmp_path / name)
     with pytest.raises(InputError, match=r"convert_mask\.py"):
         read_mask(tmp_path / "a.png")
-    result = inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "b.png", "--output", tmp_path / "o")
-    assert result.returncode == 0, result.stderr
+    inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "b.png", "--output", tmp_path / "o").checked()
     assert np.array_equal(read_mask(tmp_path / "o/a.png"), IDS)
     assert np.array_equal(read_mask(tmp_path / "o/b.png"), np.where(IDS == 2, 2, 0))
     Image.fromarray(0 * first).save(tmp_path / "c.png")
-    result = inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "c.png", "--output", tmp_path / "black")
-    assert result.returncode == 0 and not read_mask(tmp_path / "black/c.png").any()
+    inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "c.png", "--output", tmp_path / "black").checked()
+    assert not read_mask(tmp_path / "black/c.png").any()
     painted(RED, GREEN).save(tmp_path / "c.png")
     mixed = inline("scripts/convert_mask.py", tmp_path / "a.png", tmp_path / "c.png", "--output", tmp_path / "mixed")
     assert_refused(mixed, tmp_path / "a.png", "command of their own")

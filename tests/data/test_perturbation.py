@@ -3,9 +3,7 @@ import numpy as np
 import pytest
 
 from dataset.samples.perturbation import MIN_IOU_TARGET, perturb_mask
-from plain import mask_iou
-
-HALVES = (slice(0, 192), slice(192, 384))
+from util.evaluation.metrics import region_similarity
 
 
 def ellipse(side: int, axes: tuple[int, int]) -> np.ndarray:
@@ -22,7 +20,7 @@ def test_falls_just_below_the_target(axes, worst):
     original = mask.copy()
     for seed, perturbed in enumerate(perturbed_masks(mask, 50)):
         target = np.random.default_rng(seed).uniform(MIN_IOU_TARGET, 1)
-        assert worst < mask_iou(mask, perturbed) < target
+        assert worst < region_similarity(mask > 0, perturbed > 0) < target
         assert perturbed.dtype == np.uint8 and perturbed.max() == 1
     np.testing.assert_array_equal(mask, original)
 
@@ -42,18 +40,6 @@ def test_grows_here_and_shrinks_there(axes, highest):
     assert 0.4 < np.mean(added > removed) < 0.6
 
 
-def test_changes_are_local():
-    """A mask can mostly grow in one quarter of the frame and mostly shrink in another one."""
-    mask = ellipse(384, (90, 60))
-    changed = perturbed_masks(mask, 100)
-    quarters = [(slice(None), rows, columns) for rows in HALVES for columns in HALVES]
-    added, removed = (
-        np.array([change[quarter].sum((1, 2)) for quarter in quarters]) for change in (changed > mask, changed < mask)
-    )
-    grows, shrinks = ((added > 4 * removed).any(0), (removed > 4 * added).any(0))
-    assert np.mean(grows & shrinks) > 0.1
-
-
 def test_object_does_not_drift():
     mask = ellipse(384, (60, 40))
     centres = [np.argwhere(perturbed).mean(0) for perturbed in perturbed_masks(mask, 200)]
@@ -68,19 +54,8 @@ def test_makes_holes_and_islands():
     assert np.mean((changed > near).any((1, 2))) > 0.02
 
 
-def test_empty_mask_stays_empty():
-    assert not perturb_mask(np.zeros((20, 20), np.uint8), np.random.default_rng(0)).any()
-
-
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_tiny_object_never_vanishes(side):
     mask = np.zeros((20, 20), np.uint8)
     mask[:side, :side] = 1
     assert (perturbed_masks(mask, 50) & mask).any((1, 2)).all()
-
-
-def test_mask_that_fills_the_frame_gets_holes():
-    mask = np.ones((96, 96), np.uint8)
-    changed = perturbed_masks(mask, 50)
-    assert np.mean((changed == 0).any((1, 2))) > 0.5
-    assert changed.any((1, 2)).all()

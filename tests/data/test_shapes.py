@@ -46,8 +46,7 @@ def coco(path: Path, *annotations: dict, images: tuple[str, ...] = ("f/00003.jpg
 @pytest.fixture
 def convert(inline, tmp_path):
     def run(*paths: Path) -> tuple[dict[str, np.ndarray], str]:
-        result = inline("scripts/convert_mask.py", *paths, "--output", tmp_path / "new")
-        assert result.returncode == 0, result.stderr
+        result = inline("scripts/convert_mask.py", *paths, "--output", tmp_path / "new").checked()
         return {path.stem: read_mask(path) for path in sorted((tmp_path / "new").iterdir())}, result.stdout
 
     return run
@@ -123,8 +122,8 @@ def test_run_lengths_of_masks(convert, inline, tmp_path):
     ]
     for number, mask in enumerate(ids):
         write_mask(tmp_path / f"masks/{number:05d}.png", mask)
-    result = inline("scripts/convert_mask.py", tmp_path / "masks", "--output", tmp_path / "coco.json")
-    assert result.returncode == 0 and "in 7 frames" in result.stdout, result.stderr
+    result = inline("scripts/convert_mask.py", tmp_path / "masks", "--output", tmp_path / "coco.json").checked()
+    assert "in 7 frames" in result.stdout
     content = json.loads((tmp_path / "coco.json").read_text())
     assert [image["file_name"] for image in content["images"]] == [f"{number:05d}.jpg" for number in range(7)]
     first, second = content["annotations"][:2]
@@ -136,21 +135,6 @@ def test_run_lengths_of_masks(convert, inline, tmp_path):
     assert list(masks) == [f"{number:05d}" for number in range(7) if number != 1]
     for name, mask in masks.items():
         np.testing.assert_array_equal(mask, ids[int(name)])
-
-
-def test_what_makes_no_run_lengths_is_refused(inline, tmp_path):
-    write_mask(tmp_path / "a/00000.png", drawn((1, LEFT)))
-    write_mask(tmp_path / "b/00000.png", drawn((1, LEFT)))
-    write_mask(tmp_path / "empty/00000.png", drawn())
-    (tmp_path / "there.json").touch()
-    for given, name, mentioned in (
-        (["a", "b"], "new.json", "one video"),
-        (["empty"], "new.json", "no object"),
-        (["a"], "there.json", "already exists"),
-    ):
-        result = inline("scripts/convert_mask.py", *(tmp_path / each for each in given), "--output", tmp_path / name)
-        assert_refused(result, tmp_path / name, mentioned)
-    assert not (tmp_path / "new.json").exists()
 
 
 def test_tracks_of_coco_are_the_objects_of_several_frames(convert, tmp_path):
@@ -185,30 +169,17 @@ def test_a_polygon_holds_the_pixels_with_their_centres_in_it(convert, tmp_path):
     ("content", "mentioned"),
     [
         ("{}", "no JSON file of LabelMe or COCO"),
-        ("no json", "cannot be read"),
-        ('{"shapes": [], "imageHeight": 4, "imageWidth": 4}', "shows no object"),
         ('{"shapes": 3, "imageHeight": 4, "imageWidth": 4}', "not as LabelMe"),
         ('{"shapes": [{"label": "a", "points": [[1, 1], [2, 2]]}], "imageHeight": 4, "imageWidth": 4}', "no pixel"),
-        (
-            '{"shapes": [{"label": "a", "points": [[1, 1], [2, 2]], "shape_type": "line"}], "imageHeight": 4, '
-            '"imageWidth": 4}',
-            "as a line, which encloses no area; delete it",
-        ),
         (
             '{"images": [{"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}], "annotations": '
             '[{"image_id": 1, "bbox": [0, 0, 1, 1], "segmentation": []}]}',
             "without a mask, such as a box",
         ),
-        ('{"shapes": [{"label": "a", "points": [[1, NaN], [2, 2]]}], "imageHeight": 4, "imageWidth": 4}', "not as"),
         (
             '{"images": [{"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}], "annotations": '
             '[{"image_id": 1, "segmentation": {"size": [2, 2], "counts": [1, 2]}}]}',
             "3 pixels, their image 4",
-        ),
-        (
-            '{"images": [{"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}], "annotations": '
-            '[{"image_id": 2, "segmentation": []}]}',
-            "not as",
         ),
     ],
 )
@@ -219,25 +190,13 @@ def test_other_json_is_refused(inline, tmp_path, content, mentioned):
     assert not (tmp_path / "new").exists()
 
 
-def test_folders_above_and_below_the_masks_are_refused(inline, tmp_path):
+def test_folders_above_the_masks_are_refused(inline, tmp_path):
     for video in ("a", "b"):
         write_mask(tmp_path / f"run/masks/{video}/00000.png", drawn((1, LEFT), (2, RIGHT)))
-    (tmp_path / "run/masks/a/empty").mkdir()
-    for given, output, right in (
-        ("run", "new", "run/masks/a"),
-        ("run/masks/a/empty", "new", "run/masks/a"),
-        ("run/masks", "new.json", "run/masks/a"),
-    ):
+    for given, output in (("run", "new"), ("run/masks", "new.json")):
         result = inline("scripts/convert_mask.py", tmp_path / given, "--output", tmp_path / output)
-        assert_refused(result, tmp_path / right)
+        assert_refused(result, tmp_path / "run/masks/a")
         assert not (tmp_path / output).exists()
-
-
-def test_what_nobody_can_tell_apart_is_refused(inline, tmp_path):
-    files = [labelme(tmp_path / f"{n}.json", shape("cow", LEFT), shape("cow", RIGHT)) for n in range(2)]
-    Image.fromarray(drawn((1, LEFT))).save(tmp_path / "a.png")
-    for given, mentioned in ((files, "group_id"), ([files[0], tmp_path / "a.png"], "a command of its own")):
-        assert_refused(inline("scripts/convert_mask.py", *given, "--output", tmp_path / "new"), mentioned)
 
 
 @pytest.mark.parametrize("form", ["files", "folder", "folders", "numbers"])
@@ -248,6 +207,6 @@ def test_a_file_for_each_object_is_merged(inline, tmp_path, form):
         name = {"folders": f"{number}/00000.png", "numbers": f"{8 + number}.png"}.get(form, f"object_{number}.png")
         Image.fromarray(drawn((255, corners))).save(tmp_path / "given" / name)
     given = sorted((tmp_path / "given").glob("*.png")) if form == "files" else [tmp_path / "given"]
-    result = inline("scripts/convert_mask.py", *given, "--output", tmp_path / "new.png")
-    assert result.returncode == 0 and "object 2 is" in result.stdout, result.stderr  # of 9.png and 10.png, too
+    result = inline("scripts/convert_mask.py", *given, "--output", tmp_path / "new.png").checked()
+    assert "object 2 is" in result.stdout
     np.testing.assert_array_equal(read_mask(tmp_path / "new.png"), drawn((1, LEFT), (2, RIGHT)))

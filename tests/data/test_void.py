@@ -6,7 +6,7 @@ from PIL import Image, ImageFilter
 
 from dataset.files.colours import davis_palette
 from dataset.files.images import PaintedMasks, write_mask
-from dataset.layouts.folders import VideoFolders, remedy_without_masks
+from dataset.layouts.folders import VideoFolders
 from dataset.layouts.static import read_object
 from util.errors import InputError
 
@@ -100,15 +100,6 @@ def test_soft_masks_of_an_annotated_video_are_refused(tmp_path):
         folders.read_ids(tmp_path / "0.png")
     Image.fromarray(np.array([9, 40, 90], np.uint8)[ids]).save(tmp_path / "1.png")
     assert set(np.unique(folders.read_ids(tmp_path / "1.png"))) == {9, 40, 90}
-
-
-def test_videos_without_masks_of_frames_name_what_makes_them(tmp_path):
-    remedies = {"1/00000.png": "for each object, so merge", "00000.jpg": "it has .jpg files", "notes.txt": "again"}
-    for number, (name, remedy) in enumerate(remedies.items()):
-        path = tmp_path / str(number) / name
-        path.parent.mkdir(parents=True)
-        path.touch()
-        assert remedy in remedy_without_masks(tmp_path / str(number), "copy it again")
 
 
 def test_void_is_no_object_of_an_annotated_video(tmp_path):

@@ -13,7 +13,7 @@ from conftest import SMALL
 from model import RDE_VOS, NetworkConfig, soft_aggregation
 from model.blocks import FusionBlock, ResidualBlock
 from model.encoders import build_backbone
-from model.reading import Embedding, MemoryTable, Similarity, read
+from model.reading import Embedding, MemoryTable, Similarity
 from model.sam import SpatioTemporalAggregation
 
 
@@ -40,20 +40,6 @@ def test_reading_the_top_k_of_counted_positions(top_k, counts):
         values = torch.cat([embedding.value[0, k].flatten(1) for embedding in repeated], dim=1)
         expected = plain.read(keys, values, query[0].flatten(1), top_k)
         torch.testing.assert_close(found[0, k].flatten(1), expected, atol=1e-5, rtol=1e-4)
-
-
-def test_reading_everything_is_the_softmax_of_distances():
-    torch.manual_seed(0)
-    memory = [Embedding(torch.randn(2, 8, 3, 4), torch.randn(2, 3, 5, 3, 4)) for _ in range(2)]
-    query = torch.randn(2, 8, 3, 3)
-    found = read(memory, query)
-    assert found.shape == (2, 3, 5, 3, 3)
-    for b in range(2):
-        keys = torch.cat([embedding.key[b].flatten(1) for embedding in memory], dim=1)
-        for k in range(3):
-            values = torch.cat([embedding.value[b, k].flatten(1) for embedding in memory], dim=1)
-            expected = plain.read(keys, values, query[b].flatten(1), 24)
-            torch.testing.assert_close(found[b, k].flatten(1), expected)
 
 
 class _ReducedProducts(TorchFunctionMode):
@@ -89,17 +75,6 @@ def test_the_similarity_is_exact_whatever_the_precision_of_products(setting):
         torch.set_float32_matmul_precision("highest")
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
-
-
-def test_the_similarity_compiles_to_one_graph_for_each_setting():
-    memory, query = torch.randn(1, 50, 64), torch.randn(1, 30, 64)
-    compiled = torch.compile(lambda query: Similarity(memory)(query), backend="eager", fullgraph=True)
-    try:
-        for setting in ("highest", "high", "highest"):
-            torch.set_float32_matmul_precision(setting)
-            assert torch.equal(compiled(query), Similarity(memory)(query))
-    finally:
-        torch.set_float32_matmul_precision("highest")
 
 
 def test_soft_aggregation_is_a_distribution_that_keeps_the_order_of_the_masks():
@@ -155,21 +130,6 @@ def test_sam_starts_where_its_recurrence_stays_in_range():
             rde = network.aggregate(rde, latest)
     for start, end in zip(latest, rde, strict=True):
         assert 0.5 * start.std() < end.std() < 2 * start.std()
-
-
-def test_objects_of_a_batch_are_independent(small_network):
-    """K objects of B frames together are what each is alone, but for the mask of the others."""
-    torch.manual_seed(0)
-    images, masks = torch.randn(2, 3, 32, 48), torch.rand(2, 3, 32, 48)
-    features = small_network.encode_key(images)
-    values = small_network.encode_value(images, features.f16, masks)
-    logits = small_network.decode(values, features)
-    for b in range(2):
-        alone = small_network.encode_key(images[b : b + 1])
-        logit = small_network.decode(values[b : b + 1, 1:2], alone)
-        torch.testing.assert_close(logit, logits[b : b + 1, 1:2], atol=1e-4, rtol=1e-4)
-        swapped = small_network.encode_value(images[b : b + 1], alone.f16, masks[b : b + 1].flip(1))
-        torch.testing.assert_close(swapped.flip(1)[0], values[b], atol=1e-4, rtol=1e-4)
 
 
 def test_fusion_blocks_are_residual_blocks_of_concatenations():

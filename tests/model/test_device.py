@@ -31,21 +31,10 @@ def test_a_launcher_may_show_each_process_one_gpu(monkeypatch):
         choose_device("auto")
 
 
-def test_no_test_sees_a_gpu_unasked():
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and not torch.cuda.is_available()
-
-
-def test_the_device_without_values_is_refused():
-    with pytest.raises(InputError, match="device meta cannot be used here"):
-        choose_device("meta")
-
-
 @pytest.mark.parametrize(
     "message",
     [
-        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
-        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "GET was unable to find an engine to execute this computation",
     ],
 )

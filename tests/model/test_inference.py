@@ -233,24 +233,6 @@ def test_remove_forgets_one_object_and_its_memory(small_network, bank):
     assert core.object_ids == fresh.object_ids and torch.equal(core.step(images[5]), fresh.step(images[5]))
 
 
-def test_the_last_frame_owes_no_work(small_network, monkeypatch):
-    """Neither an update after the last frame, nor anything at all for a video of one annotated frame."""
-    frames, ids = draw_clip(3, 48, 48, 1)
-    images, mask = tensors(frames), torch.from_numpy(ids[0])
-    encoded = []
-    core = InferenceCore(small_network, mem_every=1)
-    encode_value = core.network.encode_value
-    monkeypatch.setattr(core.network, "encode_value", lambda *a: encoded.append(a) or encode_value(*a))
-    core.step(images[0], mask)
-    core.step(images[1])
-    core.step(images[2], last=True)
-    assert len(encoded) == 2
-    core = InferenceCore(small_network)
-    monkeypatch.setattr(core.network, "encode_key", None)
-    probability = core.step(images[0], mask, last=True)
-    assert torch.equal(probability.argmax(0), mask.long())
-
-
 @pytest.mark.parametrize("bank", ["2F+L+RDE", "STM"])
 @torch.inference_mode()
 def test_the_engine_keeps_no_frames_and_a_bank_of_constant_size(small_network, bank):
@@ -299,64 +281,33 @@ def test_banks_are_parsed_from_table_5s_notation():
             BankSpec.parse(wrong)
 
 
-def test_the_first_frame_alone_counts_once_however_often_it_is_asked_for(small_network):
-    frames, ids = draw_clip(7, 48, 80, 2)
-    masks = {t: torch.from_numpy(ids[t]) for t in (0, 4)}
-    once, twice = (
-        run(InferenceCore(small_network, bank=bank, top_k=7), tensors(frames), masks) for bank in ("F", "2F")
-    )
-    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
-
-
-def test_frames_of_one_grey_and_mirrored_ones_are_taken(small_network):
-    frames, ids = draw_clip(2, 32, 48, 1)
-    core = InferenceCore(small_network)
-    core.step(to_tensor(frames[0]), ids[0])
-    core.step(to_tensor(np.full_like(frames[0], 150)))  # all normalised values are from 0 to 1
-    mirrored = frames[1][:, ::-1, ::-1]
-    assert torch.equal(to_tensor(mirrored), to_tensor(mirrored.copy()))
-
-
 def test_what_the_engine_refuses(small_network):
     image, mask = torch.zeros(3, 32, 48), torch.ones(32, 48, dtype=torch.uint8)
     core = InferenceCore(small_network)
-    with pytest.raises(ValueError, match="integer ids of the frame's size"):
-        core.step(image, mask[:, :-1])
-    with pytest.raises(ValueError, match="integer ids"):
-        core.step(image, mask.float())
-    with pytest.raises(ValueError, match="no object"):
-        core.step(image, mask * 0)
-    with pytest.raises(ValueError, match="float tensor"):
-        core.step(image[0], mask)
-    with pytest.raises(ValueError, match="no mask so far has held the absent object 2"):
-        core.step(image, mask, absent=[2])
-    with pytest.raises(ValueError, match=r"must be normalised .* dataset\.images\.to_tensor"):
-        core.step(torch.full_like(image, 255), mask)
-    with pytest.raises(ValueError, match=r"from 0 to 1, but .* normalised"):
-        core.step(torch.full_like(image, 0.5), mask)
-    with pytest.raises(ValueError, match="the id -1"):
-        core.step(image, mask.long() - 2 * (torch.arange(48) < 5))
-    with pytest.raises(ValueError, match="not Image"):
-        core.step(image, Image.fromarray(mask.numpy()))
-    with pytest.raises(ValueError, match="not object"):
-        core.step(image, mask.numpy().astype(object))
-    with pytest.raises(ValueError, match=r"not Image; dataset\.images\.to_tensor"):
-        core.step(Image.new("RGB", (48, 32)), mask)
-    with pytest.raises(ValueError, match="NumPy array, uint8 RGB"):
-        to_tensor(Image.new("RGB", (48, 32)))
-    for frame in (np.zeros((32, 48, 3), np.float32), np.zeros((32, 48), np.uint8), np.zeros((32, 48, 4), np.uint8)):
+
+    def refused(message: str, frame: object, *masks: object, **absent: list[int]) -> None:
+        with pytest.raises(ValueError, match=message):
+            core.step(frame, *masks, **absent)
+
+    refused("integer ids of the frame's size", image, mask[:, :-1])
+    refused("integer ids", image, mask.float())
+    refused("no object", image, mask * 0)
+    refused("float tensor", image[0], mask)
+    refused("no mask so far has held the absent object 2", image, mask, absent=[2])
+    refused(r"must be normalised .* dataset\.images\.to_tensor", torch.full_like(image, 255), mask)
+    refused(r"from 0 to 1, but .* normalised", torch.full_like(image, 0.5), mask)
+    refused("the id -1", image, mask.long() - 2 * (torch.arange(48) < 5))
+    refused("not Image", image, Image.fromarray(mask.numpy()))
+    refused(r"not Image; dataset\.images\.to_tensor", Image.new("RGB", (48, 32)), mask)
+    for frame in (np.zeros((32, 48, 3), np.float32), np.zeros((32, 48), np.uint8), Image.new("RGB", (48, 32))):
         with pytest.raises(ValueError, match="uint8 RGB"):
             to_tensor(frame)
     core.step((image + 128).byte(), mask.numpy().astype(">u2"))
-    for wrong, message in ((0.5, "from 0 to 1"), (255.0, "values up to 255"), (float("nan"), "values up to nan")):
-        with pytest.raises(ValueError, match=message):
-            core.step(torch.full_like(image, wrong))
-    with pytest.raises(ValueError, match="object 1 is absent, but has pixels"):
-        core.step(image, mask, absent=[1])
-    with pytest.raises(ValueError, match="only a mask can show"):
-        core.step(image, absent=[1])
-    with pytest.raises(ValueError, match="the frames before"):
-        core.step(image[:, :16])
+    refused("from 0 to 1", torch.full_like(image, 0.5))  # now without a mask
+    refused("values up to nan", torch.full_like(image, float("nan")))
+    refused("object 1 is absent, but has pixels", image, mask, absent=[1])
+    refused("only a mask can show", image, absent=[1])
+    refused("the frames before", image[:, :16])
     for wrong in ({"mem_every": 0}, {"top_k": 0}, {"bank": "X"}):
         with pytest.raises(ValueError):
             InferenceCore(small_network, **wrong)

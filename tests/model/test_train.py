@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,11 +23,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from conftest import ROOT, assert_refused, write_davis
 from conftest import SMALL as SMALL_CONFIG
+from dataset.files.images import read_mask
 from dataset.samples.batches import global_batches
 from dataset.samples.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from model.checkpoint import read_checkpoint
-from model.encoders import KeyEncoder, KeyFeatures
 from model.initialisation import load_imagenet_weights
 from model.losses import LossTerms
 from model.training import ClipLoss
@@ -115,8 +116,7 @@ def test_loading_processes_follow_the_cores(given, expected, toy, tmp_path):
 def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes, later_stages):
     # The loss is comparable while all pixels count, which they do until the last iterations here.
     flags = ("--batch_size", 4, "--iterations", 40, "--warm_up", 36, 39)
-    result = train(0, "s0", "--from_scratch", *SMALL, *flags, processes=processes)
-    assert result.returncode == 0, result.stderr
+    train(0, "s0", "--from_scratch", *SMALL, *flags, processes=processes).checked()
     log = scalars(tmp_path / "s0")
     assert np.mean(log["loss/total"][26:36]) < 0.7 * np.mean(log["loss/total"][:5])
     assert set(log) >= {
@@ -137,8 +137,7 @@ def test_each_stage_goes_on_from_the_one_before(train, tmp_path, processes, late
     for stage in later_stages:
         start = ("--load_network", tmp_path / previous / "network.pth")
         flags = ("--batch_size", 2, "--iterations", 36, "--warm_up", 100, 200)
-        result = train(stage, f"s{stage}", *start, *flags, processes=processes if processes > 1 else None)
-        assert result.returncode == 0, result.stderr
+        train(stage, f"s{stage}", *start, *flags, processes=processes if processes > 1 else None).checked()
         log = scalars(tmp_path / f"s{stage}")
         assert {"loss/ce_1", "loss/ce_2", "loss/ce_3", "loss/ce_4", "loss/ug_2", "loss/ug_4", "loss/mc"} <= set(log)
         assert np.mean(log["loss/total"][-12:]) < np.mean(log["loss/total"][:12])
@@ -171,8 +170,7 @@ def test_however_a_batch_is_split_the_weights_are_the_same(train, small_checkpoi
         ("processes", (), 2),
         ("accumulated", ("--accumulation", 2), None),
     ):
-        result = train(2, name, *recipe, *flags, processes=processes)
-        assert result.returncode == 0, result.stderr
+        train(2, name, *recipe, *flags, processes=processes).checked()
     whole = weights(tmp_path / "whole")
     for name in ("processes", "accumulated"):
         trained = weights(tmp_path / name)
@@ -210,8 +208,7 @@ def test_a_killed_run_resumes_to_bit_identical_weights(train, toy, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "run" / "network.pth").exists()
-    result = train(2, "run", *recipe, "--resume")
-    assert result.returncode == 0, result.stderr
+    train(2, "run", *recipe, "--resume").checked()
     events = EventAccumulator(str(tmp_path / "run" / "log")).Reload().Scalars("loss/total")
     assert [event.step for event in events] == list(range(1, 13))
     for name in ("network.pth", "checkpoint_12.pth"):  # with the state of the random numbers
@@ -296,27 +293,10 @@ def test_a_corrupt_sample_leaves_a_checkpoint_of_the_last_iteration(train, toy, 
     assert train(0, "run", *recipe, "--resume", processes=2).returncode == 0
 
 
-def test_convolutions_are_autotuned_except_in_validation(train, small_checkpoint, monkeypatch, tmp_path):
-    """The number of objects varies in validation only."""
-    forward, found = KeyEncoder.forward, []
-
-    def recorded(self: KeyEncoder, image: torch.Tensor) -> KeyFeatures:
-        found.append((self.training, torch.backends.cudnn.benchmark))
-        return forward(self, image)
-
-    monkeypatch.setattr(KeyEncoder, "forward", recorded)
-    davis = write_davis(tmp_path / "DAVIS", {"first": 3})
-    recipe = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 2)
-    result = train(2, "run", *recipe, "--validate_every", 1, "--validate_on", davis)
-    assert result.returncode == 0, result.stderr
-    assert set(found) == {(True, True), (False, False)} and not torch.backends.cudnn.benchmark
-
-
 def test_validation_logs_its_scores_and_keeps_the_best_weights(train, small_checkpoint, tmp_path):
     davis = write_davis(tmp_path / "DAVIS", {"first": 6, "second": 4})
     recipe = ("--load_network", small_checkpoint, "--batch_size", 2, "--iterations", 3)
-    result = train(2, "run", *recipe, "--validate_every", 2, "--validate_on", davis, processes=2)
-    assert result.returncode == 0, result.stderr
+    train(2, "run", *recipe, "--validate_every", 2, "--validate_on", davis, processes=2).checked()
     run = tmp_path / "run"
     log = scalars(run)
     # After two iterations, and at the end.
@@ -366,8 +346,7 @@ def lines(output: str) -> list[re.Match]:
 def test_a_run_without_a_terminal_says_how_far_it_is(train, small_checkpoint, tmp_path):
     flags = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 12, "--log_every", 5)
     davis = write_davis(tmp_path / "DAVIS", {"first": 3})
-    result = train(2, "run", *flags, "--log_every", 100, "--validate_every", 12, "--validate_on", davis)
-    assert result.returncode == 0, result.stderr
+    result = train(2, "run", *flags, "--log_every", 100, "--validate_every", 12, "--validate_on", davis).checked()
     # An entry at the first iteration, at every tenth of the run, and at the end.
     assert [int(line[1]) for line in lines(result.stdout)] == list(range(1, 13))
     assert {float(line[3]) for line in lines(result.stdout)} == {1e-3, 1e-4}
@@ -376,71 +355,33 @@ def test_a_run_without_a_terminal_says_how_far_it_is(train, small_checkpoint, tm
     assert result.stderr == ""
 
 
-def test_each_stage_says_what_it_trains_on(inline, toy, small_checkpoint, tmp_path):
-    def run(stage: int, *data: object) -> str:
-        name = f"{stage}-{len(list(tmp_path.glob('*')))}"
-        common = ("--load_network", small_checkpoint, *FAST, "--workers", 0, "--batch_size", 1, "--iterations", 1)
-        result = inline("train.py", "--stage", stage, "--id", name, "--runs", tmp_path, *data, *common)
-        assert result.returncode == 0, result.stderr
-        assert load_network(tmp_path / name / "network.pth")
-        return result.stdout
-
-    davis = toy / "DAVIS" / "2017"
-    assert "stage 2 trains on 10 samples an epoch: DAVIS 2017 (2 videos × 5)\n" in run(2, "--davis_root", davis)
+def test_a_run_on_ones_own_videos_says_and_records_what_it_trains_on(inline, toy, small_checkpoint, tmp_path):
+    common = ("--load_network", small_checkpoint, *FAST, "--workers", 0, "--batch_size", 1, "--iterations", 1)
     own = ("--videos", f"{toy / 'BL30K'}:3", "--videos", toy / "YouTube" / "train_480p")
-    assert "8 samples an epoch: BL30K (2 videos × 3), train_480p (2 videos)\n" in run(3, *own)
-    assert "2 samples an epoch: BL30K (2 videos)\n" in run(1, "--videos", toy / "BL30K")
-    mine = tmp_path / "mine"
-    shutil.copytree(toy / "static" / "ECSSD", mine)
-    assert f"{len(list(mine.glob('*.jpg')))} images)\n" in run(0, "--static_root", mine)
-    starts = json.loads(next(tmp_path.glob("3-*/starts.json")).read_text())["starts"]
-    assert starts[0]["videos"] == [f"{toy / 'BL30K'}:3", f"{toy / 'YouTube' / 'train_480p'}:1"]
+    result = inline("train.py", "--stage", 3, "--id", "run", "--runs", tmp_path, *own, *common).checked()
+    assert "8 samples an epoch: BL30K (2 videos × 3), train_480p (2 videos)\n" in result.stdout
+    (start,) = json.loads((tmp_path / "run/starts.json").read_text())["starts"]
+    assert start["videos"] == [f"{toy / 'BL30K'}:3", f"{toy / 'YouTube' / 'train_480p'}:1"]
 
 
-def test_a_failed_run_ends_torchruns_report_with_its_sentence(train, tmp_path):
-    result = train(0, "run", "--from_scratch", *SMALL, "--static_root", tmp_path / "nowhere", processes=2)
-    assert result.returncode != 0
-    report = result.stderr[result.stderr.index("Root Cause") :]
-    assert f"error: {tmp_path / 'nowhere'} is not a folder; check --static_root" in report
-    assert "FutureWarning" not in result.stderr and "deprecated" not in result.stderr
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried ..."),
-        MemoryError("Unable to allocate 4.00 GiB for an array"),
-    ],
-)
-def test_running_out_of_memory_names_the_remedy(train, small_checkpoint, monkeypatch, error):
-    def allocate(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(ClipLoss, "forward", allocate)
-    result = train(2, "run", "--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
-    assert_refused(result, "memory", "--accumulation", "--recompute", "--crop_size")
-
-
-def test_another_error_of_torch_is_not_taken_for_missing_memory(train, small_checkpoint, monkeypatch):
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("shapes do not fit")
-
-    monkeypatch.setattr(ClipLoss, "forward", fail)
+def test_running_out_of_memory_names_the_remedy_and_no_other_error_does(train, small_checkpoint, monkeypatch):
+    flags = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
+    error = mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB ..."))
+    monkeypatch.setattr(ClipLoss, "forward", error)
+    assert_refused(train(2, "run", *flags), "memory", "--accumulation", "--recompute", "--crop_size")
+    error.side_effect = RuntimeError("shapes do not fit")
     with pytest.raises(RuntimeError, match="shapes"):
-        train(2, "run", "--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
+        train(2, "other", *flags)
 
 
-def test_a_run_on_davis_2016_validates_on_davis_2016(train, inline, small_checkpoint, tmp_path):
-    davis = write_davis(tmp_path / "DAVIS", {"first": 4}, objects=2)
+def test_a_run_on_davis_2016_validates_on_davis_2016(train, small_checkpoint, tmp_path):
+    davis = write_davis(tmp_path / "DAVIS", {"first": 4})
     (davis / "trainval/ImageSets/2016/train.txt").write_text("first\n")
-    shutil.rmtree(davis / "trainval/ImageSets/2017")
-    common = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1, "--validate_every", 1)
-    given = ("--stage", 2, "--id", "run", "--runs", tmp_path, *FAST, "--workers", 0, "--davis_root", davis)
-    assert_refused(inline("train.py", *given, *common), "this is DAVIS 2016; add --davis_year 2016")
-    result = inline("train.py", *given, *common, "--davis_year", 2016)
-    assert result.returncode == 0, result.stderr
+    flags = ("--davis_root", davis, "--davis_year", 2016, "--validate_every", 1, "--load_network", small_checkpoint)
+    result = train(2, "run", *flags, "--batch_size", 1, "--iterations", 1).checked()
     assert "DAVIS 2016 (1 videos × 5)" in result.stdout and "validation: J&F" in result.stdout
+    masks = [read_mask(path) for path in (tmp_path / "run/validation").rglob("*.png")]
+    assert len(masks) == 4 and set(np.unique(masks)) <= {0, 255}  # one object, and no ids
 
 
 def test_under_loss_scaling_only_a_row_of_broken_losses_is_an_error():
@@ -459,12 +400,10 @@ def test_under_loss_scaling_only_a_row_of_broken_losses_is_an_error():
         losses.check()
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(train, tmp_path):
-    recipe = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 4)
-    assert train(0, "good", *recipe).returncode == 0
-    content = torch.load(tmp_path / "good" / "network.pth", weights_only=True)
-    content["network"]["key_encoder.backbone.conv1.weight"] *= 1e38  # finite, but the features are not
-    torch.save(content, tmp_path / "bad.pth")
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(train, small_network, tmp_path):
+    network = copy.deepcopy(small_network)
+    network.key_encoder.backbone.conv1.weight.data *= 1e38  # finite, but the features are not
+    save_network(network, tmp_path / "bad.pth")
     result = train(0, "bad", "--load_network", tmp_path / "bad.pth", "--batch_size", 1, "--iterations", 4)
     assert_refused(result, "the loss became nan on the batch of", ": ", "learning rate")
     assert not list((tmp_path / "bad").glob("*.pth"))
@@ -524,8 +463,7 @@ def test_no_checkpoint_is_kept_of_weights_that_are_no_numbers(tmp_path):
 
 def test_mixed_precision_and_table_6(train, tmp_path):
     flags = ("--precision", "bf16", "--without_mc", "--without_ug", "--without_stm")
-    result = train(2, "run", "--from_scratch", *SMALL, "--batch_size", 2, "--iterations", 2, *flags)
-    assert result.returncode == 0, result.stderr
+    train(2, "run", "--from_scratch", *SMALL, "--batch_size", 2, "--iterations", 2, *flags).checked()
     assert {name for name in scalars(tmp_path / "run") if name.startswith("loss")} == {
         *("loss/total", "loss/ce_2", "loss/ce_4")
     }
@@ -534,18 +472,11 @@ def test_mixed_precision_and_table_6(train, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ("--stage 2", PAPER),
         ("--stage 2 --recipe paper", PAPER),
-        ("--stage 2 --frame_weights halved", PAPER | {"frame_weights": "halved"}),
-        ("--stage 2 --guidance decoder_input", PAPER | {"guidance": "decoder_input"}),
-        ("--stage 2 --mu 5", PAPER | {"mu": 5}),
-        ("--stage 2 --gamma 5", PAPER | {"gamma": 5}),
+        ("--stage 2 --mu 5 --frame_weights halved", PAPER | {"mu": 5, "frame_weights": "halved"}),
+        ("--stage 2 --gamma 5 --guidance decoder_input", PAPER | {"gamma": 5, "guidance": "decoder_input"}),
         *((f"--stage {stage} --recipe release", RELEASE) for stage in (0, 1, 3)),
         ("--stage 2 --recipe release", RELEASE | {"mu": 5, "gamma": 5}),
-        (
-            "--stage 2 --recipe release --mu 0 --frame_weights equal",
-            PAPER | {"mu": 0, "gamma": 5, "guidance": "decoder_input"},
-        ),
         ("--stage 2 --recipe release --gamma 10 --guidance readout", RELEASE | {"mu": 5, "guidance": "readout"}),
     ],
 )
@@ -566,24 +497,12 @@ def test_a_new_network_has_the_mask_encoder_of_the_recipe(monkeypatch, flags, ba
     assert chosen_network(parse_arguments("")).mask_backbone == backbone
 
 
-@pytest.mark.parametrize(
-    ("stage", "flags", "losses", "weight"),
-    [
-        (
-            *(0, "--frame_weights halved", PAPER | {"frame_weights": "halved"}),
-            {"ce_1": 1 / 4, "ce_2": 1 / 2, "mc": 10},
-        ),
-        (
-            *(2, "--recipe release --precision bf16", RELEASE | {"mu": 5, "gamma": 5}),
-            {"ce_1": 1 / 16, "ce_2": 1 / 8, "ce_3": 1 / 4, "ce_4": 1 / 2, "ug_2": 5, "ug_4": 5, "mc": 5},
-        ),
-    ],
-)
-def test_a_run_minimises_the_loss_of_its_configuration(train, small_checkpoint, tmp_path, stage, flags, losses, weight):
+def test_a_run_minimises_the_loss_of_its_configuration(train, small_checkpoint, tmp_path):
     start = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1)
-    result = train(stage, "run", *start, *flags.split())
-    assert result.returncode == 0, result.stderr
+    train(2, "run", *start, "--recipe", "release", "--precision", "bf16").checked()
+    losses = RELEASE | {"mu": 5, "gamma": 5}
     assert json.loads((tmp_path / "run" / "config.json").read_text())["losses"].items() >= losses.items()
+    weight = {"ce_1": 1 / 16, "ce_2": 1 / 8, "ce_3": 1 / 4, "ce_4": 1 / 2, "ug_2": 5, "ug_4": 5, "mc": 5}
     log = scalars(tmp_path / "run")
     expected = sum(weight[name] * np.array(log[f"loss/{name}"]) for name in weight)
     np.testing.assert_allclose(log["loss/total"], expected, rtol=1e-4)
@@ -613,10 +532,8 @@ def test_two_processes_do_not_train_the_same_run(train, toy, monkeypatch, tmp_pa
 
 def test_the_result_can_be_the_moving_average_of_the_weights(train, small_checkpoint, tmp_path):
     flags = ("--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 3, "--save_every", 1)
-    davis = write_davis(tmp_path / "DAVIS", {"first": 3})
-    validation = ("--validate_every", 3, "--validate_on", davis)
-    result = train(2, "run", *flags, "--average", 0.75, *validation)
-    assert result.returncode == 0, result.stderr
+    validation = ("--validate_every", 3, "--validate_on", write_davis(tmp_path / "DAVIS", {"first": 3}))
+    train(2, "run", *flags, "--average", 0.75, *validation).checked()
     run = tmp_path / "run"
     one, two, three = (load_network(run / f"checkpoint_{number}.pth").state_dict() for number in (1, 2, 3))
     for name, tensor in weights(run).items():
@@ -630,38 +547,19 @@ def test_the_result_can_be_the_moving_average_of_the_weights(train, small_checkp
     assert train(2, "plain", *flags).returncode == 0
     assert all(torch.equal(tensor, three[name]) for name, tensor in weights(tmp_path / "plain").items())
     assert_refused(train(2, "plain", *flags, "--average", 0.75, "--resume"), "average: None in the run, 0.75 now")
-    assert_refused(train(2, "other", *flags, "--average", 1), "--average")
 
 
-def test_a_compiled_run_has_the_losses_of_a_plain_one(train, monkeypatch, tmp_path):
-    """With graphs that torch runs without optimising them, which would take minutes."""
-    flags = ("--from_scratch", *SMALL, "--batch_size", 1, "--iterations", 3, "--warm_up", 3, 3)
-    compile, compiled = ClipLoss.compile, []
-
-    def compile_with(backend: object) -> None:
-        torch.compiler.reset()
-        monkeypatch.setattr(ClipLoss, "compile", lambda self: compiled.append(self) or compile(self, backend=backend))
-
-    def broken(graph: object, inputs: object) -> None:
-        raise RuntimeError("no g++ here")
-
-    compile_with("eager")
-    for name in ("plain", "compile"):
-        result = train(0, name, *flags, *(["--compile"] if name == "compile" else []))
-        assert result.returncode == 0, result.stderr
-        assert len(compiled) == (name == "compile")
-    losses, expected = (scalars(tmp_path / name)["loss/total"] for name in ("compile", "plain"))
-    assert len(losses) == 3 and losses == pytest.approx(expected, rel=1e-5)
-    compile_with(broken)
-    assert_refused(train(0, "broken", *flags, "--compile"), "no g++ here", "leave out --compile")
-    torch.compiler.reset()
+def test_compile_reaches_the_loss(train, small_checkpoint, monkeypatch):
+    compiled = mock.Mock()
+    monkeypatch.setattr(ClipLoss, "compile", compiled)
+    train(2, "run", "--load_network", small_checkpoint, "--batch_size", 1, "--iterations", 1, "--compile").checked()
+    compiled.assert_called_once()
 
 
 def test_frozen_parts_stay_as_they_are(train, small_checkpoint, tmp_path):
     parts = ("key_encoder.backbone", "key_encoder.key_projection", "key_aggregation", "value_aggregation")
     flags = ("--batch_size", 1, "--iterations", 2, "--freeze", *parts)
-    result = train(2, "run", "--load_network", small_checkpoint, *flags)
-    assert result.returncode == 0, result.stderr
+    train(2, "run", "--load_network", small_checkpoint, *flags).checked()
     before, after = load_network(small_checkpoint).state_dict(), weights(tmp_path / "run")
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert not any(name.startswith(parts) for name in changed)
@@ -673,27 +571,18 @@ def test_wrong_input_is_refused(train, inline, tmp_path):
     assert train(0, "run", *scratch).returncode == 0
     assert_refused(train(0, "run", *scratch), tmp_path / "run", "add --resume", "another --id")
     assert_refused(train(0, "run", *scratch, "--resume", "--seed", 5), "config.json", "seed: 0 in the run, 5 now")
-    assert_refused(
-        train(0, "run", *scratch, "--resume", "--recipe", "release"), "frame_weights: equal in the run, halved"
-    )
     assert_refused(train(1, "other", "--iterations", 1), "--load_network", "--from_scratch")
     assert_refused(train(1, "other", "--load_network", tmp_path / "absent.pth"), tmp_path / "absent.pth")
     assert_refused(train(0, "other", *scratch, "--batch_size", 3, "--accumulation", 2), "batch_size")
     assert_refused(inline("train.py", "--stage", 1, "--id", "x", *scratch), "give --bl_root or --videos")
     for flags, mentioned in (
         (("--warm_up", 5, 3), "--warm_up 5 3"),
-        (("--log_every", 0), "--log_every"),
         (("--crop_size", 60), "--crop_size 60"),
         (("--frames", 6), "6 is not an odd number"),
-        (("--workers", -1), "--workers"),
-        *(
-            (flag, flag[0])
-            for flag in (("--seed", -1), ("--lr", "nan"), ("--lr", 0), ("--key_width", 0), ("--mu", "inf"))
-        ),
+        (("--lr", "nan"), "--lr"),
+        (("--freeze", "key_encoder", "mask_encoder", "decoder"), "name fewer parts"),
     ):
         assert_refused(train(0, "other", *scratch, *flags), mentioned)
-    everything = ("--freeze", "key_encoder", "mask_encoder", "decoder")
-    assert_refused(train(0, "other", *scratch, *everything), "--freeze", "name fewer parts")
     assert not (tmp_path / "other").exists()
 
 
@@ -726,20 +615,6 @@ def test_a_flag_without_effect_is_refused(monkeypatch, stage, flags, idle, other
     monkeypatch.setattr(sys, "argv", ["train.py", "--id", "run", "--stage", str(stage), *flags.split()])
     with pytest.raises(InputError, match=f"--{idle.split()[0]} has no effect .*{other}"):
         parse_arguments("")
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        "--stage 2 --key_backbone resnet10 --key_width 8 --from_scratch --frames 7 --freeze key_aggregation --resume",
-        "--stage 1 --davis_root D --davis_year 2016 --validate_every 2",
-        "--stage 0 --static_root S --validate_every 2 --validate_on D --davis_year 2016 --gamma 5",
-        "--stage 3 --videos V --without_mc --mu 5 --load_network W --recipe release --resume",
-    ],
-)
-def test_flags_that_have_an_effect_are_taken(monkeypatch, flags):
-    monkeypatch.setattr(sys, "argv", ["train.py", "--id", "run", *flags.split()])
-    parse_arguments("")
 
 
 def test_an_added_loss_term_leaves_older_runs_resumable(tmp_path):

@@ -1,6 +1,5 @@
 """scripts/annotate.py: the server behind the page, by real requests to a real process, and its command line."""
 
-import asyncio
 import contextlib
 import gzip
 import io
@@ -17,13 +16,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
-from aiohttp import web
 from PIL import Image
 
 from annotation import cuts
@@ -34,7 +31,6 @@ from annotation.imports import import_masks
 from annotation.jobs import Job
 from annotation.note import Note
 from annotation.project import KINDS, Project
-from annotation.server import Events
 from annotator import Running
 from conftest import ENDED, ROOT, assert_refused, draw_clip, full_disk, segmented, write_video
 from dataset.files.images import read_image, read_mask, write_mask
@@ -42,7 +38,6 @@ from dataset.files.video import Video, list_frames
 from dataset.files.video_file import VideoFile, video_writer
 from dataset.layouts.davis import split_folders
 from dataset.samples.video_clips import VideoClips
-from model.checkpoint import SHIPPED_WEIGHTS
 from model.fast import fast_network
 from util.errors import InputError
 from util.evaluation.pictures import overlay
@@ -204,7 +199,7 @@ def test_only_masks_of_the_video_are_taken(shared):
     tag = shared.mask(3)[2]
     width, height = SIZE[1], SIZE[0]
     right, path = bytes(PIXELS), f"api/masks/3?width={width}&height={height}"
-    for other in (f"width={height}&height={width}", f"width={width}", "", "width=8&height=6", "width=x&height=y"):
+    for other in (f"width={height}&height={width}", "", "width=x&height=y"):
         assert "80×48" in shared.refused(400, "PUT", f"api/masks/3?{other}", right, If_Match=tag)
     for body in (right[:-1], right + b"\0", b""):
         assert "80×48" in shared.refused(400, "PUT", path, body, If_Match=tag)
@@ -264,11 +259,10 @@ def test_objects(shared):
     assert shared.state()["objects"][0] == {"id": 1, "name": "object 1", "colour": "#ff00f0", "visible": True}
     changed = shared.json("PATCH", "api/objects/1", {"colour": "#00FFaa", "visible": False})
     assert changed == {"id": 1, "name": "object 1", "colour": "#00ffaa", "visible": False}
-    for wish in ({"name": " "}, {"name": "x" * 61}, {"name": 3}, {"name": "a\0b"}, {"colour": "red"}, {"visible": 1}):
+    for wish in ({"name": " "}, {"name": "x" * 61}, {"name": 3}, {"colour": "red"}, {"visible": 1}):
         assert shared.refused(400, "PATCH", "api/objects/1", wish)
-    for body in (b"[]", b"{", b"[" * 3000, b"\xff"):
+    for body in (b"[]", b"[" * 3000, b"\xff"):
         assert "JSON" in shared.refused(400, "POST", "api/objects", body)
-    assert "no object 9" in shared.refused(404, "PATCH", "api/objects/9", {"name": "nine"})
     assert "no object 9" in shared.refused(404, "DELETE", "api/objects/9")
     note = json.loads((shared.output / "project.json").read_text())
     assert note["objects"][0] == changed and len(note["objects"]) == 2
@@ -279,134 +273,64 @@ def test_frames_and_thumbnails(shared, clip):
     response, content = shared.request("GET", "api/frames/7")
     assert content == (clip[0] / "00007.jpg").read_bytes() and response.headers["Content-Type"] == "image/jpeg"
     assert "immutable" in response.headers["Cache-Control"]
-    _, content = shared.request("GET", "api/thumbnails/7")
-    (shared.output / "thumbnail.jpg").write_bytes(content)
-    thumbnail = Image.open(shared.output / "thumbnail.jpg")
+    thumbnail = Image.open(io.BytesIO(shared.request("GET", "api/thumbnails/7")[1]))
     assert thumbnail.size == (120, 72)
     frame = Image.open(clip[0] / "00007.jpg").resize((120, 72))
     assert np.abs(np.asarray(thumbnail, int) - np.asarray(frame)).mean() < 10
 
 
-@pytest.fixture
-def trained(clip, tmp_path) -> Iterator[Running]:
-    """A server with the network that comes with the project."""
-    # A copy, because the command says when it takes the weights that come with the project.
-    server = Running(clip[0], tmp_path / "output", SIZE, "--model", shutil.copy(SHIPPED_WEIGHTS, tmp_path))
-    yield server
-    server.end(signal.SIGKILL)
-
-
-def test_cuts_by_request(trained, clip):
-    truth = clip[1][0] == 1
-    (y0, y1), (x0, x1) = (np.flatnonzero(truth.any(axis))[[0, -1]].tolist() for axis in (1, 0))
-    raw = {"Content_Type": "application/octet-stream"}
-    path = f"api/cut/0?width={SIZE[1]}&height={SIZE[0]}"
-
-    def cut(body: object, **headers: str) -> np.ndarray:
-        response, content = trained.request("POST", path if isinstance(body, bytes) else "api/cut/0", body, **headers)
-        assert response.status == 200, content
-        mask = np.frombuffer(content, np.uint8).reshape(SIZE)
-        assert set(np.unique(mask)) <= {0, 1}
-        return mask > 0
-
-    def overlap(mask: np.ndarray) -> float:
-        return (truth & mask).sum() / (truth | mask).sum()
-
-    assert overlap(cut({"box": [x0 - 2, y0 - 2, x1 + 3, y1 + 3]})) > 0.8
-    marks = np.zeros(SIZE, np.uint8)
-    marks[(y0 + y1) // 2, (x0 + x1) // 2] = cuts.INSIDE
-    assert cut(marks.tobytes(), **raw)[truth].mean() > 0.9
-
-    # From a mask that lacks the object's right half, and has a piece elsewhere, which a stroke leaves alone.
-    mask = truth.copy()
-    mask[:, (x0 + x1) // 2 :] = False
-    mask[-6:, -12:] = True
-    marks = np.where(mask, cuts.MASK, 0).astype(np.uint8)
-    marks[(y0 + y1) // 2, x1 - 4] |= cuts.INSIDE
-    result = cut(marks.tobytes(), **raw)
-    assert result[-6:, -12:].all()
-    result[-6:, -12:] = False
-    assert overlap(result) > overlap(mask) and result[truth].mean() > 0.9
-    marks = np.where(mask, cuts.MASK, 0).astype(np.uint8)
-    marks[-3, -6] |= cuts.OUTSIDE
-    result = cut(marks.tobytes(), **raw)
-    assert not result[-6:, -12:].any() and np.array_equal(result[:, : (x0 + x1) // 2], mask[:, : (x0 + x1) // 2])
-
+def test_marks_that_cannot_be_cut(shared):
+    raw, path = {"Content_Type": "application/octet-stream"}, f"api/cut/0?width={SIZE[1]}&height={SIZE[0]}"
     for box in ([0, 0, 80, 48], [5, 5, 6, 6], [1, 2, 3], ["a", 0, 9, 9], [0, 0, 1e99, 9], None):
-        assert "box" in trained.refused(400, "POST", "api/cut/0", {"box": box})
-    assert "no pixel is marked" in trained.refused(400, "POST", path, bytes([cuts.MASK]) * PIXELS, **raw)
-    assert "sum of bits" in trained.refused(400, "POST", path, bytes([128]) * PIXELS, **raw)
-    assert "80×48" in trained.refused(400, "POST", path, b"123", **raw)
+        assert "box" in shared.refused(400, "POST", "api/cut/0", {"box": box})
+    assert "no pixel is marked" in shared.refused(400, "POST", path, bytes([cuts.MASK]) * PIXELS, **raw)
+    assert "sum of bits" in shared.refused(400, "POST", path, bytes([128]) * PIXELS, **raw)
+    assert "80×48" in shared.refused(400, "POST", path, b"123", **raw)
 
 
-def test_masks_are_imported(shared, clip):
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_masks_are_imported(tmp_path):
     """One for a frame, and several by their names, in the forms that all scripts read."""
-
-    def send(path: str, files: dict[str, bytes], status: int = 200) -> dict[str, Any]:
-        body = io.BytesIO()
-        for name, content in files.items():
-            body.write(f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode())
-            body.write(content + b"\r\n")
-        body.write(b"--x--\r\n")
-        headers = {"Content_Type": "multipart/form-data; boundary=x"}
-        return shared.json("POST", path, body.getvalue(), status=status, **headers)
-
-    def png(image: np.ndarray) -> bytes:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        return file.getvalue()
-
-    ids = clip[1]
-    answer = send("api/import/7", {"of gimp.png": png(np.where(ids[7] == 1, 255, 0).astype(np.uint8))})
-    assert answer["frames"] == [7] and "of gimp.png: 1 object" in answer["sentences"][0]
-    assert np.array_equal(shared.mask(7)[0], ids[7] == 1) and shared.mask(7)[1] == "annotated"
-
+    project, ids = new_project(tmp_path, objects=0)
+    white = {n: png(np.where(ids[0] == n, 255, 0).astype(np.uint8)) for n in (1, 2)}
+    answer = import_masks(project, {"of gimp.png": white[1]}, 0)
+    assert answer["frames"] == [0] and "of gimp.png: 1 object" in answer["sentences"][0]
+    assert np.array_equal(project.read(0).ids, ids[0] == 1) and KINDS[project.kind(0)] == "annotated"
     colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
-    answer = send("api/import", {f"clip/{n:05d}.png": png(colours[ids[n]]) for n in (8, 9)} | {".DS_Store": b"x"})
-    assert answer["frames"] == [8, 9]
-    for number in (8, 9):
-        assert np.array_equal(shared.mask(number)[0], ids[number])
+    files = {f"clip/{n:05d}.png": png(colours[ids[n]]) for n in (1, 2)}
+    assert import_masks(project, files, None)["frames"] == [1, 2]
+    assert all(np.array_equal(project.read(number).ids, ids[number]) for number in (1, 2))
+    # A file for each object.
+    answer = import_masks(project, {f"masks/object_{n}.png": content for n, content in white.items()}, None)
+    assert answer["frames"] == [0] and any("object 2 is" in sentence for sentence in answer["sentences"])
+    assert np.array_equal(project.read(0).ids, ids[0])
 
-    # A file for each object, in one folder and in a folder for each object.
-    binary = {n: png(np.where(ids[0] == n, 255, 0).astype(np.uint8)) for n in (1, 2)}
-    for pattern in ("masks/object_{}.png", "masks/{}/00000.png"):
-        answer = send("api/import", {pattern.format(n): content for n, content in binary.items()})
-        assert answer["frames"] == [0] and any("object 2 is" in sentence for sentence in answer["sentences"])
-        assert np.array_equal(shared.mask(0)[0], ids[0])
-
-    before = shared.state()
-    for path, files, *mentioned in (
-        ("api/import/7", {"wide.png": png(np.zeros((8, 8), np.uint8))}, "wide.png", "8×8"),
-        ("api/import/7", {"text.png": b"no image"}, "text.png", "cannot be decoded"),
-        ("api/import", {"00003.png": png(ids[3]), "00900.png": png(ids[3])}, "00900.png"),
-        ("api/import", {}, "missing"),
-        ("api/import/7", {"a.png": png(ids[3]), "b.png": png(ids[3])}, "one file"),
+    before = project.state()
+    for frame, files, message in (
+        (2, {"wide.png": png(np.zeros((8, 8), np.uint8))}, r"^wide\.png is 8×8"),
+        (2, {"text.png": b"no image"}, r"^text\.png cannot be decoded"),
+        (None, {"00001.png": white[1], "00900.png": white[1]}, "00900"),
+        (2, {"a.png": white[1], "b.png": white[1]}, "one file"),
+        (None, {"../00001.png": white[1]}, "is no name of a file"),
     ):
-        error = send(path, files, status=400)["error"]
-        assert all(text in error for text in mentioned) and "/tmp" not in error, error
-    assert "missing" in shared.refused(400, "POST", "api/import", {})
-    assert shared.state() == before
-    for number in (0, 7, 8, 9):
-        shared.json("DELETE", f"api/masks/{number}", If_Match=shared.mask(number)[2])
+        with pytest.raises(Refused, match=message):
+            import_masks(project, files, frame)
+    assert project.state() == before
 
 
 @pytest.mark.parametrize(
     ("form", "kind"),
     [
         (b"", "multipart/form-data"),
-        (b"", "multipart/form-data; boundary=x"),
-        (b"--x\r\n", "multipart/form-data; boundary=x"),
         (b"--x\r\n\r\n", "multipart/form-data; boundary=%FF"),
         (b'--x\r\nContent-Disposition: form-data; filename="0.png"\r\n\r\nhalf a', "multipart/form-data; boundary=x"),
         (b"--x\r\nno header\r\n\r\n--x--\r\n", "multipart/form-data; boundary=x"),
         (b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y--\r\n--x--\r\n", "multipart/mixed; boundary=x"),
-        *(
-            (
-                b'--x\r\nContent-Disposition: form-data; filename="%s.png"\r\n\r\nz\r\n--x--\r\n' % name,
-                "multipart/form-data; boundary=x",
-            )
-            for name in (b"0" * 300, b"\xff")
-        ),
     ],
 )
 def test_a_malformed_import_is_refused_in_a_sentence(shared, form, kind):
@@ -414,15 +338,6 @@ def test_a_malformed_import_is_refused_in_a_sentence(shared, form, kind):
     error = shared.refused(400, "POST", "api/import/0", form, Content_Type=kind)
     assert len(error) < 200 and shared.state() == before
     assert not list(shared.output.glob(".import*"))
-
-
-def test_an_import_needs_no_folder_for_temporary_files(tmp_path, monkeypatch):
-    project, ids = new_project(tmp_path, objects=0)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
-    file = io.BytesIO()
-    Image.fromarray(ids[1]).save(file, "PNG")
-    assert import_masks(project, {"00001.png": file.getvalue()}, None)["frames"] == [1]
-    assert np.array_equal(project.read(1).ids, ids[1])
 
 
 @pytest.mark.parametrize("part", ["masks", "export", "export/masks", "masks/00001.png", "frames/00000.jpg"])
@@ -453,36 +368,6 @@ def test_no_link_leads_out_of_a_project(tmp_path, part):
         project.import_masks({1: ids[0]})
         assert np.array_equal(read_mask(private / "00001.png"), ids[2]) and not link.is_symlink()
         assert Export(project, ["masks"]).run(Job("export", 1)) is not None
-
-
-def test_names_that_are_not_utf8(serve, tmp_path):
-    """Of the folder, and so of the project, and of its frames: all but the videos of the export works."""
-    video = Path(os.fsdecode(os.fsencode(tmp_path / "clip ") + b"\xff"))
-    ids = write_clip(video, 3)
-    for number in range(3):
-        (video / f"{number:05d}.jpg").rename(Path(os.fsdecode(os.fsencode(video) + b"/\xfe%d.jpg" % number)))
-    output = Path(os.fsdecode(os.fsencode(tmp_path / "output ") + b"\xff"))
-    server = serve(video, output)
-    for _ in range(2):
-        server.json("POST", "api/objects", {}, status=201)
-    server.put(0, ids[0])
-    server.run(lambda: server.propagate(0, "forward"))
-    assert server.state()["propagated"] == [[1, 2]]
-    assert "name" in server.state()["video"] and server.request("GET", "api/frames/1")[0].status == 200
-    wish = {part: True for part in PARTS if part not in ("overlay", "matte")}
-    with server.events() as events:
-        server.json("POST", "api/export", wish, status=202)
-        notice = next(event for event in events if event["type"] == "notice")
-    assert notice["level"] == "info" and len(notice["paths"]) == 4
-    with zipfile.ZipFile(output / "export/export.zip") as archive:
-        assert "masks/?0.png" in archive.namelist()
-    with server.events() as events:
-        server.json("POST", "api/export", {"overlay": True}, status=202)
-        notice = next(event for event in events if event["type"] == "notice")
-    assert notice["level"] == "error" and "not UTF-8" in notice["text"]
-    assert "Traceback" not in server.end()
-    with pytest.raises(InputError, match="not UTF-8"):
-        VideoFile(output / "video.mp4")
 
 
 def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
@@ -528,11 +413,9 @@ def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
     server.json("DELETE", "api/propagation")
     state = server.state()
     assert state["job"] is None and state["propagated"][0][1] < LENGTH - 1
-    names = sorted(path.name for path in (server.output / "masks").iterdir())
     time.sleep(0.2)
-    assert names == sorted(path.name for path in (server.output / "masks").iterdir())
-    assert len(names) == 1 + sum(end - start + 1 for start, end in state["propagated"])
-    server.json("DELETE", "api/propagation")  # there is none; that is fine
+    masks = list((server.output / "masks").iterdir())
+    assert len(masks) == 1 + sum(end - start + 1 for start, end in state["propagated"])
 
     # An end in the middle of a job: the stream of events ends, and the exit code says which signal it was.
     with server.events() as events:
@@ -552,9 +435,8 @@ def test_propagated_masks_are_those_of_the_engine(serve, clip, small_network, tm
     for _ in range(2):
         server.json("POST", "api/objects", {}, status=201)
     assert "no object" in server.refused(400, "POST", "api/propagation", {"frame": 4, "direction": "forward"})
-    wishes = [{"frame": frame, "direction": "forward"} for frame in (16, -1, True, "4", None)]
-    wishes += [{"frame": 4, "direction": direction} for direction in ("up", [], None)]
-    for wish in (*wishes, {"frame": 4, "direction": "both", "until": "noon"}):
+    for wish in ({"frame": 16}, {"frame": True}, {"direction": []}, {"until": "noon"}):
+        wish = {"frame": 4, "direction": "forward", **wish}
         assert server.refused(400, "POST", "api/propagation", wish)
 
     server.put(4, ids[4])
@@ -721,41 +603,11 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
         result = inline(
             *("eval_davis.py", "--davis_path", davis, "--output", tmp_path / str(year), "--year", year),
             *("--model", small_checkpoint, "--device", "cpu"),
-        )
-        assert result.returncode == 0, result.stderr
+        ).checked()
         assert re.search(r"J&F-Mean\D+\d", result.stdout) and "my-clip" in result.stdout
     folders = split_folders(davis, 2017, "train")
     clips = VideoClips(folders, crop_size=32, frames=3)
     assert clips.sample(0, np.random.default_rng(0), 0.0)["frames"].shape[0] == 3
-
-
-def test_a_page_that_does_not_read_is_dropped():
-    """Events for it are not kept for ever."""
-    size, count = 10_000, 5_000
-
-    async def run() -> int:
-        events = Events()
-        app = web.Application()
-        app.router.add_get("/", events.stream)
-        runner = web.AppRunner(app, shutdown_timeout=1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        reader, writer = await asyncio.open_connection(*runner.addresses[0], limit=1024)
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await reader.readuntil(b"retry: 1000")
-        for _ in range(count):
-            events.announce({"text": "x" * size})
-            await asyncio.sleep(0)
-        received = 0
-        with contextlib.suppress(ConnectionError):
-            while content := await asyncio.wait_for(reader.read(2**20), 30):
-                received += len(content)
-        writer.close()
-        events.close()
-        await runner.cleanup()
-        return received
-
-    assert asyncio.run(run()) < 0.9 * size * count
 
 
 def open_project(root: Path) -> Project:
@@ -812,24 +664,6 @@ def test_a_disk_that_fills_up_between_two_files_changes_nothing(tmp_path):
     for each in (project, open_project(tmp_path)):
         assert [KINDS[each.kind(number)] for number in range(2)] == ["none", "propagated"]
         assert np.array_equal(each.read(1).ids, ids[1]) and not each.read(0).ids.any()
-
-
-def test_a_prediction_comes_back_as_it_was(shared, clip):
-    ids = clip[1]
-    path = f"api/masks/6?width={SIZE[1]}&height={SIZE[0]}"
-    shared.put(6, ids[6])
-    tag = shared.mask(6)[2]
-    for wrong in ("kind=none", "kind=propagated&uncertainty=much", "kind=propagated&uncertainty=-1"):
-        assert "load the page again" in shared.refused(400, "PUT", f"{path}&{wrong}", bytes(PIXELS), If_Match=tag)
-    network = f"{path}&kind=propagated&uncertainty=0.345678"
-    answer = shared.json("PUT", network, ids[7].tobytes(), If_Match=tag)
-    served, kind, tag = shared.mask(6)
-    assert np.array_equal(served, ids[7]) and (kind, tag) == ("propagated", f'"{answer["revision"]}"')
-    state = shared.state()
-    assert 6 not in state["annotated"] and [6, 6] in state["propagated"]
-    assert state["uncertainty"]["6"] == pytest.approx(0.345678, abs=1e-6)
-    assert "6,0.345678\n" in (shared.output / "uncertainty.csv").read_text()
-    shared.json("DELETE", "api/masks/6", If_Match=tag)
 
 
 def test_a_deletion_goes_on_after_a_kill(tmp_path):
@@ -895,8 +729,7 @@ def test_frames_of_any_format_are_shown_as_the_network_sees_them(tmp_path):
     image.save(tmp_path / "clip/00002.jpg", "PNG")
     frames = open_folder(tmp_path / "clip")
     for number in range(3):
-        (tmp_path / "served.jpg").write_bytes(frames.jpeg(number))
-        served = Image.open(tmp_path / "served.jpg")
+        served = Image.open(io.BytesIO(frames.jpeg(number)))
         assert served.format == "JPEG" and served.getexif().get(0x0112, 1) == 1
         assert np.abs(np.asarray(served, int) - np.asarray(image)).mean() < 12
     Image.new("RGB", (9, 9)).save(tmp_path / "clip/00003.png")
@@ -923,26 +756,11 @@ def test_unpacking_goes_on_where_it_stopped_and_tells_its_progress(tmp_path, mon
     for path in unpacked.video.frames[3:]:
         path.unlink()
     again, unpacking = open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)
-    assert len(again) == 6 and again.ready == 3
-    stopped = Job("unpacking", 5)
-    stopped.stop()
-    assert unpacking.run(stopped) is None
-    assert open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)[1].run(Job("unpacking", 5)) == 6
+    assert len(again) == 6 and again.ready == 3 and unpacking.run(Job("unpacking", 5)) == 6
     assert open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)[1] is None
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     with pytest.raises(InputError, match="another video"):
         open_file(VideoFile(tmp_path / "two.mp4"), folder, None)
-
-
-def test_space_is_checked_before_a_video_is_unpacked(tmp_path, monkeypatch):
-    frames, _ = draw_clip(6, *SIZE, 1)
-    write_video(tmp_path / "one.mp4", frames)
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3000))
-    with pytest.raises(InputError, match=r"need 0\.0 GB more .*; free some space there"):
-        open_file(VideoFile(tmp_path / "one.mp4"), tmp_path / "frames", None)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
-    assert open_file(VideoFile(tmp_path / "one.mp4"), tmp_path / "frames", None)[1].run(Job("unpacking", 5)) == 6
 
 
 def test_a_long_video_can_be_marked_while_it_is_unpacked(serve, tmp_path):
@@ -977,17 +795,6 @@ def test_a_long_video_can_be_marked_while_it_is_unpacked(serve, tmp_path):
     assert server.request("GET", f"api/frames/{length - 1}")[0].status == 200
     server.end()
     assert not list((tmp_path / "output").rglob(f"*{ENDED}*"))
-    note = json.loads((tmp_path / "output/project.json").read_text())
-    for wrong in (length + 5, length - 5):
-        # As if the header had announced another number when the project was made.
-        (tmp_path / "output/project.json").write_text(json.dumps({**note, "frames": wrong}))
-        server = serve(tmp_path / "long.mp4")
-        server.idle()
-        assert server.state()["video"]["frames"] == length
-        assert server.request("GET", f"api/frames/{length - 1}")[0].status == 200
-        assert server.mask(length - 1)[1] == "none"
-        server.end()
-        assert json.loads((tmp_path / "output/project.json").read_text()) == note
 
 
 def test_what_cannot_be_used_is_refused(shared, clip, inline, small_checkpoint, monkeypatch, tmp_path):
@@ -998,28 +805,18 @@ def test_what_cannot_be_used_is_refused(shared, clip, inline, small_checkpoint, 
         assert_refused(result, *mentioned)
 
     refused(tmp_path / "absent.mp4", "missing", video=tmp_path / "absent.mp4")
-    (tmp_path / "empty").mkdir()
-    refused("no images", video=tmp_path / "empty")
     refused(tmp_path / "absent.pth", model=tmp_path / "absent.pth")
-    refused("bank", bank="X")
-    refused("--port", port=-1)
     assert not (tmp_path / "output").exists()
-    refused("port 70000", "--port", port=70000)
     refused("port", "in use", port=shared.host.split(":")[1])
-    (tmp_path / "file").write_text("in the way")
-    refused(tmp_path / "file", "cannot be written", output=tmp_path / "file")
     monkeypatch.setattr("util.files._PATIENCE", 0.1)
     refused(shared.output, "another process", output=shared.output)
 
-    folder = tmp_path / "output"  # the refusals of ports have begun the project
+    folder = tmp_path / "output"  # the refusal of the port has begun the project
     write_clip(tmp_path / "other", 2)
     refused(folder, clip[0].resolve(), "choose another --output", video=tmp_path / "other")
     note = folder / "project.json"
     good = json.loads(note.read_text())
-    for damage in (
-        *({"frames": "many"}, {"objects": [{"id": 1}]}, {"objects": [3]}, {"annotated": {"x": []}}),
-        *({"annotated": {"900": [1]}}, {"annotated": 3}, {"objects": None}, {"deleting": 3}),
-    ):
+    for damage in ({"frames": "many"}, {"objects": [{"id": 1}]}, {"annotated": {"900": [1]}}, {"deleting": 3}):
         note.write_text(json.dumps({**good, **damage}))
         refused(note, "damaged")
     note.write_text(json.dumps({**good, "frames": 3}))

@@ -31,18 +31,6 @@ def plan(small_checkpoint, monkeypatch) -> list[Measurement]:
     return gpu.planned(small_checkpoint, CPU, compiler="eager")
 
 
-def test_the_plan_has_every_combination_once_and_what_readers_want_first(plan):
-    lines = [measurement[:4] for measurement in plan]
-    assert len(set(lines)) == len(lines)
-    engines = {line[1:] for line in lines if line[0] == "engine"}
-    kinds = {(precision, network) for precision in ("fp32", "TF32", "fp16", "bf16") for network in ("plain", "fast")}
-    kinds.add(("fp16", "fast, torch.compile"))
-    order = list(dict.fromkeys((line[0], *line[2:]) for line in lines))
-    assert order[:2] == [("engine", "fp16", "fast"), ("length", "fp16", "fast")]
-    assert order[2:4] == [("training step", "bf16 autocast", "plain"), ("engine", "fp16", "fast, torch.compile")]
-    assert engines == {(objects, *kind) for objects in ("1 object", "2 objects") for kind in kinds}
-
-
 def test_every_kind_of_measurement_runs(plan, monkeypatch):
     monkeypatch.setitem(engine.DTYPES, "fp16", torch.float32)  # few CPUs have convolutions in fp16
     chosen = [

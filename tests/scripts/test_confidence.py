@@ -46,19 +46,6 @@ def test_without_a_contour_all_pixels_count():
     assert confidence_in(torch.ones(HEIGHT, WIDTH)) == 1
 
 
-def test_every_object_has_a_confidence_of_its_own():
-    """Object 1 above object 2, whose contour is unsure; the background at the left."""
-    probability = torch.zeros(3, HEIGHT, WIDTH)
-    probability[1, :10], probability[2, 10:] = 1, 1
-    probability[1:, :, :10], probability[0, :, :10] = 0, 1
-    assert object_confidence(probability).tolist() == [1, 1]
-    probability[0, 20:, 9], probability[2, 20:, 9] = 0.75, 0.25
-    first, second = object_confidence(probability).tolist()
-    assert first == 1
-    near = 2 * (HEIGHT - 10) + 2 * (WIDTH - 10)  # columns 9 and 10 and rows 9 and 10, which share three pixels, and one
-    assert second == pytest.approx(1 - 10 * entropy(0.25) / (near + 1 - 2), rel=0.02)
-
-
 def test_it_is_the_mean_over_a_band_around_each_contour():
     """As OpenCV dilates and erodes; a pretended GPU finds the same, without a wait."""
     torch.manual_seed(0)

@@ -1,6 +1,5 @@
 """eval_davis.py as its users run it: real processes on clips in DAVIS's layout."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -51,28 +50,15 @@ def figures(path: Path) -> dict[str, float]:
     return {name: float(value) for name, value in row.items()}
 
 
-def test_compiled_networks_write_the_same_masks(evaluate, tmp_path, monkeypatch):
-    """With graphs that torch runs without optimising them, which would take minutes."""
-    compile_network, backends = fast_network.compile_network, []
-
-    def compile_quickly(network: RDE_VOS, backend: str) -> None:
-        backends.append(backend)
-        compile_network(network, "eager")
-
-    monkeypatch.setattr(fast_network, "compile_network", compile_quickly)
-    for flags in ((), ("--compile",)):
-        result = evaluate(*flags, "--video_names", "short", output=tmp_path / "-".join(("output", *flags)))
-        assert result.returncode == 0, result.stderr
-    torch.compiler.reset()
+def test_compile_reaches_the_network(evaluate, monkeypatch):
+    backends = []
+    monkeypatch.setattr(fast_network, "compile_network", lambda network, backend: backends.append(backend))
+    evaluate("--compile", "--video_names", "short").checked()
     assert backends == ["inductor"]
-    expected, found = (masks(tmp_path / name) for name in ("output", "output---compile"))
-    assert expected.keys() == found.keys() and len(found) == 4
-    assert np.mean([np.mean(expected[name] == found[name]) for name in found]) > 0.99
 
 
 def test_masks_scores_pictures_and_a_report(evaluate, inline, davis, small_network, tmp_path):
-    result = evaluate("--overlay", processes=1)
-    assert result.returncode == 0, result.stderr
+    result = evaluate("--overlay", processes=1).checked()
     output = tmp_path / "output"
     written = masks(output)
     assert len(written) == 13
@@ -99,8 +85,7 @@ def test_masks_scores_pictures_and_a_report(evaluate, inline, davis, small_netwo
     assert read_image(output / "overlay" / "long.jpg").shape[1] > 1000
     assert (output / "overlay" / "short.jpg").is_file()
 
-    result = inline("scripts/report.py", output)
-    assert result.returncode == 0, result.stderr
+    result = inline("scripts/report.py", output).checked()
     assert re.search(rf"^{re.escape(str(output))}/report.html \([\d.]+ MiB\)$", result.stdout)
 
 
@@ -112,20 +97,12 @@ def test_a_rerun_goes_on_where_the_last_one_stopped(evaluate, tmp_path):
     # As if the run had been stopped within "short": its record is missing and so are some of its masks.
     (output / ".records" / "short.json").unlink()
     (output / "short" / "00002.png").unlink()
-    result = evaluate()
-    assert result.returncode == 0 and "13 frames" in result.stdout
+    assert "13 frames" in evaluate().checked().stdout
     after = {path: path.stat().st_mtime_ns for path in output.glob("*/*.png")}
     assert {p.parent.name for p in before if after[p] == before[p]} == {"long"}
     assert {p.parent.name for p in before if after[p] != before[p]} == {"short"}
     assert all(np.array_equal(mask, masks(output)[name]) for name, mask in complete.items())
     assert not list(output.rglob("*.tmp"))
-
-
-def test_a_lost_mask_is_made_again(evaluate, tmp_path):
-    assert evaluate().returncode == 0
-    (tmp_path / "output" / "long" / "00004.png").unlink()
-    assert evaluate().returncode == 0
-    assert (tmp_path / "output" / "long" / "00004.png").is_file()
 
 
 def test_a_video_whose_frames_were_replaced_is_made_again(evaluate, tmp_path):
@@ -134,17 +111,10 @@ def test_a_video_whose_frames_were_replaced_is_made_again(evaluate, tmp_path):
     before = masks(tmp_path / "output")
     frames = sorted((root / "trainval/JPEGImages/480p/short").iterdir())
     Image.fromarray(255 - read_image(frames[1])).save(frames[1])
-    result = evaluate(path=root)
-    assert result.returncode == 0 and "note: the frames of short have been replaced" in result.stdout
+    assert "note: the frames of short have been replaced" in evaluate(path=root).checked().stdout
     after = masks(tmp_path / "output")
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert "short/00001.png" in changed and not any(name.startswith("long") for name in changed)
-    # Older versions recorded nothing of the frames.
-    for record in (tmp_path / "output/.records").glob("*.json"):
-        content = json.loads(record.read_text())
-        record.write_text(json.dumps({name: value for name, value in content.items() if name != "files"}))
-    frames[1].touch()
-    assert "replaced" not in evaluate(path=root).stdout
 
 
 def test_results_of_other_settings_are_not_mixed(evaluate, published_checkpoint, tmp_path):
@@ -156,31 +126,17 @@ def test_results_of_other_settings_are_not_mixed(evaluate, published_checkpoint,
     assert_refused(evaluate(path=write_davis(tmp_path / "davis", {"long": 9})), tmp_path / "output", "data")
 
 
-def test_the_names_of_frames_need_no_leading_zeros(evaluate, davis, tmp_path):
-    assert evaluate().returncode == 0
-    shutil.copytree(davis, tmp_path / "short_names")
-    base = tmp_path / "short_names" / "trainval"
-    for path in [*(base / "JPEGImages").rglob("*.jpg"), *(base / "Annotations").rglob("*.png")]:
-        path.rename(path.with_stem(str(int(path.stem) + 7)))  # from 7 to 15
-    assert evaluate(path=tmp_path / "short_names", output=tmp_path / "other").returncode == 0
-    for name in ("global_results-val.csv", "per-sequence_results-val.csv"):
-        assert (tmp_path / "other" / name).read_text() == (tmp_path / "output" / name).read_text()
-
-
 def test_on_cpus_without_bf16_amp_is_fp32(evaluate, monkeypatch, tmp_path):
     assert evaluate(output=tmp_path / "fp32").returncode == 0
     # In a process of its own: oneDNN reads the variable once, when it is first used.
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    result = evaluate("--amp", processes=1)
-    assert result.returncode == 0 and "--amp has no effect" in result.stdout
+    assert "--amp has no effect" in evaluate("--amp", processes=1).checked().stdout
     assert all(np.mean(masks(tmp_path / "fp32")[k] == ids) > 0.999 for k, ids in masks(tmp_path / "output").items())
 
 
 def test_two_processes_share_the_videos(evaluate, tmp_path):
     assert evaluate(output=tmp_path / "one").returncode == 0
-    result = evaluate(output=tmp_path / "two", processes=2)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("FPS") == 1
+    assert evaluate(output=tmp_path / "two", processes=2).checked().stdout.count("FPS") == 1
     one, two = masks(tmp_path / "one"), masks(tmp_path / "two")
     assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
     assert figures(tmp_path / "one/global_results-val.csv") == figures(tmp_path / "two/global_results-val.csv")
@@ -204,8 +160,7 @@ def test_one_evaluation_at_a_time_uses_an_output(evaluate, tmp_path):
 
 
 def test_davis_2016_is_one_object_in_white(evaluate, davis, tmp_path):
-    result = evaluate("--year", 2016, "--overlay")
-    assert result.returncode == 0, result.stderr
+    result = evaluate("--year", 2016, "--overlay").checked()
     written = masks(tmp_path / "output")
     assert len(written) == 13 and set(np.unique(list(written["long/00000.png"]))) == {0, 255}
     assert all(set(np.unique(mask)) <= {0, 255} for mask in written.values())
@@ -218,47 +173,16 @@ def test_davis_2016_is_one_object_in_white(evaluate, davis, tmp_path):
 
 
 def test_testdev_has_first_masks_only_and_no_scores(evaluate, davis, tmp_path):
-    """The layout of the download, without the level of trainval/ and test-dev/, works as well."""
+    """In the layout of the download, without the level of trainval/ and test-dev/."""
     root = tmp_path / "download"
     shutil.copytree(davis / "trainval", root)
     (root / "ImageSets/2017/val.txt").rename(root / "ImageSets/2017/test-dev.txt")
     for mask in root.glob("Annotations/480p/*/*.png"):
         if mask.stem != "00000":
             mask.unlink()
-    for nested in (False, True):
-        if nested:
-            root.rename(tmp_path / "test-dev")
-            root = tmp_path
-        result = evaluate("--split", "testdev", path=root, output=tmp_path / f"output{nested}")
-        assert result.returncode == 0, result.stderr
-        assert len(masks(tmp_path / f"output{nested}")) == 13 and "J&F" not in result.stdout
-        assert not list((tmp_path / f"output{nested}").glob("*.csv"))
-
-
-def test_ids_need_not_be_contiguous(evaluate, tmp_path):
-    root = write_davis(tmp_path / "davis", {"clip": 3}, objects=2)
-    folder = root / "trainval/Annotations/480p/clip"
-    for path in folder.glob("*.png"):
-        write_mask(path, np.array([0, 2, 9], np.uint8)[read_mask(path)])
-    assert evaluate(path=root).returncode == 0
-    assert set(np.unique(list(masks(tmp_path / "output").values()))) == {0, 2, 9}
-
-
-def test_every_bank_runs_from_the_command_line(evaluate, tmp_path):
-    for bank in ("F", "STM"):
-        assert evaluate("--bank", bank, "--top", 3, "--amp", output=tmp_path / bank).returncode == 0
-
-
-def _save_16_bits(path: Path) -> None:
-    path.with_suffix(".jpg").unlink()
-    Image.fromarray(np.full((48, 80), 300, np.uint16)).save(path)
-
-
-def _state_a_huge_size(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    size = content.index(b"\xff\xc0") + 5  # in the header: height and width, two bytes each
-    content[size : size + 4] = b"\xff" * 4
-    path.write_bytes(content)
+    result = evaluate("--split", "testdev", path=root).checked()
+    assert len(masks(tmp_path / "output")) == 13 and "J&F" not in result.stdout
+    assert not list((tmp_path / "output").glob("*.csv"))
 
 
 def _masks_of_2016(path: Path) -> None:
@@ -271,10 +195,7 @@ TRUTH = MASK.replace("00000", "00002")
 MANY_IDS = np.arange(48 * 80, dtype=np.uint16).reshape(48, 80)
 # What is damaged of a fresh data set, how, and what the refusal mentions beside it.
 DAMAGES = {
-    "no frames": (IMAGES, shutil.rmtree, "missing"),
     "no list": (LIST, Path.unlink, "missing"),
-    "an empty list": (LIST, lambda path: path.write_text("\n"), "no video"),
-    "a list of another encoding": (LIST, lambda path: path.write_bytes(b"\xff\xfeclip"), "cannot be read"),
     "no first mask": (MASK, Path.unlink, "missing"),
     "a corrupt mask": (MASK, lambda path: path.write_text("no image"), "decoded"),
     "a mask of another size": (MASK, lambda path: write_mask(path, np.ones((20, 30), np.uint8)), "30×20"),
@@ -282,14 +203,11 @@ DAMAGES = {
     "masks of 2016": (MASK, _masks_of_2016, "year 2016"),
     "no truth": (TRUTH, Path.unlink, "missing"),
     "truth of another size": (TRUTH, lambda path: write_mask(path, np.ones((20, 30), np.uint8)), "30×20", "80×48"),
-    "corrupt truth": (TRUTH, lambda path: path.write_bytes(path.read_bytes()[:-40]), "decoded"),
     "ids of 16 bits": (MASK, lambda path: Image.fromarray(MANY_IDS).save(path), "from 1 to 255", "convert_mask.py"),
     "a coloured mask": (MASK, lambda path: Image.new("RGB", (80, 48), "red").save(path), "palette"),
     "a lost frame": (IMAGES, lambda path: (path / "00003.jpg").unlink(), "no frame", "00003.png"),
     "a corrupt frame": (f"{IMAGES}/00002.jpg", lambda path: path.write_bytes(path.read_bytes()[:300]), "decoded"),
     "a frame of another size": (f"{IMAGES}/00002.jpg", lambda path: Image.new("RGB", (40, 40)).save(path), "40×40"),
-    "a frame of 16 bits": (f"{IMAGES}/00002.png", _save_16_bits, "8 bits"),
-    "a frame of a huge size": (f"{IMAGES}/00002.jpg", _state_a_huge_size, "decoded"),
 }
 
 
@@ -302,17 +220,13 @@ def test_a_damaged_data_set_is_refused_before_anything_is_segmented(evaluate, tm
     assert not (tmp_path / "output" / "clip").exists()
 
 
-def test_wrong_flags_are_refused(evaluate, published_state, davis, tmp_path):
+def test_wrong_flags_are_refused(evaluate, published_state, tmp_path):
     stcn = {name: tensor for name, tensor in published_state.items() if not name.startswith("mem_compress.")}
     torch.save(stcn, tmp_path / "stcn.pth")
-    (tmp_path / "text.pth").write_text("no weights")
     assert_refused(evaluate("--bank", "2F+X"), "2F+X", "2F+L+RDE")
     assert_refused(evaluate("--mem_every", 0), "mem_every", "is not an integer from 1 to")
     assert_refused(evaluate("--device", "abacus"), "device abacus", "device cpu")
-    assert_refused(evaluate(path=tmp_path / "absent"), tmp_path / "absent")
-    assert_refused(evaluate(output=tmp_path / "text.pth"), tmp_path / "text.pth", "cannot be written")
-    assert_refused(evaluate(model=tmp_path / "absent.pth"), tmp_path / "absent.pth")
-    assert_refused(evaluate(model=tmp_path / "text.pth"), tmp_path / "text.pth")
+    assert_refused(evaluate(output=tmp_path / "stcn.pth"), tmp_path / "stcn.pth", "cannot be written")
     assert_refused(evaluate(model=tmp_path / "stcn.pth"), "no SAM", "2F+L")
     assert not (tmp_path / "output").exists()
 
@@ -335,14 +249,6 @@ def test_peak_memory_does_not_depend_on_the_length_of_the_video(command, tmp_pat
     assert peaks["2F+L+RDE", 20] == pytest.approx(peaks["2F+L+RDE", 1], rel=0.05)
     # 190 updates of 8×14 positions with 528 fp32 numbers each are 0.04 GiB; reading needs as much again for a moment.
     assert peaks["STM", 20] > peaks["STM", 1] + 0.04
-
-
-def test_some_videos_only(evaluate, davis, tmp_path):
-    result = evaluate("--video_names", "long")
-    assert result.returncode == 0, result.stderr
-    assert {path.name for path in (tmp_path / "output").iterdir() if path.is_dir()} == {".records", "long"}
-    assert "mask long/00000.png: " in result.stdout
-    assert_refused(evaluate("--video_names", "absent", output=tmp_path / "other"), "does not list absent", "long")
 
 
 def test_the_other_year_is_named(tmp_path):

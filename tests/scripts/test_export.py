@@ -1,7 +1,6 @@
 """scripts/export.py, and scripts/onnx_example.py on its files: the same masks as the engine's, without torch."""
 
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from model.efficientnet import NAME as EFFICIENTNET
 from model.inference import InferenceCore
 from model.reading import Embedding
 from synthetic.scene import Scene
-from util.imagenet import IMAGE_MEAN, IMAGE_STD
 
 PARTS = ("key_encoder", "reading_decoder", "mask_encoder", "sam")
 
@@ -51,20 +49,6 @@ def network() -> RDE_VOS:
     return load_network()
 
 
-def test_settings_say_what_a_runtime_needs(exported):
-    settings = json.loads((exported / "network.json").read_text())
-    assert settings == {
-        "parts": list(PARTS),
-        "key_channels": 64,
-        "value_channels": 128,
-        "top_k": 40,
-        "stride": 16,
-        "least_side": 32,
-        "mean": list(IMAGE_MEAN),
-        "std": list(IMAGE_STD),
-    }
-
-
 def test_the_example_gives_the_masks_of_the_engine(command, exported, monkeypatch, network, tmp_path):
     """In at least 99.99% of the pixels. The second size is padded; embeddings have odd sides in both."""
     (tmp_path / "torch.py").write_text("raise ImportError('the example must not need torch')\n")
@@ -80,8 +64,7 @@ def test_the_example_gives_the_masks_of_the_engine(command, exported, monkeypatc
             if t == 0:
                 write_mask(folder / "first.png", ids)
         inputs = ("--images", folder / "frames", "--mask", folder / "first.png")
-        result = command("scripts/onnx_example.py", exported, *inputs, "--output", folder / "masks")
-        assert result.returncode == 0, result.stderr
+        command("scripts/onnx_example.py", exported, *inputs, "--output", folder / "masks").checked()
 
         core = InferenceCore(network, bank="2F+L+RDE", mem_every=3, top_k=40)
         same = []
@@ -108,20 +91,13 @@ def test_the_example_reads_as_the_project_does(command, exported, tmp_path):
             cv2.imwrite(str(tmp_path / "first.png"), np.dstack([0 * ids, 0 * ids, 255 * (ids > 0)]))
     (frames / ".DS_Store").write_bytes(b"x")
     inputs = ("--images", frames, "--output", tmp_path / "masks", "--mask")
-    result = command("scripts/onnx_example.py", exported, *inputs, tmp_path / "first.png")
-    assert result.returncode == 0, result.stderr
+    result = command("scripts/onnx_example.py", exported, *inputs, tmp_path / "first.png").checked()
     assert "mask first.png: 1 object, 1 (" in result.stdout
     assert np.array_equal(read_mask(tmp_path / "masks/9.png"), scene.frame(0)[1])
     assert (read_mask(tmp_path / "masks/10.png") == scene.frame(1)[1]).mean() > 0.9
     cv2.imwrite(str(tmp_path / "soft.jpg"), 255 * np.uint8(scene.frame(0)[1] > 0))
     result = command("scripts/onnx_example.py", exported, *inputs, tmp_path / "soft.jpg")
     assert_refused(result, "soft.jpg", "convert_mask.py")
-    cv2.imwrite(str(frames / "8.png"), np.full((64, 96), 40000, np.uint16))
-    result = command("scripts/onnx_example.py", exported, *inputs, tmp_path / "first.png")
-    assert_refused(result, "8.png", "8 bits")
-    (tmp_path / "clip.mp4").write_bytes(b"x")
-    flags = ("--images", tmp_path / "clip.mp4", "--output", tmp_path / "other", "--mask", tmp_path / "first.png")
-    assert_refused(command("scripts/onnx_example.py", exported, *flags), "clip.mp4", "segment_video.py")
 
 
 @torch.inference_mode()
@@ -185,21 +161,3 @@ def test_efficientnet_is_exported_for_every_size(tmp_path):
         found += parts["mask_encoder"].run(None, frame)
         for a, b in zip(found, (*features, value), strict=True):
             torch.testing.assert_close(torch.from_numpy(a), b, atol=1e-4, rtol=1e-3)
-
-
-def test_shapes_are_named(exported):
-    sessions = {part: onnxruntime.InferenceSession(exported / f"{part}.onnx") for part in PARTS}
-    shapes = {
-        part: {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
-        for part, session in sessions.items()
-    }
-    assert shapes["key_encoder"]["image"] == [1, 3, "16*h", "16*w"]
-    assert shapes["key_encoder"]["f8"] == [1, 40, "2*h", "2*w"]
-    assert shapes["reading_decoder"]["memory_value"] == ["T", "K", 128, "h", "w"]
-    assert shapes["reading_decoder"]["probability"] == [1, "K", "16*h", "16*w"]
-    assert shapes["mask_encoder"]["value"] == shapes["sam"]["next_rde_value"] == [1, "K", 128, "h", "w"]
-
-
-def test_an_export_is_not_overwritten(inline, tmp_path):
-    (tmp_path / "network.json").write_text("{}")
-    assert_refused(inline("scripts/export.py", "--output", tmp_path), tmp_path / "network.json", "--output")

@@ -156,13 +156,6 @@ def test_objects_are_those_of_the_first_mask(tmp_path):
     assert list(object_results([score])) == ["v_1", "v_2", "v_3"]
 
 
-def test_merged_objects(tmp_path):
-    truth = make_video(tmp_path / "gt" / "v", [[255, 255]] * 3)
-    prediction = make_video(tmp_path / "pred" / "v", [[1, 7]] * 3)
-    score = score_video(truth, prediction, merge_objects=True)
-    assert score.j.tolist() == score.f.tolist() == [[1.0]]
-
-
 @pytest.mark.parametrize("length", [1, 2])
 def test_videos_too_short_to_score(tmp_path, length):
     roots = tmp_path / "gt", tmp_path / "pred"

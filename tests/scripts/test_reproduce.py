@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ENDED, assert_refused, write_davis
+from conftest import ENDED, write_davis
 from mirror import Reply, contents, mirror_of, with_frame_lists, within, zipped
 from model.checkpoint import SHIPPED_WEIGHTS
 from synthetic import SyntheticSettings, make_synthetic
-from util import files
 from util.evaluation.scoring import score_videos
 
 VAL, TEST_DEV, DAVIS_2016 = "DAVIS-2017-trainval-480p.zip", "DAVIS-2017-test-dev-480p.zip", "DAVIS-data.zip"
@@ -115,8 +114,7 @@ def test_one_command_measures_what_is_there_and_a_second_call_the_rest(inline, t
         left = [folder / f".left.{ENDED}.tmp.zip" for folder in (output, masks.parent, masks)]  # by a killed call
         for path in left:
             path.touch()
-        result = inline("scripts/reproduce.py", *flags)
-        assert result.returncode == 0, result.stdout + result.stderr
+        result = inline("scripts/reproduce.py", *flags).checked()
         assert {path.rsplit("/", 1)[1] for path, _ in server.requests} == {*lacking, TEST_DEV}
         assert all(path.stat().st_mtime_ns == time for path, time in before.items())
         assert result.stdout.count("\npython ") == 3
@@ -144,14 +142,3 @@ def test_one_command_measures_what_is_there_and_a_second_call_the_rest(inline, t
         "reproduction.md", "model_s012_final/davis-2017-val", "model_s012_final/davis-2017-test-dev",
         "model_s012_final/davis-2016-val", "model_s012_final_yv/youtube-vos-2019-val",
     }  # fmt: skip
-
-
-def test_a_second_call_at_a_time_is_refused(inline, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_PATIENCE", 0.1)
-    root, output = tmp_path / "data", tmp_path / "results"
-    with files.lock_folder(output), mirror_of({}) as server:
-        mirror = f"{server.address}/files"
-        result = inline("scripts/reproduce.py", "--root", root, "--output", output, "--yes", "--mirror", mirror)
-        assert not server.requests
-    assert_refused(result, "another process uses", output)
-    assert not root.exists() and not output.exists()

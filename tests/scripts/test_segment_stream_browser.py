@@ -8,11 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from selenium import webdriver
-from selenium.webdriver.common.actions.action_builder import ActionBuilder
-from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 
-from browser import needs_chromium, one, view, wait
+from browser import drag, needs_chromium, one, view, wait
 from camera import iter_until, running_camera
 from conftest import ROOT, draw_clip
 from dataset.files.images import read_mask
@@ -54,12 +52,7 @@ def place(browser, x: float, y: float) -> tuple[int, int]:
 
 def stroke(browser, kind: str, *points: tuple[float, float]) -> None:
     """Press a pointer at a point of the frame, move it to the others, lift it, and wait for the answer."""
-    actions = ActionBuilder(browser, mouse=PointerInput(kind, kind), duration=10)
-    actions.pointer_action.move_to_location(*place(browser, *points[0])).pointer_down()
-    for point in points[1:]:
-        actions.pointer_action.move_to_location(*place(browser, *point))
-    actions.pointer_action.pointer_up()
-    actions.perform()
+    drag(browser, *[place(browser, *point) for point in points], kind=kind)
     answered(browser)
 
 

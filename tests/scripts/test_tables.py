@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import assert_refused, assert_terminates, read_table, write_davis
+from conftest import assert_refused, read_table, write_davis
 from dataset.files.images import read_image, read_mask, to_tensor, write_mask
 from dataset.layouts.davis import DAVIS
 from model.inference import InferenceCore
@@ -29,16 +29,15 @@ def davis(tmp_path_factory) -> Path:
 def arguments(davis, small_checkpoint, tmp_path):
     """The command line of a script for the small network on the clips."""
 
-    def build(script: str, *flags: object, model: Path = small_checkpoint, path: Path = davis) -> tuple:
-        common = ("--model", model, "--davis_path", path, "--output", tmp_path, "--device", "cpu")
+    def build(script: str, *flags: object, path: Path = davis) -> tuple:
+        common = ("--model", small_checkpoint, "--davis_path", path, "--output", tmp_path, "--device", "cpu")
         return (f"scripts/tables/{script}", *common, *flags)
 
     return build
 
 
 def test_table_5_of_every_bank_and_interval(arguments, inline, davis, tmp_path):
-    result = inline(*arguments("ablate_banks.py"))
-    assert result.returncode == 0, result.stderr
+    inline(*arguments("ablate_banks.py")).checked()
     rows = read_table(tmp_path / "table5.csv")
     # θ = 3 of the second half is the default bank of the first.
     intervals = [("2F+L+RDE", theta) for theta in ("2", "4", "5")]
@@ -60,21 +59,19 @@ def test_table_5_of_every_bank_and_interval(arguments, inline, davis, tmp_path):
     assert {path.parent for path, time in kept.items() if path.stat().st_mtime_ns != time} == {lost.parent}
     assert [row["J&F"] for row in read_table(tmp_path / "table5.csv")] == [row["J&F"] for row in rows]
 
-    result = inline(*arguments("ablate_banks.py", "--banks", "F", "--mem_every"))
-    assert result.returncode == 0 and len(read_table(tmp_path / "table5.csv")) == 1
+    inline(*arguments("ablate_banks.py", "--banks", "F", "--mem_every")).checked()
+    assert len(read_table(tmp_path / "table5.csv")) == 1
 
 
 def test_table_5_of_a_chosen_video_of_davis_2016_scores_the_merged_object(arguments, inline, davis, tmp_path):
     flags, one = ("--banks", "F", "--mem_every"), DAVIS(davis, 2016).videos()[-1].name
-    result = inline(*arguments("ablate_banks.py", "--year", 2016, "--video_names", one, *flags))
-    assert result.returncode == 0, result.stderr
+    inline(*arguments("ablate_banks.py", "--year", 2016, "--video_names", one, *flags)).checked()
     assert [row["Sequence"] for row in read_table(tmp_path / "F-3/per-sequence_results-val.csv")] == [f"{one}_1"]
     masks = list((tmp_path / "F-3").glob("*/*.png"))
     assert {path.parent.name for path in masks} == {one}
     assert {value for path in masks for value in np.unique(read_mask(path))} <= {0, 255}
     assert_refused(inline(*arguments("ablate_banks.py", "--video_names", one, *flags)), "another year")
     assert_refused(inline(*arguments("ablate_banks.py", "--year", 2016, *flags)), "another videos")
-    assert_refused(inline(*arguments("ablate_banks.py", "--video_names", "absent", *flags)), "does not list absent")
 
 
 @pytest.mark.parametrize("script", ["ablate_banks.py", "long_video.py", "ablate_losses.py"])
@@ -85,16 +82,6 @@ def test_the_folder_of_a_running_table_is_refused(inline, davis, monkeypatch, tm
     assert_refused(result, "another process uses", tmp_path)
 
 
-def test_table_5_refuses_what_cannot_work(arguments, inline, published_state, tmp_path):
-    stcn = {name: tensor for name, tensor in published_state.items() if not name.startswith("mem_compress.")}
-    torch.save(stcn, tmp_path / "stcn.pth")
-    assert_refused(inline(*arguments("ablate_banks.py", model=tmp_path / "stcn.pth")), "no SAM")
-    assert_refused(inline(*arguments("ablate_banks.py", "--banks", "--mem_every")), "--banks", "--mem_every")
-    assert_refused(inline(*arguments("ablate_banks.py", "--mem_every", 0)), "mem_every")
-    assert_refused(inline(*arguments("ablate_banks.py", path=tmp_path)), "val.txt", "missing")
-    assert not list(tmp_path.glob("*-*"))
-
-
 def test_a_clip_that_is_too_short_for_the_bank_of_stm(arguments, inline, tmp_path):
     result = inline(*arguments("long_video.py", "--year", 2016, "--banks", "STM", "--times", 1))
     assert result.returncode == 0 and "every 60th frame, adds 0 of the 12 frames" in result.stdout
@@ -102,8 +89,7 @@ def test_a_clip_that_is_too_short_for_the_bank_of_stm(arguments, inline, tmp_pat
 
 def test_figure_3_of_a_clip_played_forward_and_backward(arguments, command, inline, davis, small_network, tmp_path):
     flags = ("--year", 2016, "--stm_mem_every", 3, "--times")
-    result = command(*arguments("long_video.py", *flags, 2))
-    assert result.returncode == 0, result.stderr
+    result = command(*arguments("long_video.py", *flags, 2)).checked()
     assert "almost unchanged" in result.stdout and "note: STM" not in result.stdout
     rows = read_table(tmp_path / "figure3.csv")
     assert [(row["Bank"], row["θ"], row["Times"], row["Frames"]) for row in rows] == [
@@ -136,18 +122,9 @@ def test_figure_3_of_a_clip_played_forward_and_backward(arguments, command, inli
     assert read_table(tmp_path / "figure3.csv")[1]["J&F"] == "60.000000"
     record.write_text(json.dumps({**finished, "j": "x"}))
     assert_refused(inline(*arguments("long_video.py", *flags, 2)), record, "delete")
-    assert_refused(inline(*arguments("long_video.py", "--times", 2)), tmp_path, "year")
     assert_refused(inline(*arguments("long_video.py", *flags, 2, "--top", 20)), tmp_path, "top_k")
     assert_refused(inline(*arguments("long_video.py", *flags, 2, "--confirm_updates")), tmp_path, "confirm_updates")
-    assert_refused(inline(*arguments("long_video.py", *flags, 0)), "--times")
     assert_refused(inline(*arguments("long_video.py", *flags, 2, "--forward")), "--times", "--forward")
-    assert_refused(inline(*arguments("long_video.py", *flags, 2, "--banks", "STM", "2G")), "'2G'", "F+L")
-    assert_refused(inline(*arguments("long_video.py", *flags, 2, "--video", "absent")), "absent", "missing")
-
-
-def test_a_terminated_measurement_leaves_no_process(arguments, davis, tmp_path):
-    command = arguments("long_video.py", "--year", 2016, "--times", 100_000)
-    assert_terminates(*command, started=lambda: list(tmp_path.glob(".records/*")))
 
 
 def test_a_long_video_whose_objects_leave_and_return(arguments, inline, small_network, tmp_path):
@@ -167,12 +144,10 @@ def test_a_long_video_whose_objects_leave_and_return(arguments, inline, small_ne
         chosen = ("--video", video, "--forward", *flags)
         return inline(*arguments("long_video.py", *chosen, path=tmp_path / "davis"))
 
-    result = measure("--banks", "F+L", "--mem_every", 5)
-    assert result.returncode == 0, result.stderr
+    measure("--banks", "F+L", "--mem_every", 5).checked()
     first = (tmp_path / ".records/F+L-5-forward.json").stat().st_mtime_ns
     # A bank that is added later is measured alone.
-    result = measure("--banks", "F+L", "STM", "--mem_every", 5, "--stm_mem_every", 20)
-    assert result.returncode == 0, result.stderr
+    measure("--banks", "F+L", "STM", "--mem_every", 5, "--stm_mem_every", 20).checked()
     assert (tmp_path / ".records/F+L-5-forward.json").stat().st_mtime_ns == first
     rows = read_table(tmp_path / "long.csv")
     described = [(row["Bank"], row["θ"], row["Times"], row["Frames"]) for row in rows]
@@ -212,12 +187,6 @@ def test_recovery_is_the_first_fifty_frames_after_a_long_absence():
     assert np.isnan(always.recovery) and np.isnan(always.while_absent)
 
 
-def test_a_clip_need_not_be_listed(tmp_path):
-    root = write_davis(tmp_path, {"listed": 2, "other": 2})
-    (root / "trainval/ImageSets/2017/val.txt").write_text("listed\n")
-    assert len(DAVIS(root).video("other").frames) == 2
-
-
 @pytest.fixture
 def fake_runs(monkeypatch, tmp_path):
     """Instead of training and segmenting, write what train.py and eval_davis.py leave; returns what was called."""
@@ -244,8 +213,7 @@ def fake_runs(monkeypatch, tmp_path):
 def test_table_6_of_every_loss_and_seed(inline, fake_runs, davis, tmp_path):
     where = ("--davis_path", davis, "--output", tmp_path)
     command = ("scripts/tables/ablate_losses.py", *where, "--seeds", 0, 1, "--", "--stage", 3, "--mu", 5)
-    result = inline(*command)
-    assert result.returncode == 0, result.stderr
+    inline(*command).checked()
     rows = read_table(tmp_path / "table6.csv")
     assert [row["Losses"] for row in rows] == ["w/o L_MC", "w/o L_UG", "w/o L_MC & L_UG", "L_Seg w/o STM", "full"]
     assert (rows[0]["J&F"], rows[0]["J&F, seed 1"], rows[-1]["J&F"]) == ("41.0", "42.0", "51.0")
@@ -270,14 +238,10 @@ def test_table_6_of_every_loss_and_seed(inline, fake_runs, davis, tmp_path):
 def test_training_curves(inline, tmp_path):
     from torch.utils.tensorboard import SummaryWriter
 
-    for run in ("s0", "s1"):
-        with SummaryWriter(tmp_path / run / "log") as log:
-            for step in range(1, 60):
-                log.add_scalar("loss/ce_1", 1 / step, step)
-                log.add_scalar("learning rate", 1e-3, step)
-                log.add_scalar("IoU/object 1", 0.5, step)
+    with SummaryWriter(tmp_path / "s0/log") as log:
+        for step in range(1, 60):
+            log.add_scalar("loss/ce_1", 1 / step, step)
     picture = tmp_path / "curves.png"
-    result = inline("scripts/plot_training.py", tmp_path / "s0", tmp_path / "s1", "--output", picture)
-    assert result.returncode == 0, result.stderr
+    inline("scripts/plot_training.py", tmp_path / "s0", "--output", picture).checked()
     assert read_image(picture)[:, :600].std() > 1
     assert_refused(inline("scripts/plot_training.py", tmp_path, "--output", tmp_path / "no.png"), tmp_path, "train.py")

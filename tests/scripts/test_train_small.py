@@ -59,10 +59,3 @@ def test_the_whole_recipe_and_a_second_call(data, tmp_path):
     times = [path.stat().st_mtime_ns for path in checkpoints]
     assert train_small(tmp_path / "small", **data).returncode == 0
     assert [path.stat().st_mtime_ns for path in checkpoints] == times
-
-
-def test_missing_images_are_named(data, tmp_path):
-    result = train_small(tmp_path / "small", **(data | {"STATIC": str(tmp_path / "nowhere")}))
-    assert (
-        result.returncode == 2 and str(tmp_path / "nowhere") in result.stderr and "download.py static" in result.stderr
-    )

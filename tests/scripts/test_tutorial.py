@@ -50,14 +50,3 @@ def test_a_clip_of_the_reader_takes_its_place(executed, tmp_path):
     clip = {"FRAMES": base / "JPEGImages/480p/clip", "MASK": mask}
     report = executed("print([path.name for path in sorted(output.iterdir())], truth)", **clip)
     assert report.strip() == f"{[f'0000{t}.png' for t in range(4)]} []"
-
-
-def test_the_repository_has_it_with_its_pictures():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbformat.validate(notebook)
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert sum("image/jpeg" in output.get("data", {}) for output in outputs) == 3
-    assert all(output.output_type == "display_data" or output.name == "stdout" for output in outputs)
-    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
-    assert counts == list(range(1, len(counts) + 1)), "executed once, in order"
-    assert NOTEBOOK.stat().st_size < 300_000
