@@ -301,7 +301,8 @@ def write_evaluation(davis: Path, output: Path, videos: Iterable[str], **setting
         paths = sorted((davis / "trainval/Annotations/480p" / name).glob("*.png"))
         for t, path in enumerate(paths):
             write_mask(output / name / path.name, np.roll(read_mask(path), t, axis=1))
-        (output / ".records" / f"{name}.json").write_text(json.dumps({"frames": len(paths), "seconds": 0.5}))
+        record = {"given": {paths[0].stem: files.sha256(paths[0])}, "frames": len(paths), "seconds": 0.5}
+        (output / ".records" / f"{name}.json").write_text(json.dumps(record))
     return output
 
 

@@ -5,6 +5,7 @@ CPU, so results are real. While `fake_gpu` is active, Python sees the device ``c
 module
 
 - raises `DeviceMismatch` where the operands of an operator lie on different devices, as CUDA does;
+- raises where weights, gradients and moments of the fused Adam have different memory layouts, as CUDA does;
 - records what makes the host wait for the GPU, and counts the launches: operators that are neither views nor empty;
 - fills the result of a non-blocking download only when the host has waited for it; before, it is NaN or 77;
 - follows CUDA's autocast, and rounds 16-bit products as tensor cores do: 16-bit operands, sums in fp32, 16-bit result.
@@ -254,6 +255,11 @@ class FakeGPU:
         if len(places) > 1:
             described = ", ".join(f"{list(x.shape)} on {GPU if is_on_gpu(x) else CPU}" for x in operands)
             raise DeviceMismatch(f"the operands of {name} lie on different devices: {described}")
+        if name.startswith("_fused_adam"):
+            for tensors in zip(*args[:4], strict=True):  # weight, gradient, both moments
+                strides = {tuple(s for s, side in zip(x.stride(), x.shape, strict=True) if side > 1) for x in tensors}
+                if len(strides) > 1:
+                    raise RuntimeError("params, grads, exp_avgs and exp_avg_sqs must have the same layout")
 
 
 class _Functions(TorchFunctionMode):
