@@ -242,8 +242,8 @@ def segment_and_draw(
 @contextlib.contextmanager
 def opened_page() -> Iterator[LivePage]:
     """Serve a page on this machine, and print its address."""
-    with live_page() as (page, address):
-        print(f"open {address} in a browser on this machine", flush=True)
+    with live_page() as page:
+        print(f"open {page.address} in a browser on this machine", flush=True)
         yield page
 
 

@@ -88,7 +88,8 @@ def marked(address: str, kind: str, status: int | None = 200, **fields: object) 
 
 
 def test_a_live_page_shows_the_newest_picture_to_those_who_know_its_address():
-    with live_page() as (page, address):
+    with live_page() as page:
+        address = page.address
         with urllib.request.urlopen(address) as response:
             assert b"marking.js" in response.read() and response.headers["Referrer-Policy"] == "no-referrer"
         assert urllib.request.urlopen(f"{address}cuts.js").read().count(b"class Box") == 1
@@ -97,7 +98,7 @@ def test_a_live_page_shows_the_newest_picture_to_those_who_know_its_address():
                 urllib.request.urlopen(wrong)
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(address.replace(page.path, "/marks"), b"{}")
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+        with pytest.raises(urllib.error.HTTPError, match="411"):
             urllib.request.urlopen(urllib.request.Request(f"{address}marks", b"{}", {"Content-Length": "²"}))
         with pytest.raises(urllib.error.HTTPError, match="400"):
             urllib.request.urlopen(f"{address}marks", b"[" * 4000)
@@ -120,7 +121,8 @@ def test_a_live_page_shows_the_newest_picture_to_those_who_know_its_address():
 
 def test_a_browser_that_goes_without_a_word_is_no_error(capsys):
     """It leaves a picture unread, as a tab that is closed."""
-    with live_page() as (page, address):
+    with live_page() as page:
+        address = page.address
         page.show(np.zeros((20, 30, 3), np.uint8))
         host = urllib.parse.urlsplit(address)
         with socket.create_connection((host.hostname, host.port)) as browser:
