@@ -94,6 +94,19 @@ def json_reply(content: dict[str, Any], status: int = 200) -> Reply:
     return Reply(json.dumps(content).encode(), "application/json", status=status)
 
 
+def numbers(values: object, count: int) -> list[float]:
+    """A list in a request with this count of numbers: the edges of a box, or a position, in pixels.
+
+    Raises:
+        Refused: it is none, or a number is too large.
+    """
+    if not (isinstance(values, list) and len(values) == count):
+        raise Refused(400, INVALID)
+    if not all(type(value) in (int, float) and abs(value) < 1e9 for value in values):
+        raise Refused(400, INVALID)
+    return values
+
+
 def page_files(folder: Path, prefix: str = "") -> dict[str, Path]:
     """The files of a page by their addresses. The list is fixed, so that no request can read another file."""
     return {f"{prefix}{path.name}": path for path in sorted(folder.iterdir()) if path.suffix in TYPES}

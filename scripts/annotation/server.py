@@ -17,7 +17,7 @@ from annotation.exports import PARTS, Export, zip_path
 from annotation.frames import Frames, Unpacking
 from annotation.imports import MOST_BYTES, import_masks
 from annotation.jobs import Job, Jobs
-from annotation.local_server import INVALID, PAGE, LocalServer, Reply, Request, Route, json_reply, page_files
+from annotation.local_server import INVALID, PAGE, LocalServer, Reply, Request, Route, json_reply, numbers, page_files
 from annotation.note import Note
 from annotation.picture import picture_cache
 from annotation.project import KINDS, Project
@@ -185,9 +185,7 @@ class Server(LocalServer):
         self._project.end_deletion()
 
     def _cut_box(self, request: Request, number: int) -> Reply:
-        box = request.json().get("box")
-        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_edge, box))):
-            raise Refused(400, INVALID)
+        box = numbers(request.json().get("box"), 4)
         with self._cutting:
             return Reply(from_box(self._picture(self._ready(number)), box).tobytes())
 
@@ -262,10 +260,6 @@ def _revision(request: Request) -> int:
     if not found:
         raise Refused(428, "If-Match is missing; give the ETag of the mask")
     return int(found[1])
-
-
-def _is_edge(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e6
 
 
 def _files(body: bytes) -> dict[str, bytes]:

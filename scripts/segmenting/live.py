@@ -16,14 +16,11 @@ from dataset.files.images import write_mask
 from dataset.files.stream import Stream
 from dataset.files.video import check_mask_sizes
 from model.network import RDE_VOS
-from util.device import enough_memory
+from segmenting.run import segment_frames
 from util.errors import InputError
-from util.evaluation.arguments import MEMORY_REMEDY
 from util.evaluation.confidence import COLUMNS, frame_rows, table
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, read_inputs, segment
+from util.evaluation.stream import EngineSettings, Segmented, Throughput
 from util.files import atomic_path
-from util.parallel import background
-from util.progress import frames_bar
 
 
 @contextlib.contextmanager
@@ -50,15 +47,7 @@ def stopped_by_signals(stream: Stream) -> Iterator[None]:
 
 
 def give_first_mask(stream: Stream, given: Sequence[Path]) -> None:
-    """Give a stream the mask of its first frame.
-
-    Args:
-        stream: the stream.
-        given: the mask, or a mask for each object.
-
-    Raises:
-        InputError: a mask cannot be read, has another size than the frames, or is named after a later frame.
-    """
+    """Give a stream the mask of its first frame, or a mask for each object of it."""
     check_mask_sizes(find_masks(given), stream.size, stream.name)
     assigned, reader = read_given(given, "")
     if later := max(assigned):
@@ -70,11 +59,7 @@ def give_first_mask(stream: Stream, given: Sequence[Path]) -> None:
 
 
 def refuse_without_objects(stream: Stream, path: Path) -> NoReturn:
-    """Write the first frame of a stream to a file, in which its objects can be marked.
-
-    Raises:
-        InputError: always; it names the file.
-    """
+    """Write the first frame of a stream to a file, in which its objects can be marked, and raise an error."""
     with atomic_path(path) as temporary:
         Image.fromarray(stream.read_frame(0)).save(temporary)
     raise InputError(
@@ -100,13 +85,8 @@ def segment_stream(
         masks: the folder for the masks, or None.
         confidence: the CSV file for the confidences.
         writers: take the number of a frame, the frame and its mask.
-
-    Raises:
-        InputError: a file cannot be written. Masks and confidences so far are kept.
     """
-    frames, seconds = 0, 0.0
-    core = settings.core(network)
-    with open(confidence, "w", encoding="utf-8", newline="") as file, frames_bar() as bar:
+    with open(confidence, "w", encoding="utf-8", newline="") as file, stopped_by_signals(stream):
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)
 
@@ -119,11 +99,5 @@ def segment_stream(
                 write(result.number, result.image, result.ids)
             del stream.steps[result.number]
 
-        bar.update(name=stream.name)
-        inputs = read_inputs(stream, core.rule, settings.size, ahead=0 if stream.is_live else 4)
-        with enough_memory(MEMORY_REMEDY), stopped_by_signals(stream), background(save) as write_result:
-            for result in segment(core, inputs, confidence=True):
-                write_result(result)
-                frames, seconds = frames + result.frames, seconds + result.seconds
-                bar.increment()
-    return Throughput(frames, seconds)
+        ahead = 0 if stream.is_live else 4
+        return segment_frames(stream, network, settings, save, name=stream.name, ahead=ahead)

@@ -279,12 +279,13 @@ def test_the_first_frame_is_marked_on_the_page(marking, clip, tmp_path):
         for kind, fields, sentence in (
             ("start", {}, "no object is marked"),
             ("box", {"box": [3, 3, 4, 4]}, "box is too small"),
-            ("box", {"box": ["a", 2, 3, 4]}, "number is missing"),
-            ("box", {"box": [10**400, 2, 3, 4]}, "too large"),
-            ("click", {"object": 1, "x": 999, "y": 1, "isInside": True}, "outside of the frame"),
-            ("click", {"object": 2, "x": x, "y": y, "isInside": True}, "objects are 1 to 1"),
+            ("box", {"box": ["a", 2, 3, 4]}, "invalid"),
+            ("box", {"box": [10**400, 2, 3, 4]}, "invalid"),
+            ("box", {"box": [1, 2, 3]}, "invalid"),
+            ("click", {"object": 1, "x": 999, "y": 1, "isInside": True}, "invalid"),
+            ("click", {"object": 2, "x": x, "y": y, "isInside": True}, "invalid"),
             ("click", {"object": 1, "x": x, "y": y, "isInside": False}, "no object yet"),
-            ("dance", {}, "unknown"),
+            ("dance", {}, "invalid"),
         ):
             assert sentence in marked(address, kind, status=400, **fields)["error"]
         assert marked(address, "box", box=box_around(ids[1], 1)) == {}

@@ -612,8 +612,8 @@ def test_marks_that_cannot_be_used(arguments, inline, clip, tmp_path):
     refused("--box", 20, 1, 9, 9, mentioned=("--box 20 1 9 9", "no area"))
     refused("--box", 9, 9, 10, 20, mentioned=("--box 9 9 10 20", "too small"))
     refused("--box", 0, 0, 80, 48, mentioned=("--box 0 0 80 48", "no background"))
-    refused("--clicks", "+80,5", mentioned=("+80,5", "outside of the frame", "79,47"))
-    refused("--clicks", "-8,5", mentioned=("-8,5", "one inside"))
+    refused("--clicks", "+80,5", mentioned=("+80,5", "leaves the frame", "79,47"))
+    refused("--clicks", "-8,5", mentioned=("-8,5", "a click inside"))
     refused("--clicks", "8,5", mentioned=("'8,5' is no click", "+X,Y"))
 
 
