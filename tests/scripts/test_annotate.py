@@ -616,7 +616,7 @@ def test_a_video_file_and_its_exports(serve, inline, small_checkpoint, tmp_path)
     server.put(3, known[3])
     server.put(9, known[9])
     everything = {part: True for part in PARTS}
-    assert "2, 4 to 8 have no mask" in server.refused(400, "POST", "api/export", everything)
+    assert "6 frames between masks have none, frame 2 first" in server.refused(400, "POST", "api/export", everything)
     assert "nothing is selected" in server.refused(400, "POST", "api/export", {"masks": False})
     server.run(lambda: server.propagate(3, "forward", "annotation"))
     server.run(lambda: server.propagate(3, "backward", "annotation"))
