@@ -72,7 +72,8 @@ def main() -> None:
             refuse_links(output)
             frames, unpacking = open_file(opened, output / "frames", note.frames)
         with Server(output, note, frames, network, settings, notes, arguments.port) as server:
-            server.resume(unpacking)
+            if unpacking:
+                server.unpack(unpacking)
             print(f"annotating {source.name} at {server.address}", flush=True)
             if not arguments.no_browser:
                 threading.Thread(target=webbrowser.open, args=(server.new_entrance(),), daemon=True).start()

@@ -96,27 +96,20 @@ class Jobs:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def start(
-        self, job: Job, work: Callable[[Job], Notice | None], prepare: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
-        """Start a job.
+    def start(self, job: Job, work: Callable[[Job], Notice | None]) -> dict[str, Any]:
+        """Start a job, and return its state.
 
         Args:
             work: runs in a thread. It returns a notice for the page, or None. Its errors become notices.
-            prepare: runs before the thread starts, if no other job is running.
-
-        Returns:
-            the state of the job.
 
         Raises:
-            Refused: another job is running, or ``prepare`` refuses.
+            Refused: another job is running.
         """
         with self._lock:
             if self._closed:
                 raise Refused(409, "the server is shutting down; start the same command again")
             if self._job:
                 raise Refused(409, f"another job ({self._job.kind}) is running; wait until it ends, or stop it")
-            prepare()
             job.announce = self._announce
             state = job.state()
             self._job, self._thread = job, threading.Thread(target=self._run, args=(job, work), name=job.kind)

@@ -28,7 +28,6 @@ class Note:
         frames: the number of frames of the video; None in a new project.
         objects: the objects by their ids, in order. Each has an id, a name, a colour and a visibility.
         annotated: by frame number, the ids of the objects that the annotated mask holds, or that were erased from it.
-        deleting: the ids of deleted objects that may still have pixels in some masks.
 
     Raises:
         InputError: the file cannot be read, or is of another video.
@@ -41,7 +40,6 @@ class Note:
         self.size: tuple[int, int] | None = None
         self.objects: dict[int, dict[str, Any]] = {}
         self.annotated: dict[int, list[int]] = {}
-        self.deleting: list[int] = []
         if self.path.exists():
             self._read()
         elif any((folder / "masks").glob("*.png")):
@@ -62,7 +60,6 @@ class Note:
                     raise ValueError(f"{entry} is no object")
                 self.objects[checked["id"]] = checked
             self.annotated = {int(number): [int(i) for i in ids] for number, ids in content["annotated"].items()}
-            self.deleting = [int(i) for i in content.get("deleting", [])]
             if self.annotated and not 0 <= min(self.annotated) <= max(self.annotated) < self.frames:
                 raise ValueError(f"the video has no frame {max(self.annotated)}")
         except (KeyError, TypeError, ValueError, AttributeError, Refused) as error:
@@ -100,8 +97,6 @@ class Note:
             "objects": list(self.objects.values()),
             "annotated": {str(number): ids for number, ids in sorted(self.annotated.items())},
         }
-        if self.deleting:
-            content["deleting"] = self.deleting
         with atomic_path(self.path, durable=True) as temporary:
             with open(temporary, "w", encoding="utf-8") as file:
                 file.write(json.dumps(content, indent=1) + "\n")
@@ -123,12 +118,9 @@ def check_object(fields: dict[str, Any]) -> dict[str, Any]:
             raise Refused(400, f"the name of an object has 1 to {LONGEST_NAME} characters; choose another name")
         checked["name"] = name
     if "colour" in fields:
-        colour = fields["colour"].lower() if isinstance(fields["colour"], str) else ""
-        if not re.fullmatch(r"#[0-9a-f]{6}", colour):
+        checked["colour"] = str(fields["colour"]).lower()
+        if not re.fullmatch(r"#[0-9a-f]{6}", checked["colour"]):
             raise Refused(400, "a colour has the form #rrggbb; choose another colour")
-        checked["colour"] = colour
     if "visible" in fields:
-        if not isinstance(fields["visible"], bool):
-            raise Refused(400, "visible is true or false")
-        checked["visible"] = fields["visible"]
+        checked["visible"] = bool(fields["visible"])
     return checked

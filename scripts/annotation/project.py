@@ -15,7 +15,7 @@ import numpy as np
 
 from annotation.errors import Refused
 from annotation.frames import Frames
-from annotation.jobs import Announce
+from annotation.jobs import Announce, Job
 from annotation.note import MOST_OBJECTS, Note, check_object
 from dataset.files.colours import colour_of, colour_table
 from dataset.files.images import write_mask
@@ -76,6 +76,7 @@ class Project:
         self._masks = folder / "masks"
         self._uncertainty_path = folder / "uncertainty.csv"
         self._lock = threading.RLock()
+        self._deleting: int | None = None  # the object that is being deleted
         self._revisions = array.array("Q", bytes(8 * len(frames)))
         self._changes = itertools.count(1)
         self._kinds = self._find_masks()
@@ -263,8 +264,7 @@ class Project:
         """
         fields = check_object(fields)
         with self._lock:
-            used = {*self._note.objects, *self._note.deleting}
-            number = next((i for i in range(1, MOST_OBJECTS + 1) if i not in used), None)
+            number = next((i for i in range(1, MOST_OBJECTS + 1) if i not in self._note.objects), None)
             if number is None:
                 raise Refused(409, f"a video can have {MOST_OBJECTS} objects; delete one first")
             added = {**_new_object(number), **fields}
@@ -278,15 +278,10 @@ class Project:
 
         Args:
             masks: uint8 object ids [H,W] by frame number; they override existing masks.
-
-        Raises:
-            Refused: an object is being deleted.
         """
         ids = {number: object_ids(mask) for number, mask in masks.items()}
         self.check_ready(masks)
         with self._lock:
-            if self._note.deleting:
-                raise Refused(409, "an object is being deleted; wait until this ends, and import again")
             new = set().union(*ids.values()).difference(self._note.objects)
             if new:
                 with self._saving() as note:
@@ -299,53 +294,52 @@ class Project:
         """Change the name, colour or visibility of an object; see `add_object`."""
         fields = check_object(fields)
         with self._lock:
-            changed = {**self._object(number), **fields}
+            self.check_object(number)
+            changed = {**self._note.objects[number], **fields}
             with self._saving() as note:
                 note.objects[number] = changed
             self._announce_objects()
             return dict(changed)
 
-    def begin_deletion(self, number: int) -> None:
-        """Remove an object from the list. Its pixels are background from now on; `erase_deleted` removes them.
+    def check_object(self, number: int) -> None:
+        """Refuse the id of no object."""
+        if number not in self._note.objects:
+            raise Refused(404, f"there is no object {number}; load the page again")
 
-        Raises:
-            Refused: there is no such object.
+    def delete_object(self, number: int, job: Job) -> None:
+        """Erase an object from all masks, and remove it from the list at the end.
+
+        A mask is deleted if its annotation holds no other object, or if the project has no other object.
         """
-        with self._lock:
-            self._object(number)
-            with self._saving() as note:
-                del note.objects[number]
-                note.annotated = {n: [i for i in ids if i != number] for n, ids in note.annotated.items()}
-                note.deleting.append(number)
-            self._announce_objects()
+        self._deleting = number
+        try:
+            for frame in range(len(self)):
+                if job.stopped:
+                    return
+                self._erase(frame, number)
+                job.passed(frame)
+            with self._lock:
+                with self._saving() as note:
+                    del note.objects[number]
+                    note.annotated = {n: [i for i in ids if i != number] for n, ids in note.annotated.items()}
+                self._announce_objects()
+        finally:
+            self._deleting = None
 
-    def erase_deleted(self, number: int) -> None:
-        """Remove the pixels of deleted objects from the mask of a frame.
-
-        The mask is deleted if its annotation holds no other object, or if the project has no object any more.
-        """
+    def _erase(self, frame: int, number: int) -> None:
         with self._lock:
-            kind = self._kinds[number]
+            kind = self._kinds[frame]
             if kind == NONE:
                 return
-            if not self._note.objects or (kind == ANNOTATED and not self._note.annotated[number]):
-                self._remove(number)
+            if list(self._note.objects) == [number] or (
+                kind == ANNOTATED and set(self._note.annotated[frame]) <= {number}
+            ):
+                self._remove(frame)
                 return
-            ids = read_sized_mask(self._path(number), self.frames.video.size, self.frames.video.name)
-            deleted = np.isin(ids, self._note.deleting)
-            if deleted.any():
-                self._write(number, np.where(deleted, np.uint8(0), ids))
-                self._changed(number, kind, self._uncertainty[number])
-
-    @property
-    def deleting(self) -> bool:
-        """Whether deleted objects may still have pixels in some masks."""
-        return bool(self._note.deleting)
-
-    def end_deletion(self) -> None:
-        """Free the ids of deleted objects, after `erase_deleted` on all frames."""
-        with self._lock, self._saving() as note:
-            note.deleting = []
+            ids = self._ids(frame)
+            if (ids == number).any():
+                self._write(frame, np.where(ids == number, np.uint8(0), ids))
+                self._changed(frame, kind, self._uncertainty[frame])
 
     def _path(self, number: int) -> Path:
         return self._masks / self.frames.video.mask_name(number)
@@ -354,20 +348,14 @@ class Project:
         video = self.frames.video
         if self._kinds[number] == NONE:
             return np.zeros(video.size, np.uint8)
-        ids = read_sized_mask(self._path(number), video.size, video.name)
-        return np.where(np.isin(ids, self._note.deleting), np.uint8(0), ids) if self._note.deleting else ids
-
-    def _object(self, number: int) -> dict[str, Any]:
-        if number not in self._note.objects:
-            raise Refused(404, f"there is no object {number}; load the page again")
-        return self._note.objects[number]
+        return read_sized_mask(self._path(number), video.size, video.name)
 
     def _check_revision(self, number: int, revision: int) -> None:
         if self._revisions[number] != revision:
             raise Refused(412, "this frame has changed in the meantime; review it before you change it")
 
     def _check_objects(self, shown: Iterable[int]) -> None:
-        if unknown := set(shown).difference(self._note.objects):
+        if unknown := set(shown).difference(self._note.objects) | {self._deleting}.intersection(shown):
             raise Refused(400, f"there is no object {min(unknown)}; load the page again")
 
     def _write(self, number: int, ids: np.ndarray) -> None:
@@ -389,13 +377,13 @@ class Project:
         between the two, the stroke is not lost.
         """
         note = self._note
-        before = dict(note.objects), dict(note.annotated), list(note.deleting)
+        before = dict(note.objects), dict(note.annotated)
         try:
             yield note
             with note.saved(self.frames.fps):
                 write()
         except InputError:
-            note.objects, note.annotated, note.deleting = before
+            note.objects, note.annotated = before
             raise
 
     def _announce_objects(self) -> None:

@@ -138,20 +138,15 @@ class Server(LocalServer):
         self._events.close()
         super().server_close()
 
-    def resume(self, unpacking: Unpacking | None) -> None:
-        """Unpack the frames of the video, or resume the deletion of objects after a killed server."""
+    def unpack(self, unpacking: Unpacking) -> None:
+        """Unpack the frames of the video in the background."""
 
-        def unpack(job: Job) -> None:
+        def work(job: Job) -> None:
             count = unpacking.run(job)
             if count is not None and count != len(self._project):
                 self._project.resize(count)
-            if count is not None and self._project.deleting:
-                self._erase(Job("deletion", count))
 
-        if unpacking:
-            self._jobs.start(Job("unpacking", len(self._project) - 1), unpack)
-        elif self._project.deleting:
-            self._jobs.start(Job("deletion", len(self._project)), self._erase)
+        self._jobs.start(Job("unpacking", len(self._project) - 1), work)
 
     def _state(self, request: Request) -> Reply:
         return json_reply({**self._project.state(), "job": self._jobs.state(), "notes": self._notes})
@@ -173,16 +168,9 @@ class Server(LocalServer):
         return json_reply({"revision": self._project.clear(self._ready(number), _revision(request))})
 
     def _delete_object(self, request: Request, number: int) -> Reply:
-        job = Job("deletion", len(self._project))
-        return self._started(job, self._erase, lambda: self._project.begin_deletion(number))
-
-    def _erase(self, job: Job) -> None:
-        for number in range(len(self._project)):
-            if job.stopped:
-                return
-            self._project.erase_deleted(number)
-            job.passed(number)
-        self._project.end_deletion()
+        self._project.check_object(number)
+        work = functools.partial(self._project.delete_object, number)
+        return self._started(Job("deletion", len(self._project)), work)
 
     def _cut_box(self, request: Request, number: int) -> Reply:
         box = numbers(request.json().get("box"), 4)
@@ -232,8 +220,8 @@ class Server(LocalServer):
         export = Export(self._project, parts)
         return self._started(Job("export", export.total), export.run)
 
-    def _started(self, job: Job, work: Callable[[Job], Any], prepare: Callable[[], None] = lambda: None) -> Reply:
-        return json_reply({"job": self._jobs.start(job, work, prepare)}, 202)
+    def _started(self, job: Job, work: Callable[[Job], Any]) -> Reply:
+        return json_reply({"job": self._jobs.start(job, work)}, 202)
 
     def _ready(self, number: int) -> int:
         """The number of a frame, if it is there."""
