@@ -77,9 +77,6 @@ def areas(pixels: np.ndarray, path: Path) -> tuple[np.ndarray, list[tuple[int, .
 
     Returns:
         the index of each pixel's colour [H,W], and the colours (red, green, blue); black stands for transparent pixels.
-
-    Raises:
-        InputError: the image has no plain colours.
     """
     opacity = pixels[:, :, 3]
     colours = (pixels[:, :, :3].astype(int) * opacity[:, :, None] // 255).astype(np.uint8)
@@ -124,11 +121,7 @@ def _plain_colours(colours: np.ndarray, least: float) -> list[tuple[int, ...]]:
 
 
 def background(labels: np.ndarray, colours: list[tuple[int, ...]], path: Path) -> int | None:
-    """The index of the background's colour: black, or white that covers most of the border; None without one.
-
-    Raises:
-        InputError: none of several colours is a background.
-    """
+    """The index of the background's colour: black, or white that covers most of the border; None without one."""
     for index, colour in enumerate(colours):
         if max(colour) <= ALIKE:
             return index
@@ -174,11 +167,7 @@ def read_instances(path: Path) -> np.ndarray | None:
 
 
 def renumbered(masks: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
-    """Number the objects of masks by value, consistently over all masks: int64 [H,W] -> uint8 ids [H,W].
-
-    Raises:
-        InputError: there are more than 255 objects, or none at all.
-    """
+    """Number the objects of masks by value, consistently over all masks: int64 [H,W] -> uint8 ids [H,W]."""
     values = np.unique(np.concatenate([np.unique(mask) for mask in masks.values()]))
     values = values[values != 0]
     if len(values) > 255:
@@ -210,9 +199,6 @@ def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> d
     Args:
         threshold: object 1 is the pixels of this brightness or more; None for objects in plain colours.
         invert: whether to swap the only object and the background.
-
-    Raises:
-        InputError: an image cannot be read, is no mask, or shows no object.
     """
     masks, known = [], []
     for path in paths:
@@ -245,11 +231,7 @@ def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> d
 
 
 def convert_images(paths: list[Path], threshold: int | None, invert: bool) -> dict[Path, np.ndarray]:
-    """Convert painted masks, or masks of 16 bits: uint8 ids [H,W] by path; arguments and errors as `convert_painted`.
-
-    Raises:
-        InputError: also: the images are of both kinds, or those of 16 bits have options of the others.
-    """
+    """Convert painted masks, or masks of 16 bits: uint8 ids [H,W] by path; see `convert_painted`."""
     wide = {path: mask for path in paths if (mask := read_instances(path)) is not None}
     if not wide:
         return convert_painted(paths, threshold, invert)
@@ -272,11 +254,7 @@ def merged(objects: Mapping[int, Mapping[str, Path]]) -> tuple[dict[str, np.ndar
 
 
 def write_coco(masks: Iterable[tuple[str, np.ndarray]], output: Path) -> None:
-    """Write a COCO file of masks, see `dataset.files.shapes.coco_annotations`.
-
-    Raises:
-        InputError: no mask shows an object, or the file cannot be written.
-    """
+    """Write a COCO file of masks, see `dataset.files.shapes.coco_annotations`."""
     content = coco_annotations(masks)
     if not content["annotations"]:
         raise InputError(f"the masks for {output} show no object; give others")

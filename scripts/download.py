@@ -84,11 +84,7 @@ def describe(name: str, root: Path, mirror: str | None) -> None:
 
 
 def confirm() -> None:
-    """Ask whether to download on these terms; "no" ends the script.
-
-    Raises:
-        InputError: there is no terminal.
-    """
+    """Ask whether to download on these terms; "no" ends the script."""
     if not sys.stdin.isatty():
         raise InputError("there is no terminal to ask whether you accept the licences; give --yes if you do")
     try:

@@ -105,11 +105,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def open_video(path: Path, masks: list[Path]) -> AnyVideo:
-    """Open a video file or a folder of images, with its given masks, of which there may be none.
-
-    Raises:
-        InputError: the video or a mask cannot be used.
-    """
+    """Open a video file or a folder of images, with its given masks, of which there may be none."""
     if masks and are_swapped(path, masks[0]):
         raise InputError(f"{path} shows a mask, and {masks[0]} shows frames; swap VIDEO and --mask")
     if path.is_dir():

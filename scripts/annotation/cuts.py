@@ -60,9 +60,6 @@ def from_strokes(picture: Picture, marks: np.ndarray) -> np.ndarray:
 
     Returns:
         the new mask, uint8 [H,W], 1 for the object.
-
-    Raises:
-        Refused: a value is no such sum, or no pixel is marked.
     """
     if marks.max() >= 2 * BEYOND:
         raise Refused(400, f"a mark is a sum of bits below {2 * BEYOND}; load the page again")
@@ -184,9 +181,6 @@ def from_box(picture: Picture, box: list[float]) -> np.ndarray:
 
     Returns:
         the mask, uint8 [H,W], 1 for the object.
-
-    Raises:
-        Refused: the box is too small, or leaves no background.
     """
     height, width = picture.full_size
     (left, right), (upper, lower) = (

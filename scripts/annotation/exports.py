@@ -35,9 +35,6 @@ class Export:
 
     Args:
         parts: some of `PARTS`, in their order; "zip" not alone.
-
-    Raises:
-        Refused: there is no mask, or a DAVIS folder is requested while a frame between two masks has no mask.
     """
 
     def __init__(self, project: Project, parts: Sequence[str]) -> None:

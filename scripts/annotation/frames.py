@@ -52,11 +52,7 @@ class Frames:
         return len(self.video.frames)
 
     def jpeg(self, number: int) -> bytes:
-        """Return a frame as a JPEG; the content of a JPEG file is returned unchanged.
-
-        Raises:
-            InputError: the frame cannot be decoded, or has another size than the first frame.
-        """
+        """Return a frame as a JPEG; the content of a JPEG file is returned unchanged."""
         path = self.video.frames[number]
         if is_jpeg(path, upright=True):
             return path.read_bytes()
@@ -94,10 +90,6 @@ def open_file(video: VideoFile, folder: Path, known: int | None) -> tuple[Frames
 
     Returns:
         the frames, as many as the file announces, and what unpacks them; None if all frames are there.
-
-    Raises:
-        InputError: the folder holds the frames of another video, a frame cannot be decoded or written, or the frames
-            need more space than there is.
     """
     source = {"video": str(video.path), "bytes": video.path.stat().st_size}
     if check_settings(folder / ".video.json", source):
@@ -117,9 +109,6 @@ class Unpacking:
     Args:
         video: the video file, newly opened.
         frames: the frames; ``ready`` counts those that are unpacked.
-
-    Raises:
-        InputError: the first frame cannot be decoded or written, or the frames need more space than there is.
     """
 
     def __init__(self, video: VideoFile, folder: Path, frames: Frames) -> None:

@@ -101,9 +101,6 @@ class Jobs:
 
         Args:
             work: runs in a thread. It returns a notice for the page, or None. Its errors become notices.
-
-        Raises:
-            Refused: another job is running.
         """
         with self._lock:
             if self._closed:

@@ -42,11 +42,7 @@ class Request(NamedTuple):
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """The JSON object in the body.
-
-        Raises:
-            Refused: there is none.
-        """
+        """The JSON object in the body."""
         try:
             content = json.loads(self.body or b"{}")
         except (ValueError, RecursionError):
@@ -56,11 +52,7 @@ class Request(NamedTuple):
         return content
 
     def number(self, name: str) -> int:
-        """A parameter of the address that is a number.
-
-        Raises:
-            Refused: it is none.
-        """
+        """A parameter of the address that is a number."""
         if not re.fullmatch("[0-9]{1,15}", self.query.get(name, "")):
             raise Refused(400, INVALID)
         return int(self.query[name])
@@ -95,11 +87,7 @@ def json_reply(content: dict[str, Any], status: int = 200) -> Reply:
 
 
 def numbers(values: object, count: int) -> list[float]:
-    """A list in a request with this count of numbers: the edges of a box, or a position, in pixels.
-
-    Raises:
-        Refused: it is none, or a number is too large.
-    """
+    """A list in a request with this count of numbers: the edges of a box, or a position, in pixels."""
     if not (isinstance(values, list) and len(values) == count):
         raise Refused(400, INVALID)
     if not all(type(value) in (int, float) and abs(value) < 1e9 for value in values):
@@ -124,9 +112,6 @@ class LocalServer(ThreadingHTTPServer):
         routes: the other requests, set by the owner.
         busy: the number of requests that are being answered.
         last_visit: when the last of them was answered, by `time.monotonic`.
-
-    Raises:
-        InputError: the port cannot be used.
     """
 
     daemon_threads = True

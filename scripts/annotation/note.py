@@ -28,9 +28,6 @@ class Note:
         frames: the number of frames of the video; None in a new project.
         objects: the objects by their ids, in order. Each has an id, a name, a colour and a visibility.
         annotated: by frame number, the ids of the objects that the annotated mask holds, or that were erased from it.
-
-    Raises:
-        InputError: the file cannot be read, or is of another video.
     """
 
     def __init__(self, folder: Path, source: Path) -> None:
@@ -69,11 +66,7 @@ class Note:
             ) from None
 
     def check(self, frames: Frames) -> None:
-        """Refuse a video that has changed since the project was created; a new project records its length and size.
-
-        Raises:
-            InputError: the video has another number of frames, or another size.
-        """
+        """Refuse a video that has changed since the project was created; a new project records its length and size."""
         found, size = len(frames), frames.video.size
         if (self.frames or found, self.size or size) != (found, size):
             raise InputError(
@@ -106,11 +99,7 @@ class Note:
 
 
 def check_object(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the name, colour and visibility among ``fields``, normalised.
-
-    Raises:
-        Refused: a value has the wrong type or form.
-    """
+    """Return the name, colour and visibility among ``fields``, normalised."""
     checked: dict[str, Any] = {}
     if "name" in fields:
         name = " ".join(fields["name"].split()) if isinstance(fields["name"], str) else ""

@@ -40,9 +40,6 @@ def refuse_links(folder: Path) -> None:
 
     Args:
         folder: the folder of the project; it may itself be reached by a link.
-
-    Raises:
-        InputError: one of its files or folders leads out of the project.
     """
     inside = folder.resolve()
     for part in (folder, folder / "masks", folder / "frames", folder / "export"):
@@ -61,9 +58,6 @@ class Project:
         folder: the folder of the project, locked by `util.files.lock_folder`.
         note: the project's ``project.json``.
         announce: called with every change, as an event for the page.
-
-    Raises:
-        InputError: the video has changed, an annotated mask is missing, or a file cannot be written.
     """
 
     def __init__(self, folder: Path, note: Note, frames: Frames, announce: Announce) -> None:
@@ -142,11 +136,7 @@ class Project:
         return bytes(colours)
 
     def check_ready(self, numbers: Iterable[int]) -> None:
-        """Refuse frames that are not unpacked yet.
-
-        Raises:
-            Refused: with the first of them.
-        """
+        """Refuse frames that are not unpacked yet."""
         if late := [number for number in numbers if number >= self.frames.ready]:
             raise Refused(409, f"frame {min(late)} is not unpacked yet; wait, or start the same command again")
 
@@ -185,9 +175,6 @@ class Project:
 
         Returns:
             the new revision.
-
-        Raises:
-            Refused: the frame has changed since ``revision``, or an id is the id of no object.
         """
         shown = set(object_ids(ids))
         with self._lock:
@@ -213,9 +200,6 @@ class Project:
 
         Returns:
             the new revision.
-
-        Raises:
-            Refused: as `annotate`.
         """
         with self._lock:
             self._check_revision(number, revision)
@@ -258,9 +242,6 @@ class Project:
 
         Args:
             fields: the name, colour and visibility; missing ones have defaults.
-
-        Raises:
-            Refused: no id is free, or a field is invalid.
         """
         fields = check_object(fields)
         with self._lock:

@@ -51,9 +51,6 @@ class Propagation:
     Args:
         direction: "forward", "backward" or "both".
         until: "end", or "annotation" to stop before the next annotated frame.
-
-    Raises:
-        Refused: the frame has no mask, or there is no frame to propagate to.
     """
 
     def __init__(self, project: Project, frame: int, direction: str, until: str) -> None:

@@ -91,10 +91,6 @@ def check_marks(objects: list[MarkedObject], size: tuple[int, int]) -> None:
     Args:
         objects: the marks.
         size: the height and width of the frame, in pixels.
-
-    Raises:
-        InputError: a mark is outside of the frame, a box has no area, all clicks of an object are outside of it, or
-            there are too many objects.
     """
     height, width = size
     if len(objects) > MOST_OBJECTS:
@@ -125,9 +121,6 @@ def write_first_mask(
 
     Returns:
         notes on weak evidence for the user.
-
-    Raises:
-        InputError: no object is found, or the file holds another mask.
     """
     picture = Picture(image, network, network_side)
     marks = Marks(picture)

@@ -33,9 +33,6 @@ def mark_first_frame(stream: Stream, page: LivePage, network: RDE_VOS, network_s
 
     Returns:
         the mask of the frame, uint8 object ids [H,W], with a pixel of each object.
-
-    Raises:
-        InputError: the stream has ended before, or Ctrl-C has ended the command.
     """
     marking = _Marking(stream, page, network, network_side)
     try:
@@ -108,9 +105,6 @@ class _Marking:
 
         Returns:
             the answer: empty, or with a ``note`` for the user.
-
-        Raises:
-            Refused: the request is invalid, shows no object, or comes after Start.
         """
         kind = request.get("kind")
         if self.is_started:

@@ -36,9 +36,6 @@ class Run:
         masks: the folder of the masks. It moves to the results at the end.
         rows: the file of the confidences, see `append_rows`. Each frame's rows are written before its mask.
         end: a file that is there when all frames have masks.
-
-    Raises:
-        InputError: the folder holds the masks of an interrupted run with other settings.
     """
 
     def __init__(self, output: Path, settings: dict[str, object]) -> None:

@@ -57,11 +57,7 @@ class SyntheticSettings:
 
 
 def make_synthetic(root: Path | str, settings: SyntheticSettings, progress: bool = False) -> None:
-    """Write a synthetic data set. The folder appears when it is complete; if it is there already, it is kept.
-
-    Raises:
-        InputError: the settings are out of range, or ``root`` holds other data.
-    """
+    """Write a synthetic data set. The folder appears when it is complete; if it is there already, it is kept."""
     root = Path(root).resolve()
     _check(settings)
     note = root / "synthetic.json"

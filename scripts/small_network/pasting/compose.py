@@ -125,9 +125,6 @@ def compose(rng: np.random.Generator, settings: PastedVideos, sources: Sources) 
     Returns:
         The frames, each uint8 RGB [height,width,3] with object ids, uint8 [height,width]. The first frame shows an
         object.
-
-    Raises:
-        InputError: a source cannot be read, or no source has an object that can be pasted.
     """
     while True:
         background = _background(rng, settings, sources)

@@ -27,11 +27,7 @@ class SourceVideo(NamedTuple):
     frames: tuple[Pair, ...]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a frame, uint8 RGB [H,W,3], and its object ids, uint8 [H,W].
-
-        Raises:
-            InputError: a file cannot be read, or the two differ in size.
-        """
+        """Return a frame, uint8 RGB [H,W,3], and its object ids, uint8 [H,W]."""
         return self.frames[index].read(self.folders.read_ids)
 
 
@@ -85,9 +81,6 @@ def find_sources(videos: Sequence[Path], images: Sequence[Path], davis_root: Pat
         videos: folders of videos, as ``--videos`` of train.py.
         images: folders of images, as ``--static_root`` of train.py.
         davis_root: the folder of DAVIS 2016. Only its training split is used.
-
-    Raises:
-        InputError: a folder cannot be read, a file is missing, or no video is long enough for a background.
     """
     folders = [each for root in videos for each in own_videos.training_folders(root)]
     if davis_root:
