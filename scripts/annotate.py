@@ -67,13 +67,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets commands in the background ignore it
     with lock_folder(output, "masks", "frames", "export"):
         note = Note(output, source)
-        frames, unpacking = opened, None
+        frames, unpack = opened, None
         if isinstance(opened, VideoFile):
             refuse_links(output)
-            frames, unpacking = open_file(opened, output / "frames", note.frames)
+            frames, unpack = open_file(opened, output / "frames", note.frames)
         with Server(output, note, frames, network, settings, notes, arguments.port) as server:
-            if unpacking:
-                server.unpack(unpacking)
+            if unpack:
+                server.unpack(unpack)
             print(f"annotating {source.name} at {server.address}", flush=True)
             if not arguments.no_browser:
                 threading.Thread(target=webbrowser.open, args=(server.new_entrance(),), daemon=True).start()

@@ -14,7 +14,7 @@ import numpy as np
 from annotation.cuts import from_box, from_strokes
 from annotation.errors import Refused
 from annotation.exports import PARTS, Export, zip_path
-from annotation.frames import Frames, Unpacking
+from annotation.frames import Frames, Unpack
 from annotation.imports import MOST_BYTES, import_masks
 from annotation.jobs import Job, Jobs
 from annotation.local_server import INVALID, PAGE, LocalServer, Reply, Request, Route, json_reply, numbers, page_files
@@ -138,11 +138,11 @@ class Server(LocalServer):
         self._events.close()
         super().server_close()
 
-    def unpack(self, unpacking: Unpacking) -> None:
+    def unpack(self, unpack: Unpack) -> None:
         """Unpack the frames of the video in the background."""
 
         def work(job: Job) -> None:
-            count = unpacking.run(job)
+            count = unpack(job)
             if count is not None and count != len(self._project):
                 self._project.resize(count)
 
