@@ -6,8 +6,6 @@ the network refines. Two cases need no such evidence: the network refines the bo
 where a stroke takes a part from an object in its box.
 """
 
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 
@@ -33,19 +31,8 @@ NEIGHBOURS = (1, 0)  # after strokes
 AGREEMENT = 0.5  # IoU with the rough or the current mask: the refined mask is dropped below
 
 
-class Weights(NamedTuple):
-    """The weights of the evidence, tuned with simulated clicks on images outside the README's table."""
-
-    bias: float = -0.1
-    path: float = 2.7
-    distance: float = 0.9
-    coarse: float = 0.6
-    fine: float = 0.5
-    colour: float = 0.5
-    mask: float = 1.0
-
-
-WEIGHTS = Weights()
+# The weights of the evidence, tuned with simulated clicks on images outside the README's table.
+BIAS, PATH, DISTANCE, COARSE, FINE, COLOUR, CURRENT = -0.1, 2.7, 0.9, 0.6, 0.5, 0.5, 1.0
 
 
 def from_strokes(picture: Picture, marks: np.ndarray) -> np.ndarray:
@@ -152,21 +139,21 @@ def _probability(picture: Picture, marks: np.ndarray) -> np.ndarray:
         np.minimum(_distance_to(inside), reach) + 0.05 * short_side
     )
     evidence = (
-        WEIGHTS.bias
-        + WEIGHTS.path * (to_outside - to_inside) / (to_outside + to_inside + 1e-6)
-        + WEIGHTS.distance * np.log(ratio)
-        + WEIGHTS.coarse * picture.features("coarse", core, outside | border)
-        + WEIGHTS.fine * picture.features("fine", core, outside | border)
+        BIAS
+        + PATH * (to_outside - to_inside) / (to_outside + to_inside + 1e-6)
+        + DISTANCE * np.log(ratio)
+        + COARSE * picture.features("coarse", core, outside | border)
+        + FINE * picture.features("fine", core, outside | border)
     )
     if mask.any():
-        evidence += WEIGHTS.mask * np.where(mask, 1, -1)
+        evidence += CURRENT * np.where(mask, 1, -1)
         current = (mask | inside) & ~outside
     else:
         current = evidence > 0
     probability = np.zeros(picture.size, np.float32)
     for _ in range(ITERATIONS):
         colours = picture.colours(current + STROKE_WEIGHT * inside, ~current + STROKE_WEIGHT * outside)
-        probability = 1 / (1 + np.exp(-(evidence + WEIGHTS.colour * colours).clip(-15, 15)))
+        probability = 1 / (1 + np.exp(-(evidence + COLOUR * colours).clip(-15, 15)))
         probability[inside], probability[outside] = 1, 0
         probability = picture.smooth(probability)
         current = _touching(((probability > 0.5) | inside) & ~outside, core)

@@ -36,11 +36,7 @@ class FrameMask(NamedTuple):
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a project with links to files outside, which exports would copy or replace.
-
-    Args:
-        folder: the folder of the project; it may itself be reached by a link.
-    """
+    """Refuse a project with links to files outside, which exports would copy or replace."""
     inside = folder.resolve()
     for part in (folder, folder / "masks", folder / "frames", folder / "export"):
         if not part.is_dir():
@@ -84,40 +80,30 @@ class Project:
 
     def state(self) -> dict[str, Any]:
         """The initial state for the page, without the masks."""
-        height, width = self.frames.video.size
+        video = self.frames.video
+        height, width = video.size
         with self._lock:
+            known = {str(n): round(value, 6) for n, value in enumerate(self._uncertainty) if not math.isnan(value)}
             return {
                 "video": {
-                    "name": self.frames.video.name,
-                    "frames": len(self),
-                    "width": width,
-                    "height": height,
-                    "fps": self.frames.fps,
+                    "name": video.name, "frames": len(self), "width": width, "height": height, "fps": self.frames.fps,
                 },
                 "objects": self.objects(),
                 "annotated": sorted(self._note.annotated),
                 "propagated": [[run.start(), run.end() - 1] for run in re.finditer(rb"\x01+", self._kinds)],
-                "uncertainty": {
-                    str(number): round(value, 6)
-                    for number, value in enumerate(self._uncertainty)
-                    if not math.isnan(value)
-                },
+                "uncertainty": known,
                 "output": str(self.folder),
-            }
+            }  # fmt: skip
 
     def resize(self, count: int) -> None:
         """Change the number of frames: a video file has announced a wrong one. All its frames are ready."""
         with self._lock:
-            paths, lost = self.frames.video.frames, len(self) - count
-            folder, suffix = paths[0].parent, paths[0].suffix
-            paths[:] = [folder / f"{number:05d}{suffix}" for number in range(count)]
-            if lost > 0:
-                for values in (self._revisions, self._kinds, self._uncertainty):
-                    del values[count:]
-            else:
-                self._revisions.extend([0] * -lost)
-                self._kinds.extend([NONE] * -lost)
-                self._uncertainty.extend([math.nan] * -lost)
+            more = max(0, count - len(self))
+            paths = self.frames.video.frames
+            paths[:] = [paths[0].with_name(f"{number:05d}{paths[0].suffix}") for number in range(count)]
+            for values, new in ((self._revisions, 0), (self._kinds, NONE), (self._uncertainty, math.nan)):
+                values.extend([new] * more)
+                del values[count:]
             self.frames.ready = count
             with self._saving() as note:
                 note.frames = count
@@ -155,11 +141,7 @@ class Project:
             return FrameMask(self._ids(number), self._kinds[number], self._revisions[number])
 
     def annotation(self, number: int) -> tuple[np.ndarray, set[int]] | None:
-        """Read the annotation of a frame.
-
-        Returns:
-            the ids [H,W], and the objects that the annotation states to be absent; None without an annotation.
-        """
+        """The ids [H,W] of a frame's annotation, and the objects that are absent by it; None without an annotation."""
         with self._lock:
             if self._kinds[number] != ANNOTATED:
                 return None
@@ -167,14 +149,9 @@ class Project:
             return ids, set(self._note.annotated[number]).difference(object_ids(ids))
 
     def annotate(self, number: int, ids: np.ndarray, revision: int) -> int:
-        """Make a mask the annotation of a frame.
+        """Make a mask, uint8 object ids [H,W], the annotation of a frame.
 
-        Args:
-            ids: uint8 object ids [H,W].
-            revision: the revision of the mask that the user has changed.
-
-        Returns:
-            the new revision.
+        ``revision`` is that of the mask that the user has changed. Return the new one.
         """
         shown = set(object_ids(ids))
         with self._lock:
@@ -196,10 +173,6 @@ class Project:
         Args:
             ids: uint8 object ids [H,W], as the network has predicted them.
             uncertainty: as it was, in bits; NaN if it is unknown.
-            revision: see `annotate`.
-
-        Returns:
-            the new revision.
         """
         with self._lock:
             self._check_revision(number, revision)
@@ -218,31 +191,21 @@ class Project:
             self._check_revision(number, revision)
             return self._remove(number)
 
-    def propagate(self, number: int, ids: np.ndarray, uncertainty: float) -> bool:
-        """Write a predicted mask, unless the frame is annotated.
+    def propagate(self, number: int, ids: np.ndarray, uncertainty: float) -> None:
+        """Write a predicted mask, uint8 object ids [H,W], unless the frame is annotated.
 
-        Args:
-            ids: uint8 object ids [H,W].
-            uncertainty: see `util.evaluation.stream.Segmented`.
-
-        Returns:
-            whether the mask was written.
+        For ``uncertainty`` see `util.evaluation.stream.Segmented`.
         """
         with self._lock:
             if self._kinds[number] == ANNOTATED:
-                return False
+                return
             # The mask comes last, so that a full disk leaves the old one.
             self._append_uncertainty(number, uncertainty)
             self._write(number, ids)
             self._changed(number, PROPAGATED, uncertainty)
-            return True
 
     def add_object(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Add an object with the smallest free id.
-
-        Args:
-            fields: the name, colour and visibility; missing ones have defaults.
-        """
+        """Add an object with the smallest free id. Fields are its name, colour and visibility; they have defaults."""
         fields = check_object(fields)
         with self._lock:
             number = next((i for i in range(1, MOST_OBJECTS + 1) if i not in self._note.objects), None)
@@ -255,11 +218,7 @@ class Project:
             return dict(added)
 
     def import_masks(self, masks: dict[int, np.ndarray]) -> None:
-        """Make masks the annotations of their frames, and add their objects.
-
-        Args:
-            masks: uint8 object ids [H,W] by frame number; they override existing masks.
-        """
+        """Make masks, uint8 ids [H,W] by frame number, the annotations of their frames, and add their objects."""
         ids = {number: object_ids(mask) for number, mask in masks.items()}
         self.check_ready(masks)
         with self._lock:
@@ -375,14 +334,9 @@ class Project:
         self._kinds[number] = kind
         self._uncertainty[number] = uncertainty
         self._revisions[number] = next(self._changes)
-        event = {
-            "type": "frame",
-            "number": number,
-            "kind": KINDS[kind],
-            "revision": self._revisions[number],
-            "uncertainty": None if math.isnan(uncertainty) else round(uncertainty, 6),
-        }
-        self._announce(event)
+        bits = None if math.isnan(uncertainty) else round(uncertainty, 6)
+        event = {"number": number, "kind": KINDS[kind], "revision": self._revisions[number], "uncertainty": bits}
+        self._announce({"type": "frame", **event})
         return self._revisions[number]
 
     def _find_masks(self) -> bytearray:
@@ -402,13 +356,11 @@ class Project:
     def _read_uncertainty(self) -> None:
         """Read the uncertainties, and write one line for each, without incomplete lines of a killed server."""
         path = self._uncertainty_path
-        if path.is_file():
-            with open(path, encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    if match := re.fullmatch(r"([0-9]{1,9}),([0-9.]{1,20})\n", line):
-                        number, value = int(match[1]), float(match[2])
-                        if number < len(self) and self._kinds[number] == PROPAGATED:
-                            self._uncertainty[number] = value
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        for match in re.finditer(r"^([0-9]{1,9}),([0-9]\.[0-9]{6})$(?=\n)", text, re.MULTILINE):
+            number = int(match[1])
+            if number < len(self) and self._kinds[number] == PROPAGATED:
+                self._uncertainty[number] = float(match[2])
         with atomic_path(path, durable=True) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for number, value in enumerate(self._uncertainty):
                 if not math.isnan(value):
