@@ -37,6 +37,7 @@ class Job:
 
     Attributes:
         direction: "forward" or "backward" in a propagation, otherwise None.
+        stopped: whether the job has to stop. It checks this before every frame.
     """
 
     def __init__(self, kind: str, total: int) -> None:
@@ -47,17 +48,8 @@ class Job:
         self._done = 0
         self._started = time.monotonic()
         self._announced = 0.0
-        self._stopped = threading.Event()
+        self.stopped = False
         self.announce: Announce = lambda event: None
-
-    def stop(self) -> None:
-        """Stop the job before its next frame."""
-        self._stopped.set()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the job has to stop. The job checks this before every frame."""
-        return self._stopped.is_set()
 
     def passed(self, frame: int) -> None:
         """Record a processed frame."""
@@ -124,7 +116,7 @@ class Jobs:
         with self._lock:
             job, thread = self._job, self._thread
         if job and kind in (None, job.kind):
-            job.stop()
+            job.stopped = True
             thread.join()
 
     def close(self) -> None:

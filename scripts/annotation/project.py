@@ -130,6 +130,10 @@ class Project:
         """The kind of a frame's mask: NONE, PROPAGATED or ANNOTATED."""
         return self._kinds[number]
 
+    def is_annotated(self, number: int) -> bool:
+        """Whether the mask of a frame is an annotation."""
+        return self._kinds[number] == ANNOTATED
+
     def labelled(self) -> list[int]:
         """The numbers of the frames that have a mask, in order."""
         with self._lock:

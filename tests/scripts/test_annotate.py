@@ -776,7 +776,7 @@ def test_a_deletion_that_ends_early_leaves_the_object(tmp_path):
     project.annotate(1, np.where(ids[1] == 1, ids[1], 0), 0)
     project.propagate(2, ids[2], 0.25)
     stopped = Job("deletion", 3)
-    stopped.stop()
+    stopped.stopped = True
     project.delete_object(1, stopped)
 
     project = open_project(tmp_path)
@@ -795,7 +795,7 @@ def test_a_stopped_export_leaves_nothing(monkeypatch, tmp_path):
     project.propagate(1, ids[1], 0.5)
     for part in PARTS[:-1]:
         job = Job("export", 1)
-        job.stop()
+        job.stopped = True
         assert Export(project, [part]).run(job) is None
         assert not list((tmp_path / "output/export").iterdir())
     notice = Export(project, ["davis"]).run(Job("export", 1))
@@ -858,7 +858,7 @@ def test_unpacking_goes_on_where_it_stopped(tmp_path):
     again, unpack = open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)
     assert len(again) == 6 and again.ready == 3
     stopped = Job("unpacking", 5)
-    stopped.stop()
+    stopped.stopped = True
     assert unpack(stopped) is None
     assert open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)[1](Job("unpacking", 5)) == 6
     assert open_file(VideoFile(tmp_path / "one.mp4"), folder, 6)[1] is None
