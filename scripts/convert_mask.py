@@ -24,7 +24,6 @@ masks of ids, such as those that this project writes, or JSON files; the output 
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -41,6 +40,7 @@ from dataset.files.shapes import coco_annotations, read_shapes
 from dataset.files.video import FRAME_SUFFIXES
 from util.errors import InputError, command_line
 from util.files import write_text
+from util.numbers import positive
 
 FLAT = 16  # levels by which the pixels of a plain area may differ from their neighbours
 ALIKE = 48  # levels by which the colours of one object may differ
@@ -57,16 +57,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="painted masks, folders or JSON files")
     parser.add_argument("--output", type=Path, required=True, help="PNG file, folder for several masks, or JSON file")
     parser.add_argument(
-        "--threshold",
-        type=int,
-        metavar="GREY",
-        help="object 1 is the pixels of this brightness or more, 1 to 255",
+        "--threshold", type=positive, metavar="GREY", help="object 1 is the pixels of this brightness or more, 1 to 255"
     )
     parser.add_argument("--invert", action="store_true", help="swap the object and the background")
-    arguments = parser.parse_args()
-    if arguments.threshold is not None and not 1 <= arguments.threshold <= 255:
-        parser.error("--threshold must be from 1 to 255")
-    return arguments
+    return parser.parse_args()
 
 
 def areas(pixels: np.ndarray, path: Path) -> tuple[np.ndarray, list[tuple[int, ...]]]:
@@ -269,47 +263,52 @@ def of_objects(paths: list[Path], is_one_frame: bool) -> Mapping[int, Mapping[st
     return find_objects(paths, "") if any(map(Path.is_dir, paths)) else {}
 
 
+def convert(
+    paths: list[Path], output: Path, threshold: int | None, invert: bool
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Convert images or JSON files to masks, uint8 ids [H,W] by name. Also return notes for the user."""
+    is_plain = threshold is None and not invert
+    if any(path.suffix.lower() == ".json" for path in paths):
+        if not is_plain or not all(path.suffix.lower() == ".json" for path in paths):
+            raise InputError(
+                f"{paths[0]} and the other files include JSON; convert it in a command of its own, without --threshold "
+                "and --invert"
+            )
+        return read_shapes(paths)
+    if is_plain and (objects := of_objects(paths, output.suffix.lower() == ".png")):
+        return merged(objects)
+    converted = convert_images(find_masks(paths), threshold, invert)
+    if len({path.stem for path in converted}) < len(converted):
+        raise InputError(f"two images have the same name, so {output} would hold one mask for both; rename one")
+    return {path.stem: mask for path, mask in converted.items()}, []
+
+
 @command_line
 def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     output, paths = arguments.output, arguments.images
-    if output.suffix.lower() in set(FRAME_SUFFIXES) - {".png"}:
+    suffix = output.suffix.lower()
+    if suffix in set(FRAME_SUFFIXES) - {".png"}:
         raise InputError(f"{output} is no name of a PNG, which masks are; give {output.with_suffix('.png')}")
-    is_file, is_coco, notes = output.suffix.lower() == ".png", output.suffix.lower() == ".json", []
-    if (is_file or is_coco) and output.exists():
+    if suffix in (".png", ".json") and output.exists():
         raise InputError(f"{output} already exists; choose another --output or delete it")
-    plain = arguments.threshold is None and not arguments.invert
-    if any(path.suffix.lower() == ".json" for path in paths):
-        if not plain or not all(path.suffix.lower() == ".json" for path in paths):
-            raise InputError(
-                f"{paths[0]} and the other files include JSON; convert it in a command of its own, without --threshold "
-                "and --invert"
-            )
-        results, notes = read_shapes(paths)
-    elif is_coco:
+    if suffix == ".json" and not any(path.suffix.lower() == ".json" for path in paths):
         paths = find_masks(paths)
-        if not plain or len({path.stem for path in paths}) < len(paths):
+        if arguments.threshold or arguments.invert or len({path.stem for path in paths}) < len(paths):
             raise InputError(
                 f"{output} is made of the ids in masks of one video; give those of one alone, such as "
                 f"{paths[0].parent}, without --threshold and --invert"
             )
         write_coco(((path.stem, read_mask(path)) for path in paths), output)
         return
-    elif plain and (objects := of_objects(paths, is_file)):
-        results, notes = merged(objects)
-    else:
-        paths = find_masks(paths)
-        converted = convert_images(paths, arguments.threshold, arguments.invert)
-        if repeated := [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]:
-            raise InputError(f"{output / repeated[0]}.png would come of two images; choose another --output for one")
-        results = {path.stem: converted[path] for path in paths}
-    if is_coco:
+    results, notes = convert(paths, output, arguments.threshold, arguments.invert)
+    if suffix == ".json":
         write_coco(results.items(), output)
         results = {}
-    if is_file and len(results) > 1:
+    if suffix == ".png" and len(results) > 1:
         raise InputError(f"{output} is one file, but there are {len(results)} masks; give a folder")
-    targets = {name: output if is_file else output / f"{name}.png" for name in results}
+    targets = {name: output if suffix == ".png" else output / f"{name}.png" for name in results}
     for target in targets.values():
         if target.exists():
             raise InputError(f"{target} already exists; choose another --output or delete it")

@@ -6,6 +6,7 @@ The short side becomes 480 pixels. Smaller files are copied unchanged. The same 
 """
 
 import argparse
+import contextlib
 import functools
 import shutil
 import sys
@@ -39,14 +40,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def resize_video(source: VideoFolders, target: VideoFolders, size: int, video: str) -> tuple[int, int]:
-    """Resize the frames and masks of one video.
-
-    Args:
-        size: the short side of the results, in pixels.
-
-    Returns:
-        The numbers of files that were written, and that already existed.
-    """
+    """Resize the frames and masks of one video; return the numbers of files that were written, and that existed."""
     files = []
     for old, new, suffix in ((source.images, target.images, ".jpg"), (source.masks, target.masks, ".png")):
         found = sorted((old / video).glob(f"[!.]*{suffix}"))
@@ -62,12 +56,10 @@ def _resize_file(source: Path, target: Path, size: int) -> bool:
     old = image_size(source)
     scale = min(1, size / min(old))
     new = tuple(max(1, round(side * scale)) for side in old)
-    try:
+    with contextlib.suppress(InputError):  # the file does not exist or is damaged, so write it
         # An existing file is complete, but may come from a run with another --size.
         if image_size(target) == new:
             return False
-    except InputError:
-        pass  # the file does not exist or is damaged, so write it
     is_mask = source.suffix == ".png"
     pixels = read_mask(source) if is_mask else read_image(source)  # of a file that is copied, too: it may be damaged
     if new == old:

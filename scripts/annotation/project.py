@@ -86,14 +86,18 @@ class Project:
             known = {str(n): round(value, 6) for n, value in enumerate(self._uncertainty) if not math.isnan(value)}
             return {
                 "video": {
-                    "name": video.name, "frames": len(self), "width": width, "height": height, "fps": self.frames.fps,
+                    "name": video.name,
+                    "frames": len(self),
+                    "width": width,
+                    "height": height,
+                    "fps": self.frames.fps,
                 },
                 "objects": self.objects(),
                 "annotated": sorted(self._note.annotated),
                 "propagated": [[run.start(), run.end() - 1] for run in re.finditer(rb"\x01+", self._kinds)],
                 "uncertainty": known,
                 "output": str(self.folder),
-            }  # fmt: skip
+            }
 
     def resize(self, count: int) -> None:
         """Change the number of frames: a video file has announced a wrong one. All its frames are ready."""

@@ -11,7 +11,6 @@ import argparse
 import functools
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -53,7 +52,7 @@ def main() -> None:
     note = arguments.output / "pasted.json"
     if not note.is_file() and arguments.output.exists() and any(arguments.output.iterdir()):
         raise InputError(f"{arguments.output} holds something other than pasted videos; choose a new folder")
-    if differences := check_settings(note, asdict(settings) | sources.summary()):
+    if differences := check_settings(note, settings._asdict() | sources.summary()):
         name, found, wanted = differences[0]
         raise InputError(f"{arguments.output} holds videos with {name}={found}, not {wanted}; choose a new folder")
     work = functools.partial(make_video, arguments.output, settings, sources)

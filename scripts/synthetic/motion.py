@@ -44,18 +44,12 @@ class Wander:
 
 
 class Absence(NamedTuple):
-    """A time in which an object is outside the frame.
+    """A time in which an object is outside the frame."""
 
-    Attributes:
-        start, end: the times at which the object starts to leave and is back.
-        side: the side to which it leaves and from which it returns, -1 or 1.
-        ease: the number of frames that leaving takes, and returning too.
-    """
-
-    start: float
-    end: float
-    side: int
-    ease: float
+    start: float  # when it starts to leave
+    end: float  # when it is back
+    side: int  # to which it leaves and from which it returns, -1 or 1
+    ease: float  # the number of frames that leaving takes, and returning too
 
     def shift(self, t: float) -> float:
         """Return how far the object is at time ``t``, from 0 (in its place) to ``side`` (away)."""

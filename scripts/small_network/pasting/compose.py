@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,19 +26,12 @@ _TRIES = 50  # the maximum number of sources that are tried for an object
 _VISIBLE = 0.004  # the minimum fraction of the first frame that a pasted object covers
 
 
-@dataclass(frozen=True)
-class PastedVideos:
-    """The settings of a folder of pasted videos. The same settings and sources give the same videos.
-
-    Attributes:
-        seed: determines all random choices.
-        frames: the number of frames in a video.
-        height, width: the size of the frames, in pixels.
-    """
+class PastedVideos(NamedTuple):
+    """The settings of a folder of pasted videos. The same settings and sources give the same videos."""
 
     seed: int = 0
-    frames: int = 24
-    height: int = 288
+    frames: int = 24  # of a video
+    height: int = 288  # pixels
     width: int = 416
 
 
@@ -100,11 +93,7 @@ class _Pasted:
 
 
 def make_video(root: Path, settings: PastedVideos, sources: Sources, index: int) -> bool:
-    """Write one video to ``root/JPEGImages/<video>`` and ``root/Annotations/<video>``.
-
-    Returns:
-        Whether the video was written; False if it exists already.
-    """
+    """Write one video to ``root/JPEGImages/<video>`` and ``root/Annotations/<video>``; False if it exists already."""
     name = f"pasted-{index:05d}"
     images, masks = root / "JPEGImages" / name, root / "Annotations" / name
     last = f"{settings.frames - 1:05d}"

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,16 +37,11 @@ class Cutout(NamedTuple):
     mask: np.ndarray
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The sources of pasted videos.
-
-    Attributes:
-        images: images with one object each, and their masks.
-    """
+class Sources(NamedTuple):
+    """The sources of pasted videos."""
 
     videos: tuple[SourceVideo, ...]
-    images: tuple[Pair, ...]
+    images: tuple[Pair, ...]  # with one object each, and their masks
 
     @property
     def backgrounds(self) -> list[SourceVideo]:
@@ -75,13 +69,7 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def find_sources(videos: Sequence[Path], images: Sequence[Path], davis_root: Path | None = None) -> Sources:
-    """List annotated videos and images.
-
-    Args:
-        videos: folders of videos, as ``--videos`` of train.py.
-        images: folders of images, as ``--static_root`` of train.py.
-        davis_root: the folder of DAVIS 2016. Only its training split is used.
-    """
+    """List annotated videos and images in the folders of `add_source_flags`."""
     folders = [each for root in videos for each in own_videos.training_folders(root)]
     if davis_root:
         folders.append(split_folders(davis_root, 2016, "train"))
