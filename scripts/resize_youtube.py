@@ -84,9 +84,6 @@ def main() -> None:
     arguments = parse_arguments()
     root = arguments.yv_root
     source, target = split_folders(root, TRAIN), split_folders(root, TRAIN_480P)
-    for folder in (source.images, source.masks):
-        if not folder.is_dir():
-            raise InputError(f"{folder} is missing; check --yv_root, or unpack YouTube-VOS's training set there")
     videos, missing = find_videos(source.images, source.masks)
     if missing:
         raise InputError(f"{missing[0]} is missing ({len(missing)} such folders); {source.remedy}")

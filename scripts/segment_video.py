@@ -55,7 +55,7 @@ from dataset.files.video import AnyVideo, Video, check_mask_sizes, list_frames
 from dataset.files.video_file import VideoFile, encoder_note, playback_fps, refuse_name, video_writer
 from model.network import RDE_VOS
 from segmenting.first_mask import add_mark_arguments, check_marks, marked_objects, protected, write_first_mask
-from segmenting.live import give_first_mask, refuse_without_objects, segment_stream
+from segmenting.live import give_first_mask, segment_stream
 from segmenting.marking import mark_first_frame
 from segmenting.page import LivePage, live_page
 from segmenting.run import Run, is_resumable, reversed_video, segment_into
@@ -129,55 +129,29 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
 
 
 @contextlib.contextmanager
-def writing_video(
-    path: Path, video: AnyVideo, picture: Callable[[np.ndarray, np.ndarray], np.ndarray], *, lossless: bool = False
-) -> Iterator[Write]:
-    """Yield a function that appends the picture of a frame and its mask to a video."""
-    with video_writer(path, video.size, playback_fps(video), lossless=lossless) as append:
-
-        def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
-            shown = picture(image, ids)
-            for _ in range(video.steps[number] if isinstance(video, Stream) else 1):  # to keep the pace of a stream
-                append(shown)
-
-        yield write
-
-
-@contextlib.contextmanager
-def writing_cutout(folder: Path, video: AnyVideo) -> Iterator[Write]:
-    """Yield a function that writes the cutout of a frame; the folder appears when it is complete."""
-    with atomic_folder(folder) as unfinished:
-
-        def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
-            with atomic_path(unfinished / video.mask_name(number)) as temporary:
-                Image.fromarray(cutout(image, ids)).save(temporary)
-
-        yield write
-
-
-def shown_on(page: LivePage, table: bytes) -> Write:
-    """Return a function that shows the overlay of a frame and its mask on a page, if somebody looks."""
-
-    def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
-        if page.is_watched:
-            page.show(overlay(image, ids, table))
-
-    return write
-
-
-@contextlib.contextmanager
-def writing_pictures(video: AnyVideo, targets: dict[str, Path]) -> Iterator[list[Write]]:
-    """Yield functions that write those of `PICTURES` that are in ``targets``."""
-    if encoder_note() and targets.keys() & {"overlay", "matte"}:
+def writing_pictures(video: AnyVideo, targets: dict[str, Path]) -> Iterator[Write]:
+    """Yield a function that writes those of `PICTURES` that are in ``targets``, complete at the end of the block."""
+    videos = {kind: targets[kind] for kind in ("overlay", "matte") if kind in targets}
+    if encoder_note() and videos:
         print(f"note: {encoder_note()}")
-    table = colour_table(video.entries)
-    kinds = {
-        "overlay": lambda path: writing_video(path, video, lambda image, ids: overlay(image, ids, table)),
-        "matte": lambda path: writing_video(path, video, lambda image, ids: matte(ids), lossless=True),
-        "cutout": lambda path: writing_cutout(path, video),
-    }
+    table, fps = colour_table(video.entries), playback_fps(video)
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(kinds[kind](targets[kind])) for kind in PICTURES if kind in targets]
+        appends = {
+            kind: stack.enter_context(video_writer(path, video.size, fps, lossless=kind == "matte"))
+            for kind, path in videos.items()
+        }
+        folder = stack.enter_context(atomic_folder(targets["cutout"])) if "cutout" in targets else None
+
+        def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
+            for kind, append in appends.items():
+                shown = matte(ids) if kind == "matte" else overlay(image, ids, table)
+                for _ in range(video.steps[number] if isinstance(video, Stream) else 1):  # to keep the pace of a stream
+                    append(shown)
+            if folder:
+                with atomic_path(folder / video.mask_name(number)) as temporary:
+                    Image.fromarray(cutout(image, ids)).save(temporary)
+
+        yield write
 
 
 def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) -> None:
@@ -191,12 +165,11 @@ def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) ->
     def load(number: int) -> tuple[int, np.ndarray, np.ndarray]:
         return number, video.read_frame(number), read_mask(masks / video.mask_name(number))
 
-    # The writers end inside the bar, which is full only when the last frame is in the file.
-    with frames_bar(length) as bar, writing_pictures(video, missing) as writers:
+    # The pictures are complete inside the bar, which is full only when the last frame is in the file.
+    with frames_bar(length) as bar, writing_pictures(video, missing) as write:
         bar.update(name=f"{video.name}, drawing")
         for number, image, ids in in_background(range(length), load):
-            for write in writers:
-                write(number, image, ids)
+            write(number, image, ids)
             bar.update(number)
 
 
@@ -239,13 +212,18 @@ def segment_live(
     The page, if there is one, shows the overlays.
     """
     print("note: Ctrl-C ends the stream with complete results; it cannot be resumed", flush=True)
+    table = colour_table(stream.entries)
     try:
-        with writing_pictures(stream, targets) as writers:
-            if page:
-                writers.append(shown_on(page, colour_table(stream.entries)))
-            speed = segment_stream(
-                stream, network, settings, masks=targets.get("masks"), confidence=targets["confidence"], writers=writers
-            )
+        with writing_pictures(stream, targets) as write_pictures:
+
+            def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
+                if "masks" in targets:
+                    write_mask(targets["masks"] / stream.mask_name(number), ids, stream.palette)
+                write_pictures(number, image, ids)
+                if page and page.is_watched:
+                    page.show(overlay(image, ids, table))
+
+            speed = segment_stream(stream, network, settings, targets["confidence"], write)
     except KeyboardInterrupt:
         raise InputError(
             f"the stream was interrupted before its results were complete; {targets['confidence'].parent} keeps the "
@@ -293,7 +271,14 @@ def run_command(arguments: argparse.Namespace, video: AnyVideo) -> None:
     output, mask = arguments.output, arguments.output / FIRST_MASK
     if not arguments.mask and not arguments.objects:
         if not arguments.show:
-            refuse_without_objects(video, output / "first_frame.png")
+            path = output / "first_frame.png"
+            with atomic_path(path) as temporary:
+                Image.fromarray(video.read_frame(0)).save(temporary)
+            raise InputError(
+                f"no object is given; {path} is what {video.name} shows now: give its mask as --mask, or mark objects "
+                "in its pixels by --box and --clicks before the scene changes, or add --show to mark them in the "
+                "browser"
+            )
         if mask.exists():
             raise InputError(f"{mask} already exists; give it as --mask with another --output, or delete it")
     if isinstance(video, Stream) and arguments.mask:

@@ -165,7 +165,7 @@ class Export:
 
     def _copy_frame(self, number: int, target: Path) -> None:
         source = self._video.frames[number]
-        if is_jpeg(source, upright=True):
+        if is_jpeg(source):
             shutil.copyfile(source, target)  # no link: edits of the exported frame must not change the video
         else:
             Image.fromarray(self._video.read_frame(number)).save(target, quality=UNPACKED_QUALITY)

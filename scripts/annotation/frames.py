@@ -50,7 +50,7 @@ class Frames:
     def jpeg(self, number: int) -> bytes:
         """Return a frame as a JPEG; the content of a JPEG file is returned unchanged."""
         path = self.video.frames[number]
-        if is_jpeg(path, upright=True):
+        if is_jpeg(path):
             return path.read_bytes()
         return _encode(Image.fromarray(self.video.read_frame(number)))
 
@@ -62,11 +62,11 @@ class Frames:
         return _encode(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2))
 
 
-def is_jpeg(path: Path, *, upright: bool = False) -> bool:
-    """Whether a file is a JPEG; with ``upright``, whether its pixels are stored as they are shown."""
+def is_jpeg(path: Path) -> bool:
+    """Whether a file is a JPEG whose pixels are stored as they are shown."""
     try:
         with Image.open(path, formats=("JPEG",)) as image:
-            return image.format == "JPEG" and not (upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+            return image.getexif().get(ExifTags.Base.Orientation, 1) == 1
     except OSError:
         return False  # decoding the file will raise an error
 

@@ -159,7 +159,9 @@ class LocalServer(ThreadingHTTPServer):
             self.changed.wait_for(lambda: not self.busy, PATIENCE)
         super().server_close()
 
-    def answer_request(self, method: str, path: str, query: str, headers: Mapping[str, str], read: "_Read") -> Reply:
+    def answer_request(
+        self, method: str, path: str, query: str, headers: Mapping[str, str], read: Callable[[int], bytes]
+    ) -> Reply:
         """Answer a request; errors become JSON with a sentence."""
         if path in self.entrances:
             self.entrances.remove(path)
@@ -183,9 +185,6 @@ class LocalServer(ThreadingHTTPServer):
         except OSError as error:
             sentence = f"{error.filename or 'a file'} cannot be used ({error.strerror or error}); try again"
             return json_reply({"error": sentence}, 500)
-
-
-_Read = Callable[[int], bytes]
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,5 +1,6 @@
 """The server of the annotation tool: the page, the API and the events."""
 
+import copy
 import functools
 import json
 import queue
@@ -19,7 +20,7 @@ from annotation.imports import MOST_BYTES, import_masks
 from annotation.jobs import Job, Jobs
 from annotation.local_server import INVALID, PAGE, LocalServer, Reply, Request, Route, json_reply, numbers, page_files
 from annotation.note import Note
-from annotation.picture import picture_cache
+from annotation.picture import Picture
 from annotation.project import KINDS, Project
 from annotation.propagation import DIRECTIONS, LIMITS, Propagation
 from model.network import RDE_VOS
@@ -27,6 +28,7 @@ from util.evaluation.stream import EngineSettings
 
 WAITING_EVENTS = 1024  # a client with more unread events is disconnected
 HEARTBEAT = 15.0  # seconds
+CACHED_PICTURES = 4  # of about 20 MB each, and the frame
 NUMBER = "([0-9]{1,9})"
 
 
@@ -106,7 +108,10 @@ class Server(LocalServer):
         self._project = project = Project(folder, note, frames, self._events.announce)
         self._network, self._settings, self._notes = network, settings, notes
         self._size = frames.video.size
-        self._picture = picture_cache(frames.video, network, settings.size)
+        marking = copy.deepcopy(network)  # it may propagate meanwhile
+        self._picture = functools.lru_cache(CACHED_PICTURES)(
+            lambda number: Picture(frames.video.read_frame(number), marking, settings.size)
+        )
         self._cutting = threading.Lock()
         pixels = self._size[0] * self._size[1]
         self.routes = [

@@ -12,43 +12,28 @@ ARCHIVES = "archives"  # the folder of archives, in the root folder
 class Part:
     """One file of a data set. An archive is unpacked into a folder; any other file is used unchanged.
 
-    Attributes:
-        name: the name of the file in `ARCHIVES`, in the folder of Google Drive, and on a mirror; archives end in .zip
-            or .tar.
-        target: the folder of the unpacked content, or of a file that is not an archive; relative to the root.
-        holds: the names that identify the content of the archive, case-insensitive. They end up in ``target``.
-        drive_file: the id of the file in Google Drive, or None.
-        drive_folder: the id of a folder in Google Drive that holds the file, or None.
-        url: the address of the file elsewhere, or None. A part with neither id nor address must be downloaded by hand.
-        required: whether the data set is useless without the file.
+    A part with neither id nor address must be downloaded by hand.
     """
 
-    name: str
-    target: str
-    holds: tuple[str, ...] = ()
-    drive_file: str | None = None
-    drive_folder: str | None = None
-    url: str | None = None
-    required: bool = True
+    name: str  # in `ARCHIVES`, in the folder of Google Drive, and on a mirror; archives end in .zip or .tar
+    target: str  # the folder of the unpacked content, or of a file that is no archive, in the root folder
+    holds: tuple[str, ...] = ()  # names that identify the content of an archive, in any case; they end up in ``target``
+    drive_file: str | None = None  # the id of the file in Google Drive
+    drive_folder: str | None = None  # the id of a folder in Google Drive that holds the file
+    url: str | None = None  # the address of the file elsewhere
+    required: bool = True  # whether the data set is useless without the file
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A name on the command line, and its files.
-
-    Attributes:
-        licence: the licence as far as it is known for certain, or where to read it.
-        homepage: the page for a download by hand.
-        substitute: a file of another source that serves in place of parts that cannot be downloaded, or None.
-        next_step: what to do after the download, or an empty text.
-    """
+    """A name on the command line, and its files."""
 
     title: str
-    licence: str
-    homepage: str
+    licence: str  # as far as it is known for certain, or where to read it
+    homepage: str  # for a download by hand
     parts: tuple[Part, ...]
-    substitute: Part | None = None
-    next_step: str = ""
+    substitute: Part | None = None  # of another source, in place of parts that cannot be downloaded
+    next_step: str = ""  # after the download
 
 
 _DAVIS = ("JPEGImages", "Annotations", "ImageSets")

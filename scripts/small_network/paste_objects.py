@@ -18,7 +18,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # small_network and its packages
 
-from small_network.pasting import PastedVideos, add_source_flags, find_sources, make_video
+from small_network.compose import PastedVideos, make_video
+from small_network.sources import add_source_flags, find_sources
 from util.errors import InputError, command_line
 from util.files import check_settings
 from util.numbers import positive, seed

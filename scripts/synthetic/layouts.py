@@ -28,17 +28,9 @@ KINDS = ("static", "bl", "youtube_train", "youtube_valid", "davis_train", "davis
 
 @dataclass(frozen=True)
 class SyntheticSettings:
-    """The content of a synthetic data set. The same settings give the same bytes.
+    """The content of a synthetic data set, as the flags of scripts/make_synthetic.py describe it.
 
-    Attributes:
-        seed: determines all random choices.
-        height, width: the size of the frames, in pixels.
-        frames: the number of frames in a clip. YouTube-VOS's training clips have this number of annotated frames, five
-            apart.
-        max_objects: the largest number of annotated objects in a clip.
-        leave: if it is above 0, the objects of BL30K and DAVIS leave the frame repeatedly, for at least this number of
-            frames, and return.
-        static, bl, youtube_train, ...: the number of images or clips of each kind.
+    The same settings give the same bytes.
     """
 
     seed: int = 0

@@ -92,7 +92,7 @@ def test_resize_makes_training_frames_and_goes_on_where_it_stopped(tmp_path, com
 
 def test_resize_names_folders_that_are_missing(tmp_path, inline):
     source = tmp_path / "train"
-    assert_refused(resize(inline, tmp_path), source / "JPEGImages", "--yv_root")
+    assert_refused(resize(inline, tmp_path), source / "JPEGImages", "is missing")
     draw_video(source, "a", size=(40, 70), length=1)
     (source / "JPEGImages/b").mkdir()
     assert_refused(resize(inline, tmp_path), source / "Annotations/b", "again")

@@ -11,7 +11,7 @@ import numpy as np
 from dataset.files.images import write_mask
 from dataset.files.video import object_ids
 from dataset.layouts.static import read_object
-from small_network.pasting.sources import Cutout, Sources, SourceVideo, cut_out
+from small_network.sources import Cutout, Sources, SourceVideo, cut_out
 from synthetic.layouts import write_jpeg
 from synthetic.motion import Absence, Wander, rotation, scaling, translation
 from synthetic.textures import log_uniform, pick
