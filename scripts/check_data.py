@@ -142,13 +142,9 @@ def plan_videos(folders: VideoFolders) -> Plan:
 
 
 def check(plans: list[Plan], unit: str) -> bool:
-    """Run the jobs of all plans on all cores, and print every problem and a table of the data sets.
+    """Run the jobs of all plans on all cores, print every problem and a table, and return whether there is no problem.
 
-    Args:
-        unit: "image" or "video".
-
-    Returns:
-        Whether there is no problem.
+    ``unit`` is "image" or "video".
     """
     for problem in (problem for plan in plans for problem in plan.findings.problems):
         print(problem)

@@ -144,8 +144,7 @@ def obtain(part: Part, root: Path, mirror: str | None) -> bool:
 def provide(name: str, root: Path, mirror: str | None) -> tuple[bool, list[str]]:
     """Put all available parts of a data set in place, and check them.
 
-    Returns:
-        Whether the check found no problem, and a sentence for each required file that must be downloaded by hand.
+    Return whether the check found no problem, and a sentence for each required file that must be downloaded by hand.
     """
     data_set = CATALOGUE[name]
     if data_set.substitute is not None:

@@ -102,11 +102,7 @@ def _without_parts(mask: np.ndarray, stroke: np.ndarray, certain: np.ndarray) ->
 
 
 def _probability(picture: Picture, marks: np.ndarray) -> np.ndarray:
-    """The probability of the object at the size of the picture; 0 in parts without a connection to known foreground.
-
-    Args:
-        picture, marks: as for `from_strokes`.
-    """
+    """The probability of the object at the size of the picture; 0 in parts without a connection to known foreground."""
     new_inside, new_outside = (picture.shrink((marks & bit) > 0) for bit in (INSIDE, OUTSIDE))
     inside = (picture.shrink((marks & (INSIDE | EARLIER_INSIDE)) > 0) & ~new_outside) | new_inside
     outside = picture.shrink((marks & (OUTSIDE | EARLIER_OUTSIDE | OTHER)) > 0) & ~inside
@@ -161,13 +157,9 @@ def _probability(picture: Picture, marks: np.ndarray) -> np.ndarray:
 
 
 def from_box(picture: Picture, box: list[float]) -> np.ndarray:
-    """Segment the object in a box. Everything outside the box is background.
+    """Segment the object in a box: uint8 [H,W], 1 for the object. Everything outside the box is background.
 
-    Args:
-        box: the left, upper, right and lower edge in pixels of the frame.
-
-    Returns:
-        the mask, uint8 [H,W], 1 for the object.
+    The box is its left, upper, right and lower edge in pixels of the frame.
     """
     height, width = picture.full_size
     (left, right), (upper, lower) = (

@@ -31,11 +31,7 @@ class _Stopped(Exception):
 
 
 class Export:
-    """An export of a project.
-
-    Args:
-        parts: some of `PARTS`, in their order; "zip" not alone.
-    """
+    """An export of a project: some of `PARTS`, in their order; "zip" not alone."""
 
     def __init__(self, project: Project, parts: Sequence[str]) -> None:
         self._project = project
@@ -56,11 +52,7 @@ class Export:
         return sum(counts.get(part, len(self._labelled)) for part in self._parts)
 
     def run(self, job: Job) -> Notice | None:
-        """Write the parts. A complete part replaces an older one.
-
-        Returns:
-            a notice with the paths of the parts; None if the job was stopped.
-        """
+        """Write the parts, of which each replaces an older one when it is complete; None if the job was stopped."""
         sentences: list[str] = []
         paths: list[Path] = []
         try:

@@ -27,14 +27,8 @@ UNPACKING = ".unpacking"  # this file is in the folder of the frames until all a
 class Frames:
     """The frames of one video.
 
-    Args:
-        name: the name of the video, without a suffix.
-        paths: the image files, in order.
-        fps: the number of frames per second.
-
     Attributes:
         video: the frames for the engine, without masks.
-        fps: the number of frames per second.
         ready: how many frames there are, from the first one on. The others are still being unpacked.
     """
 

@@ -31,11 +31,8 @@ class Notice(NamedTuple):
 class Job:
     """The progress of a job, and a flag to stop it.
 
-    Args:
-        kind: "propagation", "export", "deletion" or "unpacking".
-        total: the number of frames to process.
-
     Attributes:
+        kind: "propagation", "export", "deletion" or "unpacking".
         direction: "forward" or "backward" in a propagation, otherwise None.
         stopped: whether the job has to stop. It checks this before every frame.
     """
@@ -75,11 +72,7 @@ class Job:
 
 
 class Jobs:
-    """The running job, if any.
-
-    Args:
-        announce: called with every event for the page.
-    """
+    """The running job, if any. All events are announced to the page."""
 
     def __init__(self, announce: Announce) -> None:
         self._announce = announce
@@ -91,8 +84,7 @@ class Jobs:
     def start(self, job: Job, work: Callable[[Job], Notice | None]) -> dict[str, Any]:
         """Start a job, and return its state.
 
-        Args:
-            work: runs in a thread. It returns a notice for the page, or None. Its errors become notices.
+        ``work`` runs in a thread, and returns a notice for the page, or None. Its errors become notices.
         """
         with self._lock:
             if self._closed:

@@ -68,17 +68,12 @@ class Reply(NamedTuple):
 
 
 class Route(NamedTuple):
-    """What answers the requests of a method whose address below the secret path matches a pattern.
-
-    Attributes:
-        handler: takes the request and the groups of the pattern, of which all are numbers. It may raise `Refused`.
-        most_bytes: of the body.
-    """
+    """What answers the requests of a method whose address below the secret path matches a pattern."""
 
     method: str
     pattern: str
-    handler: Callable[..., Reply]
-    most_bytes: int = MOST_BYTES
+    handler: Callable[..., Reply]  # takes the request and the groups of the pattern, which are numbers
+    most_bytes: int = MOST_BYTES  # of the body
 
 
 def json_reply(content: dict[str, Any], status: int = 200) -> Reply:

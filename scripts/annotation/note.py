@@ -20,10 +20,6 @@ LONGEST_NAME = 60  # characters
 class Note:
     """The content of ``project.json``.
 
-    Args:
-        folder: the folder of the project.
-        source: the absolute path of the video.
-
     Attributes:
         frames: the number of frames of the video; None in a new project.
         objects: the objects by their ids, in order. Each has an id, a name, a colour and a visibility.

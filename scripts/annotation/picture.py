@@ -99,11 +99,7 @@ class Picture:
         return length
 
     def colours(self, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-        """The evidence of colours: the log ratio of each colour's frequency inside and outside.
-
-        Args:
-            inside, outside: the weights of the pixels in the two histograms.
-        """
+        """The evidence of colours: the log ratio of each colour's frequency inside and outside, by weights."""
         ratio = np.log((self._histogram(inside) + 1e-6) / (self._histogram(outside) + 1e-6))
         return ratio.clip(-MOST_COLOUR, MOST_COLOUR)[self._bins]
 

@@ -178,9 +178,7 @@ class Project:
     def restore(self, number: int, ids: np.ndarray, uncertainty: float, revision: int) -> int:
         """Make a mask the prediction of a frame again, when the user has undone all changes of it.
 
-        Args:
-            ids: uint8 object ids [H,W], as the network has predicted them.
-            uncertainty: as it was, in bits; NaN if it is unknown.
+        The ids are those that the network has predicted, uint8 [H,W], with their uncertainty in bits, or NaN.
         """
         with self._lock:
             self._check_revision(number, revision)

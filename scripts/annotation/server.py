@@ -84,13 +84,7 @@ class Events:
 
 
 class Server(LocalServer):
-    """The page of a project, and the requests that it sends.
-
-    Args:
-        folder, note, frames: see `Project`.
-        notes: notes on the network for the user.
-        port: 0 for any free one.
-    """
+    """The page of a project, and the requests that it sends. For ``folder``, ``note`` and ``frames`` see `Project`."""
 
     def __init__(
         self,

@@ -36,15 +36,9 @@ def address(part: Part, mirror: str | None) -> str | None:
 
 
 def fetch(part: Part, path: Path, mirror: str | None) -> bool:
-    """Download a part to ``path``. A partial file ``<path><8 characters>.part`` of an earlier call is resumed.
+    """Download a part to ``path``; return False if a mirror lacks it and it is not required.
 
-    Args:
-        part: a part with an address.
-        path: the file to write. The file is complete or absent.
-        mirror: the address of a folder that holds a file with the part's name, or None for the part's own address.
-
-    Returns:
-        False if a mirror lacks a part that is not required; otherwise True.
+    The file is complete or absent. A partial file ``<path><8 characters>.part`` of an earlier call is resumed.
     """
     place = address(part, mirror)
     try:

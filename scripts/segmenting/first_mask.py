@@ -86,12 +86,7 @@ def marked_objects(marks: list[list[float] | list[Click]]) -> list[MarkedObject]
 
 
 def check_marks(objects: list[MarkedObject], size: tuple[int, int]) -> None:
-    """Check marks, before the network is loaded.
-
-    Args:
-        objects: the marks.
-        size: the height and width of the frame, in pixels.
-    """
+    """Check marks in a frame of this height and width in pixels, before the network is loaded."""
     height, width = size
     if len(objects) > MOST_OBJECTS:
         raise InputError(f"--box and --clicks mark {len(objects)} objects, but a mask holds {MOST_OBJECTS} at most")
@@ -110,17 +105,10 @@ def check_marks(objects: list[MarkedObject], size: tuple[int, int]) -> None:
 def write_first_mask(
     path: Path, image: np.ndarray, objects: list[MarkedObject], network: RDE_VOS, network_side: int | None
 ) -> list[str]:
-    """Write the mask of a frame whose objects are marked; their ids are 1, 2, ...
+    """Write the mask of a frame, uint8 RGB [H,W,3], whose objects are marked; their ids are 1, 2, ...
 
-    Args:
-        path: the file. If it is there already, it has to hold the same mask.
-        image: the frame, uint8 RGB [H,W,3].
-        objects: the marks of each object; see `check_marks`.
-        network: its features are evidence.
-        network_side: the short side of the network's input, in pixels; None for the size of the frame.
-
-    Returns:
-        notes on weak evidence for the user.
+    A file that is there already has to hold the same mask. Return notes on weak evidence for the user. For ``network``
+    and ``network_side`` see `annotation.picture.Picture`.
     """
     picture = Picture(image, network, network_side)
     marks = Marks(picture)

@@ -64,8 +64,6 @@ def segment_stream(
     """Segment a stream until it ends or is stopped, and write the results of each frame as it comes.
 
     Args:
-        stream: the stream, with the mask of its first frame.
-        network, settings: of the engine.
         confidence: the CSV file for the confidences.
         write: takes the number of a frame, the frame and its mask.
     """

@@ -26,13 +26,8 @@ MOST_STEPS = 30  # that can be undone
 def mark_first_frame(stream: Stream, page: LivePage, network: RDE_VOS, network_side: int | None) -> np.ndarray:
     """Show a stream on a page, until the user has marked objects in a frame and pressed Start. It becomes frame 0.
 
-    Args:
-        stream: the stream, of which no frame after the first has been read.
-        page: the page.
-        network, network_side: as for `annotation.picture.Picture`.
-
-    Returns:
-        the mask of the frame, uint8 object ids [H,W], with a pixel of each object.
+    No frame of the stream after the first has been read. For ``network`` and ``network_side`` see
+    `annotation.picture.Picture`. Return the mask of the frame, uint8 object ids [H,W], with a pixel of each object.
     """
     marking = _Marking(stream, page, network, network_side)
     try:
@@ -101,11 +96,7 @@ class _Marking:
         self._recent.append((self._page.show(image, {"stage": "live"}), image))
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Handle a request of the page.
-
-        Returns:
-            the answer: empty, or with a ``note`` for the user.
-        """
+        """Answer a request of the page: nothing, or a ``note`` for the user."""
         kind = request.get("kind")
         if self.is_started:
             raise Refused(409, SEGMENTED)

@@ -46,14 +46,9 @@ class LivePage(LocalServer):
         return self._waiting > 0
 
     def show(self, picture: np.ndarray, state: dict[str, Any] = STARTED) -> int:
-        """Show a picture in place of the one before.
+        """Show a picture, uint8 RGB [H,W,3], in place of the one before, and return its number.
 
-        Args:
-            picture: uint8 RGB [H,W,3].
-            state: what the page's script needs; its ``stage`` is "live", "frozen" or "started".
-
-        Returns:
-            the number of the picture.
+        The state is what the page's script needs; its ``stage`` is "live", "frozen" or "started".
         """
         _, content = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         with self.changed:
@@ -90,15 +85,12 @@ class LivePage(LocalServer):
     def answer(
         self, handle: Callable[[dict[str, Any]], dict[str, Any]], timeout: float, *, or_awaited: bool = False
     ) -> bool:
-        """Wait for a request, and answer it.
+        """Wait for a request, and answer it; return whether there was one.
 
         Args:
             handle: gives the answer, or raises `Refused`.
             timeout: the time to wait, in seconds.
             or_awaited: whether to wait only until a browser waits for a picture.
-
-        Returns:
-            whether a request was answered.
         """
         with self.changed:
             self.changed.wait_for(lambda: self._requests or (or_awaited and self._waiting), timeout)

@@ -28,10 +28,6 @@ from util.progress import frames_bar
 class Run:
     """A run that can be resumed: a folder in the output keeps its masks beside the settings that made them.
 
-    Args:
-        output: the folder for the results.
-        settings: everything that the masks depend on, as JSON values.
-
     Attributes:
         masks: the folder of the masks. It moves to the results at the end.
         rows: the file of the confidences, see `append_rows`. Each frame's rows are written before its mask.
@@ -93,15 +89,7 @@ def segment_frames(
     total: int | None = None,
     ahead: int = 4,
 ) -> Throughput:
-    """Segment a video behind a progress bar.
-
-    Args:
-        network, settings: of the engine.
-        save: called with each result, in the background.
-        name: what the bar shows.
-        total: the number of frames, if it is known.
-        ahead: the number of frames that are read in advance.
-    """
+    """Segment a video behind a progress bar with a name; ``save`` is called with each result, in the background."""
     frames, seconds = 0, 0.0
     core = settings.core(network)
     inputs = read_inputs(video, core.rule, settings.size, ahead=ahead)

@@ -23,13 +23,9 @@ def scaling(x: float, y: float) -> np.ndarray:
 
 
 class Wander:
-    """A random smooth function of time between -amplitude and amplitude.
+    """A random smooth function of time between -amplitude and amplitude. Its longest period is about ``period`` frames.
 
     The function is the sum of three sines. Their periods have no common multiple, so the function does not repeat.
-
-    Args:
-        amplitude: the largest absolute value.
-        period: the approximate longest period, in frames.
     """
 
     def __init__(self, rng: np.random.Generator, amplitude: float, period: float) -> None:

@@ -51,13 +51,11 @@ class Actor:
 
 
 class Scene:
-    """One random clip. Its frames are drawn on demand.
+    """One random clip of ``span`` frames, which are drawn on demand.
 
     At time 0, or at its ``late`` time, an object covers at least `LEAST_AREA` of the frame.
 
     Args:
-        height, width: the size of the frames, in pixels.
-        span: the length of the clip, in frames.
         labels: the ids of the annotated objects.
         late: by id, the time at which an object is visible, for objects that are not visible at time 0.
         leave: if it is above 0, every annotated object leaves the frame repeatedly, for at least this time, and
