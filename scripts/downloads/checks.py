@@ -10,7 +10,7 @@ from dataset.layouts.static import paper_folders
 
 
 def check_targets(root: Path, targets: list[str]) -> bool:
-    """Decode all files of some targets in the catalogue, print every problem, and return whether there is no problem."""
+    """Decode all files of some targets in the catalogue, print every problem, and return whether there is none."""
     plans = [plan for target in targets for plan in _plans(root, target)]
     is_clean = check(plans, "image" if "static" in targets else "video")
     if is_clean and "YouTube/valid" in targets:
