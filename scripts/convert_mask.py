@@ -24,7 +24,7 @@ masks of ids, such as those that this project writes, or JSON files; the output 
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -240,13 +240,6 @@ def convert_images(paths: list[Path], threshold: int | None, invert: bool) -> di
     return renumbered(wide)
 
 
-def merged(objects: Mapping[int, Mapping[str, Path]]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Merge binary files of one object each into uint8 ids [H,W] by the name of the frame; also returns notes."""
-    paths = {number: next(iter(files.values())) for number, files in sorted(objects.items())}
-    reader = ObjectMasks({path: objects[number] for number, path in paths.items()})
-    return {f"{number:05d}": reader.read(path) for number, path in paths.items()}, reader.notes
-
-
 def write_coco(masks: Iterable[tuple[str, np.ndarray]], output: Path) -> None:
     """Write a COCO file of masks, see `dataset.files.shapes.coco_annotations`."""
     content = coco_annotations(masks)
@@ -254,13 +247,6 @@ def write_coco(masks: Iterable[tuple[str, np.ndarray]], output: Path) -> None:
         raise InputError(f"the masks for {output} show no object; give others")
     write_text(output, json.dumps(content) + "\n")
     print(f"{output}: {len(content['annotations'])} masks of objects in {len(content['images'])} frames")
-
-
-def of_objects(paths: list[Path], is_one_frame: bool) -> Mapping[int, Mapping[str, Path]]:
-    """The files of one object each, by frame and name; nothing if the files show several objects or frames."""
-    if is_one_frame and (found := one_frame(paths)):
-        return found
-    return find_objects(paths, "") if any(map(Path.is_dir, paths)) else {}
 
 
 def convert(
@@ -275,8 +261,14 @@ def convert(
                 "and --invert"
             )
         return read_shapes(paths)
-    if is_plain and (objects := of_objects(paths, output.suffix.lower() == ".png")):
-        return merged(objects)
+    # The files of one object each, by frame and name; nothing if the files show several objects or frames.
+    objects = one_frame(paths) if is_plain and output.suffix.lower() == ".png" else {}
+    if is_plain and not objects and any(map(Path.is_dir, paths)):
+        objects = find_objects(paths, "")
+    if objects:
+        firsts = {number: next(iter(files.values())) for number, files in sorted(objects.items())}
+        reader = ObjectMasks({path: objects[number] for number, path in firsts.items()})
+        return {f"{number:05d}": reader.read(path) for number, path in firsts.items()}, reader.notes
     converted = convert_images(find_masks(paths), threshold, invert)
     if len({path.stem for path in converted}) < len(converted):
         raise InputError(f"two images have the same name, so {output} would hold one mask for both; rename one")

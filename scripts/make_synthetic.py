@@ -28,7 +28,6 @@ _HELP = {
     "youtube_valid": "number of clips in YouTube/valid and YouTube/all_frames",
     "davis_train": "number of training clips in DAVIS/2017/trainval",
     "davis_val": "number of validation clips in DAVIS/2017/trainval",
-    "davis_test": "number of clips in DAVIS/2017/test-dev; only their first frames have masks",
 }
 
 
@@ -44,7 +43,7 @@ def main() -> None:
         parser.add_argument(f"--{setting.name}", type=non_negative, default=setting.default, help=text)
     parsed, given = parse_given(parser)
     arguments = vars(parsed)
-    leaving = ("bl", "davis_train", "davis_val", "davis_test")
+    leaving = ("bl", "davis_train", "davis_val")
     refuse_without_effect(given, [(not given & set(leaving), ["leave"], f"without one of --{', --'.join(leaving)}")])
     output = arguments.pop("output")
     make_synthetic(output, SyntheticSettings(**arguments), progress=sys.stderr.isatty())

@@ -108,16 +108,13 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
     """Open a video file or a folder of images, with its given masks, of which there may be none."""
     if masks and are_swapped(path, masks[0]):
         raise InputError(f"{path} shows a mask, and {masks[0]} shows frames; swap VIDEO and --mask")
-    if path.is_dir():
-        found = find_masks(masks)
-        frames = list_frames(path, without=found)
-        check_mask_sizes(found, image_size(frames[0]), path.name)
-        assigned, reader = read_given(masks, path.name, [frame.stem for frame in frames])
-        assigned, absent = absences(assigned, reader)
-        return Video(path.name, frames, assigned, absent=absent, reader=reader)
-    check_mask_sizes(find_masks(masks), VideoFile(path).size, path.name)
-    assigned, reader = read_given(masks, path.stem)
+    found = find_masks(masks)
+    frames = list_frames(path, without=found) if path.is_dir() else []
+    check_mask_sizes(found, image_size(frames[0]) if frames else VideoFile(path).size, path.name)
+    assigned, reader = read_given(masks, path.name if frames else path.stem, [frame.stem for frame in frames] or None)
     assigned, absent = absences(assigned, reader)
+    if frames:
+        return Video(path.name, frames, assigned, absent=absent, reader=reader)
     video = VideoFile(path, assigned, reader, absent=absent)
     last = max(assigned, default=0)
     if video.announced and last >= video.announced:

@@ -136,18 +136,6 @@ class LocalServer(ThreadingHTTPServer):
         self.entrances.add(path)
         return f"http://{ADDRESS}:{self.server_port}{path}"
 
-    @contextlib.contextmanager
-    def visit(self) -> Iterator[None]:
-        """Count a request while it is being answered."""
-        with self.changed:
-            self.busy += 1
-        try:
-            yield
-        finally:
-            with self.changed:
-                self.busy, self.last_visit = self.busy - 1, time.monotonic()
-                self.changed.notify_all()
-
     def server_close(self) -> None:
         """Close the server when all requests are answered, or after `PATIENCE`."""
         with self.changed:
@@ -193,10 +181,17 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle()
 
     def do_GET(self) -> None:
-        with self.server.visit():
+        server = self.server
+        with server.changed:
+            server.busy += 1
+        try:
             self._left = self.headers.get("Content-Length", "" if "Transfer-Encoding" in self.headers else "0")
             path, _, query = self.path.partition("?")
-            self._send(self.server.answer_request(self.command, path, query, self.headers, self._read))
+            self._send(server.answer_request(self.command, path, query, self.headers, self._read))
+        finally:
+            with server.changed:
+                server.busy, server.last_visit = server.busy - 1, time.monotonic()
+                server.changed.notify_all()
 
     do_PUT = do_POST = do_PATCH = do_DELETE = do_GET
 

@@ -23,7 +23,7 @@ _CLASS = 10  # images in a class of FSS-1000
 _JPEG_QUALITY = 90
 _MOST_OBJECTS = 20
 # The kinds of data. The place of a kind is part of the random seeds of its clips.
-KINDS = ("static", "bl", "youtube_train", "youtube_valid", "davis_train", "davis_val", "davis_test")
+KINDS = ("static", "bl", "youtube_train", "youtube_valid", "davis_train", "davis_val")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class SyntheticSettings:
     youtube_valid: int = 0
     davis_train: int = 0
     davis_val: int = 0
-    davis_test: int = 0
 
 
 def make_synthetic(root: Path | str, settings: SyntheticSettings, progress: bool = False) -> None:
@@ -120,15 +119,13 @@ def _labels(rng: np.random.Generator, settings: SyntheticSettings) -> range:
 
 
 def _draw_dense(root: Path, settings: SyntheticSettings, rng: np.random.Generator, kind: str, index: int) -> None:
-    """Draw a clip of BL30K or DAVIS: a mask for every frame, and in test-dev for the first frame only."""
-    half = "test-dev" if kind == "davis_test" else "trainval"
-    folder, level = (root / "BL30K", "") if kind == "bl" else (root / "DAVIS/2017" / half, "480p/")
+    """Draw a clip of BL30K or DAVIS, with a mask for every frame."""
+    folder, level = (root / "BL30K", "") if kind == "bl" else (root / "DAVIS/2017/trainval", "480p/")
     labels = _labels(rng, settings)
     scene = Scene(rng, settings.height, settings.width, settings.frames, labels, leave=settings.leave)
     for t in range(settings.frames):
         frame, ids = scene.frame(t)
-        has_mask = t == 0 or half != "test-dev"
-        _write_frame(folder, f"{level}{clip_name(kind, index)}/{t:05d}", frame, ids if has_mask else None)
+        _write_frame(folder, f"{level}{clip_name(kind, index)}/{t:05d}", frame, ids)
 
 
 def _draw_youtube(
@@ -166,14 +163,12 @@ def _draw_youtube(
 
 def _write_lists(root: Path, settings: SyntheticSettings, objects: dict[str, dict[str, dict]]) -> None:
     """Write DAVIS's lists of clips, YouTube-VOS's meta.json, and the small copies of its training clips."""
-    for kind, half, split in (
-        ("davis_train", "trainval", "train"), ("davis_val", "trainval", "val"), ("davis_test", "test-dev", "test-dev"),
-    ):  # fmt: skip
-        if names := [clip_name(kind, index) for index in range(getattr(settings, kind))]:
-            lists = root / "DAVIS/2017" / half / "ImageSets"
+    for split in ("train", "val"):
+        count = getattr(settings, f"davis_{split}")
+        if names := [clip_name(f"davis_{split}", index) for index in range(count)]:
+            lists = root / "DAVIS/2017/trainval/ImageSets"
             write_lines(lists / f"2017/{split}.txt", names)
-            if half == "trainval":  # the clips of DAVIS 2016 are some of those of DAVIS 2017
-                write_lines(lists / f"2016/{split}.txt", names[::2])
+            write_lines(lists / f"2016/{split}.txt", names[::2])  # the clips of DAVIS 2016 are some of those of 2017
     for half in ("train", "valid"):
         if videos := {name: {"objects": each} for name, each in objects.items() if name.startswith(f"youtube-{half}")}:
             write_text(root / "YouTube" / half / "meta.json", json.dumps({"videos": videos}))

@@ -35,8 +35,16 @@ def toy(tmp_path_factory) -> Path:
     """A tiny synthetic data set."""
     root = tmp_path_factory.mktemp("toy") / "data"
     counts = {"static": 6, "bl": 2, "youtube_train": 1, "youtube_valid": 1}
-    davis = {"davis_train": 1, "davis_val": 1, "davis_test": 1}
-    make_synthetic(root, SyntheticSettings(height=48, width=64, frames=6, max_objects=2, **counts, **davis))
+    counts |= {"davis_train": 1, "davis_val": 1}
+    make_synthetic(root, SyntheticSettings(height=48, width=64, frames=6, max_objects=2, **counts))
+    # In test-dev only first frames have masks.
+    for kind, frames in (("JPEGImages", "*.jpg"), ("Annotations", "00000.png")):
+        for path in (root / "DAVIS/2017/trainval" / kind / "480p/davis-val-00000").glob(frames):
+            target = root / "DAVIS/2017/test-dev" / kind / "480p/davis-test-00000" / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    (root / "DAVIS/2017/test-dev/ImageSets/2017").mkdir(parents=True)
+    (root / "DAVIS/2017/test-dev/ImageSets/2017/test-dev.txt").write_text("davis-test-00000\n")
     return root
 
 
