@@ -77,8 +77,13 @@ def put_in_place(root: Path, part: Part) -> None:
                     f"it, and run the same command again"
                 )
             _write_video_lists(content)
-            (content / _MARKS).mkdir()
-            _merge(content, target)
+            if target.exists():
+                # The marks come first, see `is_in_place`: this archive's is lacking until everything has been moved.
+                (target / _MARKS).mkdir(exist_ok=True)
+                shutil.copytree(content, target, copy_function=os.replace, dirs_exist_ok=True)
+            else:
+                (content / _MARKS).mkdir()
+                os.replace(content, target)
         (target / _MARKS / part.name).touch()
     except OSError as error:
         raise write_error(target, error.strerror or error) from None
@@ -130,12 +135,3 @@ def _write_video_lists(content: Path) -> None:
         lines = frames.read_text(encoding="utf-8", errors="replace").splitlines()
         names = dict.fromkeys(Path(line.split()[0]).parent.name for line in lines if line.strip())
         write_lines(content / _VIDEO_LISTS / frames.name, names)
-
-
-def _merge(source: Path, target: Path) -> None:
-    # The marks come first, see `is_in_place`: the target lacks this archive's until everything has been moved.
-    if source.is_dir() and target.is_dir():
-        for entry in sorted(source.iterdir(), key=lambda path: (path.name != _MARKS, path.name)):
-            _merge(entry, target / entry.name)
-    else:
-        os.replace(source, target)

@@ -169,7 +169,7 @@ def _background(rng: np.random.Generator, settings: PastedVideos, sources: Sourc
         fixed = pick(rng, sources.images).read(read_object)
         read, size = (lambda t: fixed), fixed[1].shape
     else:
-        video = pick(rng, sources.backgrounds)
+        video = pick(rng, sources.videos)
         indices = _indices(rng, len(video.frames), frames)
         read, size = (lambda t: video.read(indices[t])), video.read(indices[0])[1].shape
     # A moving crop of the source simulates camera motion: fast over a still, and slow over a video, which has camera
@@ -217,7 +217,7 @@ def _pasted(rng: np.random.Generator, settings: PastedVideos, sources: Sources) 
         if sources.images and rng.random() >= _FROM_VIDEO:
             if cutout := cut_out(*pick(rng, sources.images).read(read_object)):
                 return _Pasted(rng, [cutout] * settings.frames, settings)
-        elif cutouts := _cutouts(rng, pick(rng, sources.backgrounds), settings.frames):
+        elif cutouts := _cutouts(rng, pick(rng, sources.videos), settings.frames):
             return _Pasted(rng, cutouts, settings)
     raise InputError(
         f"none of {_TRIES} images and videos has a complete object of at least 24 pixels to paste; give others with "

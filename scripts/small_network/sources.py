@@ -40,13 +40,8 @@ class Cutout(NamedTuple):
 class Sources(NamedTuple):
     """The sources of pasted videos."""
 
-    videos: tuple[SourceVideo, ...]
+    videos: tuple[SourceVideo, ...]  # with at least `LEAST_FRAMES` frames
     images: tuple[Pair, ...]  # with one object each, and their masks
-
-    @property
-    def backgrounds(self) -> list[SourceVideo]:
-        """The videos with at least `LEAST_FRAMES` frames."""
-        return [video for video in self.videos if len(video.frames) >= LEAST_FRAMES]
 
     def summary(self) -> dict[str, int]:
         """The numbers of videos, frames and images, to detect changes."""
@@ -80,11 +75,10 @@ def find_sources(videos: Sequence[Path], images: Sequence[Path], davis_root: Pat
             if missing:
                 raise InputError(f"{missing[0]} is missing ({len(missing)} such files); copy {folder.path} again")
             pictures += pairs
-    found = [video for each in folders for video in _videos(each)]
-    sources = Sources(tuple(found), tuple(pictures))
-    if not sources.backgrounds:
+    found = [video for each in folders for video in _videos(each) if len(video.frames) >= LEAST_FRAMES]
+    if not found:
         raise InputError(f"no video has {LEAST_FRAMES} frames or more; give longer ones with --videos or --davis_root")
-    return sources
+    return Sources(tuple(found), tuple(pictures))
 
 
 def _videos(folders: VideoFolders) -> Iterator[SourceVideo]:
