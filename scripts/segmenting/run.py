@@ -29,20 +29,25 @@ class Run:
     """A run that can be resumed: a folder in the output keeps its masks beside the settings that made them.
 
     Attributes:
-        masks: the folder of the masks. It moves to the results at the end.
         rows: the file of the confidences, see `append_rows`. Each frame's rows are written before its mask.
         end: a file that is there when all frames have masks.
     """
 
     def __init__(self, output: Path, settings: dict[str, object]) -> None:
         self.folder, self._result = unfinished_folder(output), output / "masks"
-        self.masks, self.rows, self.end = (self.folder / name for name in ("masks", "confidence", "end"))
+        self.rows, self.end = self.folder / "confidence", self.folder / "end"
         if not is_resumable(output):
             shutil.rmtree(self.folder, ignore_errors=True)  # the settings of these masks are unknown
         if names := " and ".join(each.name for each in check_settings(self.folder / "settings.json", settings)):
             raise InputError(
                 f"{output} holds an interrupted run with another {names}; choose another --output or delete it"
             )
+
+    @property
+    def masks(self) -> Path:
+        """The folder of the masks. It moves to the results at the end."""
+        unfinished = self.folder / "masks"
+        return unfinished if unfinished.is_dir() or not self.end.exists() else self._result
 
     def first_missing(self, video: AnyVideo, start: int = 0) -> int:
         """The number of the first frame from ``start`` on that has no mask, or the number of frames."""
@@ -52,10 +57,10 @@ class Run:
         return number
 
     def finish(self, *, keep_masks: bool) -> None:
-        """Delete the records of a complete run, and move its masks to the results, or delete them, too."""
-        (self.folder / "settings.json").unlink()
-        if keep_masks:
+        """Move the masks of a complete run to the results, or delete them, and delete the records."""
+        if keep_masks and self.masks != self._result:
             os.replace(self.masks, self._result)
+        (self.folder / "settings.json").unlink()  # from here on the run is not resumed, because all results are there
         shutil.rmtree(self.folder)
 
     def abort(self, *, keep: bool) -> None:
