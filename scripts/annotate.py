@@ -2,9 +2,9 @@
 
     python scripts/annotate.py VIDEO
 
-VIDEO is a video file or a folder of images. The command prints the address of the page and opens it; the page can be
-reached from this machine only. An address works once, and the command prints the next one. Every stroke is saved to
-OUTPUT at once, and the same command resumes:
+VIDEO is a video file or a folder of images. The command prints the address of the page and opens it. The page can be
+reached from this machine only, and by those who know its secret address. Every stroke is saved to OUTPUT at once, and
+the same command resumes:
 
     OUTPUT/masks/<frame>.png  palette PNGs of the video's size, as segment_video.py writes them
     OUTPUT/project.json       the objects, and the annotated frames
@@ -16,9 +16,6 @@ Ctrl-C ends the command.
 """
 
 import argparse
-import asyncio
-import contextlib
-import itertools
 import os
 import signal
 import sys
@@ -28,6 +25,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from annotation.frames import open_file, open_folder
+from annotation.note import Note
+from annotation.project import refuse_links
+from annotation.server import Server
 from dataset.files.video_file import VideoFile
 from util.device import choose_device
 from util.errors import command_line
@@ -35,13 +36,6 @@ from util.evaluation.arguments import add_engine_arguments, engine_settings, net
 from util.evaluation.stream import engine_network, input_size
 from util.files import lock_folder
 from util.numbers import non_negative
-from util.packages import needs
-
-with needs("annotate"):
-    from annotation.frames import open_file, open_folder
-    from annotation.note import Note
-    from annotation.project import refuse_links
-    from annotation.server import serve
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -70,36 +64,24 @@ def main() -> None:
     for note in (notes := network_notes(arguments.model, device, amp=arguments.amp)):
         print(note)
 
-    name = source.name.encode(errors="backslashreplace").decode()  # the name may not be UTF-8
-    sentences = itertools.chain([f"annotating {name} at"], itertools.repeat("to open the page in another browser:"))
-
-    def show(address: str) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            print(next(sentences), address, flush=True)
-
-    def browse(address: str) -> None:
-        if not arguments.no_browser:
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets commands in the background ignore it
     with lock_folder(output, "masks", "frames", "export"):
         note = Note(output, source)
-        frames, unpacking = opened, None
+        frames, unpack = opened, None
         if isinstance(opened, VideoFile):
             refuse_links(output)
-            frames, unpacking = open_file(opened, output / "frames", note.frames)
-        ended = asyncio.run(
-            serve(
-                *(output, note, frames, unpacking, network, settings),
-                notes=notes,
-                port=arguments.port,
-                show=show,
-                browse=browse,
-            )
-        )
-    if ended == signal.SIGINT:
-        raise KeyboardInterrupt
-    print("ended; run the same command again to resume", file=sys.stderr)
-    sys.exit(128 + ended)
+            frames, unpack = open_file(opened, output / "frames", note.frames)
+        with Server(output, note, frames, network, settings, notes, arguments.port) as server:
+            if unpack:
+                server.unpack(unpack)
+            print(f"annotating {source.name} at {server.address}", flush=True)
+            if not arguments.no_browser:
+                threading.Thread(target=webbrowser.open, args=(server.new_entrance(),), daemon=True).start()
+            try:
+                server.serve_forever()
+            except SystemExit:
+                print("ended; run the same command again to resume", file=sys.stderr)
+                raise
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ the first problem.
 import argparse
 import functools
 import operator
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,43 +54,29 @@ class Plan:
 def check_image(pair: Pair) -> Findings:
     """Decode an image of stage 0 and its mask."""
     findings = Findings(frames=1)
-    image, mask = _read(read_image, pair.image, findings), _read(read_object, pair.mask, findings)
-    if image is not None and mask is not None:
-        _compare(pair, image, mask, findings)
-    if mask is not None and mask.any():
-        findings.objects = 1
-    elif mask is not None:
+    ids = _decode(pair.image, pair.mask, read_object, findings)
+    if ids is not None and not ids:
         findings.problems.append(f"{pair.mask} shows no object; remove it and its image")
+    findings.objects = int(bool(ids))
     return findings
 
 
 def check_video(folders: VideoFolders, video: str) -> Findings:
     """Decode all frames and masks of a video."""
     images, masks = folders.images / video, folders.masks / video
-    if problems := _closed(images, masks):
-        return Findings(problems=problems)
     try:
         frames, missing = folders.frames(video)
         shown, annotated = files_by_frame(images), files_by_frame(masks, (".png",))
     except InputError as error:
         return Findings(problems=[str(error)])
     findings = Findings(len(frames), problems=_missing(missing, folders.remedy))
-    objects: set[int] = set()
-    unread = 0
     # Files without a counterpart are decoded, too, so that one check finds all problems.
-    for frame in sorted(shown.keys() | annotated.keys()):
-        image = _read(read_image, shown[frame], findings) if frame in shown else None
-        ids = _read(folders.read_ids, annotated[frame], findings) if frame in annotated else None
-        if image is not None and ids is not None:
-            _compare(Pair(shown[frame], annotated[frame]), image, ids, findings)
-        if ids is not None:
-            objects |= set(np.unique(ids).tolist()) - {0}
-        elif frame in annotated:
-            unread += 1
-    findings.objects = len(objects)
+    names = sorted(shown.keys() | annotated.keys())
+    found = [_decode(shown.get(name), annotated.get(name), folders.read_ids, findings) for name in names]
+    findings.objects = len(set().union(*(ids for ids in found if ids)))
     if not annotated:
         findings.problems.append(f"{masks} holds no masks (<frame>.png); {remedy_without_masks(masks, folders.remedy)}")
-    elif not objects and not unread:
+    elif not findings.objects and not any(found[names.index(name)] is None for name in annotated):
         findings.problems.append(f"{masks} shows no object in any frame; remove the video from both folders")
     return findings
 
@@ -100,31 +85,27 @@ def _missing(paths: list[Path], remedy: str) -> list[str]:
     return [f"{path} is missing; {remedy}" for path in paths]
 
 
-def _closed(*folders: Path) -> list[str]:
-    return [
-        f"{folder} cannot be read; get the permission to read it"
-        for folder in folders
-        if not os.access(folder, os.R_OK | os.X_OK)
-    ]
+def _decode(
+    image: Path | None, mask: Path | None, read_ids: Callable[[Path], np.ndarray], findings: Findings
+) -> set[int] | None:
+    """Decode a frame and its mask, as far as they are there, and return the ids that the mask shows.
 
-
-def _read(reader: Callable[[Path], np.ndarray], path: Path, findings: Findings) -> np.ndarray | None:
-    """Return the content of a file. If it cannot be read, add a problem to ``findings`` and return None."""
-    try:
-        return reader(path)
-    except InputError as error:
-        findings.problems.append(str(error))
-        return None
-
-
-def _compare(pair: Pair, image: np.ndarray, mask: np.ndarray, findings: Findings) -> None:
-    if image.shape[:2] == mask.shape:
-        return
-    (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-    findings.problems.append(
-        f"{pair.mask} is {mask_width}×{mask_height}, but {pair.image} is {width}×{height}; "
-        "make or copy both again at the same size"
-    )
+    The result is None without a mask that can be read. Problems are added to ``findings``.
+    """
+    decoded: dict[Path, np.ndarray] = {}
+    for path, read in ((image, read_image), (mask, read_ids)):
+        try:
+            if path is not None:
+                decoded[path] = read(path)
+        except InputError as error:
+            findings.problems.append(str(error))
+    if len(decoded) == 2 and decoded[image].shape[:2] != decoded[mask].shape:
+        (height, width, _), (mask_height, mask_width) = decoded[image].shape, decoded[mask].shape
+        findings.problems.append(
+            f"{mask} is {mask_width}×{mask_height}, but {image} is {width}×{height}; make or copy both again at the "
+            "same size"
+        )
+    return set(np.unique(decoded[mask]).tolist()) - {0} if mask in decoded else None
 
 
 def plan_images(folder: ImageFolder) -> Plan:
@@ -140,60 +121,50 @@ def plan_images(folder: ImageFolder) -> Plan:
 
 def plan_videos(folders: VideoFolders) -> Plan:
     """Plan the check of a data set of videos."""
-    roots = (folders.images, folders.masks)
-    problems = _missing([root for root in roots if not root.is_dir()], folders.remedy) or _closed(*roots)
+    plan = Plan(folders.name, Findings())
+    plan.findings.problems = _missing(
+        [path for path in (folders.images, folders.masks) if not path.is_dir()], folders.remedy
+    )
     try:
         listed = folders.listed()
+        if plan.findings.problems:
+            return plan
+        videos, missing = find_videos(folders.images, folders.masks, listed)
     except InputError as error:
-        problems.append(str(error))
-    if problems:
-        return Plan(folders.name, Findings(problems=problems))
-    videos, missing = find_videos(folders.images, folders.masks, listed)
+        plan.findings.problems.append(str(error))
+        return plan
     if not videos:
-        problems.append(f"{folders.split or folders.masks} holds no videos; {folders.remedy}")
-    problems += _missing(missing, folders.remedy)
+        plan.findings.problems.append(f"{folders.split or folders.masks} holds no videos; {folders.remedy}")
+    plan.findings.problems += _missing(missing, folders.remedy)
     lacking = {path.name for path in missing}
-    jobs = [functools.partial(check_video, folders, video) for video in videos if video not in lacking]
-    return Plan(folders.name, Findings(problems=problems), jobs)
+    plan.jobs = [functools.partial(check_video, folders, video) for video in videos if video not in lacking]
+    return plan
 
 
 def check(plans: list[Plan], unit: str) -> bool:
-    """Run the jobs of all plans on all cores, and print every problem and a table of the data sets.
+    """Run the jobs of all plans on all cores, print every problem and a table, and return whether there is no problem.
 
-    Args:
-        unit: "image" or "video".
-
-    Returns:
-        Whether there is no problem.
+    ``unit`` is "image" or "video".
     """
-    for plan in plans:
-        _report(plan.findings.problems)
+    for problem in (problem for plan in plans for problem in plan.findings.problems):
+        print(problem)
     jobs = [job for plan in plans for job in plan.jobs]
     owners = [plan.findings for plan in plans for _ in plan.jobs]
     done = tqdm(in_processes(operator.call, jobs), total=len(jobs), desc="checking", unit=unit, disable=None)
     for total, findings in zip(owners, done, strict=True):
-        _report(findings.problems)
+        for problem in findings.problems:
+            tqdm.write(problem)
         total.frames += findings.frames
         total.objects += findings.objects
         total.problems += findings.problems
-    if plans:
-        print(format_table(plans, unit))
+    width = max((len(plan.name) for plan in plans), default=0)
+    for name, *cells in [("", f"{unit}s", "frames", "objects", "problems"), *map(_row, plans)] if plans else ():
+        print(f"{name:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
     return not any(plan.findings.problems for plan in plans)
 
 
-def _report(problems: list[str]) -> None:
-    for problem in problems:
-        tqdm.write(problem)
-
-
-def format_table(plans: list[Plan], unit: str) -> str:
-    """Return the table of findings, with a row for each data set; ``unit`` as for `check`."""
-    rows = [("", f"{unit}s", "frames", "objects", "problems")]
-    for plan in plans:
-        found = plan.findings
-        rows.append((plan.name, len(plan.jobs), found.frames, found.objects, len(found.problems)))
-    first = max(len(row[0]) for row in rows)
-    return "\n".join(f"{row[0]:<{first}}" + "".join(f"{cell:>11}" for cell in row[1:]) for row in rows)
+def _row(plan: Plan) -> tuple[object, ...]:
+    return plan.name, len(plan.jobs), plan.findings.frames, plan.findings.objects, len(plan.findings.problems)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -24,8 +24,7 @@ masks of ids, such as those that this project writes, or JSON files; the output 
 import argparse
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -41,6 +40,7 @@ from dataset.files.shapes import coco_annotations, read_shapes
 from dataset.files.video import FRAME_SUFFIXES
 from util.errors import InputError, command_line
 from util.files import write_text
+from util.numbers import positive
 
 FLAT = 16  # levels by which the pixels of a plain area may differ from their neighbours
 ALIKE = 48  # levels by which the colours of one object may differ
@@ -57,16 +57,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="painted masks, folders or JSON files")
     parser.add_argument("--output", type=Path, required=True, help="PNG file, folder for several masks, or JSON file")
     parser.add_argument(
-        "--threshold",
-        type=int,
-        metavar="GREY",
-        help="object 1 is the pixels of this brightness or more, 1 to 255",
+        "--threshold", type=positive, metavar="GREY", help="object 1 is the pixels of this brightness or more, 1 to 255"
     )
     parser.add_argument("--invert", action="store_true", help="swap the object and the background")
-    arguments = parser.parse_args()
-    if arguments.threshold is not None and not 1 <= arguments.threshold <= 255:
-        parser.error("--threshold must be from 1 to 255")
-    return arguments
+    return parser.parse_args()
 
 
 def areas(pixels: np.ndarray, path: Path) -> tuple[np.ndarray, list[tuple[int, ...]]]:
@@ -77,9 +71,6 @@ def areas(pixels: np.ndarray, path: Path) -> tuple[np.ndarray, list[tuple[int, .
 
     Returns:
         the index of each pixel's colour [H,W], and the colours (red, green, blue); black stands for transparent pixels.
-
-    Raises:
-        InputError: the image has no plain colours.
     """
     opacity = pixels[:, :, 3]
     colours = (pixels[:, :, :3].astype(int) * opacity[:, :, None] // 255).astype(np.uint8)
@@ -124,11 +115,7 @@ def _plain_colours(colours: np.ndarray, least: float) -> list[tuple[int, ...]]:
 
 
 def background(labels: np.ndarray, colours: list[tuple[int, ...]], path: Path) -> int | None:
-    """The index of the background's colour: black, or white that covers most of the border; None without one.
-
-    Raises:
-        InputError: none of several colours is a background.
-    """
+    """The index of the background's colour: black, or white that covers most of the border; None without one."""
     for index, colour in enumerate(colours):
         if max(colour) <= ALIKE:
             return index
@@ -174,11 +161,7 @@ def read_instances(path: Path) -> np.ndarray | None:
 
 
 def renumbered(masks: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
-    """Number the objects of masks by value, consistently over all masks: int64 [H,W] -> uint8 ids [H,W].
-
-    Raises:
-        InputError: there are more than 255 objects, or none at all.
-    """
+    """Number the objects of masks by value, consistently over all masks: int64 [H,W] -> uint8 ids [H,W]."""
     values = np.unique(np.concatenate([np.unique(mask) for mask in masks.values()]))
     values = values[values != 0]
     if len(values) > 255:
@@ -210,9 +193,6 @@ def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> d
     Args:
         threshold: object 1 is the pixels of this brightness or more; None for objects in plain colours.
         invert: whether to swap the only object and the background.
-
-    Raises:
-        InputError: an image cannot be read, is no mask, or shows no object.
     """
     masks, known = [], []
     for path in paths:
@@ -245,11 +225,7 @@ def convert_painted(paths: list[Path], threshold: int | None, invert: bool) -> d
 
 
 def convert_images(paths: list[Path], threshold: int | None, invert: bool) -> dict[Path, np.ndarray]:
-    """Convert painted masks, or masks of 16 bits: uint8 ids [H,W] by path; arguments and errors as `convert_painted`.
-
-    Raises:
-        InputError: also: the images are of both kinds, or those of 16 bits have options of the others.
-    """
+    """Convert painted masks, or masks of 16 bits: uint8 ids [H,W] by path; see `convert_painted`."""
     wide = {path: mask for path in paths if (mask := read_instances(path)) is not None}
     if not wide:
         return convert_painted(paths, threshold, invert)
@@ -264,19 +240,8 @@ def convert_images(paths: list[Path], threshold: int | None, invert: bool) -> di
     return renumbered(wide)
 
 
-def merged(objects: Mapping[int, Mapping[str, Path]]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Merge binary files of one object each into uint8 ids [H,W] by the name of the frame; also returns notes."""
-    paths = {number: next(iter(files.values())) for number, files in sorted(objects.items())}
-    reader = ObjectMasks({path: objects[number] for number, path in paths.items()})
-    return {f"{number:05d}": reader.read(path) for number, path in paths.items()}, reader.notes
-
-
 def write_coco(masks: Iterable[tuple[str, np.ndarray]], output: Path) -> None:
-    """Write a COCO file of masks, see `dataset.files.shapes.coco_annotations`.
-
-    Raises:
-        InputError: no mask shows an object, or the file cannot be written.
-    """
+    """Write a COCO file of masks, see `dataset.files.shapes.coco_annotations`."""
     content = coco_annotations(masks)
     if not content["annotations"]:
         raise InputError(f"the masks for {output} show no object; give others")
@@ -284,11 +249,30 @@ def write_coco(masks: Iterable[tuple[str, np.ndarray]], output: Path) -> None:
     print(f"{output}: {len(content['annotations'])} masks of objects in {len(content['images'])} frames")
 
 
-def of_objects(paths: list[Path], is_one_frame: bool) -> Mapping[int, Mapping[str, Path]]:
-    """The files of one object each, by frame and name; nothing if the files show several objects or frames."""
-    if is_one_frame and (found := one_frame(paths)):
-        return found
-    return find_objects(paths, "") if any(map(Path.is_dir, paths)) else {}
+def convert(
+    paths: list[Path], output: Path, threshold: int | None, invert: bool
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Convert images or JSON files to masks, uint8 ids [H,W] by name. Also return notes for the user."""
+    is_plain = threshold is None and not invert
+    if any(path.suffix.lower() == ".json" for path in paths):
+        if not is_plain or not all(path.suffix.lower() == ".json" for path in paths):
+            raise InputError(
+                f"{paths[0]} and the other files include JSON; convert it in a command of its own, without --threshold "
+                "and --invert"
+            )
+        return read_shapes(paths)
+    # The files of one object each, by frame and name; nothing if the files show several objects or frames.
+    objects = one_frame(paths) if is_plain and output.suffix.lower() == ".png" else {}
+    if is_plain and not objects and any(map(Path.is_dir, paths)):
+        objects = find_objects(paths, "")
+    if objects:
+        firsts = {number: next(iter(files.values())) for number, files in sorted(objects.items())}
+        reader = ObjectMasks({path: objects[number] for number, path in firsts.items()})
+        return {f"{number:05d}": reader.read(path) for number, path in firsts.items()}, reader.notes
+    converted = convert_images(find_masks(paths), threshold, invert)
+    if len({path.stem for path in converted}) < len(converted):
+        raise InputError(f"two images have the same name, so {output} would hold one mask for both; rename one")
+    return {path.stem: mask for path, mask in converted.items()}, []
 
 
 @command_line
@@ -296,42 +280,27 @@ def main() -> None:
     """Run the command line."""
     arguments = parse_arguments()
     output, paths = arguments.output, arguments.images
-    if output.suffix.lower() in set(FRAME_SUFFIXES) - {".png"}:
+    suffix = output.suffix.lower()
+    if suffix in set(FRAME_SUFFIXES) - {".png"}:
         raise InputError(f"{output} is no name of a PNG, which masks are; give {output.with_suffix('.png')}")
-    is_file, is_coco, notes = output.suffix.lower() == ".png", output.suffix.lower() == ".json", []
-    if (is_file or is_coco) and output.exists():
+    if suffix in (".png", ".json") and output.exists():
         raise InputError(f"{output} already exists; choose another --output or delete it")
-    plain = arguments.threshold is None and not arguments.invert
-    if any(path.suffix.lower() == ".json" for path in paths):
-        if not plain or not all(path.suffix.lower() == ".json" for path in paths):
-            raise InputError(
-                f"{paths[0]} and the other files include JSON; convert it in a command of its own, without --threshold "
-                "and --invert"
-            )
-        results, notes = read_shapes(paths)
-    elif is_coco:
+    if suffix == ".json" and not any(path.suffix.lower() == ".json" for path in paths):
         paths = find_masks(paths)
-        if not plain or len({path.stem for path in paths}) < len(paths):
+        if arguments.threshold or arguments.invert or len({path.stem for path in paths}) < len(paths):
             raise InputError(
                 f"{output} is made of the ids in masks of one video; give those of one alone, such as "
                 f"{paths[0].parent}, without --threshold and --invert"
             )
         write_coco(((path.stem, read_mask(path)) for path in paths), output)
         return
-    elif plain and (objects := of_objects(paths, is_file)):
-        results, notes = merged(objects)
-    else:
-        paths = find_masks(paths)
-        converted = convert_images(paths, arguments.threshold, arguments.invert)
-        if repeated := [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]:
-            raise InputError(f"{output / repeated[0]}.png would come of two images; choose another --output for one")
-        results = {path.stem: converted[path] for path in paths}
-    if is_coco:
+    results, notes = convert(paths, output, arguments.threshold, arguments.invert)
+    if suffix == ".json":
         write_coco(results.items(), output)
         results = {}
-    if is_file and len(results) > 1:
+    if suffix == ".png" and len(results) > 1:
         raise InputError(f"{output} is one file, but there are {len(results)} masks; give a folder")
-    targets = {name: output if is_file else output / f"{name}.png" for name in results}
+    targets = {name: output if suffix == ".png" else output / f"{name}.png" for name in results}
     for target in targets.values():
         if target.exists():
             raise InputError(f"{target} already exists; choose another --output or delete it")

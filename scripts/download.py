@@ -3,10 +3,9 @@
     python scripts/download.py weights davis2017
     python scripts/download.py davis2016 static --root /data --yes
     python scripts/download.py youtube2019
-    python scripts/download.py demo
 
-Everything lies below one folder (--root, default data): weights/, DAVIS/2016, DAVIS/2017, YouTube, BL30K, static, demo,
-and archives/ with the archives as downloaded. You may delete archives/ at the end.
+Everything lies below one folder (--root, default data): weights/, DAVIS/2016, DAVIS/2017, YouTube, BL30K, static, and
+archives/ with the archives as downloaded. You may delete archives/ at the end.
 
 The same command resumes interrupted downloads. Existing files are not downloaded again, but they are checked again.
 YouTube-VOS and BL30K need a browser: the script prints which archives to save in archives/, and the same command then
@@ -25,11 +24,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from downloads.catalogue import ARCHIVES, CATALOGUE, DataSet, Part
-from downloads.checks import DEMO, check_targets
+from downloads.checks import check_targets
 from downloads.fetch import address, fetch
 from downloads.unpack import file_path, is_in_place, put_in_place
 from model import load_network
-from synthetic import make_synthetic
 from util.errors import InputError, command_line
 
 
@@ -71,8 +69,7 @@ def describe(name: str, root: Path, mirror: str | None) -> None:
     print(f"{name}: {data_set.title}\n  licence: {data_set.licence}")
     missing = missing_parts(data_set, root)
     for part in data_set.parts:
-        source = address(part, mirror)
-        path = file_path(root, part)
+        source, path = address(part, mirror), file_path(root, part)
         if is_in_place(root, part):
             state = f"{root / part.target if part.holds else path} is already there"
         elif part not in missing:
@@ -81,17 +78,13 @@ def describe(name: str, root: Path, mirror: str | None) -> None:
             state = f"will be downloaded from {source}"
         else:
             state = f"download it by hand from {data_set.homepage} and save it as {path}"
-        print(f"  {part.name} ({part.content}{'' if part.required else ', not required'}): {state}")
+        print(f"  {part.name}{'' if part.required else ' (not required)'}: {state}")
     if data_set.substitute is not None:
         print(f"  {data_set.substitute.name}, in place of what is refused: {address(data_set.substitute, mirror)}")
 
 
 def confirm() -> None:
-    """Ask whether to download on these terms; "no" ends the script.
-
-    Raises:
-        InputError: there is no terminal.
-    """
+    """Ask whether to download on these terms; "no" ends the script."""
     if not sys.stdin.isatty():
         raise InputError("there is no terminal to ask whether you accept the licences; give --yes if you do")
     try:
@@ -103,52 +96,45 @@ def confirm() -> None:
 
 
 def obtain_weights(data_set: DataSet, root: Path, mirror: str | None) -> None:
-    """Download checkpoints, and load each of them. The data set's substitute replaces what cannot be downloaded.
+    """Download checkpoints, and load each of them. The data set's substitute replaces what cannot be had.
 
-    Raises:
-        InputError: a file that was there before cannot be loaded, or neither source sends a checkpoint. A downloaded
-            file that cannot be loaded is deleted.
+    A downloaded file that cannot be loaded is deleted.
     """
-    refused = [part for part in data_set.parts if not _obtain_checkpoint(part, root, mirror, data_set.substitute)]
+    refused = []
+    for part in data_set.parts:
+        try:
+            _obtain_checkpoint(part, root, mirror)
+        except InputError as error:
+            print(f"{error}\ntrying {address(data_set.substitute, mirror)}")
+            refused.append(part.name)
     if refused:
-        _obtain_checkpoint(data_set.substitute, root, mirror, None)
-        names = " and ".join(part.name for part in refused)
-        print(f"{file_path(root, data_set.substitute)} takes the place of {names}")
+        _obtain_checkpoint(data_set.substitute, root, mirror)
+        print(f"{file_path(root, data_set.substitute)} takes the place of {' and '.join(refused)}")
 
 
-def _obtain_checkpoint(part: Part, root: Path, mirror: str | None, substitute: Part | None) -> bool:
-    """Download and load a checkpoint. Return False if it cannot be had, but there is a substitute."""
+def _obtain_checkpoint(part: Part, root: Path, mirror: str | None) -> None:
     path = file_path(root, part)
     was_there = path.exists()
+    obtain(part, root, mirror)
     try:
-        obtain(part, root, mirror)
         load_network(path)
-    except InputError as error:
-        if was_there:
-            raise
-        path.unlink(missing_ok=True)
-        if substitute is None:
-            raise
-        print(f"{error}\ntrying {address(substitute, mirror)}")
-        return False
+    except InputError:
+        if not was_there:
+            path.unlink()
+        raise
     print(f"{path}: can be loaded")
-    return True
 
 
 def obtain(part: Part, root: Path, mirror: str | None) -> bool:
-    """Download a part if necessary, and put it in place. Return False if it must be downloaded by hand.
-
-    Raises:
-        InputError: the part cannot be downloaded, is not the expected file, or cannot be unpacked.
-    """
-    if part.holds and is_in_place(root, part):
+    """Download a part if necessary, and put it in place. Return False if it must be downloaded by hand."""
+    if is_in_place(root, part):
         return True
     path = file_path(root, part)
     if not path.exists():
         if address(part, mirror) is None:
             return False
         if not fetch(part, path, mirror):
-            print(f"{address(part, mirror)} does not exist; {part.content} are not required")
+            print(f"{address(part, mirror)} does not exist; it is not required")
             return False
     if part.holds:
         put_in_place(root, part)
@@ -158,27 +144,20 @@ def obtain(part: Part, root: Path, mirror: str | None) -> bool:
 def provide(name: str, root: Path, mirror: str | None) -> tuple[bool, list[str]]:
     """Put all available parts of a data set in place, and check them.
 
-    Returns:
-        Whether the check found no problem, and a sentence for each required file that must be downloaded by hand.
+    Return whether the check found no problem, and a sentence for each required file that must be downloaded by hand.
     """
     data_set = CATALOGUE[name]
-    targets: list[str] = []
-    lacking: list[str] = []
-    if data_set.synthetic is not None:
-        make_synthetic(root / DEMO, data_set.synthetic, progress=sys.stderr.isatty())
-        print(f"{root / DEMO / 'DAVIS' / '2017'} holds the clips")
-        targets.append(DEMO)
     if data_set.substitute is not None:
         obtain_weights(data_set, root, mirror)
         return True, []
+    targets: dict[str, None] = {}
+    lacking: list[str] = []
     for part in data_set.parts:
-        path = file_path(root, part)
-        if not obtain(part, root, mirror):
-            if part.required:
-                lacking.append(f"{path} is missing; save it by hand, see {data_set.homepage}")
-        else:
-            targets.append(part.target)
-    faultless = check_targets(root, list(dict.fromkeys(targets)))
+        if obtain(part, root, mirror):
+            targets[part.target] = None
+        elif part.required:
+            lacking.append(f"{file_path(root, part)} is missing; save it by hand, see {data_set.homepage}")
+    faultless = check_targets(root, list(targets))
     if data_set.next_step and not lacking:
         print(data_set.next_step.format(root=root))
     return faultless, lacking

@@ -191,12 +191,7 @@ def tensor_shapes(network: RDE_VOS) -> dict[str, Shape]:
 
 
 def export(part: Part, shapes: dict[str, Shape], path: Path) -> None:
-    """Write a part as an ONNX file, and check the file.
-
-    Args:
-        part: in eval mode.
-        shapes: see `tensor_shapes`.
-    """
+    """Write a part in eval mode as an ONNX file, and check the file. For the shapes see `tensor_shapes`."""
     # Lengths of 1 would become fixed.
     example = {"h": 4, "w": 5, "K": 2, "T": 3}
     # torch requires that poolings leave more than one position. The graph is also correct if they leave one.

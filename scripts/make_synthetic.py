@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from synthetic import SyntheticSettings, make_synthetic
 from util.errors import command_line
 from util.flags import parse_given, refuse_without_effect
+from util.numbers import non_negative
 
 _HELP = {
     "seed": "random seed; the same seed makes the same data, byte for byte",
@@ -23,11 +24,10 @@ _HELP = {
     "leave": "let objects of BL30K and DAVIS leave the frame for at least this number of frames, and return",
     "static": "number of images with one object, in static/{fss,DUTS-TR,DUTS-TE,ECSSD,BIG,HRSOD}",
     "bl": "number of clips in BL30K/",
-    "youtube_train": "number of clips in YouTube/train and YouTube/train_480p",
+    "youtube_train": "number of clips in YouTube/train, and up to 480 pixels in YouTube/train_480p",
     "youtube_valid": "number of clips in YouTube/valid and YouTube/all_frames",
     "davis_train": "number of training clips in DAVIS/2017/trainval",
     "davis_val": "number of validation clips in DAVIS/2017/trainval",
-    "davis_test": "number of clips in DAVIS/2017/test-dev; only their first frames have masks",
 }
 
 
@@ -37,13 +37,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to; the same command resumes")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to; it appears when it is complete")
     for setting in fields(SyntheticSettings):
         text = f"{_HELP[setting.name]} (default: {setting.default})"
-        parser.add_argument(f"--{setting.name}", type=int, default=setting.default, help=text)
+        parser.add_argument(f"--{setting.name}", type=non_negative, default=setting.default, help=text)
     parsed, given = parse_given(parser)
     arguments = vars(parsed)
-    leaving = ("bl", "davis_train", "davis_val", "davis_test")
+    leaving = ("bl", "davis_train", "davis_val")
     refuse_without_effect(given, [(not given & set(leaving), ["leave"], f"without one of --{', --'.join(leaving)}")])
     output = arguments.pop("output")
     make_synthetic(output, SyntheticSettings(**arguments), progress=sys.stderr.isatty())

@@ -6,6 +6,7 @@ The short side becomes 480 pixels. Smaller files are copied unchanged. The same 
 """
 
 import argparse
+import contextlib
 import functools
 import shutil
 import sys
@@ -39,14 +40,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def resize_video(source: VideoFolders, target: VideoFolders, size: int, video: str) -> tuple[int, int]:
-    """Resize the frames and masks of one video.
-
-    Args:
-        size: the short side of the results, in pixels.
-
-    Returns:
-        The numbers of files that were written, and that already existed.
-    """
+    """Resize the frames and masks of one video; return the numbers of files that were written, and that existed."""
     files = []
     for old, new, suffix in ((source.images, target.images, ".jpg"), (source.masks, target.masks, ".png")):
         found = sorted((old / video).glob(f"[!.]*{suffix}"))
@@ -62,12 +56,10 @@ def _resize_file(source: Path, target: Path, size: int) -> bool:
     old = image_size(source)
     scale = min(1, size / min(old))
     new = tuple(max(1, round(side * scale)) for side in old)
-    try:
+    with contextlib.suppress(InputError):  # the file does not exist or is damaged, so write it
         # An existing file is complete, but may come from a run with another --size.
         if image_size(target) == new:
             return False
-    except InputError:
-        pass  # the file does not exist or is damaged, so write it
     is_mask = source.suffix == ".png"
     pixels = read_mask(source) if is_mask else read_image(source)  # of a file that is copied, too: it may be damaged
     if new == old:
@@ -92,9 +84,6 @@ def main() -> None:
     arguments = parse_arguments()
     root = arguments.yv_root
     source, target = split_folders(root, TRAIN), split_folders(root, TRAIN_480P)
-    for folder in (source.images, source.masks):
-        if not folder.is_dir():
-            raise InputError(f"{folder} is missing; check --yv_root, or unpack YouTube-VOS's training set there")
     videos, missing = find_videos(source.images, source.masks)
     if missing:
         raise InputError(f"{missing[0]} is missing ({len(missing)} such folders); {source.remedy}")

@@ -54,11 +54,11 @@ from dataset.files.stream import Stream, is_stream
 from dataset.files.video import AnyVideo, Video, check_mask_sizes, list_frames
 from dataset.files.video_file import VideoFile, encoder_note, playback_fps, refuse_name, video_writer
 from model.network import RDE_VOS
-from segmenting.first_mask import add_mark_arguments, check_marks, protected, write_first_mask
-from segmenting.live import give_first_mask, refuse_without_objects, segment_stream
+from segmenting.first_mask import add_mark_arguments, check_marks, marked_objects, protected, write_first_mask
+from segmenting.live import give_first_mask, segment_stream
 from segmenting.marking import mark_first_frame
 from segmenting.page import LivePage, live_page
-from segmenting.run import Run, reversed_video, segment_into, unfinished_folder
+from segmenting.run import Run, is_resumable, reversed_video, segment_into
 from util.device import choose_device, peak_memory
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes, parse_engine_arguments
@@ -94,6 +94,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--show", action="store_true", help="show a stream in the browser, live, and mark it there")
     add_engine_arguments(parser, mem_every=3, size=480)
     arguments = parse_engine_arguments(parser, words=protected(sys.argv[1:]))
+    arguments.objects = marked_objects(arguments.marks)
     if bool(arguments.mask) == bool(arguments.objects) and (arguments.mask or not is_stream(arguments.video)):
         parser.error("give the objects either as --mask, or in the first frame by --box and --clicks")
     if arguments.show and not is_stream(arguments.video):
@@ -104,23 +105,16 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def open_video(path: Path, masks: list[Path]) -> AnyVideo:
-    """Open a video file or a folder of images, with its given masks, of which there may be none.
-
-    Raises:
-        InputError: the video or a mask cannot be used.
-    """
+    """Open a video file or a folder of images, with its given masks, of which there may be none."""
     if masks and are_swapped(path, masks[0]):
         raise InputError(f"{path} shows a mask, and {masks[0]} shows frames; swap VIDEO and --mask")
-    if path.is_dir():
-        found = find_masks(masks)
-        frames = list_frames(path, without=found)
-        check_mask_sizes(found, image_size(frames[0]), path.name)
-        assigned, reader = read_given(masks, path.name, [frame.stem for frame in frames])
-        assigned, absent = absences(assigned, reader)
-        return Video(path.name, frames, assigned, absent=absent, reader=reader)
-    check_mask_sizes(find_masks(masks), VideoFile(path).size, path.name)
-    assigned, reader = read_given(masks, path.stem)
+    found = find_masks(masks)
+    frames = list_frames(path, without=found) if path.is_dir() else []
+    check_mask_sizes(found, image_size(frames[0]) if frames else VideoFile(path).size, path.name)
+    assigned, reader = read_given(masks, path.name if frames else path.stem, [frame.stem for frame in frames] or None)
     assigned, absent = absences(assigned, reader)
+    if frames:
+        return Video(path.name, frames, assigned, absent=absent, reader=reader)
     video = VideoFile(path, assigned, reader, absent=absent)
     last = max(assigned, default=0)
     if video.announced and last >= video.announced:
@@ -132,55 +126,29 @@ def open_video(path: Path, masks: list[Path]) -> AnyVideo:
 
 
 @contextlib.contextmanager
-def writing_video(
-    path: Path, video: AnyVideo, picture: Callable[[np.ndarray, np.ndarray], np.ndarray], *, lossless: bool = False
-) -> Iterator[Write]:
-    """Yield a function that appends the picture of a frame and its mask to a video."""
-    with video_writer(path, video.size, playback_fps(video), lossless=lossless) as append:
-
-        def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
-            shown = picture(image, ids)
-            for _ in range(video.steps[number] if isinstance(video, Stream) else 1):  # to keep the pace of a stream
-                append(shown)
-
-        yield write
-
-
-@contextlib.contextmanager
-def writing_cutout(folder: Path, video: AnyVideo) -> Iterator[Write]:
-    """Yield a function that writes the cutout of a frame; the folder appears when it is complete."""
-    with atomic_folder(folder) as unfinished:
-
-        def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
-            with atomic_path(unfinished / video.mask_name(number)) as temporary:
-                Image.fromarray(cutout(image, ids)).save(temporary)
-
-        yield write
-
-
-def shown_on(page: LivePage, table: bytes) -> Write:
-    """Return a function that shows the overlay of a frame and its mask on a page, if somebody looks."""
-
-    def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
-        if page.is_watched:
-            page.show(overlay(image, ids, table))
-
-    return write
-
-
-@contextlib.contextmanager
-def writing_pictures(video: AnyVideo, targets: dict[str, Path]) -> Iterator[list[Write]]:
-    """Yield functions that write those of `PICTURES` that are in ``targets``."""
-    if encoder_note() and targets.keys() & {"overlay", "matte"}:
+def writing_pictures(video: AnyVideo, targets: dict[str, Path]) -> Iterator[Write]:
+    """Yield a function that writes those of `PICTURES` that are in ``targets``, complete at the end of the block."""
+    videos = {kind: targets[kind] for kind in ("overlay", "matte") if kind in targets}
+    if encoder_note() and videos:
         print(f"note: {encoder_note()}")
-    table = colour_table(video.entries)
-    kinds = {
-        "overlay": lambda path: writing_video(path, video, lambda image, ids: overlay(image, ids, table)),
-        "matte": lambda path: writing_video(path, video, lambda image, ids: matte(ids), lossless=True),
-        "cutout": lambda path: writing_cutout(path, video),
-    }
+    table, fps = colour_table(video.entries), playback_fps(video)
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(kinds[kind](targets[kind])) for kind in PICTURES if kind in targets]
+        appends = {
+            kind: stack.enter_context(video_writer(path, video.size, fps, lossless=kind == "matte"))
+            for kind, path in videos.items()
+        }
+        folder = stack.enter_context(atomic_folder(targets["cutout"])) if "cutout" in targets else None
+
+        def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
+            for kind, append in appends.items():
+                shown = matte(ids) if kind == "matte" else overlay(image, ids, table)
+                for _ in range(video.steps[number] if isinstance(video, Stream) else 1):  # to keep the pace of a stream
+                    append(shown)
+            if folder:
+                with atomic_path(folder / video.mask_name(number)) as temporary:
+                    Image.fromarray(cutout(image, ids)).save(temporary)
+
+        yield write
 
 
 def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) -> None:
@@ -194,57 +162,43 @@ def draw(video: AnyVideo, masks: Path, length: int, targets: dict[str, Path]) ->
     def load(number: int) -> tuple[int, np.ndarray, np.ndarray]:
         return number, video.read_frame(number), read_mask(masks / video.mask_name(number))
 
-    # The writers end inside the bar, which is full only when the last frame is in the file.
-    with frames_bar(length) as bar, writing_pictures(video, missing) as writers:
+    # The pictures are complete inside the bar, which is full only when the last frame is in the file.
+    with frames_bar(length) as bar, writing_pictures(video, missing) as write:
         bar.update(name=f"{video.name}, drawing")
         for number, image, ids in in_background(map(load, range(length))):
-            for write in writers:
-                write(number, image, ids)
+            write(number, image, ids)
             bar.update(number)
 
 
 def segment_and_draw(
     run: Run, network: RDE_VOS, video: AnyVideo, settings: EngineSettings, targets: dict[str, Path], *, both_ways: bool
 ) -> Throughput:
-    """Segment a video, or resume, and write the results in ``targets``.
-
-    Raises:
-        InputError: a frame cannot be read, a file cannot be written, or a mask is for a frame after the last one.
-    """
+    """Segment a video, or resume, and write the results in ``targets``."""
     first, speeds = min(video.masks), [Throughput(0, 0.0)]
     try:
-        if run.length is None:
+        if not run.end.exists():
             if first and both_ways:
                 with reversed_video(video, first, run.folder / "frames") as backward:
                     speeds.append(segment_into(run, network, backward, settings, 1, first))
             speeds.append(segment_into(run, network, video, settings, first if both_ways else 0))
-            length, last = run.first_missing(video), max(video.masks)
-            if length <= last:
-                run.abort(keep=False)
-                raise InputError(
-                    f"{video.masks[last]} is for frame {last}, but {video.name} has only {length} frames; name the "
-                    f"mask after its frame"
-                )
-            run.length = length
-        draw(video, run.masks, run.length, targets)
+        length, last = run.first_missing(video), max(video.masks)
+        if length <= last:
+            run.abort(keep=False)
+            raise InputError(
+                f"{video.masks[last]} is for frame {last}, but {video.name} has only {length} frames; name the mask "
+                f"after its frame"
+            )
+        run.end.touch()
+        draw(video, run.masks, length, targets)
         write_csv(targets["confidence"], [COLUMNS, *table(video, read_rows(run.rows))])
     except (InputError, KeyboardInterrupt):
         run.abort(keep=True)
         raise
-    length = run.length
     run.finish(keep_masks="masks" in targets)
     if isinstance(video, VideoFile) and length < video.announced:
         print(f"note: {video.path} states {video.announced} frames, but only {length} could be decoded")
     # The frame of the first mask is part of both directions.
     return Throughput(min(length, sum(each.frames for each in speeds)), sum(each.seconds for each in speeds))
-
-
-@contextlib.contextmanager
-def opened_page() -> Iterator[LivePage]:
-    """Serve a page on this machine, and print its address."""
-    with live_page() as (page, address):
-        print(f"open {address} in a browser on this machine", flush=True)
-        yield page
 
 
 def segment_live(
@@ -255,13 +209,18 @@ def segment_live(
     The page, if there is one, shows the overlays.
     """
     print("note: Ctrl-C ends the stream with complete results; it cannot be resumed", flush=True)
+    table = colour_table(stream.entries)
     try:
-        with writing_pictures(stream, targets) as writers:
-            if page:
-                writers.append(shown_on(page, colour_table(stream.entries)))
-            speed = segment_stream(
-                stream, network, settings, masks=targets.get("masks"), confidence=targets["confidence"], writers=writers
-            )
+        with writing_pictures(stream, targets) as write_pictures:
+
+            def write(number: int, image: np.ndarray, ids: np.ndarray) -> None:
+                if "masks" in targets:
+                    write_mask(targets["masks"] / stream.mask_name(number), ids, stream.palette)
+                write_pictures(number, image, ids)
+                if page and page.is_watched:
+                    page.show(overlay(image, ids, table))
+
+            speed = segment_stream(stream, network, settings, targets["confidence"], write)
     except KeyboardInterrupt:
         raise InputError(
             f"the stream was interrupted before its results were complete; {targets['confidence'].parent} keeps the "
@@ -276,21 +235,16 @@ def segment_live(
 
 
 def wanted_results(arguments: argparse.Namespace) -> dict[str, Path]:
-    """The paths of the results by kind.
-
-    Raises:
-        InputError: a result is there already and belongs to no unfinished run, or has a name that cannot be written.
-    """
+    """The paths of the results by kind; refuses those that exist and belong to no unfinished run."""
     output = arguments.output
-    targets = {"masks": output / "masks", "overlay": output / "overlay.mp4"}
-    if arguments.format != "both":
-        targets = {arguments.format: targets[arguments.format]}
-    targets["confidence"] = output / "confidence.csv"
-    targets |= {"cutout": output / "cutout"} if arguments.cutout else {}
-    targets |= {"matte": output / "matte.mp4"} if arguments.matte else {}
-    resumable = not is_stream(arguments.video) and unfinished_folder(output).is_dir()
+    names = {"masks": "masks", "overlay": "overlay.mp4"}
+    names = names if arguments.format == "both" else {arguments.format: names[arguments.format]}
+    names["confidence"] = "confidence.csv"
+    names |= {"cutout": "cutout"} if arguments.cutout else {}
+    names |= {"matte": "matte.mp4"} if arguments.matte else {}
+    targets = {kind: output / name for kind, name in names.items()}
     for target in targets.values():
-        if target.exists() and not resumable:
+        if target.exists() and (is_stream(arguments.video) or not is_resumable(output)):
             raise InputError(f"{target} already exists; choose another --output or delete it")
         if target.suffix == ".mp4":
             refuse_name(target)
@@ -311,14 +265,21 @@ def main() -> None:
 
 def run_command(arguments: argparse.Namespace, video: AnyVideo) -> None:
     """Segment the video of the command line, or resume, and draw the results."""
-    output, is_live = arguments.output, isinstance(video, Stream)
-    is_unmarked = not arguments.mask and not arguments.objects
-    if is_unmarked and arguments.show and (output / FIRST_MASK).exists():
-        raise InputError(f"{output / FIRST_MASK} already exists; give it as --mask with another --output, or delete it")
-    if is_live and arguments.mask:
+    output, mask = arguments.output, arguments.output / FIRST_MASK
+    if not arguments.mask and not arguments.objects:
+        if not arguments.show:
+            path = output / "first_frame.png"
+            with atomic_path(path) as temporary:
+                Image.fromarray(video.read_frame(0)).save(temporary)
+            raise InputError(
+                f"no object is given; {path} is what {video.name} shows now: give its mask as --mask, or mark objects "
+                "in its pixels by --box and --clicks before the scene changes, or add --show to mark them in the "
+                "browser"
+            )
+        if mask.exists():
+            raise InputError(f"{mask} already exists; give it as --mask with another --output, or delete it")
+    if isinstance(video, Stream) and arguments.mask:
         give_first_mask(video, arguments.mask)
-    elif is_unmarked and not arguments.show:
-        refuse_without_objects(video, output / "first_frame.png")
     given = {number: video.read_given_mask(number) for number in video.masks}  # checks the masks
     check_marks(arguments.objects, video.size)
     if isinstance(video, Video):
@@ -331,43 +292,44 @@ def run_command(arguments: argparse.Namespace, video: AnyVideo) -> None:
     network = engine_network(arguments.model, device, arguments.amp, compiled=arguments.compile)
     settings.check(network)
     input_size(video, settings.size)
-    with opened_page() if arguments.show else contextlib.nullcontext() as page:
-        mark_and_segment(arguments, video, given, network, settings, targets, page)
-
-
-def mark_and_segment(
-    arguments: argparse.Namespace,
-    video: AnyVideo,
-    given: dict[int, np.ndarray],
-    network: RDE_VOS,
-    settings: EngineSettings,
-    targets: dict[str, Path],
-    page: LivePage | None,
-) -> None:
-    """Mark the first frame if the command line says so or the page is open, segment the video, and draw the results.
-
-    ``given`` are the given masks by frame number, uint8 ids [H,W].
-    """
-    is_live, mask, notes = isinstance(video, Stream), arguments.output / FIRST_MASK, []
-    if arguments.objects:
-        notes = write_first_mask(mask, video.read_frame(0), arguments.objects, network, settings.size)
-    elif not given:
-        write_mask(mask, mark_first_frame(video, page, network, settings.size))
-    if not given:
-        if is_live:
-            give_first_mask(video, [mask])
+    with live_page() if arguments.show else contextlib.nullcontext() as page:
+        if page:
+            print(f"open {page.address} in a browser on this machine", flush=True)
+        if arguments.objects:
+            for note in write_first_mask(mask, video.read_frame(0), arguments.objects, network, settings.size):
+                print(f"note: {note}")
+        elif not given:
+            write_mask(mask, mark_first_frame(video, page, network, settings.size))
+        if not given:
+            if isinstance(video, Stream):
+                give_first_mask(video, [mask])
+            else:
+                video = open_video(Path(arguments.video), [mask])
+            given = {0: video.read_given_mask(0)}
+        describe(video, given, both_ways=arguments.both_ways)
+        if isinstance(video, Stream):
+            speed = segment_live(video, network, settings, targets, page=page)
         else:
-            video = open_video(Path(arguments.video), [mask])
-        given = {0: video.read_given_mask(0)}
-    for note in [*notes, *video.reader.notes]:
+            run = Run(output, run_settings(arguments, video, settings))
+            speed = segment_and_draw(run, network, video, settings, targets, both_ways=arguments.both_ways)
+    print(f"FPS         {speed.text(device)}")
+    print(f"peak memory {peak_memory(device) / 2**30:.3f} GiB ({device})")
+    for kind, target in targets.items():
+        print(f"{kind:11} {target}")
+
+
+def describe(video: AnyVideo, given: dict[int, np.ndarray], *, both_ways: bool) -> None:
+    """Print the given masks, by frame number uint8 ids [H,W], and which frames are before them."""
+    for note in video.reader.notes:
         print(f"note: {note}")
     for number, ids in given.items():
-        print(f"frame {video.frame_name(number)} has the mask {', '.join(map(str, video.mask_files(number)))}")
-        print(described(", ".join(path.name for path in video.mask_files(number)), ids))
+        files = video.mask_files(number)
+        print(f"frame {video.frame_name(number)} has the mask {', '.join(map(str, files))}")
+        print(described(", ".join(path.name for path in files), ids))
     first = min(video.masks)
-    if not first and arguments.both_ways:
+    if not first and both_ways:
         raise InputError("--both_ways has no effect, because the first mask is that of the first frame; leave it out")
-    if first and not arguments.both_ways:
+    if first and not both_ways:
         before = "mask of the frame before it is" if first == 1 else f"masks of the {first} frames before it are"
         print(
             f"note: the first mask is given for frame {video.frame_name(first)}, so the {before} empty; --both_ways "
@@ -377,28 +339,21 @@ def mark_and_segment(
             print(
                 "note: frames of a video file are numbered from 0, but ffmpeg's from 1: its frame_0001.png is frame 0"
             )
-    if is_live:
-        speed = segment_live(video, network, settings, targets, page=page)
-    else:
-        record = {
-            "model": sha256(arguments.model),
-            "video": str(Path(arguments.video).resolve()),
-            "frames": fingerprint(video.frames if isinstance(video, Video) else [video.path]),
-            "mask": {
-                video.frame_name(number): "+".join(map(sha256, video.mask_files(number))) for number in video.masks
-            },
-            **asdict(settings),
-            "amp": arguments.amp,
-            **({"compile": True} if arguments.compile else {}),
-            "both_ways": arguments.both_ways,
-        }
-        run = Run(arguments.output, record)
-        speed = segment_and_draw(run, network, video, settings, targets, both_ways=arguments.both_ways)
-    device = network.device
-    print(f"FPS         {speed.text(device)}")
-    print(f"peak memory {peak_memory(device) / 2**30:.3f} GiB ({device})")
-    for kind, target in targets.items():
-        print(f"{kind:11} {target}")
+
+
+def run_settings(arguments: argparse.Namespace, video: AnyVideo, settings: EngineSettings) -> dict[str, object]:
+    """Everything that the masks depend on."""
+    masks = {video.frame_name(number): "+".join(map(sha256, video.mask_files(number))) for number in video.masks}
+    return {
+        "model": sha256(arguments.model),
+        "video": str(Path(arguments.video).resolve()),
+        "frames": fingerprint(video.frames if isinstance(video, Video) else [video.path]),
+        "mask": masks,
+        **asdict(settings),
+        "amp": arguments.amp,
+        "compile": arguments.compile,
+        "both_ways": arguments.both_ways,
+    }
 
 
 if __name__ == "__main__":

@@ -34,17 +34,11 @@ class Running:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         name = re.escape(video.name.encode(errors="backslashreplace").decode())
-        pattern = rf"annotating {name} at (http://127\.0\.0\.1:\d+)(/open/\S+)\n"
+        pattern = rf"annotating {name} at (http://127\.0\.0\.1:\d+)(/\S+/)\n"
         lines = iter(self.process.stdout.readline, "")  # notes on the weights come first
         match = next(filter(None, (re.fullmatch(pattern, line) for line in lines)), None)
         assert match, self.end(signal.SIGKILL)
-        self.host, self.entrance = urlsplit(match[1]).netloc, match[2]
-        self.root, self.cookie = "", ""
-        response, content = self.request("GET", self.entrance)
-        assert response.status == 200, content
-        self.set_cookie = response.headers["Set-Cookie"]
-        self.root = re.search(r'url=(/\S+/)"', content.decode())[1]
-        self.cookie = self.set_cookie.partition(";")[0]
+        self.host, self.root = urlsplit(match[1]).netloc, match[2]
 
     def request(
         self, method: str, path: str, body: object = None, *, root: str | None = None, **headers: str
@@ -54,7 +48,7 @@ class Running:
             body, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **headers}
         connection = HTTPConnection(self.host, timeout=60)
         with contextlib.closing(connection):
-            names = {name.replace("_", "-"): value for name, value in {"Cookie": self.cookie, **headers}.items()}
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, (self.root if root is None else root) + path, body, names)
             response = connection.getresponse()
             return response, response.read()
@@ -86,15 +80,14 @@ class Running:
     def put(self, number: int, ids: np.ndarray, tag: str | None = None, status: int = 200) -> dict[str, Any]:
         """Make a mask an annotation."""
         tag = tag or self.mask(number)[2]
-        path = f"api/masks/{number}?width={self.size[1]}&height={self.size[0]}"
-        return self.json("PUT", path, ids.astype(np.uint8).tobytes(), status=status, If_Match=tag)
+        return self.json("PUT", f"api/masks/{number}", ids.astype(np.uint8).tobytes(), status=status, If_Match=tag)
 
     @contextlib.contextmanager
     def events(self) -> Iterator[Iterator[dict[str, Any]]]:
         """Listen to the events; the iterator ends with the stream."""
         connection = HTTPConnection(self.host, timeout=60)
         with contextlib.closing(connection):
-            connection.request("GET", self.root + "api/events", headers={"Cookie": self.cookie})
+            connection.request("GET", self.root + "api/events")
             response = connection.getresponse()
             assert response.headers["Content-Type"] == "text/event-stream"
             yield (json.loads(line[6:]) for line in response if line.startswith(b"data: "))

@@ -6,8 +6,6 @@ the network refines. Two cases need no such evidence: the network refines the bo
 where a stroke takes a part from an object in its box.
 """
 
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 
@@ -33,19 +31,8 @@ NEIGHBOURS = (1, 0)  # after strokes
 AGREEMENT = 0.5  # IoU with the rough or the current mask: the refined mask is dropped below
 
 
-class Weights(NamedTuple):
-    """The weights of the evidence, tuned with simulated clicks on images outside the README's table."""
-
-    bias: float = -0.1
-    path: float = 2.7
-    distance: float = 0.9
-    coarse: float = 0.6
-    fine: float = 0.5
-    colour: float = 0.5
-    mask: float = 1.0
-
-
-WEIGHTS = Weights()
+# The weights of the evidence, tuned with simulated clicks on images outside the README's table.
+BIAS, PATH, DISTANCE, COARSE, FINE, COLOUR, CURRENT = -0.1, 2.7, 0.9, 0.6, 0.5, 0.5, 1.0
 
 
 def from_strokes(picture: Picture, marks: np.ndarray) -> np.ndarray:
@@ -60,9 +47,6 @@ def from_strokes(picture: Picture, marks: np.ndarray) -> np.ndarray:
 
     Returns:
         the new mask, uint8 [H,W], 1 for the object.
-
-    Raises:
-        Refused: a value is no such sum, or no pixel is marked.
     """
     if marks.max() >= 2 * BEYOND:
         raise Refused(400, f"a mark is a sum of bits below {2 * BEYOND}; load the page again")
@@ -118,11 +102,7 @@ def _without_parts(mask: np.ndarray, stroke: np.ndarray, certain: np.ndarray) ->
 
 
 def _probability(picture: Picture, marks: np.ndarray) -> np.ndarray:
-    """The probability of the object at the size of the picture; 0 in parts without a connection to known foreground.
-
-    Args:
-        picture, marks: as for `from_strokes`.
-    """
+    """The probability of the object at the size of the picture; 0 in parts without a connection to known foreground."""
     new_inside, new_outside = (picture.shrink((marks & bit) > 0) for bit in (INSIDE, OUTSIDE))
     inside = (picture.shrink((marks & (INSIDE | EARLIER_INSIDE)) > 0) & ~new_outside) | new_inside
     outside = picture.shrink((marks & (OUTSIDE | EARLIER_OUTSIDE | OTHER)) > 0) & ~inside
@@ -155,21 +135,21 @@ def _probability(picture: Picture, marks: np.ndarray) -> np.ndarray:
         np.minimum(_distance_to(inside), reach) + 0.05 * short_side
     )
     evidence = (
-        WEIGHTS.bias
-        + WEIGHTS.path * (to_outside - to_inside) / (to_outside + to_inside + 1e-6)
-        + WEIGHTS.distance * np.log(ratio)
-        + WEIGHTS.coarse * picture.features("coarse", core, outside | border)
-        + WEIGHTS.fine * picture.features("fine", core, outside | border)
+        BIAS
+        + PATH * (to_outside - to_inside) / (to_outside + to_inside + 1e-6)
+        + DISTANCE * np.log(ratio)
+        + COARSE * picture.features("coarse", core, outside | border)
+        + FINE * picture.features("fine", core, outside | border)
     )
     if mask.any():
-        evidence += WEIGHTS.mask * np.where(mask, 1, -1)
+        evidence += CURRENT * np.where(mask, 1, -1)
         current = (mask | inside) & ~outside
     else:
         current = evidence > 0
     probability = np.zeros(picture.size, np.float32)
     for _ in range(ITERATIONS):
         colours = picture.colours(current + STROKE_WEIGHT * inside, ~current + STROKE_WEIGHT * outside)
-        probability = 1 / (1 + np.exp(-(evidence + WEIGHTS.colour * colours).clip(-15, 15)))
+        probability = 1 / (1 + np.exp(-(evidence + COLOUR * colours).clip(-15, 15)))
         probability[inside], probability[outside] = 1, 0
         probability = picture.smooth(probability)
         current = _touching(((probability > 0.5) | inside) & ~outside, core)
@@ -177,16 +157,9 @@ def _probability(picture: Picture, marks: np.ndarray) -> np.ndarray:
 
 
 def from_box(picture: Picture, box: list[float]) -> np.ndarray:
-    """Segment the object in a box. Everything outside the box is background.
+    """Segment the object in a box: uint8 [H,W], 1 for the object. Everything outside the box is background.
 
-    Args:
-        box: the left, upper, right and lower edge in pixels of the frame.
-
-    Returns:
-        the mask, uint8 [H,W], 1 for the object.
-
-    Raises:
-        Refused: the box is too small, or leaves no background.
+    The box is its left, upper, right and lower edge in pixels of the frame.
     """
     height, width = picture.full_size
     (left, right), (upper, lower) = (

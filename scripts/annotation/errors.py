@@ -2,11 +2,7 @@
 
 
 class Refused(Exception):
-    """A request of the page is invalid. The message is one sentence for the user.
-
-    Args:
-        status: the HTTP status code of the response.
-    """
+    """A request of the page is invalid. The message is one sentence for the user, and the status that of HTTP."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

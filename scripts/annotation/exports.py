@@ -3,7 +3,7 @@
 import shlex
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image
 from annotation.errors import Refused
 from annotation.frames import UNPACKED_QUALITY, is_jpeg
 from annotation.jobs import Job, Notice
-from annotation.project import Project, refuse_links
+from annotation.project import NONE, Project, refuse_links
 from dataset.files.images import write_mask
 from dataset.files.video import object_ids
 from dataset.files.video_file import video_writer
@@ -31,14 +31,7 @@ class _Stopped(Exception):
 
 
 class Export:
-    """An export of a project.
-
-    Args:
-        parts: some of `PARTS`, in their order; "zip" not alone.
-
-    Raises:
-        Refused: there is no mask, or a DAVIS folder is requested while a frame between two masks has no mask.
-    """
+    """An export of a project: some of `PARTS`, in their order; "zip" not alone."""
 
     def __init__(self, project: Project, parts: Sequence[str]) -> None:
         self._project = project
@@ -55,28 +48,23 @@ class Export:
     @property
     def total(self) -> int:
         """The number of frames to write, over all parts."""
-        count = len(self._labelled)
-        frames = {"masks": count, "davis": count, "cutout": count, "zip": 0}
-        return sum(frames.get(part, len(self._video.frames)) for part in self._parts)
+        counts = {"zip": 0, "overlay": len(self._video.frames), "matte": len(self._video.frames)}
+        return sum(counts.get(part, len(self._labelled)) for part in self._parts)
 
     def run(self, job: Job) -> Notice | None:
-        """Write the parts. A complete part replaces an older one.
-
-        Returns:
-            a notice with the paths of the parts; None if the job was stopped.
-        """
-        writers = {
-            "masks": self._write_masks,
-            "overlay": self._write_overlay,
-            "davis": self._write_davis,
-            "cutout": self._write_cutouts,
-            "matte": self._write_matte,
-        }
+        """Write the parts, of which each replaces an older one when it is complete; None if the job was stopped."""
         sentences: list[str] = []
         paths: list[Path] = []
         try:
             for part in self._parts:
-                sentence, path = self._write_zip(job, paths) if part == "zip" else writers[part](job)
+                if part == "zip":
+                    sentence, path = self._write_zip(job, paths)
+                elif part == "davis":
+                    sentence, path = self._write_davis(job)
+                elif part in ("overlay", "matte"):
+                    sentence, path = self._write_video(job, part)
+                else:
+                    sentence, path = self._write_images(job, part)
                 sentences.append(sentence)
                 paths.append(path)
         except _Stopped:
@@ -89,38 +77,33 @@ class Export:
         lines = ["; ".join(sentences), *([training_command(self._folder / "DAVIS")] if "davis" in self._parts else [])]
         return Notice("\n".join(lines), tuple(paths))
 
-    def _write_masks(self, job: Job) -> tuple[str, Path]:
+    def _masks(self, job: Job, numbers: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield frames and their masks [H,W], and count them, until the job is stopped."""
+        for number in numbers:
+            if job.stopped:
+                raise _Stopped
+            yield number, self._project.read(number).ids
+            job.passed(number)
+
+    def _write_images(self, job: Job, part: str) -> tuple[str, Path]:
         palette = self._project.palette()
-        with atomic_folder(self._folder / "masks") as folder:
-            for number in self._labelled:
-                write_mask(folder / self._video.mask_name(number), self._project.read(number).ids, palette)
-                _pass(job, number)
-        return f"masks of {len(self._labelled)} frames", self._folder / "masks"
+        with atomic_folder(self._folder / part) as folder:
+            for number, ids in self._masks(job, self._labelled):
+                path = folder / self._video.mask_name(number)
+                if part == "masks":
+                    write_mask(path, ids, palette)
+                else:
+                    with atomic_path(path) as temporary:
+                        Image.fromarray(cutout(self._video.read_frame(number), ids)).save(temporary)
+        return f"{'masks' if part == 'masks' else 'cutouts'} of {len(self._labelled)} frames", self._folder / part
 
-    def _write_overlay(self, job: Job) -> tuple[str, Path]:
-        path, palette = self._folder / "overlay.mp4", self._project.palette()
-        with video_writer(path, self._video.size, self._project.frames.fps) as append:
-            for number in range(len(self._video.frames)):
-                append(overlay(self._video.read_frame(number), self._project.read(number).ids, palette))
-                _pass(job, number)
-        return f"overlay video of {len(self._video.frames)} frames", path
-
-    def _write_matte(self, job: Job) -> tuple[str, Path]:
-        path = self._folder / "matte.mp4"
-        with video_writer(path, self._video.size, self._project.frames.fps, lossless=True) as append:
-            for number in range(len(self._video.frames)):
-                append(matte(self._project.read(number).ids))
-                _pass(job, number)
-        return f"matte of {len(self._video.frames)} frames", path
-
-    def _write_cutouts(self, job: Job) -> tuple[str, Path]:
-        with atomic_folder(self._folder / "cutout") as folder:
-            for number in self._labelled:
-                image = cutout(self._video.read_frame(number), self._project.read(number).ids)
-                with atomic_path(folder / self._video.mask_name(number)) as temporary:
-                    Image.fromarray(image).save(temporary)
-                _pass(job, number)
-        return f"cutouts of {len(self._labelled)} frames", self._folder / "cutout"
+    def _write_video(self, job: Job, part: str) -> tuple[str, Path]:
+        path, palette = self._folder / f"{part}.mp4", self._project.palette()
+        count = len(self._video.frames)
+        with video_writer(path, self._video.size, self._project.frames.fps, lossless=part == "matte") as append:
+            for number, ids in self._masks(job, range(count)):
+                append(matte(ids) if part == "matte" else overlay(self._video.read_frame(number), ids, palette))
+        return f"{'matte' if part == 'matte' else 'overlay video'} of {count} frames", path
 
     def _write_zip(self, job: Job, paths: Sequence[Path]) -> tuple[str, Path]:
         """Archive the other parts, without compression, because their files are compressed already."""
@@ -139,22 +122,16 @@ class Export:
         The ids become 1, 2, ... in the order in which the objects enter, because DAVIS scores the ids up to the highest
         one in the first mask.
         """
-        numbers = iter(self._labelled)
-        for number in numbers:
-            ids = self._project.read(number).ids
-            if ids.any():
-                break
-            _pass(job, number)
-        else:
+        first = next((number for number in self._labelled if self._project.read(number).ids.any()), None)
+        if first is None:
             raise InputError("no mask shows an object; mark an object first")
-        first, last = number, self._labelled[-1]
+        last = self._labelled[-1]
         name = _as_utf8("-".join(self._video.name.split()).lstrip(".") or "video")
         new_ids: dict[int, int] = {}
         with atomic_folder(self._folder / "DAVIS") as folder:
             images, masks = (folder / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
             images.mkdir(parents=True)
-            for number in (first, *numbers):
-                ids = self._project.read(number).ids
+            for number, ids in self._masks(job, [number for number in self._labelled if number >= first]):
                 for i in object_ids(ids):
                     new_ids.setdefault(i, len(new_ids) + 1)
                 if number == first:
@@ -165,7 +142,6 @@ class Export:
                 table[list(new_ids)] = list(new_ids.values())
                 write_mask(masks / self._video.mask_name(number), table[ids])
                 self._copy_frame(number, images / f"{self._video.frame_name(number)}.jpg")
-                _pass(job, number)
             for year in ("2016", "2017"):
                 (folder / "ImageSets" / year).mkdir(parents=True)
                 for split in ("train", "val"):
@@ -181,23 +157,20 @@ class Export:
 
     def _copy_frame(self, number: int, target: Path) -> None:
         source = self._video.frames[number]
-        if is_jpeg(source, upright=True):
+        if is_jpeg(source):
             shutil.copyfile(source, target)  # no link: edits of the exported frame must not change the video
         else:
             Image.fromarray(self._video.read_frame(number)).save(target, quality=UNPACKED_QUALITY)
 
     def _refuse_gaps(self) -> None:
         """Refuse frames without a mask between frames with one: DAVIS needs a mask for every frame."""
-        gaps = []
-        for before, after in zip(self._labelled, self._labelled[1:], strict=False):
-            if after - before == 2:
-                gaps.append(f"{before + 1}")
-            elif after - before > 2:
-                gaps.append(f"{before + 1} to {after - 1}")
+        first, last = self._labelled[0], self._labelled[-1]
+        gaps = [number for number in range(first, last) if self._project.kind(number) == NONE]
         if gaps:
-            shown = ", ".join(gaps[:5]) + (f" and {len(gaps) - 5} more ranges" if len(gaps) > 5 else "")
             raise Refused(
-                400, f"the frames {shown} have no mask; propagate through them, or leave out the DAVIS folder"
+                400,
+                f"{len(gaps)} frames between masks have none, frame {gaps[0]} first; propagate through them, or leave "
+                "out the DAVIS folder",
             )
 
 
@@ -218,9 +191,3 @@ def _as_utf8(name: str) -> str:
 def zip_path(project: Project) -> Path:
     """The archive of the last export."""
     return project.folder / "export" / "export.zip"
-
-
-def _pass(job: Job, number: int) -> None:
-    if job.stopped:
-        raise _Stopped
-    job.passed(number)

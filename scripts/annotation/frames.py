@@ -3,9 +3,7 @@
 import functools
 import io
 import shutil
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +16,19 @@ from dataset.files.video_file import FOLDER_FPS, EndOfVideo, VideoFile, playback
 from util.errors import InputError
 from util.files import atomic_path, check_settings, write_text
 from util.parallel import in_background
-from util.progress import LINE_EVERY
 
 THUMBNAIL_HEIGHT = 72  # pixels
 CACHED_THUMBNAILS = 512  # of about 3 kB each
 UNPACKED_QUALITY = 95  # of the JPEGs of a video file's frames
 SHOWN_QUALITY = 90  # of JPEGs for the page only
 UNPACKING = ".unpacking"  # this file is in the folder of the frames until all are unpacked
-SPACE_EVERY = 256  # frames between two looks at the free space
 
 
 class Frames:
     """The frames of one video.
 
-    Args:
-        name: the name of the video, without a suffix.
-        paths: the image files, in order.
-        fps: the number of frames per second.
-
     Attributes:
         video: the frames for the engine, without masks.
-        fps: the number of frames per second.
         ready: how many frames there are, from the first one on. The others are still being unpacked.
     """
 
@@ -52,13 +42,9 @@ class Frames:
         return len(self.video.frames)
 
     def jpeg(self, number: int) -> bytes:
-        """Return a frame as a JPEG; the content of a JPEG file is returned unchanged.
-
-        Raises:
-            InputError: the frame cannot be decoded, or has another size than the first frame.
-        """
+        """Return a frame as a JPEG; the content of a JPEG file is returned unchanged."""
         path = self.video.frames[number]
-        if is_jpeg(path, upright=True):
+        if is_jpeg(path):
             return path.read_bytes()
         return _encode(Image.fromarray(self.video.read_frame(number)))
 
@@ -70,11 +56,11 @@ class Frames:
         return _encode(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2))
 
 
-def is_jpeg(path: Path, *, upright: bool = False) -> bool:
-    """Whether a file is a JPEG; with ``upright``, whether its pixels are stored as they are shown."""
+def is_jpeg(path: Path) -> bool:
+    """Whether a file is a JPEG whose pixels are stored as they are shown."""
     try:
         with Image.open(path, formats=("JPEG",)) as image:
-            return image.format == "JPEG" and not (upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+            return image.getexif().get(ExifTags.Base.Orientation, 1) == 1
     except OSError:
         return False  # decoding the file will raise an error
 
@@ -84,7 +70,10 @@ def open_folder(path: Path) -> Frames:
     return Frames(path.name, list_frames(path), FOLDER_FPS)
 
 
-def open_file(video: VideoFile, folder: Path, known: int | None) -> tuple[Frames, "Unpacking | None"]:
+Unpack = Callable[[Job], int | None]  # returns the number of frames, or None if the job was stopped
+
+
+def open_file(video: VideoFile, folder: Path, known: int | None) -> tuple[Frames, Unpack | None]:
     """Return the frames of a video file as images in a folder, because video files have no random access.
 
     Args:
@@ -93,11 +82,7 @@ def open_file(video: VideoFile, folder: Path, known: int | None) -> tuple[Frames
         known: the number of frames, if the video has been opened before.
 
     Returns:
-        the frames, as many as the file announces, and what unpacks them; None if all frames are there.
-
-    Raises:
-        InputError: the folder holds the frames of another video, a frame cannot be decoded or written, or the frames
-            need more space than there is.
+        the frames, as many as the file announces, and what unpacks all but the first; None if all frames are there.
     """
     source = {"video": str(video.path), "bytes": video.path.stat().st_size}
     if check_settings(folder / ".video.json", source):
@@ -107,76 +92,44 @@ def open_file(video: VideoFile, folder: Path, known: int | None) -> tuple[Frames
     if known == there and not (folder / UNPACKING).exists():
         return Frames(video.path.stem, list_frames(folder), fps), None
     total = known or video.announced or 1
-    frames = Frames(video.path.stem, [folder / f"{video.frame_name(number)}.jpg" for number in range(total)], fps)
-    return frames, Unpacking(video, folder, frames)
+    frames = Frames(video.path.stem, [folder / f"{number:05d}.jpg" for number in range(total)], fps)
+    frames.ready = next((number for number, path in enumerate(frames.video.frames) if not path.is_file()), total)
+    write_text(folder / UNPACKING, "")
+    _write_frame(frames, folder, 0, video.read_frame(0))
+    needed = frames.video.frames[0].stat().st_size * (total - frames.ready)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"the frames of {video.path} need about {needed / 1e9:.1f} GB more in {folder}, where {free / 1e9:.1f} GB "
+            "are free; free some space there, or choose another --output"
+        )
+    return frames, functools.partial(_unpack, video, frames, folder)
 
 
-class Unpacking:
-    """The unpacking of a video file, which goes on where it was interrupted. The first frame is unpacked at once.
-
-    Args:
-        video: the video file, newly opened.
-        frames: the frames; ``ready`` counts those that are unpacked.
-
-    Raises:
-        InputError: the first frame cannot be decoded or written, or the frames need more space than there is.
-    """
-
-    def __init__(self, video: VideoFile, folder: Path, frames: Frames) -> None:
-        self._video, self._folder, self._frames = video, folder, frames
-        self._bytes = self._done = 0
-        paths = frames.video.frames
-        frames.ready = next((number for number, path in enumerate(paths) if not path.is_file()), len(paths))
-        write_text(folder / UNPACKING, "")
-        self._write(0, video.read_frame(0))
-        self._check_space()
-
-    def run(self, job: Job) -> int | None:
-        """Unpack the other frames. A line on stderr tells the progress now and then.
-
-        Returns:
-            the number of frames, which the file may have announced wrongly; None if the job was stopped.
-        """
-        told = time.monotonic()
-        for number, image in in_background(self._decoded(job)):
-            self._write(number, image)
-            job.passed(number)
-            if time.monotonic() - told >= LINE_EVERY:
-                told = time.monotonic()
-                print(f"unpacked {number + 1} of {len(self._frames)} frames", file=sys.stderr, flush=True)
-            if number % SPACE_EVERY == 0:
-                self._check_space()
-        if job.stopped:
-            return None
-        (self._folder / UNPACKING).unlink()
-        return self._video.decoded
-
-    def _decoded(self, job: Job) -> Iterator[tuple[int, np.ndarray]]:
+def _unpack(video: VideoFile, frames: Frames, folder: Path, job: Job) -> int | None:
+    def decoded() -> Iterator[tuple[int, np.ndarray]]:
         while not job.stopped:
-            number = self._video.decoded
+            number = video.decoded
             try:
-                yield number, self._video.read_frame(number)
+                yield number, video.read_frame(number)
             except EndOfVideo:
                 return
 
-    def _write(self, number: int, image: np.ndarray) -> None:
-        path = self._folder / f"{self._video.frame_name(number)}.jpg"
-        if not path.is_file():
-            with atomic_path(path, durable=True) as temporary:
-                Image.fromarray(image).save(temporary, quality=UNPACKED_QUALITY)
-        self._bytes += path.stat().st_size
-        self._done = number + 1
-        self._frames.ready = max(self._frames.ready, self._done)
+    for number, image in in_background(decoded()):
+        _write_frame(frames, folder, number, image)
+        job.passed(number)
+    if job.stopped:
+        return None
+    (folder / UNPACKING).unlink()
+    return video.decoded
 
-    def _check_space(self) -> None:
-        """Refuse to fill the disk: the frames so far tell how large the others will be."""
-        free = shutil.disk_usage(self._folder).free
-        needed = round(self._bytes / self._done * (len(self._frames) - self._frames.ready))
-        if needed > free:
-            raise InputError(
-                f"the frames of {self._video.path} need {needed / 1e9:.1f} GB more in {self._folder}, where "
-                f"{free / 1e9:.1f} GB are free; free some space there, or choose another --output"
-            )
+
+def _write_frame(frames: Frames, folder: Path, number: int, image: np.ndarray) -> None:
+    path = folder / f"{number:05d}.jpg"
+    if not path.is_file():
+        with atomic_path(path, durable=True) as temporary:
+            Image.fromarray(image).save(temporary, quality=UNPACKED_QUALITY)
+    frames.ready = max(frames.ready, number + 1)
 
 
 def _encode(image: Image.Image) -> bytes:

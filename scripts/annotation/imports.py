@@ -28,9 +28,6 @@ def import_masks(project: Project, files: Mapping[str, bytes], frame: int | None
 
     Returns:
         ``frames``: the numbers of the frames; ``sentences``: descriptions of the masks, and notes.
-
-    Raises:
-        Refused: a file is no mask of the video, or not named after a frame.
     """
     video = project.frames.video
     refuse_links(project.folder)

@@ -31,12 +31,10 @@ class Notice(NamedTuple):
 class Job:
     """The progress of a job, and a flag to stop it.
 
-    Args:
-        kind: "propagation", "export", "deletion" or "unpacking".
-        total: the number of frames to process.
-
     Attributes:
+        kind: "propagation", "export", "deletion" or "unpacking".
         direction: "forward" or "backward" in a propagation, otherwise None.
+        stopped: whether the job has to stop. It checks this before every frame.
     """
 
     def __init__(self, kind: str, total: int) -> None:
@@ -47,17 +45,8 @@ class Job:
         self._done = 0
         self._started = time.monotonic()
         self._announced = 0.0
-        self._stopped = threading.Event()
+        self.stopped = False
         self.announce: Announce = lambda event: None
-
-    def stop(self) -> None:
-        """Stop the job before its next frame."""
-        self._stopped.set()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the job has to stop. The job checks this before every frame."""
-        return self._stopped.is_set()
 
     def passed(self, frame: int) -> None:
         """Record a processed frame."""
@@ -83,11 +72,7 @@ class Job:
 
 
 class Jobs:
-    """The running job, if any.
-
-    Args:
-        announce: called with every event for the page.
-    """
+    """The running job, if any. All events are announced to the page."""
 
     def __init__(self, announce: Announce) -> None:
         self._announce = announce
@@ -96,27 +81,16 @@ class Jobs:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def start(
-        self, job: Job, work: Callable[[Job], Notice | None], prepare: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
-        """Start a job.
+    def start(self, job: Job, work: Callable[[Job], Notice | None]) -> dict[str, Any]:
+        """Start a job, and return its state.
 
-        Args:
-            work: runs in a thread. It returns a notice for the page, or None. Its errors become notices.
-            prepare: runs before the thread starts, if no other job is running.
-
-        Returns:
-            the state of the job.
-
-        Raises:
-            Refused: another job is running, or ``prepare`` refuses.
+        ``work`` runs in a thread, and returns a notice for the page, or None. Its errors become notices.
         """
         with self._lock:
             if self._closed:
                 raise Refused(409, "the server is shutting down; start the same command again")
             if self._job:
                 raise Refused(409, f"another job ({self._job.kind}) is running; wait until it ends, or stop it")
-            prepare()
             job.announce = self._announce
             state = job.state()
             self._job, self._thread = job, threading.Thread(target=self._run, args=(job, work), name=job.kind)
@@ -134,7 +108,7 @@ class Jobs:
         with self._lock:
             job, thread = self._job, self._thread
         if job and kind in (None, job.kind):
-            job.stop()
+            job.stopped = True
             thread.join()
 
     def close(self) -> None:

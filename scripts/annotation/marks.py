@@ -32,13 +32,9 @@ class Marks:
         return other
 
     def draw_box(self, object_id: int, box: list[float]) -> bool:
-        """Replace the mask of an object by what a box shows. Pixels of other objects stay theirs.
+        """Replace the mask of an object by what a box shows; return whether it shows anything.
 
-        Args:
-            box: as for `cuts.from_box`.
-
-        Returns:
-            whether the box shows an object.
+        Pixels of other objects stay theirs. The box is as for `cuts.from_box`.
         """
         found = cuts.from_box(self._picture, box) > 0
         (left, right), (upper, lower) = sorted(box[::2]), sorted(box[1::2])

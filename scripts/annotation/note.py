@@ -20,18 +20,10 @@ LONGEST_NAME = 60  # characters
 class Note:
     """The content of ``project.json``.
 
-    Args:
-        folder: the folder of the project.
-        source: the absolute path of the video.
-
     Attributes:
         frames: the number of frames of the video; None in a new project.
         objects: the objects by their ids, in order. Each has an id, a name, a colour and a visibility.
         annotated: by frame number, the ids of the objects that the annotated mask holds, or that were erased from it.
-        deleting: the ids of deleted objects that may still have pixels in some masks.
-
-    Raises:
-        InputError: the file cannot be read, or is of another video.
     """
 
     def __init__(self, folder: Path, source: Path) -> None:
@@ -41,7 +33,6 @@ class Note:
         self.size: tuple[int, int] | None = None
         self.objects: dict[int, dict[str, Any]] = {}
         self.annotated: dict[int, list[int]] = {}
-        self.deleting: list[int] = []
         if self.path.exists():
             self._read()
         elif any((folder / "masks").glob("*.png")):
@@ -62,7 +53,6 @@ class Note:
                     raise ValueError(f"{entry} is no object")
                 self.objects[checked["id"]] = checked
             self.annotated = {int(number): [int(i) for i in ids] for number, ids in content["annotated"].items()}
-            self.deleting = [int(i) for i in content.get("deleting", [])]
             if self.annotated and not 0 <= min(self.annotated) <= max(self.annotated) < self.frames:
                 raise ValueError(f"the video has no frame {max(self.annotated)}")
         except (KeyError, TypeError, ValueError, AttributeError, Refused) as error:
@@ -72,11 +62,7 @@ class Note:
             ) from None
 
     def check(self, frames: Frames) -> None:
-        """Refuse a video that has changed since the project was created; a new project records its length and size.
-
-        Raises:
-            InputError: the video has another number of frames, or another size.
-        """
+        """Refuse a video that has changed since the project was created; a new project records its length and size."""
         found, size = len(frames), frames.video.size
         if (self.frames or found, self.size or size) != (found, size):
             raise InputError(
@@ -100,8 +86,6 @@ class Note:
             "objects": list(self.objects.values()),
             "annotated": {str(number): ids for number, ids in sorted(self.annotated.items())},
         }
-        if self.deleting:
-            content["deleting"] = self.deleting
         with atomic_path(self.path, durable=True) as temporary:
             with open(temporary, "w", encoding="utf-8") as file:
                 file.write(json.dumps(content, indent=1) + "\n")
@@ -111,11 +95,7 @@ class Note:
 
 
 def check_object(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the name, colour and visibility among ``fields``, normalised.
-
-    Raises:
-        Refused: a value has the wrong type or form.
-    """
+    """Return the name, colour and visibility among ``fields``, normalised."""
     checked: dict[str, Any] = {}
     if "name" in fields:
         name = " ".join(fields["name"].split()) if isinstance(fields["name"], str) else ""
@@ -123,12 +103,9 @@ def check_object(fields: dict[str, Any]) -> dict[str, Any]:
             raise Refused(400, f"the name of an object has 1 to {LONGEST_NAME} characters; choose another name")
         checked["name"] = name
     if "colour" in fields:
-        colour = fields["colour"].lower() if isinstance(fields["colour"], str) else ""
-        if not re.fullmatch(r"#[0-9a-f]{6}", colour):
+        checked["colour"] = str(fields["colour"]).lower()
+        if not re.fullmatch(r"#[0-9a-f]{6}", checked["colour"]):
             raise Refused(400, "a colour has the form #rrggbb; choose another colour")
-        checked["colour"] = colour
     if "visible" in fields:
-        if not isinstance(fields["visible"], bool):
-            raise Refused(400, "visible is true or false")
-        checked["visible"] = fields["visible"]
+        checked["visible"] = bool(fields["visible"])
     return checked

@@ -1,19 +1,13 @@
 """The evidence for an object in one frame: edges, colours, and the features of the network."""
 
-import copy
-import functools
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 import torch
 
 from dataset.files.images import resize_image, short_side_size, to_tensor
-from dataset.files.video import Video
 from model.inference import pad_to_stride
 from model.network import RDE_VOS
 
-CACHED_PICTURES = 4  # of about 20 MB each, and the frame
 MOST_PIXELS = 110_000  # larger frames are segmented at a smaller size, for speed
 FAR = 1e6  # longer than any path
 STEP = 1.0  # the cost of a path for each pixel, in addition to the change of colour
@@ -105,11 +99,7 @@ class Picture:
         return length
 
     def colours(self, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-        """The evidence of colours: the log ratio of each colour's frequency inside and outside.
-
-        Args:
-            inside, outside: the weights of the pixels in the two histograms.
-        """
+        """The evidence of colours: the log ratio of each colour's frequency inside and outside, by weights."""
         ratio = np.log((self._histogram(inside) + 1e-6) / (self._histogram(outside) + 1e-6))
         return ratio.clip(-MOST_COLOUR, MOST_COLOUR)[self._bins]
 
@@ -152,22 +142,6 @@ class Picture:
     def smooth(self, probability: np.ndarray) -> np.ndarray:
         """Smooth a map of probabilities, preserving edges of the picture."""
         return self._smoothing(probability.astype(np.float32))
-
-
-def picture_cache(video: Video, network: RDE_VOS, size: int | None) -> Callable[[int], Picture]:
-    """Return a function that prepares a frame by its number, or returns a cached one; it is not thread-safe.
-
-    Args:
-        network: it is copied, because the network may propagate meanwhile.
-        size: the short side of the network's input, in pixels; None for the size of the frames.
-    """
-    network = copy.deepcopy(network)
-
-    @functools.lru_cache(CACHED_PICTURES)
-    def prepare(number: int) -> Picture:
-        return Picture(video.read_frame(number), network, size)
-
-    return prepare
 
 
 def _distances(features: np.ndarray, marked: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from annotation.errors import Refused
 from annotation.frames import Frames
-from annotation.jobs import Announce
+from annotation.jobs import Announce, Job
 from annotation.note import MOST_OBJECTS, Note, check_object
 from dataset.files.colours import colour_of, colour_table
 from dataset.files.images import write_mask
@@ -36,14 +36,7 @@ class FrameMask(NamedTuple):
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a project with links to files outside, which exports would copy or replace.
-
-    Args:
-        folder: the folder of the project; it may itself be reached by a link.
-
-    Raises:
-        InputError: one of its files or folders leads out of the project.
-    """
+    """Refuse a project with links to files outside, which exports would copy or replace."""
     inside = folder.resolve()
     for part in (folder, folder / "masks", folder / "frames", folder / "export"):
         if not part.is_dir():
@@ -61,9 +54,6 @@ class Project:
         folder: the folder of the project, locked by `util.files.lock_folder`.
         note: the project's ``project.json``.
         announce: called with every change, as an event for the page.
-
-    Raises:
-        InputError: the video has changed, an annotated mask is missing, or a file cannot be written.
     """
 
     def __init__(self, folder: Path, note: Note, frames: Frames, announce: Announce) -> None:
@@ -76,6 +66,7 @@ class Project:
         self._masks = folder / "masks"
         self._uncertainty_path = folder / "uncertainty.csv"
         self._lock = threading.RLock()
+        self._deleting: int | None = None  # the object that is being deleted
         self._revisions = array.array("Q", bytes(8 * len(frames)))
         self._changes = itertools.count(1)
         self._kinds = self._find_masks()
@@ -89,11 +80,13 @@ class Project:
 
     def state(self) -> dict[str, Any]:
         """The initial state for the page, without the masks."""
-        height, width = self.frames.video.size
+        video = self.frames.video
+        height, width = video.size
         with self._lock:
+            known = {str(n): round(value, 6) for n, value in enumerate(self._uncertainty) if not math.isnan(value)}
             return {
                 "video": {
-                    "name": self.frames.video.name,
+                    "name": video.name,
                     "frames": len(self),
                     "width": width,
                     "height": height,
@@ -102,27 +95,19 @@ class Project:
                 "objects": self.objects(),
                 "annotated": sorted(self._note.annotated),
                 "propagated": [[run.start(), run.end() - 1] for run in re.finditer(rb"\x01+", self._kinds)],
-                "uncertainty": {
-                    str(number): round(value, 6)
-                    for number, value in enumerate(self._uncertainty)
-                    if not math.isnan(value)
-                },
+                "uncertainty": known,
                 "output": str(self.folder),
             }
 
     def resize(self, count: int) -> None:
         """Change the number of frames: a video file has announced a wrong one. All its frames are ready."""
         with self._lock:
-            paths, lost = self.frames.video.frames, len(self) - count
-            folder, suffix = paths[0].parent, paths[0].suffix
-            paths[:] = [folder / f"{number:05d}{suffix}" for number in range(count)]
-            if lost > 0:
-                for values in (self._revisions, self._kinds, self._uncertainty):
-                    del values[count:]
-            else:
-                self._revisions.extend([0] * -lost)
-                self._kinds.extend([NONE] * -lost)
-                self._uncertainty.extend([math.nan] * -lost)
+            more = max(0, count - len(self))
+            paths = self.frames.video.frames
+            paths[:] = [paths[0].with_name(f"{number:05d}{paths[0].suffix}") for number in range(count)]
+            for values, new in ((self._revisions, 0), (self._kinds, NONE), (self._uncertainty, math.nan)):
+                values.extend([new] * more)
+                del values[count:]
             self.frames.ready = count
             with self._saving() as note:
                 note.frames = count
@@ -141,17 +126,17 @@ class Project:
         return bytes(colours)
 
     def check_ready(self, numbers: Iterable[int]) -> None:
-        """Refuse frames that are not unpacked yet.
-
-        Raises:
-            Refused: with the first of them.
-        """
+        """Refuse frames that are not unpacked yet."""
         if late := [number for number in numbers if number >= self.frames.ready]:
             raise Refused(409, f"frame {min(late)} is not unpacked yet; wait, or start the same command again")
 
     def kind(self, number: int) -> int:
         """The kind of a frame's mask: NONE, PROPAGATED or ANNOTATED."""
         return self._kinds[number]
+
+    def is_annotated(self, number: int) -> bool:
+        """Whether the mask of a frame is an annotation."""
+        return self._kinds[number] == ANNOTATED
 
     def labelled(self) -> list[int]:
         """The numbers of the frames that have a mask, in order."""
@@ -164,11 +149,7 @@ class Project:
             return FrameMask(self._ids(number), self._kinds[number], self._revisions[number])
 
     def annotation(self, number: int) -> tuple[np.ndarray, set[int]] | None:
-        """Read the annotation of a frame.
-
-        Returns:
-            the ids [H,W], and the objects that the annotation states to be absent; None without an annotation.
-        """
+        """The ids [H,W] of a frame's annotation, and the objects that are absent by it; None without an annotation."""
         with self._lock:
             if self._kinds[number] != ANNOTATED:
                 return None
@@ -176,17 +157,9 @@ class Project:
             return ids, set(self._note.annotated[number]).difference(object_ids(ids))
 
     def annotate(self, number: int, ids: np.ndarray, revision: int) -> int:
-        """Make a mask the annotation of a frame.
+        """Make a mask, uint8 object ids [H,W], the annotation of a frame.
 
-        Args:
-            ids: uint8 object ids [H,W].
-            revision: the revision of the mask that the user has changed.
-
-        Returns:
-            the new revision.
-
-        Raises:
-            Refused: the frame has changed since ``revision``, or an id is the id of no object.
+        ``revision`` is that of the mask that the user has changed. Return the new one.
         """
         shown = set(object_ids(ids))
         with self._lock:
@@ -205,16 +178,7 @@ class Project:
     def restore(self, number: int, ids: np.ndarray, uncertainty: float, revision: int) -> int:
         """Make a mask the prediction of a frame again, when the user has undone all changes of it.
 
-        Args:
-            ids: uint8 object ids [H,W], as the network has predicted them.
-            uncertainty: as it was, in bits; NaN if it is unknown.
-            revision: see `annotate`.
-
-        Returns:
-            the new revision.
-
-        Raises:
-            Refused: as `annotate`.
+        The ids are those that the network has predicted, uint8 [H,W], with their uncertainty in bits, or NaN.
         """
         with self._lock:
             self._check_revision(number, revision)
@@ -233,38 +197,24 @@ class Project:
             self._check_revision(number, revision)
             return self._remove(number)
 
-    def propagate(self, number: int, ids: np.ndarray, uncertainty: float) -> bool:
-        """Write a predicted mask, unless the frame is annotated.
+    def propagate(self, number: int, ids: np.ndarray, uncertainty: float) -> None:
+        """Write a predicted mask, uint8 object ids [H,W], unless the frame is annotated.
 
-        Args:
-            ids: uint8 object ids [H,W].
-            uncertainty: see `util.evaluation.stream.Segmented`.
-
-        Returns:
-            whether the mask was written.
+        For ``uncertainty`` see `util.evaluation.stream.Segmented`.
         """
         with self._lock:
             if self._kinds[number] == ANNOTATED:
-                return False
+                return
             # The mask comes last, so that a full disk leaves the old one.
             self._append_uncertainty(number, uncertainty)
             self._write(number, ids)
             self._changed(number, PROPAGATED, uncertainty)
-            return True
 
     def add_object(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Add an object with the smallest free id.
-
-        Args:
-            fields: the name, colour and visibility; missing ones have defaults.
-
-        Raises:
-            Refused: no id is free, or a field is invalid.
-        """
+        """Add an object with the smallest free id. Fields are its name, colour and visibility; they have defaults."""
         fields = check_object(fields)
         with self._lock:
-            used = {*self._note.objects, *self._note.deleting}
-            number = next((i for i in range(1, MOST_OBJECTS + 1) if i not in used), None)
+            number = next((i for i in range(1, MOST_OBJECTS + 1) if i not in self._note.objects), None)
             if number is None:
                 raise Refused(409, f"a video can have {MOST_OBJECTS} objects; delete one first")
             added = {**_new_object(number), **fields}
@@ -274,19 +224,10 @@ class Project:
             return dict(added)
 
     def import_masks(self, masks: dict[int, np.ndarray]) -> None:
-        """Make masks the annotations of their frames, and add their objects.
-
-        Args:
-            masks: uint8 object ids [H,W] by frame number; they override existing masks.
-
-        Raises:
-            Refused: an object is being deleted.
-        """
+        """Make masks, uint8 ids [H,W] by frame number, the annotations of their frames, and add their objects."""
         ids = {number: object_ids(mask) for number, mask in masks.items()}
         self.check_ready(masks)
         with self._lock:
-            if self._note.deleting:
-                raise Refused(409, "an object is being deleted; wait until this ends, and import again")
             new = set().union(*ids.values()).difference(self._note.objects)
             if new:
                 with self._saving() as note:
@@ -299,53 +240,52 @@ class Project:
         """Change the name, colour or visibility of an object; see `add_object`."""
         fields = check_object(fields)
         with self._lock:
-            changed = {**self._object(number), **fields}
+            self.check_object(number)
+            changed = {**self._note.objects[number], **fields}
             with self._saving() as note:
                 note.objects[number] = changed
             self._announce_objects()
             return dict(changed)
 
-    def begin_deletion(self, number: int) -> None:
-        """Remove an object from the list. Its pixels are background from now on; `erase_deleted` removes them.
+    def check_object(self, number: int) -> None:
+        """Refuse the id of no object."""
+        if number not in self._note.objects:
+            raise Refused(404, f"there is no object {number}; load the page again")
 
-        Raises:
-            Refused: there is no such object.
+    def delete_object(self, number: int, job: Job) -> None:
+        """Erase an object from all masks, and remove it from the list at the end.
+
+        A mask is deleted if its annotation holds no other object, or if the project has no other object.
         """
-        with self._lock:
-            self._object(number)
-            with self._saving() as note:
-                del note.objects[number]
-                note.annotated = {n: [i for i in ids if i != number] for n, ids in note.annotated.items()}
-                note.deleting.append(number)
-            self._announce_objects()
+        self._deleting = number
+        try:
+            for frame in range(len(self)):
+                if job.stopped:
+                    return
+                self._erase(frame, number)
+                job.passed(frame)
+            with self._lock:
+                with self._saving() as note:
+                    del note.objects[number]
+                    note.annotated = {n: [i for i in ids if i != number] for n, ids in note.annotated.items()}
+                self._announce_objects()
+        finally:
+            self._deleting = None
 
-    def erase_deleted(self, number: int) -> None:
-        """Remove the pixels of deleted objects from the mask of a frame.
-
-        The mask is deleted if its annotation holds no other object, or if the project has no object any more.
-        """
+    def _erase(self, frame: int, number: int) -> None:
         with self._lock:
-            kind = self._kinds[number]
+            kind = self._kinds[frame]
             if kind == NONE:
                 return
-            if not self._note.objects or (kind == ANNOTATED and not self._note.annotated[number]):
-                self._remove(number)
+            if list(self._note.objects) == [number] or (
+                kind == ANNOTATED and set(self._note.annotated[frame]) <= {number}
+            ):
+                self._remove(frame)
                 return
-            ids = read_sized_mask(self._path(number), self.frames.video.size, self.frames.video.name)
-            deleted = np.isin(ids, self._note.deleting)
-            if deleted.any():
-                self._write(number, np.where(deleted, np.uint8(0), ids))
-                self._changed(number, kind, self._uncertainty[number])
-
-    @property
-    def deleting(self) -> bool:
-        """Whether deleted objects may still have pixels in some masks."""
-        return bool(self._note.deleting)
-
-    def end_deletion(self) -> None:
-        """Free the ids of deleted objects, after `erase_deleted` on all frames."""
-        with self._lock, self._saving() as note:
-            note.deleting = []
+            ids = self._ids(frame)
+            if (ids == number).any():
+                self._write(frame, np.where(ids == number, np.uint8(0), ids))
+                self._changed(frame, kind, self._uncertainty[frame])
 
     def _path(self, number: int) -> Path:
         return self._masks / self.frames.video.mask_name(number)
@@ -354,20 +294,14 @@ class Project:
         video = self.frames.video
         if self._kinds[number] == NONE:
             return np.zeros(video.size, np.uint8)
-        ids = read_sized_mask(self._path(number), video.size, video.name)
-        return np.where(np.isin(ids, self._note.deleting), np.uint8(0), ids) if self._note.deleting else ids
-
-    def _object(self, number: int) -> dict[str, Any]:
-        if number not in self._note.objects:
-            raise Refused(404, f"there is no object {number}; load the page again")
-        return self._note.objects[number]
+        return read_sized_mask(self._path(number), video.size, video.name)
 
     def _check_revision(self, number: int, revision: int) -> None:
         if self._revisions[number] != revision:
             raise Refused(412, "this frame has changed in the meantime; review it before you change it")
 
     def _check_objects(self, shown: Iterable[int]) -> None:
-        if unknown := set(shown).difference(self._note.objects):
+        if unknown := set(shown).difference(self._note.objects) | {self._deleting}.intersection(shown):
             raise Refused(400, f"there is no object {min(unknown)}; load the page again")
 
     def _write(self, number: int, ids: np.ndarray) -> None:
@@ -389,13 +323,13 @@ class Project:
         between the two, the stroke is not lost.
         """
         note = self._note
-        before = dict(note.objects), dict(note.annotated), list(note.deleting)
+        before = dict(note.objects), dict(note.annotated)
         try:
             yield note
             with note.saved(self.frames.fps):
                 write()
         except InputError:
-            note.objects, note.annotated, note.deleting = before
+            note.objects, note.annotated = before
             raise
 
     def _announce_objects(self) -> None:
@@ -406,14 +340,9 @@ class Project:
         self._kinds[number] = kind
         self._uncertainty[number] = uncertainty
         self._revisions[number] = next(self._changes)
-        event = {
-            "type": "frame",
-            "number": number,
-            "kind": KINDS[kind],
-            "revision": self._revisions[number],
-            "uncertainty": None if math.isnan(uncertainty) else round(uncertainty, 6),
-        }
-        self._announce(event)
+        bits = None if math.isnan(uncertainty) else round(uncertainty, 6)
+        event = {"number": number, "kind": KINDS[kind], "revision": self._revisions[number], "uncertainty": bits}
+        self._announce({"type": "frame", **event})
         return self._revisions[number]
 
     def _find_masks(self) -> bytearray:
@@ -433,13 +362,11 @@ class Project:
     def _read_uncertainty(self) -> None:
         """Read the uncertainties, and write one line for each, without incomplete lines of a killed server."""
         path = self._uncertainty_path
-        if path.is_file():
-            with open(path, encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    if match := re.fullmatch(r"([0-9]{1,9}),([0-9.]{1,20})\n", line):
-                        number, value = int(match[1]), float(match[2])
-                        if number < len(self) and self._kinds[number] == PROPAGATED:
-                            self._uncertainty[number] = value
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        for match in re.finditer(r"^([0-9]{1,9}),([0-9]\.[0-9]{6})$(?=\n)", text, re.MULTILINE):
+            number = int(match[1])
+            if number < len(self) and self._kinds[number] == PROPAGATED:
+                self._uncertainty[number] = float(match[2])
         with atomic_path(path, durable=True) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for number, value in enumerate(self._uncertainty):
                 if not math.isnan(value):

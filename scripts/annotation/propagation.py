@@ -8,7 +8,7 @@ import numpy as np
 
 from annotation.errors import Refused
 from annotation.jobs import Job
-from annotation.project import ANNOTATED, Project
+from annotation.project import Project
 from dataset.files.video import Video, object_ids
 from model.network import RDE_VOS
 from util.errors import InputError
@@ -16,7 +16,7 @@ from util.evaluation.stream import EngineSettings, Segmented, segment
 from util.parallel import background
 
 DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
-LIMITS = ("end", "annotation")
+LIMITS = ("end", "annotation")  # the next annotated frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +46,10 @@ class LiveVideo(Video):
 
 
 class Propagation:
-    """A propagation of the mask of a frame.
-
-    Args:
-        direction: "forward", "backward" or "both".
-        until: "end", or "annotation" to stop before the next annotated frame.
-
-    Raises:
-        Refused: the frame has no mask, or there is no frame to propagate to.
-    """
+    """A propagation of the mask of a frame; ``direction`` is one of `DIRECTIONS`, and ``until`` of `LIMITS`."""
 
     def __init__(self, project: Project, frame: int, direction: str, until: str) -> None:
-        self._project = project
-        self._frame = frame
+        self._project, self._frame = project, frame
         self._stops = until == "annotation"
         if not project.read(frame).ids.any():
             raise Refused(400, f"frame {frame} shows no object; mark an object in it first")
@@ -66,11 +57,7 @@ class Propagation:
         self._numbers = {each: numbers for each, numbers in targets.items() if numbers}
         if not self._numbers:
             raise Refused(400, f"there is no frame to propagate to from frame {frame}; choose another frame")
-
-    @property
-    def total(self) -> int:
-        """The number of frames to segment."""
-        return sum(map(len, self._numbers.values()))
+        self.total = sum(map(len, self._numbers.values()))  # frames to segment
 
     def run(self, network: RDE_VOS, settings: EngineSettings, job: Job) -> None:
         """Propagate until the end, or until the job is stopped."""
@@ -84,7 +71,7 @@ class Propagation:
         count = len(self._project)
         numbers = range(self._frame + 1, count) if direction == "forward" else range(self._frame - 1, -1, -1)
         if self._stops:
-            annotated = (step for step, number in enumerate(numbers) if self._is_annotated(number))
+            annotated = (step for step, number in enumerate(numbers) if self._project.is_annotated(number))
             numbers = numbers[: next(annotated, len(numbers))]
         return numbers
 
@@ -92,7 +79,7 @@ class Propagation:
         frames = self._project.frames.video
 
         def given(step: int) -> tuple[np.ndarray, set[int]] | None:
-            if step or self._is_annotated(self._frame):
+            if step or self._project.is_annotated(self._frame):
                 return self._project.annotation(numbers[step])
             return self._project.read(self._frame).ids, set()
 
@@ -109,10 +96,9 @@ class Propagation:
                 if not video.known:
                     raise InputError(f"frame {self._frame} shows no object any more; mark an object in it first")
                 # A new annotation stops a propagation until the next annotation, too.
-                if job.stopped or (self._stops and result.number and self._is_annotated(numbers[result.number])):
+                if job.stopped or (
+                    self._stops and result.number and self._project.is_annotated(numbers[result.number])
+                ):
                     break
                 if result.number:
                     write(result)
-
-    def _is_annotated(self, number: int) -> bool:
-        return self._project.kind(number) == ANNOTATED

@@ -5,8 +5,6 @@ Archives have the names that this project expects; a page may offer a file under
 
 from dataclasses import dataclass
 
-from synthetic import SyntheticSettings
-
 ARCHIVES = "archives"  # the folder of archives, in the root folder
 
 
@@ -14,54 +12,34 @@ ARCHIVES = "archives"  # the folder of archives, in the root folder
 class Part:
     """One file of a data set. An archive is unpacked into a folder; any other file is used unchanged.
 
-    Attributes:
-        name: the name of the file in `ARCHIVES`, in the folder of Google Drive, and on a mirror; archives end in .zip
-            or .tar.
-        content: a description of the file, for messages.
-        target: the folder of the unpacked content, or of a file that is not an archive; relative to the root.
-        holds: the names that identify the content of the archive, case-insensitive. They end up in ``target``.
-        drive_file: the id of the file in Google Drive, or None.
-        drive_folder: the id of a folder in Google Drive that holds the file, or None.
-        url: the address of the file elsewhere, or None. A part with neither id nor address must be downloaded by hand.
-        required: whether the data set is useless without the file.
+    A part with neither id nor address must be downloaded by hand.
     """
 
-    name: str
-    content: str
-    target: str
-    holds: tuple[str, ...] = ()
-    drive_file: str | None = None
-    drive_folder: str | None = None
-    url: str | None = None
-    required: bool = True
+    name: str  # in `ARCHIVES`, in the folder of Google Drive, and on a mirror; archives end in .zip or .tar
+    target: str  # the folder of the unpacked content, or of a file that is no archive, in the root folder
+    holds: tuple[str, ...] = ()  # names that identify the content of an archive, in any case; they end up in ``target``
+    drive_file: str | None = None  # the id of the file in Google Drive
+    drive_folder: str | None = None  # the id of a folder in Google Drive that holds the file
+    url: str | None = None  # the address of the file elsewhere
+    required: bool = True  # whether the data set is useless without the file
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A name on the command line, and its files.
-
-    Attributes:
-        licence: the licence as far as it is known for certain, or where to read it.
-        homepage: the page for a download by hand.
-        substitute: a file of another source that serves in place of parts that cannot be downloaded, or None.
-        synthetic: the settings of synthetic clips, which need no download.
-        next_step: what to do after the download, or an empty text.
-    """
+    """A name on the command line, and its files."""
 
     title: str
-    licence: str
-    homepage: str = ""
-    parts: tuple[Part, ...] = ()
-    substitute: Part | None = None
-    synthetic: SyntheticSettings | None = None
-    next_step: str = ""
+    licence: str  # as far as it is known for certain, or where to read it
+    homepage: str  # for a download by hand
+    parts: tuple[Part, ...]
+    substitute: Part | None = None  # of another source, in place of parts that cannot be downloaded
+    next_step: str = ""  # after the download
 
 
 _DAVIS = ("JPEGImages", "Annotations", "ImageSets")
 _VIDEOS = ("JPEGImages", "Annotations")
 _WEIGHTS = "1i6GtLPUNZe0h72IfhU2s_WHA7ZuVoudG"
 _MODELSCOPE = "https://modelscope.cn/models/damo/cv_rdevos_video-object-segmentation/resolve/master"
-_DEMO = SyntheticSettings(seed=37, height=320, width=568, frames=30, davis_val=3)
 
 CATALOGUE = {
     "weights": DataSet(
@@ -69,47 +47,25 @@ CATALOGUE = {
         licence="unknown; ask the paper's authors",
         homepage=f"https://drive.google.com/drive/folders/{_WEIGHTS}",
         parts=(
-            Part("model_s012_final.pth", "the weights for DAVIS", "weights", drive_folder=_WEIGHTS),
-            Part("model_s012_final_yv.pth", "the weights for YouTube-VOS", "weights", drive_folder=_WEIGHTS),
+            Part("model_s012_final.pth", "weights", drive_folder=_WEIGHTS),
+            Part("model_s012_final_yv.pth", "weights", drive_folder=_WEIGHTS),
         ),
         # The authors' second publication: by its card the model for YouTube-VOS 2019 val, with 83.3.
-        substitute=Part(
-            "pytorch_model.pt", "the weights on ModelScope", "weights", url=f"{_MODELSCOPE}/pytorch_model.pt"
-        ),
+        substitute=Part("pytorch_model.pt", "weights", url=f"{_MODELSCOPE}/pytorch_model.pt"),
     ),
     "davis2016": DataSet(
         title="DAVIS 2016",
         licence="for research; see https://davischallenge.org",
         homepage="https://davischallenge.org",
-        parts=(
-            Part(
-                "DAVIS-data.zip",
-                "train and val",
-                "DAVIS/2016/trainval",
-                _DAVIS,
-                drive_file="198aRlh5CpAoFz0hfRgYbiNenn_K8DxWD",
-            ),
-        ),
+        parts=(Part("DAVIS-data.zip", "DAVIS/2016/trainval", _DAVIS, drive_file="198aRlh5CpAoFz0hfRgYbiNenn_K8DxWD"),),
     ),
     "davis2017": DataSet(
         title="DAVIS 2017 at 480p",
         licence="for research; see https://davischallenge.org",
         homepage="https://davischallenge.org",
         parts=(
-            Part(
-                "DAVIS-2017-trainval-480p.zip",
-                "train and val",
-                "DAVIS/2017/trainval",
-                _DAVIS,
-                drive_file="1kiaxrX_4GuW6NmiVuKGSGVoKGWjOdp6d",
-            ),
-            Part(
-                "DAVIS-2017-test-dev-480p.zip",
-                "test-dev",
-                "DAVIS/2017/test-dev",
-                _DAVIS,
-                drive_file="1fmkxU2v9cQwyb62Tj1xFDdh2p4kDsUzD",
-            ),
+            Part("DAVIS-2017-trainval-480p.zip", "DAVIS/2017/trainval", _DAVIS, "1kiaxrX_4GuW6NmiVuKGSGVoKGWjOdp6d"),
+            Part("DAVIS-2017-test-dev-480p.zip", "DAVIS/2017/test-dev", _DAVIS, "1fmkxU2v9cQwyb62Tj1xFDdh2p4kDsUzD"),
         ),
     ),
     "youtube2019": DataSet(
@@ -117,15 +73,9 @@ CATALOGUE = {
         licence="see https://youtube-vos.org; the page asks for a registration",
         homepage="https://youtube-vos.org",
         parts=(
-            Part("train.zip", "the training videos", "YouTube/train", (*_VIDEOS, "meta.json")),
-            Part("valid.zip", "the validation videos", "YouTube/valid", (*_VIDEOS, "meta.json")),
-            Part(
-                "valid_all_frames.zip",
-                "all frames of the validation videos",
-                "YouTube/all_frames/valid_all_frames",
-                ("JPEGImages",),
-                required=False,
-            ),
+            Part("train.zip", "YouTube/train", (*_VIDEOS, "meta.json")),
+            Part("valid.zip", "YouTube/valid", (*_VIDEOS, "meta.json")),
+            Part("valid_all_frames.zip", "YouTube/all_frames/valid_all_frames", ("JPEGImages",), required=False),
         ),
         next_step="make the small copies for training: python scripts/resize_youtube.py --yv_root {root}/YouTube",
     ),
@@ -134,9 +84,7 @@ CATALOGUE = {
         licence="see https://doi.org/10.13012/B2IDB-1702934_V1",
         homepage="https://doi.org/10.13012/B2IDB-1702934_V1",
         # All archives hold the same kind of videos, so training can start with the first one.
-        parts=tuple(
-            Part(f"BL30K_{letter}.tar", "videos", "BL30K", _VIDEOS, required=letter == "a") for letter in "abcdef"
-        ),
+        parts=tuple(Part(f"BL30K_{letter}.tar", "BL30K", _VIDEOS, required=letter == "a") for letter in "abcdef"),
     ),
     "static": DataSet(
         title="the static images of DUTS, HRSOD, FSS-1000, ECSSD and BIG",
@@ -146,19 +94,6 @@ CATALOGUE = {
             "https://github.com/hkchengrex/CascadePSP (BIG)"
         ),
         homepage="https://drive.google.com/file/d/1wUJq3HcLdN-z1t4CsUhjeZ9BVDb9YKLd/view",
-        parts=(
-            Part(
-                "static.zip",
-                "all images and masks",
-                "static",
-                ("fss", "DUTS-TR", "DUTS-TE"),
-                drive_file="1wUJq3HcLdN-z1t4CsUhjeZ9BVDb9YKLd",
-            ),
-        ),
-    ),
-    "demo": DataSet(
-        title="three synthetic clips in DAVIS's layout for scripts/demo.sh, made without a download",
-        licence="that of this project",
-        synthetic=_DEMO,
+        parts=(Part("static.zip", "static", ("fss", "DUTS-TR", "DUTS-TE"), "1wUJq3HcLdN-z1t4CsUhjeZ9BVDb9YKLd"),),
     ),
 }

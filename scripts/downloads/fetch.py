@@ -4,7 +4,6 @@ gdown does all of them. It resumes a partial file only if the server confirms th
 checks the size, and it retries after an interruption.
 """
 
-import glob
 from pathlib import Path
 from urllib.parse import quote
 
@@ -37,73 +36,35 @@ def address(part: Part, mirror: str | None) -> str | None:
 
 
 def fetch(part: Part, path: Path, mirror: str | None) -> bool:
-    """Download a part to ``path``. A partial file ``<path><8 characters>.part`` of an earlier call is resumed.
+    """Download a part to ``path``; return False if a mirror lacks it and it is not required.
 
-    Args:
-        part: a part with an address.
-        path: the file to write. The file is complete or absent.
-        mirror: the address of a folder that holds a file with the part's name, or None for the part's own address.
-
-    Returns:
-        False if a mirror lacks a part that is not required; otherwise True.
-
-    Raises:
-        InputError: the server does not answer or sends something else, or the file cannot be written. A partial file
-            is deleted only if the server refuses to resume it; the download then restarts once.
+    The file is complete or absent. A partial file ``<path><8 characters>.part`` of an earlier call is resumed.
     """
     place = address(part, mirror)
-    by_hand = f"save the file as {path} by hand, and run the same command again"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        from_drive = mirror is None and part.url is None
-        source = {"id": _drive_id(part)} if from_drive else {"url": place}
-        try:
-            _download(source, path)
-        except DownloadError as error:
-            partial = _partial_files(path)
-            # gdown names the cause of an interruption. An error without a cause means that resuming was refused.
-            if isinstance(error, FileURLRetrievalError) or error.__cause__ is not None or not partial:
-                raise
-            tqdm.write(f"{place} cannot be resumed, so the download restarts")
-            partial[0].unlink()
-            _download(source, path)
+        _download({"id": _drive_id(part)} if mirror is None and part.url is None else {"url": place}, path)
         path.chmod(0o644)  # gdown's files can be read by their owner only
     # gdown raises KeyError and AssertionError for pages of an unknown structure.
-    except (FileURLRetrievalError, KeyError, AssertionError):
-        raise InputError(
-            f"Google Drive does not send {part.name} (too many downloads today, or no longer public); open {place} in "
-            f"a browser, {by_hand}"
-        ) from None
-    except (DownloadError, requests.RequestException) as error:
+    except (DownloadError, requests.RequestException, KeyError, AssertionError) as error:
         status = error.response.status_code if isinstance(error, requests.HTTPError) else None
         if status == 404 and not part.required:
             return False
-        reason = "the connection failed or was interrupted"
         if status is not None:
             reason = f"the server answers {status}"
+        elif isinstance(error, (FileURLRetrievalError, KeyError, AssertionError)):
+            reason = "Google Drive does not send it: too many downloads today, or it is no longer public"
         elif isinstance(error, DownloadError) and error.__cause__ is None:
-            reason = "the size differs from the size that the server announced"
+            reason = str(error).splitlines()[0].rstrip(".")
+        else:
+            reason = "the connection failed or was interrupted"
         raise InputError(
-            f"{place} cannot be downloaded ({reason}); run the same command again to resume, or {by_hand}"
+            f"{place} cannot be downloaded ({reason}); run the same command again to resume, delete {path}*.part to "
+            f"start again, or save the file as {path} by hand, and run the same command again"
         ) from None
     except OSError as error:
         raise write_error(path, error.strerror or error) from None
     return True
-
-
-def _partial_files(path: Path) -> list[Path]:
-    """Return the partial file of a download, if there is one.
-
-    Raises:
-        InputError: there are several.
-    """
-    partial = sorted(path.parent.glob(f"{glob.escape(path.name)}????????.part"))
-    if len(partial) > 1:
-        raise InputError(
-            f"{partial[0]} and {partial[1].name} are parts of one file, which two commands downloaded at once; "
-            f"delete one of them, and run the same command again"
-        )
-    return partial
 
 
 def _download(source: dict[str, str], path: Path) -> None:
@@ -120,21 +81,11 @@ def _download(source: dict[str, str], path: Path) -> None:
 
 
 def _drive_id(part: Part) -> str:
-    """Return the id of a part's file in Google Drive.
-
-    Raises:
-        FileURLRetrievalError: Google Drive does not show the folder.
-        requests.RequestException: there is no connection.
-        InputError: the folder does not hold the file.
-    """
+    """Return the id of a part's file in Google Drive, which may be looked up in its folder."""
     if part.drive_file is not None:
         return part.drive_file
     settings = {"quiet": True, "use_cookies": False, "skip_download": True, "timeout": _TIMEOUT}
-    try:
-        listed = gdown.download_folder(id=part.drive_folder, **settings)
-    except DownloadError as error:
-        raise FileURLRetrievalError(str(error)) from None
-    for file in listed:
+    for file in gdown.download_folder(id=part.drive_folder, **settings):
         if Path(file.path).name == part.name:
             return file.id
     raise InputError(f"{address(part, None)} holds no {part.name}; look for the file there, and save it by hand")

@@ -6,24 +6,17 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
-from PIL import Image
 
 from dataset.files.given_masks import find_masks, read_given
-from dataset.files.images import write_mask
 from dataset.files.stream import Stream
 from dataset.files.video import check_mask_sizes
 from model.network import RDE_VOS
-from util.device import enough_memory
+from segmenting.run import segment_frames
 from util.errors import InputError
-from util.evaluation.arguments import MEMORY_REMEDY
 from util.evaluation.confidence import COLUMNS, frame_rows, table
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
-from util.files import atomic_path
-from util.parallel import background
-from util.progress import frames_bar
+from util.evaluation.stream import EngineSettings, Segmented, Throughput
 
 
 @contextlib.contextmanager
@@ -50,15 +43,7 @@ def stopped_by_signals(stream: Stream) -> Iterator[None]:
 
 
 def give_first_mask(stream: Stream, given: Sequence[Path]) -> None:
-    """Give a stream the mask of its first frame.
-
-    Args:
-        stream: the stream.
-        given: the mask, or a mask for each object.
-
-    Raises:
-        InputError: a mask cannot be read, has another size than the frames, or is named after a later frame.
-    """
+    """Give a stream the mask of its first frame, or a mask for each object of it."""
     check_mask_sizes(find_masks(given), stream.size, stream.name)
     assigned, reader = read_given(given, "")
     if later := max(assigned):
@@ -69,61 +54,28 @@ def give_first_mask(stream: Stream, given: Sequence[Path]) -> None:
     stream.masks, stream.reader = assigned, reader
 
 
-def refuse_without_objects(stream: Stream, path: Path) -> NoReturn:
-    """Write the first frame of a stream to a file, in which its objects can be marked.
-
-    Raises:
-        InputError: always; it names the file.
-    """
-    with atomic_path(path) as temporary:
-        Image.fromarray(stream.read_frame(0)).save(temporary)
-    raise InputError(
-        f"no object is given; {path} is what {stream.name} shows now: give its mask as --mask, or mark objects in its "
-        "pixels by --box and --clicks, before the scene changes, or add --show to mark them in the browser"
-    )
-
-
 def segment_stream(
     stream: Stream,
     network: RDE_VOS,
     settings: EngineSettings,
-    *,
-    masks: Path | None,
     confidence: Path,
-    writers: Sequence[Callable[[int, np.ndarray, np.ndarray], None]],
+    write: Callable[[int, np.ndarray, np.ndarray], None],
 ) -> Throughput:
     """Segment a stream until it ends or is stopped, and write the results of each frame as it comes.
 
     Args:
-        stream: the stream, with the mask of its first frame.
-        network, settings: of the engine.
-        masks: the folder for the masks, or None.
         confidence: the CSV file for the confidences.
-        writers: take the number of a frame, the frame and its mask.
-
-    Raises:
-        InputError: a file cannot be written. Masks and confidences so far are kept.
+        write: takes the number of a frame, the frame and its mask.
     """
-    frames, seconds = 0, 0.0
-    core = settings.core(network)
-    with open(confidence, "w", encoding="utf-8", newline="") as file, frames_bar() as bar:
+    with open(confidence, "w", encoding="utf-8", newline="") as file, stopped_by_signals(stream):
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)
 
         def save(result: Segmented) -> None:
             rows.writerows(table(stream, frame_rows(result.number, result.ids, result.confidence)))
             file.flush()
-            if masks:
-                write_mask(masks / stream.mask_name(result.number), result.ids, stream.palette)
-            for write in writers:
-                write(result.number, result.image, result.ids)
+            write(result.number, result.image, result.ids)
             del stream.steps[result.number]
 
-        bar.update(name=stream.name)
-        results = segment(core, stream, settings.size, confidence=True, ahead=0 if stream.is_live else 4)
-        with enough_memory(MEMORY_REMEDY), stopped_by_signals(stream), background(save) as write_result:
-            for result in results:
-                write_result(result)
-                frames, seconds = frames + result.frames, seconds + result.seconds
-                bar.increment()
-    return Throughput(frames, seconds)
+        ahead = 0 if stream.is_live else 4
+        return segment_frames(stream, network, settings, save, name=stream.name, ahead=ahead)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from annotation.errors import Refused
+from annotation.local_server import INVALID, numbers
 from annotation.marks import Marks
 from annotation.picture import Picture
 from dataset.files.colours import colour_of, colour_table
@@ -25,16 +26,8 @@ MOST_STEPS = 30  # that can be undone
 def mark_first_frame(stream: Stream, page: LivePage, network: RDE_VOS, network_side: int | None) -> np.ndarray:
     """Show a stream on a page, until the user has marked objects in a frame and pressed Start. It becomes frame 0.
 
-    Args:
-        stream: the stream, of which no frame after the first has been read.
-        page: the page.
-        network, network_side: as for `annotation.picture.Picture`.
-
-    Returns:
-        the mask of the frame, uint8 object ids [H,W], with a pixel of each object.
-
-    Raises:
-        InputError: the stream has ended before, or Ctrl-C has ended the command.
+    No frame of the stream after the first has been read. For ``network`` and ``network_side`` see
+    `annotation.picture.Picture`. Return the mask of the frame, uint8 object ids [H,W], with a pixel of each object.
     """
     marking = _Marking(stream, page, network, network_side)
     try:
@@ -50,7 +43,7 @@ def mark_first_frame(stream: Stream, page: LivePage, network: RDE_VOS, network_s
         raise InputError(f"{stream.name} ended {reason}; nothing was written; run the command again") from None
     except KeyboardInterrupt:
         raise InputError("the command was interrupted before Start was pressed; nothing was written") from None
-    return marking.step.marks.ids
+    return marking.ids
 
 
 class _Step(NamedTuple):
@@ -75,20 +68,16 @@ class _Marking:
         self._frame: np.ndarray | None = None  # the one that is marked
         self._steps: deque[_Step] = deque(maxlen=MOST_STEPS + 1)
         self._due = 0.0  # when the next frame of a file is shown, in seconds
-        self._handlers = {
-            "freeze": self._freeze, "box": self._box, "click": self._click, "undo": self._undo, "newer": self._newer,
-            "start": self._start,
-        }  # fmt: skip
-
-    @property
-    def step(self) -> _Step:
-        """The last step."""
-        return self._steps[-1]
 
     @property
     def is_live(self) -> bool:
         """Whether no frame is being marked."""
         return self._frame is None
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The mask so far, uint8 object ids [H,W]."""
+        return self._steps[-1].marks.ids
 
     def show_next(self) -> None:
         """Show the next frame of the stream, if a browser waits for it.
@@ -107,27 +96,34 @@ class _Marking:
         self._recent.append((self._page.show(image, {"stage": "live"}), image))
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Handle a request of the page.
-
-        Returns:
-            the answer: empty, or with a ``note`` for the user.
-
-        Raises:
-            Refused: the request is invalid, shows no object, or comes after Start.
-        """
+        """Answer a request of the page: nothing, or a ``note`` for the user."""
+        kind = request.get("kind")
         if self.is_started:
             raise Refused(409, SEGMENTED)
-        handler = self._handlers.get(str(request.get("kind")))
-        if not handler:
-            raise Refused(400, "the request is unknown; load the page again")
-        note = handler(request)
-        return {"note": note} if note else {}
+        if kind == "freeze":
+            self._freeze(request.get("number"))
+        elif kind == "newer":
+            self._go_on()
+        elif self._frame is None:
+            raise Refused(409, "the stream is live again, and the marks are gone; mark a newer frame")
+        elif kind == "box":
+            return self._box(numbers(request.get("box"), 4))
+        elif kind == "click":
+            x, y = map(int, numbers([request.get("x"), request.get("y")], 2))
+            self._click(request.get("object"), x, y, is_inside=request.get("isInside") is True)
+        elif kind == "undo":
+            self._undo()
+        elif kind == "start":
+            self._start()
+        else:
+            raise Refused(400, INVALID)
+        return {}
 
-    def _freeze(self, request: dict[str, Any]) -> None:
+    def _freeze(self, chosen: object) -> None:
         """Freeze the frame that the browser shows, for marks."""
         if self._frame is not None:
             return
-        chosen, kept = request.get("number"), [number for number, _ in self._recent]
+        kept = [number for number, _ in self._recent]
         if chosen not in kept:
             raise Refused(409, "this frame is not kept any more; mark a newer one")
         frames = [image for _, image in self._recent][kept.index(chosen) :]
@@ -138,95 +134,62 @@ class _Marking:
         self._page.show(self._frame, {"stage": "frozen", "objects": [], "steps": 0})
         self._steps.append(_Step(Marks(Picture(self._frame, self._network, self._network_side)), 0))
 
-    def _box(self, request: dict[str, Any]) -> str | None:
-        marks, objects = self._copy()
-        box = request.get("box")
-        if not (isinstance(box, list) and len(box) == 4):
-            raise Refused(400, "a box has four numbers: left, upper, right and lower edge")
-        box = [_number(edge) for edge in box]
-        if objects == MOST_OBJECTS:
-            raise Refused(400, f"a mask holds {MOST_OBJECTS} objects at most; press Start")
-        marks.draw_box(objects + 1, box)
-        if not (marks.ids == objects + 1).any():
-            raise Refused(400, "no new object was found there; draw a larger box, or click inside the object")
-        self._take(marks, objects + 1)
-        if not marks.fills(objects + 1, box):
-            return None
-        return (
-            "the mask fills its box, so the outline is probably wrong; undo it and click inside the object, or draw a "
-            "box that fits more closely"
-        )
+    def _go_on(self) -> None:
+        """Go on with the stream, without the marks."""
+        if self._frame is not None:
+            self._frame = None
+            self._show_live(self._stream.read_frame(0))
 
-    def _click(self, request: dict[str, Any]) -> None:
-        marks, objects = self._copy()
-        object_id, is_inside = request.get("object"), request.get("isInside") is True
-        x, y = (int(_number(request.get(name))) for name in ("x", "y"))
+    def _box(self, box: list[float]) -> dict[str, Any]:
+        marks, number = self._steps[-1].marks.copy(), self._steps[-1].objects + 1
+        if number > MOST_OBJECTS:
+            raise Refused(400, f"a mask holds {MOST_OBJECTS} objects at most; press Start")
+        marks.draw_box(number, box)
+        if not (marks.ids == number).any():
+            raise Refused(400, "no new object was found there; draw a larger box, or click inside the object")
+        self._take(marks, number)
+        if not marks.fills(number, box):
+            return {}
+        return {
+            "note": "the mask fills its box, so the outline is probably wrong; undo it and click inside the object, or "
+            "draw a box that fits more closely"
+        }
+
+    def _click(self, number: object, x: int, y: int, *, is_inside: bool) -> None:
+        marks, objects = self._steps[-1].marks.copy(), self._steps[-1].objects
         height, width = marks.ids.shape
-        if not (0 <= x < width and 0 <= y < height):
-            raise Refused(400, "the click is outside of the frame; click an object in it")
         if not objects and not is_inside:
             raise Refused(400, "there is no object yet; drag a box around one, or click inside it")
         objects = max(objects, 1)
-        if object_id not in range(1, objects + 1):
-            raise Refused(400, f"the objects are 1 to {objects}; load the page again")
-        marks.click(object_id, x, y, is_inside=is_inside)
-        if not (marks.ids == object_id).any():
-            raise Refused(400, f"no pixel would be left for object {object_id}; click elsewhere, or undo its box")
+        if not (0 <= x < width and 0 <= y < height) or number not in range(1, objects + 1):
+            raise Refused(400, INVALID)
+        marks.click(number, x, y, is_inside=is_inside)
+        if not (marks.ids == number).any():
+            raise Refused(400, f"no pixel would be left for object {number}; click elsewhere, or undo its box")
         self._take(marks, objects)
 
-    def _undo(self, request: dict[str, Any]) -> None:
-        self._copy()
+    def _undo(self) -> None:
         if len(self._steps) == 1:
             raise Refused(409, "there is nothing to undo")
         self._steps.pop()
         self._show_marks()
 
-    def _newer(self, request: dict[str, Any]) -> None:
-        """Go on with the stream, without the marks."""
-        if self._frame is None:
-            return
-        self._frame = None
-        self._show_live(self._stream.read_frame(0))
-
-    def _start(self, request: dict[str, Any]) -> None:
-        marks, objects = self._copy()
+    def _start(self) -> None:
+        objects = self._steps[-1].objects
         if not objects:
             raise Refused(400, "no object is marked; drag a box around one")
         for number in range(1, objects + 1):
-            if not (marks.ids == number).any():
+            if not (self.ids == number).any():
                 raise Refused(400, f"no pixel is left for object {number}; click inside it, or undo")
         self._stream.begin([self._frame])
-        self._page.show(self._picture(), STARTED)
+        self._page.show(overlay(self._frame, self.ids, colour_table()), STARTED)
         self.is_started = True
-
-    def _copy(self) -> _Step:
-        """The last step, which can be changed.
-
-        Raises:
-            Refused: no frame is being marked.
-        """
-        if self._frame is None:
-            raise Refused(409, "the stream is live again, and the marks are gone; mark a newer frame")
-        return _Step(self.step.marks.copy(), self.step.objects)
 
     def _take(self, marks: Marks, objects: int) -> None:
         self._steps.append(_Step(marks, objects))
         self._show_marks()
 
     def _show_marks(self) -> None:
-        colours = [colour_of(number) for number in range(1, self.step.objects + 1)]
-        self._page.show(self._picture(), {"stage": "frozen", "objects": colours, "steps": len(self._steps) - 1})
-
-    def _picture(self) -> np.ndarray:
-        return overlay(self._frame, self.step.marks.ids, colour_table())
-
-
-def _number(value: object) -> float:
-    """A number of a request: an edge or a position in pixels.
-
-    Raises:
-        Refused: the value is no number, or too large.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
-        raise Refused(400, "a number is missing in the request, or is too large; load the page again")
-    return value
+        colours = [colour_of(number) for number in range(1, self._steps[-1].objects + 1)]
+        state = {"stage": "frozen", "objects": colours, "steps": len(self._steps) - 1}
+        self._page.show(overlay(self._frame, self.ids, colour_table()), state)

@@ -1,11 +1,10 @@
 """The segmentation of a video that can be interrupted and resumed."""
 
 import contextlib
-import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from util.errors import InputError
 from util.evaluation.arguments import MEMORY_REMEDY
 from util.evaluation.confidence import append_rows, frame_rows
 from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
-from util.files import atomic_path, check_settings, read_json, write_text
+from util.files import atomic_path, check_settings
 from util.parallel import background
 from util.progress import frames_bar
 
@@ -29,21 +28,17 @@ from util.progress import frames_bar
 class Run:
     """A run that can be resumed: a folder in the output keeps its masks beside the settings that made them.
 
-    Args:
-        output: the folder for the results.
-        settings: everything that the masks depend on, as JSON values.
-
-    Raises:
-        InputError: the folder holds the masks of an interrupted run with other settings.
+    Attributes:
+        rows: the file of the confidences, see `append_rows`. Each frame's rows are written before its mask.
+        end: a file that is there when all frames have masks.
     """
 
     def __init__(self, output: Path, settings: dict[str, object]) -> None:
         self.folder, self._result = unfinished_folder(output), output / "masks"
-        self._settings, self._segmented = self.folder / "settings.json", self.folder / "segmented.json"
-        if not self._settings.is_file():
+        self.rows, self.end = self.folder / "confidence", self.folder / "end"
+        if not is_resumable(output):
             shutil.rmtree(self.folder, ignore_errors=True)  # the settings of these masks are unknown
-        names = " and ".join(difference.name for difference in check_settings(self._settings, settings))
-        if names:
+        if names := " and ".join(each.name for each in check_settings(self.folder / "settings.json", settings)):
             raise InputError(
                 f"{output} holds an interrupted run with another {names}; choose another --output or delete it"
             )
@@ -52,21 +47,7 @@ class Run:
     def masks(self) -> Path:
         """The folder of the masks. It moves to the results at the end."""
         unfinished = self.folder / "masks"
-        return unfinished if self.length is None or unfinished.is_dir() else self._result
-
-    @property
-    def rows(self) -> Path:
-        """The file of the confidences, see `append_rows`. Each frame's rows are written before its mask."""
-        return self.folder / "confidence"
-
-    @property
-    def length(self) -> int | None:
-        """The number of frames of the video if all have masks, otherwise None."""
-        return read_json(self._segmented, "delete it")["frames"] if self._segmented.is_file() else None
-
-    @length.setter
-    def length(self, frames: int) -> None:
-        write_text(self._segmented, json.dumps({"frames": frames}))
+        return unfinished if unfinished.is_dir() or not self.end.exists() else self._result
 
     def first_missing(self, video: AnyVideo, start: int = 0) -> int:
         """The number of the first frame from ``start`` on that has no mask, or the number of frames."""
@@ -79,6 +60,7 @@ class Run:
         """Move the masks of a complete run to the results, or delete them, and delete the records."""
         if keep_masks and self.masks != self._result:
             os.replace(self.masks, self._result)
+        (self.folder / "settings.json").unlink()  # from here on the run is not resumed, because all results are there
         shutil.rmtree(self.folder)
 
     def abort(self, *, keep: bool) -> None:
@@ -97,6 +79,33 @@ def unfinished_folder(output: Path) -> Path:
     return output / ".unfinished"
 
 
+def is_resumable(output: Path) -> bool:
+    """Whether there is an unfinished run."""
+    return (unfinished_folder(output) / "settings.json").is_file()
+
+
+def segment_frames(
+    video: AnyVideo,
+    network: RDE_VOS,
+    settings: EngineSettings,
+    save: Callable[[Segmented], None],
+    *,
+    name: str,
+    total: int | None = None,
+    ahead: int = 4,
+) -> Throughput:
+    """Segment a video behind a progress bar with a name; ``save`` is called with each result, in the background."""
+    frames, seconds = 0, 0.0
+    results = segment(settings.core(network), video, settings.size, confidence=True, ahead=ahead)
+    with enough_memory(MEMORY_REMEDY), frames_bar(total) as bar, background(save) as write:
+        bar.update(name=name)
+        for result in results:
+            write(result)
+            frames, seconds = frames + result.frames, seconds + result.seconds
+            bar.increment()
+    return Throughput(frames, seconds)
+
+
 def segment_into(
     run: Run, network: RDE_VOS, video: AnyVideo, settings: EngineSettings, start: int = 0, backward_from: int = 0
 ) -> Throughput:
@@ -111,22 +120,15 @@ def segment_into(
     else:
         video = replace(video, wanted=frozenset(range(start, len(video.frames))))
         total = len(video.wanted)
-    if total == 0:
-        return Throughput(0, 0.0)
-    frames, seconds = 0, 0.0
+        if not total:
+            return Throughput(0, 0.0)
 
     def save(result: Segmented) -> None:
         append_rows(run.rows, frame_rows(abs(result.number - backward_from), result.ids, result.confidence))
         write_mask(run.masks / video.mask_name(result.number), result.ids, video.palette)
 
-    core = settings.core(network)
-    with enough_memory(MEMORY_REMEDY), frames_bar(total) as bar, background(save) as write:
-        bar.update(name=f"{video.name}, backward" if backward_from else video.name)
-        for result in segment(core, video, settings.size, confidence=True):
-            write(result)
-            frames, seconds = frames + result.frames, seconds + result.seconds
-            bar.increment()
-    return Throughput(frames, seconds)
+    name = f"{video.name}, backward" if backward_from else video.name
+    return segment_frames(video, network, settings, save, name=name, total=total)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import argparse
 import functools
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,7 +18,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # small_network and its packages
 
-from small_network.pasting import PastedVideos, add_source_flags, find_sources, make_video
+from small_network.compose import PastedVideos, make_video
+from small_network.sources import add_source_flags, find_sources
 from util.errors import InputError, command_line
 from util.files import check_settings
 from util.numbers import positive, seed
@@ -53,7 +53,7 @@ def main() -> None:
     note = arguments.output / "pasted.json"
     if not note.is_file() and arguments.output.exists() and any(arguments.output.iterdir()):
         raise InputError(f"{arguments.output} holds something other than pasted videos; choose a new folder")
-    if differences := check_settings(note, asdict(settings) | sources.summary()):
+    if differences := check_settings(note, settings._asdict() | sources.summary()):
         name, found, wanted = differences[0]
         raise InputError(f"{arguments.output} holds videos with {name}={found}, not {wanted}; choose a new folder")
     work = functools.partial(make_video, arguments.output, settings, sources)

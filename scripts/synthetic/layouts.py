@@ -1,7 +1,7 @@
 """Synthetic data sets on disk, in the layouts of static images, BL30K, YouTube-VOS and DAVIS."""
 
 import json
-from collections.abc import Callable
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,30 +14,23 @@ from dataset.files.images import write_mask
 from dataset.files.video import object_ids
 from synthetic.scene import LEAST_AREA, LEAST_SPAN, Scene
 from util.errors import InputError
-from util.files import atomic_path, check_settings, write_lines, write_text
+from util.files import atomic_folder, atomic_path, check_settings, write_lines, write_text
 
 STATIC_FOLDERS = ("fss", "DUTS-TR", "DUTS-TE", "ECSSD", "BIG", "HRSOD")
 ANNOTATED_EVERY = 5  # distance between annotated frames in YouTube-VOS
 _YOUTUBE_PACE = 0.4  # speed relative to DAVIS; it is slow because only every fifth frame is annotated
 _CLASS = 10  # images in a class of FSS-1000
 _JPEG_QUALITY = 90
+_MOST_OBJECTS = 20
 # The kinds of data. The place of a kind is part of the random seeds of its clips.
-KINDS = ("static", "bl", "youtube_train", "youtube_valid", "davis_train", "davis_val", "davis_test")
+KINDS = ("static", "bl", "youtube_train", "youtube_valid", "davis_train", "davis_val")
 
 
 @dataclass(frozen=True)
 class SyntheticSettings:
-    """The content of a synthetic data set. The same settings give the same bytes.
+    """The content of a synthetic data set, as the flags of scripts/make_synthetic.py describe it.
 
-    Attributes:
-        seed: determines all random choices.
-        height, width: the size of the frames, in pixels.
-        frames: the number of frames in a clip. YouTube-VOS's training clips have this number of annotated frames, five
-            apart.
-        max_objects: the largest number of annotated objects in a clip.
-        leave: if it is above 0, the objects of BL30K and DAVIS leave the frame repeatedly, for at least this number of
-            frames, and return.
-        static, bl, youtube_train, ...: the number of images or clips of each kind.
+    The same settings give the same bytes.
     """
 
     seed: int = 0
@@ -52,31 +45,34 @@ class SyntheticSettings:
     youtube_valid: int = 0
     davis_train: int = 0
     davis_val: int = 0
-    davis_test: int = 0
 
 
 def make_synthetic(root: Path | str, settings: SyntheticSettings, progress: bool = False) -> None:
-    """Write a synthetic data set. Existing files of the same settings are kept, so an interrupted run is resumed.
-
-    Raises:
-        InputError: the settings are out of range, or ``root`` holds other data.
-    """
-    root = Path(root)
+    """Write a synthetic data set. The folder appears when it is complete; if it is there already, it is kept."""
+    root = Path(root).resolve()
     _check(settings)
-    _check_folder(root, settings)
+    note = root / "synthetic.json"
+    if note.is_file():
+        for name, found, wanted in check_settings(note, asdict(settings)):
+            raise InputError(
+                f"{root} holds synthetic clips made with {name}={found}, not {wanted}; choose a new folder"
+            )
+        return
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise InputError(f"{root} holds something other than synthetic clips; choose a new folder")
     jobs = [(kind, index) for kind in KINDS for index in range(getattr(settings, kind))]
-    meta: dict[str, dict] = {"youtube_train": {}, "youtube_valid": {}}
-    with tqdm(total=len(jobs) * settings.frames, unit="frame", disable=not progress) as bar:
-        for kind, index in jobs:
+    objects: dict[str, dict[str, dict]] = {}  # of each clip of YouTube-VOS
+    with atomic_folder(root) as folder:
+        for kind, index in tqdm(jobs, unit="clip", disable=not progress):
             rng = np.random.default_rng([settings.seed, 1 + KINDS.index(kind), index])
             if kind == "static":
-                _draw_image(root / "static", settings, rng, index)
-            elif kind in meta:
-                draw = _draw_youtube_train if kind == "youtube_train" else _draw_youtube_valid
-                meta[kind][clip_name(kind, index)] = {"objects": draw(root / "YouTube", settings, rng, index, bar)}
+                _draw_image(folder / "static", settings, rng, index)
+            elif kind.startswith("youtube"):
+                objects[clip_name(kind, index)] = _draw_youtube(folder / "YouTube", settings, rng, kind, index)
             else:
-                _draw_dense(root, settings, rng, kind, index, bar)
-    _write_lists(root, settings, meta)
+                _draw_dense(folder, settings, rng, kind, index)
+        _write_lists(folder, settings, objects)
+        check_settings(folder / note.name, asdict(settings))
 
 
 def clip_name(kind: str, index: int) -> str:
@@ -92,51 +88,21 @@ def write_jpeg(path: Path, frame: np.ndarray, quality: int) -> None:
 
 
 def _check(settings: SyntheticSettings) -> None:
-    limits = {
-        "seed": (0, 2**63), "height": (48, 4320), "width": (48, 7680), "frames": (6, 100_000), "max_objects": (1, 20),
-    }  # fmt: skip
-    for name, value in asdict(settings).items():
-        low, high = limits.get(name, (0, 10**6))
-        if not low <= value <= high:
-            raise InputError(f"--{name} {value} is out of range; choose a number from {low} to {high}")
+    if min(settings.height, settings.width) < 48 or not 1 <= settings.max_objects <= _MOST_OBJECTS:
+        raise InputError(
+            f"clips have 48×48 pixels at least, and 1 to {_MOST_OBJECTS} objects; change --height, --width or "
+            "--max_objects"
+        )
     if not any(getattr(settings, kind) for kind in KINDS):
         raise InputError(f"all numbers of clips are 0; give at least one of {', '.join(f'--{kind}' for kind in KINDS)}")
-    if settings.frames < LEAST_SPAN * settings.leave:
-        raise InputError(
-            f"{settings.frames} frames are too few for objects to leave and return; "
-            f"raise --frames to at least {LEAST_SPAN * settings.leave}, or lower --leave {settings.leave}"
-        )
+    if settings.frames < (least := max(6, LEAST_SPAN * settings.leave)):
+        raise InputError(f"--frames {settings.frames} are too few; give {least} or more, or lower --leave")
 
 
-def _check_folder(root: Path, settings: SyntheticSettings) -> None:
-    """Write the settings to a file in ``root``. If the file exists already, compare the settings with it."""
-    note = root / "synthetic.json"
-    if not note.is_file() and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
-        raise InputError(f"{root} holds something other than synthetic clips; choose a new folder")
-    for name, found, wanted in check_settings(note, asdict(settings)):
-        raise InputError(
-            f"{root} holds synthetic clips made with {name}={found}, not {wanted}; "
-            f"choose a new folder, or the settings in {note.name}"
-        )
-
-
-def _once(path: Path, write: Callable[..., object], *arguments: object) -> None:
-    """Write a file unless it exists: files appear complete, and equal settings give equal files."""
-    if not path.is_file():
-        write(path, *arguments)
-
-
-def _write_frame(folder: Path, name: str, frame: np.ndarray) -> None:
-    _once(folder / "JPEGImages" / f"{name}.jpg", write_jpeg, frame, _JPEG_QUALITY)
-
-
-def _write_ids(folder: Path, name: str, ids: np.ndarray) -> None:
-    _once(folder / "Annotations" / f"{name}.png", write_mask, ids)
-
-
-def _write_grey(path: Path, mask: np.ndarray) -> None:
-    with atomic_path(path) as temporary:
-        Image.fromarray(mask).save(temporary)
+def _write_frame(folder: Path, name: str, frame: np.ndarray, ids: np.ndarray | None) -> None:
+    write_jpeg(folder / "JPEGImages" / f"{name}.jpg", frame, _JPEG_QUALITY)
+    if ids is not None:
+        write_mask(folder / "Annotations" / f"{name}.png", ids)
 
 
 def _draw_image(folder: Path, settings: SyntheticSettings, rng: np.random.Generator, index: int) -> None:
@@ -144,111 +110,67 @@ def _draw_image(folder: Path, settings: SyntheticSettings, rng: np.random.Genera
     number, place = divmod(index, len(STATIC_FOLDERS))
     name = f"class{number // _CLASS:04d}/{number % _CLASS + 1}" if place == 0 else f"{index:06d}"
     stem = folder / STATIC_FOLDERS[place] / name
-    _once(stem.with_suffix(".jpg"), write_jpeg, frame, _JPEG_QUALITY)
-    _once(stem.with_suffix(".png"), _write_grey, ids * np.uint8(255))
+    write_jpeg(stem.with_suffix(".jpg"), frame, _JPEG_QUALITY)
+    Image.fromarray(ids * np.uint8(255)).save(stem.with_suffix(".png"))
 
 
-def _draw_dense(
-    root: Path, settings: SyntheticSettings, rng: np.random.Generator, kind: str, index: int, bar: tqdm
-) -> None:
-    """Draw a clip of BL30K or DAVIS: a mask for every frame, and in test-dev for the first frame only."""
-    half = "test-dev" if kind == "davis_test" else "trainval"
-    folder, level = (root / "BL30K", "") if kind == "bl" else (root / "DAVIS/2017" / half, "480p/")
-    labels = range(1, 1 + int(rng.integers(1, settings.max_objects + 1)))
+def _labels(rng: np.random.Generator, settings: SyntheticSettings) -> range:
+    return range(1, 1 + int(rng.integers(1, settings.max_objects + 1)))
+
+
+def _draw_dense(root: Path, settings: SyntheticSettings, rng: np.random.Generator, kind: str, index: int) -> None:
+    """Draw a clip of BL30K or DAVIS, with a mask for every frame."""
+    folder, level = (root / "BL30K", "") if kind == "bl" else (root / "DAVIS/2017/trainval", "480p/")
+    labels = _labels(rng, settings)
     scene = Scene(rng, settings.height, settings.width, settings.frames, labels, leave=settings.leave)
     for t in range(settings.frames):
         frame, ids = scene.frame(t)
-        name = f"{level}{clip_name(kind, index)}/{t:05d}"
-        _write_frame(folder, name, frame)
-        if t == 0 or half != "test-dev":
-            _write_ids(folder, name, ids)
-        bar.update()
+        _write_frame(folder, f"{level}{clip_name(kind, index)}/{t:05d}", frame, ids)
 
 
-def _draw_youtube_train(
-    folder: Path, settings: SyntheticSettings, rng: np.random.Generator, index: int, bar: tqdm
+def _draw_youtube(
+    folder: Path, settings: SyntheticSettings, rng: np.random.Generator, kind: str, index: int
 ) -> dict[str, dict]:
-    """Draw a clip with a mask for every frame. Some objects appear late. Return its objects for meta.json."""
-    labels = range(1, 1 + int(rng.integers(1, settings.max_objects + 1)))
-    step = ANNOTATED_EVERY * _YOUTUBE_PACE
-    late = {label: step * _arrival(rng, settings.frames) for label in labels[1:] if rng.random() < 0.25}
-    scene = Scene(rng, settings.height, settings.width, settings.frames * step, labels, late)
-    seen: dict[int, list[str]] = {label: [] for label in labels}
-    for number in range(settings.frames):
-        frame, ids = scene.frame(number * step)
-        t = f"{number * ANNOTATED_EVERY:05d}"
-        name = f"{clip_name('youtube_train', index)}/{t}"
-        _write_frame(folder / "train", name, frame)
-        _write_ids(folder / "train", name, ids)
-        for label in object_ids(ids):
-            seen[label].append(t)
-        small = min(1.0, 480 / min(ids.shape))
-        if small < 1:
-            frame = cv2.resize(frame, None, fx=small, fy=small, interpolation=cv2.INTER_AREA)
-            ids = cv2.resize(ids, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        _write_frame(folder / "train_480p", name, frame)
-        _write_ids(folder / "train_480p", name, ids)
-        bar.update()
-    return _objects(scene, seen)
+    """Draw a clip in which objects appear late. Return its objects for meta.json: categories and frames by id.
 
-
-def _draw_youtube_valid(
-    folder: Path, settings: SyntheticSettings, rng: np.random.Generator, index: int, bar: tqdm
-) -> dict[str, dict]:
-    """Draw a clip whose objects enter at different frames. Return its objects for meta.json.
-
-    In every second clip the last object enters late, and ids have gaps in the others. In every third clip no object
-    enters before the second annotated frame.
+    Training clips have masks for all frames. Validation clips have one for every fifth frame in which an object is new,
+    and the frames between are in a folder of their own.
     """
-    with_late = index % 2 == 0 and settings.max_objects > 1
-    count = int(rng.integers(1 + with_late, settings.max_objects + 1))
-    labels = list(range(1, count + 1))
-    if index % 2:
-        labels = sorted((rng.choice(3 * count, count, replace=False) + 1).tolist())
-    annotated = range(0, settings.frames, ANNOTATED_EVERY)
-    newcomers = [label for label in labels[1:] if rng.random() < 0.25 or (with_late and label == labels[-1])]
-    arrival = {label: ANNOTATED_EVERY * _arrival(rng, len(annotated)) for label in newcomers}
-    late = {label: t * _YOUTUBE_PACE for label, t in arrival.items()}
-    scene = Scene(rng, settings.height, settings.width, settings.frames * _YOUTUBE_PACE, labels, late)
-    start = ANNOTATED_EVERY if index % 3 == 1 else 0
-    known: dict[int, list[str]] = {}
-    for t in range(settings.frames):
+    is_train = kind == "youtube_train"
+    numbers = range(0, settings.frames * ANNOTATED_EVERY if is_train else settings.frames, ANNOTATED_EVERY)
+    labels = _labels(rng, settings)
+    newcomers = [label for label in labels[1:] if label == labels[-1] or rng.random() < 0.25]
+    arrivals = numbers[1 : max(2, len(numbers) * 2 // 3)]
+    late = {label: _YOUTUBE_PACE * int(rng.choice(arrivals)) for label in newcomers}
+    scene = Scene(rng, settings.height, settings.width, numbers.stop * _YOUTUBE_PACE, labels, late)
+    seen: dict[int, list[str]] = {}
+    for t in numbers if is_train else range(settings.frames):
         frame, ids = scene.frame(t * _YOUTUBE_PACE)
-        name = f"{clip_name('youtube_valid', index)}/{t:05d}"
-        _write_frame(folder / "all_frames/valid_all_frames", name, frame)
-        bar.update()
-        if t not in annotated:
+        name = f"{clip_name(kind, index)}/{t:05d}"
+        if is_train:
+            for label in object_ids(ids):
+                seen.setdefault(label, []).append(f"{t:05d}")
+            _write_frame(folder / "train", name, frame, ids)
             continue
-        _write_frame(folder / "valid", name, frame)
-        visible = [label for label in labels if t >= start and (ids == label).mean() >= LEAST_AREA / 4]
-        new = [label for label in visible if label not in known and t >= min(arrival.get(label, 0), ANNOTATED_EVERY)]
-        known |= {label: [f"{later:05d}" for later in annotated if later >= t] for label in new}
-        if new:
-            _write_ids(folder / "valid", name, ids * np.isin(ids, new))
-    return _objects(scene, known)
-
-
-def _arrival(rng: np.random.Generator, count: int) -> int:
-    """Return which of ``count`` annotated frames, from the second on, is the first one of an object that is late."""
-    return int(rng.integers(1, max(2, count * 2 // 3)))
-
-
-def _objects(scene: Scene, frames: dict[int, list[str]]) -> dict[str, dict]:
-    """Return the entry of meta.json for the objects of a clip: categories and frames by id."""
+        _write_frame(folder / "all_frames/valid_all_frames", name, frame, None)
+        if t in numbers:
+            new = [label for label in labels if label not in seen and (ids == label).mean() >= LEAST_AREA / 4]
+            seen |= {label: [f"{later:05d}" for later in numbers if later >= t] for label in new}
+            _write_frame(folder / "valid", name, frame, ids * np.isin(ids, new) if new else None)
     kinds = {actor.label: actor.kind for actor in scene.actors}
-    return {str(label): {"category": kinds[label], "frames": frames[label]} for label in sorted(frames)}
+    return {str(label): {"category": kinds[label], "frames": seen[label]} for label in sorted(seen)}
 
 
-def _write_lists(root: Path, settings: SyntheticSettings, meta: dict[str, dict]) -> None:
-    """Write DAVIS's lists of clips, and YouTube-VOS's meta.json."""
-    for kind, half, split in (
-        ("davis_train", "trainval", "train"), ("davis_val", "trainval", "val"), ("davis_test", "test-dev", "test-dev"),
-    ):  # fmt: skip
-        if names := [clip_name(kind, index) for index in range(getattr(settings, kind))]:
-            lists = root / "DAVIS/2017" / half / "ImageSets"
-            _once(lists / f"2017/{split}.txt", write_lines, names)
-            if half == "trainval":  # the clips of DAVIS 2016 are some of those of DAVIS 2017
-                _once(lists / f"2016/{split}.txt", write_lines, names[::2])
-    for kind, folders in (("youtube_train", ("train", "train_480p")), ("youtube_valid", ("valid",))):
-        for folder in folders if meta[kind] else ():
-            _once(root / "YouTube" / folder / "meta.json", write_text, json.dumps({"videos": meta[kind]}))
+def _write_lists(root: Path, settings: SyntheticSettings, objects: dict[str, dict[str, dict]]) -> None:
+    """Write DAVIS's lists of clips, YouTube-VOS's meta.json, and the small copies of its training clips."""
+    for split in ("train", "val"):
+        count = getattr(settings, f"davis_{split}")
+        if names := [clip_name(f"davis_{split}", index) for index in range(count)]:
+            lists = root / "DAVIS/2017/trainval/ImageSets"
+            write_lines(lists / f"2017/{split}.txt", names)
+            write_lines(lists / f"2016/{split}.txt", names[::2])  # the clips of DAVIS 2016 are some of those of 2017
+    for half in ("train", "valid"):
+        if videos := {name: {"objects": each} for name, each in objects.items() if name.startswith(f"youtube-{half}")}:
+            write_text(root / "YouTube" / half / "meta.json", json.dumps({"videos": videos}))
+    if settings.youtube_train and min(settings.height, settings.width) <= 480:
+        shutil.copytree(root / "YouTube/train", root / "YouTube/train_480p")

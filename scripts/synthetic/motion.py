@@ -23,13 +23,9 @@ def scaling(x: float, y: float) -> np.ndarray:
 
 
 class Wander:
-    """A random smooth function of time between -amplitude and amplitude.
+    """A random smooth function of time between -amplitude and amplitude. Its longest period is about ``period`` frames.
 
     The function is the sum of three sines. Their periods have no common multiple, so the function does not repeat.
-
-    Args:
-        amplitude: the largest absolute value.
-        period: the approximate longest period, in frames.
     """
 
     def __init__(self, rng: np.random.Generator, amplitude: float, period: float) -> None:
@@ -44,18 +40,12 @@ class Wander:
 
 
 class Absence(NamedTuple):
-    """A time in which an object is outside the frame.
+    """A time in which an object is outside the frame."""
 
-    Attributes:
-        start, end: the times at which the object starts to leave and is back.
-        side: the side to which it leaves and from which it returns, -1 or 1.
-        ease: the number of frames that leaving takes, and returning too.
-    """
-
-    start: float
-    end: float
-    side: int
-    ease: float
+    start: float  # when it starts to leave
+    end: float  # when it is back
+    side: int  # to which it leaves and from which it returns, -1 or 1
+    ease: float  # the number of frames that leaving takes, and returning too
 
     def shift(self, t: float) -> float:
         """Return how far the object is at time ``t``, from 0 (in its place) to ``side`` (away)."""

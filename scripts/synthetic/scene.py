@@ -26,32 +26,19 @@ KINDS = {
 
 @dataclass
 class Actor:
-    """An object and its path. Positions (x, y) are in frame widths.
+    """An object and its path. Positions (x, y) are in frame widths."""
 
-    Attributes:
-        kind: a name in `KINDS`.
-        picture: uint8 BGRA [S,S,4], the colours multiplied by the opacity.
-        label: the id in the masks, or 0 if the object is not annotated.
-        start: the time at which the object is at ``place``, apart from ``drift``.
-        place, goal: the object moves between them, again and again.
-        period: the time from ``place`` to ``goal`` and back.
-        drift: the motion (x, y) around this path.
-        angle: the rotation, in radians.
-        log_scale: the logarithm of the factor by which the size changes.
-        absences: the times at which the object is outside the frame.
-    """
-
-    kind: str
-    picture: np.ndarray
-    label: int
-    start: float
-    place: tuple[float, float]
+    kind: str  # a name in `KINDS`
+    picture: np.ndarray  # uint8 BGRA [S,S,4], the colours multiplied by the opacity
+    label: int  # the id in the masks, or 0 if the object is not annotated
+    start: float  # the time at which the object is at ``place``, apart from ``drift``
+    place: tuple[float, float]  # the object moves between ``place`` and ``goal``, again and again
     goal: tuple[float, float]
-    period: float
-    drift: tuple[Wander, Wander]
-    angle: Wander
-    log_scale: Wander
-    absences: list[Absence] = field(default_factory=list)
+    period: float  # the time from ``place`` to ``goal`` and back
+    drift: tuple[Wander, Wander]  # the motion (x, y) around this path
+    angle: Wander  # the rotation, in radians
+    log_scale: Wander  # the logarithm of the factor by which the size changes
+    absences: list[Absence] = field(default_factory=list)  # when the object is outside the frame
 
     def matrix(self, t: float, width: int) -> np.ndarray:
         """Return the matrix [3,3] from the pixels of ``picture`` to those of a frame that is ``width`` pixels wide."""
@@ -64,13 +51,11 @@ class Actor:
 
 
 class Scene:
-    """One random clip. Its frames are drawn on demand.
+    """One random clip of ``span`` frames, which are drawn on demand.
 
     At time 0, or at its ``late`` time, an object covers at least `LEAST_AREA` of the frame.
 
     Args:
-        height, width: the size of the frames, in pixels.
-        span: the length of the clip, in frames.
         labels: the ids of the annotated objects.
         late: by id, the time at which an object is visible, for objects that are not visible at time 0.
         leave: if it is above 0, every annotated object leaves the frame repeatedly, for at least this time, and

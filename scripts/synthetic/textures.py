@@ -21,7 +21,6 @@ def noise(rng: np.random.Generator, height: int, width: int, coarse: float, roug
     """Return random noise in several octaves, float32 [height,width] with mean 0 and standard deviation 1.
 
     Args:
-        height, width: the size, in pixels.
         coarse: the number of cells of the coarsest octave along the longer side.
         roughness: the amplitude of an octave, divided by that of the next coarser octave.
     """
@@ -40,9 +39,7 @@ def noise(rng: np.random.Generator, height: int, width: int, coarse: float, roug
 def texture(rng: np.random.Generator, height: int, width: int, hue: float) -> np.ndarray:
     """Return stripes or patches of two colours with grain, float32 BGR [height,width,3] from 0 to 255.
 
-    Args:
-        height, width: the size, in pixels.
-        hue: the hue of both colours, from 0 to 1 and periodic.
+    ``hue`` is that of both colours, from 0 to 1 and periodic.
     """
     first, second = (
         255 * np.float32(colorsys.hsv_to_rgb((hue + rng.normal(0, 0.03)) % 1, rng.uniform(0.3, 0.8), value)[::-1])

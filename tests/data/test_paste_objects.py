@@ -8,9 +8,8 @@ from PIL import Image
 
 from conftest import Command, assert_refused, contents, draw_clip
 from dataset.files.images import read_image, read_mask, write_mask
-from small_network.pasting import PastedVideos, find_sources
-from small_network.pasting.compose import compose
-from small_network.pasting.sources import cut_out
+from small_network.compose import PastedVideos, compose
+from small_network.sources import cut_out, find_sources
 
 SCRIPT = "scripts/small_network/paste_objects.py"
 SMALL = ("--count", 3, "--frames", 6, "--height", 64, "--width", 96, "--workers", 1)

@@ -38,12 +38,6 @@ FITS = (
 class Server(Running):
     """A running annotate.py and what it has stored."""
 
-    is_known = False  # to the browser
-
-    def new_address(self) -> str:
-        """An address of the page that has not been used; waits until the server prints it."""
-        return self.process.stdout.readline().split()[-1]
-
     def ids(self, number: int) -> np.ndarray:
         return self.mask(number)[0]
 
@@ -98,8 +92,7 @@ def page(browser, server) -> webdriver.Chrome:
 
 
 def opened(browser, server: Server) -> webdriver.Chrome:
-    browser.get(f"http://{server.host}{server.root}" if server.is_known else server.new_address())
-    server.is_known = True
+    browser.get(f"http://{server.host}{server.root}")
     wait(browser, lambda: browser.execute_script("return window.annotator && annotator.ready"))
     return browser
 

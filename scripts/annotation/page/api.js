@@ -50,9 +50,9 @@ export async function getMask(number, signal, priority) {
  * @param mask number, ids, kind ("annotated" or "propagated"), revision, and uncertainty (NaN if unknown).
  * @returns the new revision; status 412 where `revision` is outdated.
  */
-export async function putMask({ number, ids, kind, revision, uncertainty }, { width, height }) {
+export async function putMask({ number, ids, kind, revision, uncertainty }) {
   const bits = Number.isNaN(uncertainty) ? "" : `&uncertainty=${uncertainty.toFixed(6)}`;
-  const address = `masks/${number}?width=${width}&height=${height}&kind=${kind}${bits}`;
+  const address = `masks/${number}?kind=${kind}${bits}`;
   return (await (await request("PUT", address, { body: ids, revision })).json()).revision;
 }
 
@@ -75,14 +75,14 @@ export const deleteObject = (id) => request("DELETE", `objects/${id}`);
 const bytes = async (response) => new Uint8Array(await (await response).arrayBuffer());
 
 /** Segment the object in a box (left, top, right, bottom; whole pixels). Returns 1 for pixels of the object, else 0. */
-export const cutBox = (number, box, signal) => bytes(request("POST", `cut/${number}`, { json: { box }, signal }));
+export const cutBox = (number, box, signal) => bytes(request("POST", `cut/${number}/box`, { json: { box }, signal }));
 
 /** Prepare a frame for cuts, so that the first one is fast. */
 export const prepareCut = (number) => request("POST", `cut/${number}/prepare`);
 
 /** Correct the mask of an object by strokes. `marks`: see cuts.js. Returns as `cutBox`. */
-export const cutMarks = (number, marks, { width, height }, signal) =>
-  bytes(request("POST", `cut/${number}?width=${width}&height=${height}`, { body: marks, signal }));
+export const cutMarks = (number, marks, signal) =>
+  bytes(request("POST", `cut/${number}/strokes`, { body: marks, signal }));
 
 /** Start to propagate the mask of a frame. `direction`: forward, backward or both; `until`: end or annotation. */
 export const propagate = (frame, direction, until) =>
@@ -94,8 +94,8 @@ export const stopPropagation = () => request("DELETE", "propagation");
 /** Import mask files: for `frame`, or (null) for the frames in their names. Returns descriptions of the masks. */
 export async function importMasks(frame, files) {
   const address = frame === null ? "import" : `import/${frame}`;
-  const body = new FormData();
-  for (const file of files) body.append("file", file, file.webkitRelativePath || file.name);
+  const names = Array.from(files, (file) => [file.webkitRelativePath || file.name, file.size]);
+  const body = new Blob([JSON.stringify(names), "\n", ...files]);
   return (await request("POST", address, { body })).json();
 }
 

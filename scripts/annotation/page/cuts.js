@@ -112,7 +112,7 @@ export class Cuts {
     const { size } = this.editing;
     const before = (await this.editing.entry(frame)).ids.slice();
     const marks = box ? null : this.#marks(cuts, before);
-    const found = await (box ? api.cutBox(frame, box, signal) : api.cutMarks(frame, marks, size, signal));
+    const found = await (box ? api.cutBox(frame, box, signal) : api.cutMarks(frame, marks, signal));
     const entry = await this.editing.entry(frame);
     if (signal.aborted) return;
     if (!found.includes(1) && (box || cuts.some((cut) => cut.isInside))) {

@@ -117,7 +117,7 @@ export class Masks {
 
   #send(entry) {
     const { number, kind, revision } = entry;
-    return kind === "none" ? api.deleteMask(number, revision) : api.putMask(entry, this.store.video);
+    return kind === "none" ? api.deleteMask(number, revision) : api.putMask(entry);
   }
 
   #saved(entry, revision) {

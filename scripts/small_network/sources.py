@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,11 +26,7 @@ class SourceVideo(NamedTuple):
     frames: tuple[Pair, ...]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a frame, uint8 RGB [H,W,3], and its object ids, uint8 [H,W].
-
-        Raises:
-            InputError: a file cannot be read, or the two differ in size.
-        """
+        """Return a frame, uint8 RGB [H,W,3], and its object ids, uint8 [H,W]."""
         return self.frames[index].read(self.folders.read_ids)
 
 
@@ -42,21 +37,11 @@ class Cutout(NamedTuple):
     mask: np.ndarray
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The sources of pasted videos.
+class Sources(NamedTuple):
+    """The sources of pasted videos."""
 
-    Attributes:
-        images: images with one object each, and their masks.
-    """
-
-    videos: tuple[SourceVideo, ...]
-    images: tuple[Pair, ...]
-
-    @property
-    def backgrounds(self) -> list[SourceVideo]:
-        """The videos with at least `LEAST_FRAMES` frames."""
-        return [video for video in self.videos if len(video.frames) >= LEAST_FRAMES]
+    videos: tuple[SourceVideo, ...]  # with at least `LEAST_FRAMES` frames
+    images: tuple[Pair, ...]  # with one object each, and their masks
 
     def summary(self) -> dict[str, int]:
         """The numbers of videos, frames and images, to detect changes."""
@@ -79,16 +64,7 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def find_sources(videos: Sequence[Path], images: Sequence[Path], davis_root: Path | None = None) -> Sources:
-    """List annotated videos and images.
-
-    Args:
-        videos: folders of videos, as ``--videos`` of train.py.
-        images: folders of images, as ``--static_root`` of train.py.
-        davis_root: the folder of DAVIS 2016. Only its training split is used.
-
-    Raises:
-        InputError: a folder cannot be read, a file is missing, or no video is long enough for a background.
-    """
+    """List annotated videos and images in the folders of `add_source_flags`."""
     folders = [each for root in videos for each in own_videos.training_folders(root)]
     if davis_root:
         folders.append(split_folders(davis_root, 2016, "train"))
@@ -99,11 +75,10 @@ def find_sources(videos: Sequence[Path], images: Sequence[Path], davis_root: Pat
             if missing:
                 raise InputError(f"{missing[0]} is missing ({len(missing)} such files); copy {folder.path} again")
             pictures += pairs
-    found = [video for each in folders for video in _videos(each)]
-    sources = Sources(tuple(found), tuple(pictures))
-    if not sources.backgrounds:
+    found = [video for each in folders for video in _videos(each) if len(video.frames) >= LEAST_FRAMES]
+    if not found:
         raise InputError(f"no video has {LEAST_FRAMES} frames or more; give longer ones with --videos or --davis_root")
-    return sources
+    return Sources(tuple(found), tuple(pictures))
 
 
 def _videos(folders: VideoFolders) -> Iterator[SourceVideo]:

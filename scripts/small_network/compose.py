@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from dataset.files.images import write_mask
 from dataset.files.video import object_ids
 from dataset.layouts.static import read_object
-from small_network.pasting.sources import Cutout, Sources, SourceVideo, cut_out
+from small_network.sources import Cutout, Sources, SourceVideo, cut_out
 from synthetic.layouts import write_jpeg
 from synthetic.motion import Absence, Wander, rotation, scaling, translation
 from synthetic.textures import log_uniform, pick
@@ -26,19 +26,12 @@ _TRIES = 50  # the maximum number of sources that are tried for an object
 _VISIBLE = 0.004  # the minimum fraction of the first frame that a pasted object covers
 
 
-@dataclass(frozen=True)
-class PastedVideos:
-    """The settings of a folder of pasted videos. The same settings and sources give the same videos.
-
-    Attributes:
-        seed: determines all random choices.
-        frames: the number of frames in a video.
-        height, width: the size of the frames, in pixels.
-    """
+class PastedVideos(NamedTuple):
+    """The settings of a folder of pasted videos. The same settings and sources give the same videos."""
 
     seed: int = 0
-    frames: int = 24
-    height: int = 288
+    frames: int = 24  # of a video
+    height: int = 288  # pixels
     width: int = 416
 
 
@@ -100,11 +93,7 @@ class _Pasted:
 
 
 def make_video(root: Path, settings: PastedVideos, sources: Sources, index: int) -> bool:
-    """Write one video to ``root/JPEGImages/<video>`` and ``root/Annotations/<video>``.
-
-    Returns:
-        Whether the video was written; False if it exists already.
-    """
+    """Write one video to ``root/JPEGImages/<video>`` and ``root/Annotations/<video>``; False if it exists already."""
     name = f"pasted-{index:05d}"
     images, masks = root / "JPEGImages" / name, root / "Annotations" / name
     last = f"{settings.frames - 1:05d}"
@@ -125,9 +114,6 @@ def compose(rng: np.random.Generator, settings: PastedVideos, sources: Sources) 
     Returns:
         The frames, each uint8 RGB [height,width,3] with object ids, uint8 [height,width]. The first frame shows an
         object.
-
-    Raises:
-        InputError: a source cannot be read, or no source has an object that can be pasted.
     """
     while True:
         background = _background(rng, settings, sources)
@@ -183,7 +169,7 @@ def _background(rng: np.random.Generator, settings: PastedVideos, sources: Sourc
         fixed = pick(rng, sources.images).read(read_object)
         read, size = (lambda t: fixed), fixed[1].shape
     else:
-        video = pick(rng, sources.backgrounds)
+        video = pick(rng, sources.videos)
         indices = _indices(rng, len(video.frames), frames)
         read, size = (lambda t: video.read(indices[t])), video.read(indices[0])[1].shape
     # A moving crop of the source simulates camera motion: fast over a still, and slow over a video, which has camera
@@ -231,7 +217,7 @@ def _pasted(rng: np.random.Generator, settings: PastedVideos, sources: Sources) 
         if sources.images and rng.random() >= _FROM_VIDEO:
             if cutout := cut_out(*pick(rng, sources.images).read(read_object)):
                 return _Pasted(rng, [cutout] * settings.frames, settings)
-        elif cutouts := _cutouts(rng, pick(rng, sources.backgrounds), settings.frames):
+        elif cutouts := _cutouts(rng, pick(rng, sources.videos), settings.frames):
             return _Pasted(rng, cutouts, settings)
     raise InputError(
         f"none of {_TRIES} images and videos has a complete object of at least 24 pixels to paste; give others with "
