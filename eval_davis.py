@@ -11,8 +11,8 @@ from dataset.layouts.davis import DAVIS
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_evaluation_arguments, evaluation_choice, parse_engine_arguments
-from util.evaluation.data_sets import DAVISEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
+from util.evaluation.protocols import DAVISEvaluation
 from util.evaluation.run import score_and_draw, segment_videos
 
 

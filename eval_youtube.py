@@ -16,8 +16,8 @@ from dataset.layouts.youtube import YouTubeVOS
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_evaluation_arguments, evaluation_choice, parse_engine_arguments
-from util.evaluation.data_sets import YouTubeEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
+from util.evaluation.protocols import YouTubeEvaluation
 from util.evaluation.run import score_and_draw, segment_videos
 
 

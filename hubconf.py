@@ -50,7 +50,7 @@ def rde_vos(weights: str | os.PathLike | None = None, device: str | torch.device
         rde_vos_hub.util.errors.InputError: the weights or the device cannot be used.
     """
     choose_device = _project("util.device").choose_device
-    return _project("util.evaluation.stream").engine_network(weights, choose_device(str(device)), amp=False)
+    return _project("util.evaluation.segmentation").engine_network(weights, choose_device(str(device)), amp=False)
 
 
 def rde_vos_engine(
@@ -83,7 +83,7 @@ def rde_vos_engine(
     Raises:
         rde_vos_hub.util.errors.InputError: the weights, the device or the settings cannot be used.
     """
-    settings = _project("util.evaluation.stream").EngineSettings(
+    settings = _project("util.evaluation.segmentation").EngineSettings(
         bank=bank, mem_every=mem_every, top_k=top_k, confirm_updates=confirm_updates
     )
     return settings.core(rde_vos(weights, device))

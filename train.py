@@ -23,10 +23,10 @@ from dataset.samples.loading import training_batches
 from dataset.samples.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network
 from model.checkpoint import network_from_checkpoint
+from model.clip_loss import ClipLoss
 from model.encoders import ENCODERS
 from model.initialisation import add_aggregation, load_imagenet_weights, prepare_for_several_objects
 from model.losses import hard_fraction_at
-from model.training import ClipLoss
 from util.device import (
     autotuned_convolutions,
     choose_device,

@@ -26,16 +26,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from annotation.frames import open_file, open_folder
-from annotation.note import Note
 from annotation.project import refuse_links
+from annotation.project_file import Note
 from annotation.server import Server
 from dataset.files.video_file import VideoFile
+from util.argument_types import non_negative
 from util.device import choose_device
 from util.errors import command_line
 from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes, parse_engine_arguments
-from util.evaluation.stream import engine_network, input_size
+from util.evaluation.segmentation import engine_network, input_size
 from util.files import lock_folder
-from util.numbers import non_negative
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -35,8 +35,8 @@ from benchmarks.gpu import measure_gpu
 from benchmarks.training import measure_training
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.inference import STRIDE
+from util.argument_types import positive
 from util.errors import command_line
-from util.numbers import positive
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -35,12 +35,12 @@ import numpy as np
 from dataset.files.colours import davis_palette
 from dataset.files.given_masks import ObjectMasks, find_masks, find_objects, one_frame
 from dataset.files.images import PaintedMasks, read_mask, read_pixels, read_wide_grey, write_mask
+from dataset.files.json_annotations import coco_annotations, read_shapes
 from dataset.files.masks import described
-from dataset.files.shapes import coco_annotations, read_shapes
 from dataset.files.video import FRAME_SUFFIXES
+from util.argument_types import positive
 from util.errors import InputError, command_line
 from util.files import write_text
-from util.numbers import positive
 
 FLAT = 16  # levels by which the pixels of a plain area may differ from their neighbours
 ALIKE = 48  # levels by which the colours of one object may differ
@@ -241,7 +241,7 @@ def convert_images(paths: list[Path], threshold: int | None, invert: bool) -> di
 
 
 def write_coco(masks: Iterable[tuple[str, np.ndarray]], output: Path) -> None:
-    """Write a COCO file of masks, see `dataset.files.shapes.coco_annotations`."""
+    """Write a COCO file of masks, see `dataset.files.json_annotations.coco_annotations`."""
     content = coco_annotations(masks)
     if not content["annotations"]:
         raise InputError(f"the masks for {output} show no object; give others")

@@ -27,13 +27,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset.layouts.folder_videos import FolderVideos
+from util.argument_types import positive
 from util.distributed import Processes
 from util.errors import command_line
 from util.evaluation.arguments import add_evaluation_arguments, evaluation_choice, parse_engine_arguments
-from util.evaluation.data_sets import FolderEvaluation
 from util.evaluation.output import TEMPORARY, OutputFolder
+from util.evaluation.protocols import FolderEvaluation
 from util.evaluation.run import score_and_draw, segment_videos
-from util.numbers import positive
 
 
 def parse_arguments() -> argparse.Namespace:

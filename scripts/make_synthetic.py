@@ -11,9 +11,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from synthetic import SyntheticSettings, make_synthetic
+from util.argument_types import non_negative
 from util.errors import command_line
 from util.flags import parse_given, refuse_without_effect
-from util.numbers import non_negative
 
 _HELP = {
     "seed": "random seed; the same seed makes the same data, byte for byte",

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.errors import command_line
-from util.evaluation.data_sets import recorded_evaluation
+from util.evaluation.protocols import recorded_evaluation
 from util.evaluation.report import write_report
 
 DATA = {

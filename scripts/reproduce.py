@@ -38,11 +38,11 @@ from downloads.catalogue import CATALOGUE
 from downloads.fetch import address
 from downloads.unpack import file_path, is_in_place
 from tables.reproduction import EVALUATIONS, NETWORKS, RDE, ROWS, Measurement, Outcome, Problem, report
+from util.argument_types import positive
 from util.device import choose_device, device_name
 from util.distributed import run_script
 from util.errors import InputError, command_line
 from util.files import atomic_path, lock_folder, read_json, sha256, write_text
-from util.numbers import positive
 
 PROJECT = Path(__file__).resolve().parents[1]
 

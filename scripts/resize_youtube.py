@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.files.images import image_size, read_image, read_mask, read_palette, resize_image, write_mask
 from dataset.layouts.folders import VideoFolders, find_videos
 from dataset.layouts.youtube import TRAIN, TRAIN_480P, meta_path, split_folders
+from util.argument_types import positive
 from util.errors import InputError, command_line
 from util.files import atomic_path
-from util.numbers import positive
 from util.parallel import in_processes
 
 _JPEG_QUALITY = 95  # high, because the frames were compressed before

@@ -64,7 +64,7 @@ from util.errors import InputError, command_line
 from util.evaluation.arguments import add_engine_arguments, engine_settings, network_notes, parse_engine_arguments
 from util.evaluation.confidence import COLUMNS, read_rows, table
 from util.evaluation.pictures import cutout, matte, overlay
-from util.evaluation.stream import EngineSettings, Throughput, engine_network, input_size
+from util.evaluation.segmentation import EngineSettings, Throughput, engine_network, input_size
 from util.files import atomic_folder, atomic_path, fingerprint, lock_folder, sha256, write_csv
 from util.parallel import in_background
 from util.progress import frames_bar

@@ -26,9 +26,9 @@ from dataset.files.video_file import video_writer
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from util import files
 from util.distributed import Processes
-from util.evaluation.data_sets import Evaluation
 from util.evaluation.output import OutputFolder
-from util.evaluation.stream import EngineSettings, Segmented, segment
+from util.evaluation.protocols import Evaluation
+from util.evaluation.segmentation import EngineSettings, Segmented, segment
 
 if TYPE_CHECKING:
     from selenium import webdriver

@@ -156,7 +156,7 @@ def train_pass(
     """The forward pass of training on clips of an odd number of frames, with L_Seg over all pixels.
 
     The STM bank segments every frame from 1 on, the SAM bank segments frames 2, 4 and so on. The arguments are those of
-    `model.training.ClipLoss`; ``release`` computes the losses as the authors' release does, with μ = γ = 5.
+    `model.clip_loss.ClipLoss`; ``release`` computes the losses as the authors' release does, with μ = γ = 5.
 
     Returns:
         the loss (Eq. 10), and its unweighted terms by the names of `ClipLoss`.

@@ -4,6 +4,6 @@ Code that is specific to processors, memory layouts and libraries is here. The m
 plain. Nothing in ``model/`` depends on this package: an engine also runs the plain network, but slower.
 """
 
-from model.fast.network import fast_network
+from model.fast.conversion import fast_network
 
 __all__ = ["fast_network"]

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from model.blocks import per_object
 from model.decoder import Decoder
 from model.efficientnet import ConvNormReLU6, EfficientNetLite0, InvertedResidual
-from model.fast.compiled import CompiledConv2d
 from model.fast.convolution import PackedConv2d, PackedSameConv2d
+from model.fast.winograd import CompiledConv2d
 
 
 def fast_convolution(conv: nn.Conv2d) -> nn.Module:

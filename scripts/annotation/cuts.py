@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from annotation.errors import Refused
-from annotation.picture import FAR, Picture
+from annotation.evidence import FAR, Picture
 from annotation.refinement import refine
 
 # The bits of a pixel in `from_strokes`.

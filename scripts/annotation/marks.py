@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from annotation import cuts
-from annotation.picture import Picture
+from annotation.evidence import Picture
 
 CLICK_RADIUS = 1 / 60  # of the short side, as the page has it
 MARGIN = 0.05  # of the longer side of a box, as the page has it: clicks may extend the object by it beyond its box

@@ -16,7 +16,7 @@ import numpy as np
 from annotation.errors import Refused
 from annotation.frames import Frames
 from annotation.jobs import Announce, Job
-from annotation.note import MOST_OBJECTS, Note, check_object
+from annotation.project_file import MOST_OBJECTS, Note, check_object
 from dataset.files.colours import colour_of, colour_table
 from dataset.files.images import write_mask
 from dataset.files.video import object_ids, read_sized_mask
@@ -200,7 +200,7 @@ class Project:
     def propagate(self, number: int, ids: np.ndarray, uncertainty: float) -> None:
         """Write a predicted mask, uint8 object ids [H,W], unless the frame is annotated.
 
-        For ``uncertainty`` see `util.evaluation.stream.Segmented`.
+        For ``uncertainty`` see `util.evaluation.segmentation.Segmented`.
         """
         with self._lock:
             if self._kinds[number] == ANNOTATED:

@@ -12,7 +12,7 @@ from annotation.project import Project
 from dataset.files.video import Video, object_ids
 from model.network import RDE_VOS
 from util.errors import InputError
-from util.evaluation.stream import EngineSettings, Segmented, segment
+from util.evaluation.segmentation import EngineSettings, Segmented, segment
 from util.parallel import background
 
 DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}

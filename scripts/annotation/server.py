@@ -14,17 +14,17 @@ import numpy as np
 
 from annotation.cuts import from_box, from_strokes
 from annotation.errors import Refused
+from annotation.evidence import Picture
 from annotation.exports import PARTS, Export, zip_path
 from annotation.frames import Frames, Unpack
 from annotation.imports import MOST_BYTES, import_masks
 from annotation.jobs import Job, Jobs
 from annotation.local_server import INVALID, PAGE, LocalServer, Reply, Request, Route, json_reply, numbers, page_files
-from annotation.note import Note
-from annotation.picture import Picture
 from annotation.project import KINDS, Project
+from annotation.project_file import Note
 from annotation.propagation import DIRECTIONS, LIMITS, Propagation
 from model.network import RDE_VOS
-from util.evaluation.stream import EngineSettings
+from util.evaluation.segmentation import EngineSettings
 
 WAITING_EVENTS = 1024  # a client with more unread events is disconnected
 HEARTBEAT = 15.0  # seconds

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from annotation.evidence import Picture
 from annotation.marks import Marks
-from annotation.picture import Picture
 from benchmarks.common import write_table
 from dataset.files.images import read_image
 from dataset.layouts.static import read_object
 from util.device import choose_device
 from util.errors import InputError
-from util.evaluation.stream import engine_network
+from util.evaluation.segmentation import engine_network
 
 TARGET = 0.85  # IoU
 MOST_CLICKS = 20

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmarks.common import Figures, Measurement, MemoryMeter, draw, machine, make_network, measure_in_turns
 from dataset.files.images import to_tensor
+from model.clip_loss import ClipLoss
 from model.inference import STRIDE
-from model.training import ClipLoss
 from util.device import autotuned_convolutions, choose_device, synchronize, training_layout
 from util.errors import InputError
 

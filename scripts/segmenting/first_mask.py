@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from annotation.errors import Refused
+from annotation.evidence import Picture
 from annotation.marks import Marks
-from annotation.picture import Picture
 from dataset.files.images import read_mask, write_mask
 from model.network import RDE_VOS
 from util.errors import InputError
@@ -108,7 +108,7 @@ def write_first_mask(
     """Write the mask of a frame, uint8 RGB [H,W,3], whose objects are marked; their ids are 1, 2, ...
 
     A file that is there already has to hold the same mask. Return notes on weak evidence for the user. For ``network``
-    and ``network_side`` see `annotation.picture.Picture`.
+    and ``network_side`` see `annotation.evidence.Picture`.
     """
     picture = Picture(image, network, network_side)
     marks = Marks(picture)

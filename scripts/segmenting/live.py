@@ -16,7 +16,7 @@ from model.network import RDE_VOS
 from segmenting.run import segment_frames
 from util.errors import InputError
 from util.evaluation.confidence import COLUMNS, frame_rows, table
-from util.evaluation.stream import EngineSettings, Segmented, Throughput
+from util.evaluation.segmentation import EngineSettings, Segmented, Throughput
 
 
 @contextlib.contextmanager

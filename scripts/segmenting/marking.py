@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from annotation.errors import Refused
+from annotation.evidence import Picture
 from annotation.local_server import INVALID, numbers
 from annotation.marks import Marks
-from annotation.picture import Picture
 from dataset.files.colours import colour_of, colour_table
 from dataset.files.stream import POLL, Stream
 from dataset.files.video_file import EndOfVideo, playback_fps
@@ -27,7 +27,7 @@ def mark_first_frame(stream: Stream, page: LivePage, network: RDE_VOS, network_s
     """Show a stream on a page, until the user has marked objects in a frame and pressed Start. It becomes frame 0.
 
     No frame of the stream after the first has been read. For ``network`` and ``network_side`` see
-    `annotation.picture.Picture`. Return the mask of the frame, uint8 object ids [H,W], with a pixel of each object.
+    `annotation.evidence.Picture`. Return the mask of the frame, uint8 object ids [H,W], with a pixel of each object.
     """
     marking = _Marking(stream, page, network, network_side)
     try:

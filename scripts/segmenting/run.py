@@ -19,7 +19,7 @@ from util.device import enough_memory
 from util.errors import InputError
 from util.evaluation.arguments import MEMORY_REMEDY
 from util.evaluation.confidence import append_rows, frame_rows
-from util.evaluation.stream import EngineSettings, Segmented, Throughput, segment
+from util.evaluation.segmentation import EngineSettings, Segmented, Throughput, segment
 from util.files import atomic_path, check_settings
 from util.parallel import background
 from util.progress import frames_bar

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # small_network an
 
 from small_network.compose import PastedVideos, make_video
 from small_network.sources import add_source_flags, find_sources
+from util.argument_types import positive, seed
 from util.errors import InputError, command_line
 from util.files import check_settings
-from util.numbers import positive, seed
 from util.parallel import in_processes
 
 

@@ -17,17 +17,17 @@ from dataset.layouts.davis import DAVIS
 from model import RDE_VOS
 from model.memory import BANKS
 from tables.plots import draw_scores
+from util.argument_types import positive
 from util.device import choose_device
 from util.distributed import Processes
 from util.errors import InputError, command_line
 from util.evaluation.arguments import add_network_arguments, network_notes
-from util.evaluation.data_sets import DAVISEvaluation
 from util.evaluation.output import OutputFolder
+from util.evaluation.protocols import DAVISEvaluation
 from util.evaluation.run import evaluate
 from util.evaluation.scoring import read_results, score_plans
-from util.evaluation.stream import EngineSettings, engine_network
+from util.evaluation.segmentation import EngineSettings, engine_network
 from util.files import write_csv
-from util.numbers import positive
 
 DEFAULT_BANK, DEFAULT_THETA = "2F+L+RDE", 3
 # J&F, J and F on DAVIS 2017 val as Table 5 gives them; the banks at θ = 3.

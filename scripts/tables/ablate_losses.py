@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dataset.layouts.davis import DAVIS
 from tables.plots import draw_scores
+from util.argument_types import seed
 from util.distributed import run_script
 from util.errors import InputError, command_line
-from util.evaluation.data_sets import DAVISEvaluation
+from util.evaluation.protocols import DAVISEvaluation
 from util.evaluation.scoring import read_results
 from util.files import lock_folder, write_csv
-from util.numbers import seed
 
 ROOT = Path(__file__).resolve().parents[2]
 # The rows of Table 6: train.py's flags, and J&F, J and F on DAVIS 2017 val as published.

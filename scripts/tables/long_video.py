@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from dataset.files.images import read_mask
 from dataset.files.video import Video
 from dataset.layouts.davis import DAVIS
+from util.argument_types import positive
 from util.device import choose_device, device_name, peak_memory
 from util.distributed import Processes
 from util.errors import command_line
@@ -43,10 +44,9 @@ from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import check_given_masks, check_plans, davis_plans
-from util.evaluation.stream import EngineSettings, Segmented, engine_network, segment
+from util.evaluation.segmentation import EngineSettings, Segmented, engine_network, segment
 from util.files import atomic_path, lock_folder, write_csv
 from util.flags import parse_given, refuse_without_effect
-from util.numbers import positive
 from util.parallel import background, in_own_process
 from util.progress import frames_bar
 

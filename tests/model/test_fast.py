@@ -16,9 +16,9 @@ from torch import nn
 from conftest import ROOT, SMALL, draw_clip, tensors
 from model import RDE_VOS, load_network
 from model.efficientnet import NAME as EFFICIENTNET
-from model.fast import compiled, fast_network
-from model.fast.compiled import CompiledConv2d
+from model.fast import fast_network, winograd
 from model.fast.convolution import Convolution, PackedConv2d, PackedSameConv2d
+from model.fast.winograd import CompiledConv2d
 from model.inference import InferenceCore
 from util.device import inference_dtype
 
@@ -42,7 +42,7 @@ needs_compiler = pytest.mark.skipif(not can_compile(torch.float32), reason="no C
 def network(request, monkeypatch) -> RDE_VOS:
     """A network whose norms do something, as those of trained networks do; with a C compiler and without."""
     if not request.param:
-        monkeypatch.setattr(compiled, "_library", lambda dtype: None)
+        monkeypatch.setattr(winograd, "_library", lambda dtype: None)
     torch.manual_seed(0)
     network = RDE_VOS(replace(SMALL, value_channels=64, decoder_channels=(64, 64, 64)))  # wide enough for Winograd
     for module in network.modules():
@@ -59,7 +59,7 @@ def network(request, monkeypatch) -> RDE_VOS:
 def test_every_part_computes_the_same(network, frames):
     fast = fast_network(network)
     kinds = {type(module) for module in fast.modules()}
-    assert (CompiledConv2d in kinds) == (compiled._library(torch.float32) is not None)
+    assert (CompiledConv2d in kinds) == (winograd._library(torch.float32) is not None)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
     image, masks = torch.randn(frames, 3, 64, 96), torch.rand(frames, 3, 64, 96)
     features, fast_features = network.encode_key(image), fast.encode_key(image)
@@ -132,7 +132,7 @@ def test_compiled_is_the_convolution(channels, size, options, dtype, monkeypatch
     program = f'exec {shutil.which("cc") or shutil.which("gcc")} "$@" {" ".join(options)}'
     write_compilers(tmp_path, program)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(compiled, "_library", functools.cache(compiled._library.__wrapped__))
+    monkeypatch.setattr(winograd, "_library", functools.cache(winograd._library.__wrapped__))
     torch.manual_seed(0)
     conv = nn.Conv2d(*channels, 3, padding=1, bias=size[0] != 40)
     # Small frames are oneDNN's, which can be told by ONEDNN_MAX_CPU_ISA to take a processor for an older one.
@@ -175,7 +175,7 @@ def test_a_compiler_that_fails_is_as_good_as_none(program, monkeypatch, tmp_path
     if program is not None:
         write_compilers(tmp_path, program)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert compiled._library.__wrapped__(torch.float32) is None
+    assert winograd._library.__wrapped__(torch.float32) is None
 
 
 @needs_onednn
@@ -243,7 +243,7 @@ def test_only_the_call_of_fast_network_needs_the_folder():
         for path in paths
         if "fast" not in path.relative_to(ROOT).parts and "model.fast" in path.read_text(encoding="utf-8")
     ]
-    assert users == [ROOT / "util/evaluation/stream.py"]
+    assert users == [ROOT / "util/evaluation/segmentation.py"]
 
 
 def test_segmenting_needs_no_compiler():

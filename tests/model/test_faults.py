@@ -18,7 +18,7 @@ from dataset.files.images import read_image, read_mask, write_mask
 from dataset.layouts.youtube import read_meta
 from model import save_network
 from model.inference import InferenceCore
-from util import numbers
+from util import argument_types
 from util.errors import InputError
 from util.files import atomic_path, write_csv
 from util.training.run import RunFolder, TrainingState
@@ -101,7 +101,7 @@ def test_segment_video_on_a_full_disk(inline, davis, small_checkpoint, tmp_path)
     assert inline(*command, "--output", tmp_path / "output").returncode == 0
 
 
-# Weights that are no numbers.
+# Weights that are no argument_types.
 def test_weights_that_are_no_numbers_are_refused(small_network, evaluate, tmp_path):
     save_network(small_network, tmp_path / "bad.pth")
     content = torch.load(tmp_path / "bad.pth", weights_only=True)
@@ -222,10 +222,10 @@ def test_a_record_of_another_shape_is_refused(evaluate, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "good", "bad"),
     [
-        (numbers.positive, "1", ("0", "-1", "1.5", "x", str(2**31), "9" * 5000)),
-        (numbers.non_negative, "0", ("-1", "nan")),
-        (numbers.seed, "7", ("-1", str(2**63))),
-        (numbers.positive_float, "1e-5", ("0", "-1", "nan", "inf", "x")),
+        (argument_types.positive, "1", ("0", "-1", "1.5", "x", str(2**31), "9" * 5000)),
+        (argument_types.non_negative, "0", ("-1", "nan")),
+        (argument_types.seed, "7", ("-1", str(2**63))),
+        (argument_types.positive_float, "1e-5", ("0", "-1", "nan", "inf", "x")),
     ],
 )
 def test_numbers_on_the_command_line(kind, good, bad):

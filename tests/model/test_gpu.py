@@ -15,12 +15,12 @@ from conftest import SMALL, draw_clip
 from dataset.files.video import AnyVideo
 from fake_gpu import CPU, GPU, DeviceMismatch, FakeGPU, fake_gpu
 from model import RDE_VOS, load_network
+from model.clip_loss import ClipLoss
 from model.fast import fast_network
 from model.reading import Embedding, Similarity
-from model.training import ClipLoss
 from train import choose_trained_parts, train, training_state
 from util.distributed import Processes
-from util.evaluation.stream import EngineSettings, segment
+from util.evaluation.segmentation import EngineSettings, segment
 from util.imagenet import normalise
 from util.training.log import TrainingLog
 from util.training.recipe import RECIPES

@@ -12,9 +12,9 @@ from torch._dynamo.utils import counters
 from conftest import draw_clip, tensors
 from fake_gpu import GPU, fake_gpu
 from model import RDE_VOS, NetworkConfig
-from model.fast import fast_network, graphs
+from model.clip_loss import ClipLoss
+from model.fast import fast_network, torch_compile
 from model.inference import InferenceCore
-from model.training import ClipLoss
 from util.errors import InputError
 
 
@@ -40,7 +40,7 @@ def small_network() -> RDE_VOS:
 def compiled_network(small_network: RDE_VOS) -> RDE_VOS:
     """The small network, compiled."""
     network = copy.deepcopy(small_network).requires_grad_(False)
-    graphs.compile_network(network, "eager")
+    torch_compile.compile_network(network, "eager")
     return network
 
 
@@ -61,16 +61,16 @@ def check(small_network: RDE_VOS, compiled_network: RDE_VOS, *clip: int) -> int:
 
 def test_three_videos_of_one_size_need_the_same_graphs(small_network, compiled_network):
     """One for each verb, and one for reading the memory before its first update, when it is smaller."""
-    assert [check(small_network, compiled_network, 32, 48, 2) for _ in range(3)] == [len(graphs.METHODS) + 1] * 3
+    assert [check(small_network, compiled_network, 32, 48, 2) for _ in range(3)] == [len(torch_compile.METHODS) + 1] * 3
     # Another number of objects changes the shapes of all verbs but one.
-    assert check(small_network, compiled_network, 32, 48, 1) == 2 * (len(graphs.METHODS) + 1) - 1
+    assert check(small_network, compiled_network, 32, 48, 1) == 2 * (len(torch_compile.METHODS) + 1) - 1
 
 
 def test_sizes_that_vary_are_not_compiled_forever(small_network, compiled_network, monkeypatch):
-    monkeypatch.setattr(graphs, "MOST_SHAPES", 2)
+    monkeypatch.setattr(torch_compile, "MOST_SHAPES", 2)
     widths = (32, 48, 64, 32)
     found = [check(small_network, compiled_network, 32, width, 1) for width in widths]
-    assert found == [len(graphs.METHODS) + 1, *[2 * len(graphs.METHODS)] * 3]
+    assert found == [len(torch_compile.METHODS) + 1, *[2 * len(torch_compile.METHODS)] * 3]
 
 
 def test_results_outlive_the_next_replay_of_a_cuda_graph(small_network, monkeypatch):
@@ -102,7 +102,7 @@ def test_results_outlive_the_next_replay_of_a_cuda_graph(small_network, monkeypa
             for each in (fast_network(network), fast_network(network, compiler="inductor"))
         )
     assert np.array_equal(plain, replayed)
-    assert modes == [("inductor", "reduce-overhead", False)] * len(graphs.METHODS)
+    assert modes == [("inductor", "reduce-overhead", False)] * len(torch_compile.METHODS)
 
 
 def test_a_machine_without_a_working_compiler_says_so(small_network):
@@ -110,7 +110,7 @@ def test_a_machine_without_a_working_compiler_says_so(small_network):
         raise RuntimeError("no g++ here")
 
     network = copy.deepcopy(small_network).requires_grad_(False)
-    graphs.compile_network(network, broken)
+    torch_compile.compile_network(network, broken)
     with pytest.raises(InputError, match=r"cannot be compiled here \(.*no g\+\+ here\)"):
         segmented(network, 32, 32, 1)
 

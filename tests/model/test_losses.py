@@ -9,9 +9,9 @@ import torch
 
 from conftest import GOLDENS, SMALL, tensors
 from model import RDE_VOS, load_network
+from model.clip_loss import ClipLoss
 from model.losses import LossTerms, bootstrapped_cross_entropy, channel_divergence, hard_fraction_at
 from model.published import translate_published
-from model.training import ClipLoss
 from plain import train_pass
 from util.training.recipe import recipe_losses
 

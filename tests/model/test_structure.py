@@ -13,7 +13,18 @@ from conftest import ROOT
 PROJECT = {
     path.stem for pattern in ("*", "scripts/*") for path in ROOT.glob(pattern) if path.is_dir() or path.suffix == ".py"
 }
-GROUND = "errors", "imagenet", "files", "device", "distributed", "parallel", "progress", "numbers", "flags", "packages"
+GROUND = (
+    "errors",
+    "imagenet",
+    "files",
+    "device",
+    "distributed",
+    "parallel",
+    "progress",
+    "argument_types",
+    "flags",
+    "packages",
+)
 GROUND_MODULES = {"util", *(f"util.{name}" for name in GROUND)}
 UPPER_PACKAGES = {"model", "dataset", "util.evaluation", "util.training", *GROUND_MODULES}
 

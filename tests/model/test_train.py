@@ -28,9 +28,9 @@ from dataset.samples.batches import global_batches
 from dataset.samples.stages import stage_dataset
 from model import RDE_VOS, NetworkConfig, load_network, save_network
 from model.checkpoint import read_checkpoint
+from model.clip_loss import ClipLoss
 from model.initialisation import load_imagenet_weights
 from model.losses import LossTerms
-from model.training import ClipLoss
 from synthetic import SyntheticSettings, make_synthetic
 from train import first_network
 from util import files

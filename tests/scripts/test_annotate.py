@@ -28,8 +28,8 @@ from annotation.exports import PARTS, Export
 from annotation.frames import open_file, open_folder
 from annotation.imports import import_masks
 from annotation.jobs import Job
-from annotation.note import Note
 from annotation.project import KINDS, Project
+from annotation.project_file import Note
 from annotation.server import Events
 from annotator import Running
 from conftest import ENDED, ROOT, assert_refused, draw_clip, full_disk, segmented, write_video
@@ -41,7 +41,7 @@ from dataset.samples.video_clips import VideoClips
 from model.fast import fast_network
 from util.errors import InputError
 from util.evaluation.pictures import overlay
-from util.evaluation.stream import EngineSettings
+from util.evaluation.segmentation import EngineSettings
 from util.training.arguments import parse_arguments as training_arguments
 
 SIZE = (48, 80)
@@ -337,6 +337,36 @@ def test_no_link_leads_out_of_a_project(tmp_path, part):
         project.import_masks({1: ids[0]})
         assert np.array_equal(read_mask(private / "00001.png"), ids[2]) and not link.is_symlink()
         assert Export(project, ["masks"]).run(Job("export", 1)) is not None
+
+
+def test_names_that_are_not_utf8(serve, tmp_path):
+    """Of the folder, and so of the project, and of its frames: all but the videos of the export works."""
+    video = Path(os.fsdecode(os.fsencode(tmp_path / "clip ") + b"\xff"))
+    ids = write_clip(video, 3)
+    for number in range(3):
+        (video / f"{number:05d}.jpg").rename(Path(os.fsdecode(os.fsencode(video) + b"/\xfe%d.jpg" % number)))
+    output = Path(os.fsdecode(os.fsencode(tmp_path / "output ") + b"\xff"))
+    server = serve(video, output)
+    for _ in range(2):
+        server.json("POST", "api/objects", {}, status=201)
+    server.put(0, ids[0])
+    server.run(lambda: server.propagate(0, "forward"))
+    assert server.state()["propagated"] == [[1, 2]]
+    assert "name" in server.state()["video"] and server.request("GET", "api/frames/1")[0].status == 200
+    wish = {part: True for part in PARTS if part not in ("overlay", "matte")}
+    with server.events() as events:
+        server.json("POST", "api/export", wish, status=202)
+        notice = next(event for event in events if event["type"] == "notice")
+    assert notice["level"] == "info" and len(notice["paths"]) == 4
+    with zipfile.ZipFile(output / "export/export.zip") as archive:
+        assert "masks/?0.png" in archive.namelist()
+    with server.events() as events:
+        server.json("POST", "api/export", {"overlay": True}, status=202)
+        notice = next(event for event in events if event["type"] == "notice")
+    assert notice["level"] == "error" and "not UTF-8" in notice["text"]
+    assert "Traceback" not in server.end()
+    with pytest.raises(InputError, match="not UTF-8"):
+        VideoFile(output / "video.mp4")
 
 
 def test_a_killed_server_has_lost_nothing(serve, clip, small_network):
@@ -649,6 +679,25 @@ def test_a_disk_that_fills_up_between_two_files_changes_nothing(tmp_path):
         assert np.array_equal(each.read(1).ids, ids[1]) and not each.read(0).ids.any()
 
 
+def test_a_prediction_comes_back_as_it_was(shared, clip):
+    ids = clip[1]
+    path = "api/masks/6"
+    shared.put(6, ids[6])
+    tag = shared.mask(6)[2]
+    for wrong in ("much", "-1"):
+        address = f"{path}?kind=propagated&uncertainty={wrong}"
+        assert "load the page again" in shared.refused(400, "PUT", address, bytes(PIXELS), If_Match=tag)
+    network = f"{path}?kind=propagated&uncertainty=0.345678"
+    answer = shared.json("PUT", network, ids[7].tobytes(), If_Match=tag)
+    served, kind, tag = shared.mask(6)
+    assert np.array_equal(served, ids[7]) and (kind, tag) == ("propagated", f'"{answer["revision"]}"')
+    state = shared.state()
+    assert 6 not in state["annotated"] and [6, 6] in state["propagated"]
+    assert state["uncertainty"]["6"] == pytest.approx(0.345678, abs=1e-6)
+    assert "6,0.345678\n" in (shared.output / "uncertainty.csv").read_text()
+    shared.json("DELETE", "api/masks/6", If_Match=tag)
+
+
 def test_a_deletion_that_ends_early_leaves_the_object(tmp_path):
     project, ids = new_project(tmp_path)
     folder = tmp_path / "output"
@@ -740,6 +789,17 @@ def test_unpacking_goes_on_where_it_stopped(tmp_path):
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     with pytest.raises(InputError, match="another video"):
         open_file(VideoFile(tmp_path / "two.mp4"), folder, None)
+
+
+def test_space_is_checked_before_a_video_is_unpacked(tmp_path, monkeypatch):
+    frames, _ = draw_clip(6, *SIZE, 1)
+    write_video(tmp_path / "one.mp4", frames)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3000))
+    with pytest.raises(InputError, match=r"need about 0\.0 GB more .*; free some space there"):
+        open_file(VideoFile(tmp_path / "one.mp4"), tmp_path / "frames", None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
+    assert open_file(VideoFile(tmp_path / "one.mp4"), tmp_path / "frames", None)[1](Job("unpacking", 5)) == 6
 
 
 def test_a_long_video_can_be_marked_while_it_is_unpacked(serve, tmp_path):

@@ -5,10 +5,10 @@ import torch
 from PIL import Image
 
 from annotation import cuts
+from annotation.evidence import Picture
 from annotation.marks import Marks
-from annotation.picture import Picture
 from conftest import assert_refused, draw_clip, read_table
-from util.evaluation.stream import engine_network
+from util.evaluation.segmentation import engine_network
 
 
 def test_clicks_are_measured(inline, tmp_path):

@@ -15,7 +15,7 @@ from dataset.files.video import Video
 from fake_gpu import GPU, fake_gpu
 from model.inference import InferenceCore
 from util.evaluation.confidence import append_rows, frame_rows, object_confidence, read_rows, table
-from util.evaluation.stream import EngineSettings
+from util.evaluation.segmentation import EngineSettings
 
 HEIGHT, WIDTH = 30, 40  # a diagonal of 50 pixels, so the margin is one pixel
 

@@ -14,7 +14,7 @@ from conftest import SMALL, assert_alone, assert_refused, read_table, write_davi
 from dataset.files.images import davis_palette, read_image, read_mask, to_tensor, write_mask
 from dataset.layouts.davis import DAVIS
 from model import RDE_VOS, save_network
-from model.fast import network as fast_network
+from model.fast import conversion
 from model.inference import InferenceCore
 from util import files
 from util.errors import InputError
@@ -52,7 +52,7 @@ def figures(path: Path) -> dict[str, float]:
 
 def test_compile_reaches_the_network(evaluate, monkeypatch):
     backends = []
-    monkeypatch.setattr(fast_network, "compile_network", lambda network, backend: backends.append(backend))
+    monkeypatch.setattr(conversion, "compile_network", lambda network, backend: backends.append(backend))
     evaluate("--compile", "--video_names", "short").checked()
     assert backends == ["inductor"]
 

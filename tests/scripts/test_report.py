@@ -19,8 +19,8 @@ from dataset.files.images import read_mask, write_mask
 from dataset.layouts.folder_videos import FolderVideos
 from dataset.layouts.youtube import YouTubeVOS
 from util.errors import InputError
-from util.evaluation.data_sets import FolderEvaluation, YouTubeEvaluation, recorded_evaluation
 from util.evaluation.metrics import statistics
+from util.evaluation.protocols import FolderEvaluation, YouTubeEvaluation, recorded_evaluation
 from util.evaluation.report import EDGE, LINE, TINT, write_report
 from util.evaluation.scoring import global_results, score_plans, score_videos, write_results
 

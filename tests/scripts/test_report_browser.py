@@ -6,7 +6,7 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import needs_chromium, one, view, wait
 from conftest import write_davis, write_evaluation
-from util.evaluation.data_sets import recorded_evaluation
+from util.evaluation.protocols import recorded_evaluation
 from util.evaluation.report import write_report
 
 pytestmark = needs_chromium

@@ -26,7 +26,7 @@ from dataset.files.video import Video
 from dataset.files.video_file import EndOfVideo, VideoFile, encoder_note, video_writer
 from model.checkpoint import SHIPPED_WEIGHTS
 from util.errors import InputError
-from util.evaluation.stream import EngineSettings
+from util.evaluation.segmentation import EngineSettings
 from util.files import lock_folder
 
 SIZE = (48, 80)

@@ -9,10 +9,10 @@ import torch
 
 from model.checkpoint import SHIPPED_WEIGHTS
 from model.memory import BankSpec
+from util.argument_types import positive
 from util.device import inference_dtype
-from util.evaluation.stream import EngineSettings
+from util.evaluation.segmentation import EngineSettings
 from util.flags import parse_given, refuse_without_effect
-from util.numbers import positive
 
 # Ends the message of an out-of-memory error.
 MEMORY_REMEDY = "segment smaller frames with --size 480, or use --amp"

@@ -15,7 +15,7 @@ from dataset.files.video import Video
 from util.distributed import Processes
 from util.errors import InputError
 from util.evaluation.confidence import COLUMNS, append_rows, frame_rows, read_rows, table
-from util.evaluation.stream import Segmented, Throughput
+from util.evaluation.segmentation import Segmented, Throughput
 from util.files import (
     atomic_folder,
     check_settings,

@@ -27,12 +27,12 @@ from dataset.files.colours import COLOURS, colour_of
 from dataset.files.images import read_mask
 from dataset.files.video import Video, read_sized_mask
 from util.errors import InputError, listed
-from util.evaluation.data_sets import Evaluation
 from util.evaluation.metrics import statistics
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import contours, evenly_spaced, surroundings
+from util.evaluation.protocols import Evaluation
 from util.evaluation.scoring import ObjectFigures, VideoScore, score_plans
-from util.evaluation.stream import Throughput
+from util.evaluation.segmentation import Throughput
 from util.files import atomic_path
 from util.progress import hidden
 
@@ -96,7 +96,7 @@ def write_report(output: Path, evaluation: Evaluation, page: Path, progress: boo
     """Write a page about the results of an evaluation script.
 
     Args:
-        evaluation: the data set, see `util.evaluation.data_sets.recorded_evaluation`.
+        evaluation: the data set, see `util.evaluation.protocols.recorded_evaluation`.
         page: the HTML file to write; the file is complete or absent.
 
     Returns:

@@ -12,11 +12,11 @@ from model.network import RDE_VOS
 from util.device import choose_device, device_name, enough_memory, peak_memory
 from util.distributed import Processes
 from util.evaluation.arguments import MEMORY_REMEDY, network_notes
-from util.evaluation.data_sets import Evaluation
 from util.evaluation.output import OutputFolder
 from util.evaluation.pictures import draw_video
+from util.evaluation.protocols import Evaluation
 from util.evaluation.scoring import score_plans
-from util.evaluation.stream import EngineSettings, Throughput, engine_network, input_size, segment
+from util.evaluation.segmentation import EngineSettings, Throughput, engine_network, input_size, segment
 from util.progress import frames_bar
 
 
@@ -31,7 +31,7 @@ def segment_videos(
     Args:
         processes: the videos are distributed over these processes.
         device: the name of the device, or "auto"; see `util.device.choose_device`.
-        amp, compiled: see `util.evaluation.stream.engine_network`.
+        amp, compiled: see `util.evaluation.segmentation.engine_network`.
 
     Raises:
         InputError: the data, the network or the settings are invalid, or the folder holds other results.

@@ -17,11 +17,11 @@ from model.encoders import BACKBONES, ENCODERS
 from model.inference import STRIDE
 from model.losses import FrameWeights, Guidance, LossTerms
 from model.network import RDE_VOS, NetworkConfig
+from util.argument_types import non_negative, non_negative_float, positive, positive_float, seed
 from util.distributed import cores_per_process
 from util.errors import InputError
 from util.files import sha256
 from util.flags import Rule, parse_given, refuse_without_effect
-from util.numbers import non_negative, non_negative_float, positive, positive_float, seed
 from util.training.recipe import LOSSES, MASK_BACKBONES, RECIPES, Recipe, recipe_losses
 from util.training.reports import Intervals
 

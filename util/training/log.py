@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from dataset.files.images import to_image
-from model.training import ClipResult
+from model.clip_loss import ClipResult
 from util.distributed import Processes
 from util.evaluation.pictures import overlay
 from util.progress import training_bar

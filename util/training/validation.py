@@ -14,7 +14,7 @@ from model.reading import Embedding
 from util.distributed import Processes
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import VideoScore, global_results, score_videos
-from util.evaluation.stream import EngineSettings, for_inference, segment
+from util.evaluation.segmentation import EngineSettings, for_inference, segment
 from util.files import remove_leftovers
 
 TIMES = 20  # repetitions of the clip for the recurrence, forward and backward, as in Figure 3

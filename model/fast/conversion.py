@@ -22,7 +22,7 @@ from model.fast.blocks import (
     fast_efficientnet,
 )
 from model.fast.convolution import PackedConv2d
-from model.fast.graphs import compile_network
+from model.fast.torch_compile import compile_network
 from model.network import RDE_VOS
 from model.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -47,7 +47,7 @@ def fast_network(network: RDE_VOS, dtype: torch.dtype = torch.float32, *, compil
     - On CPUs the blocks of `FAST_BLOCKS` replace the plain blocks, if this build of PyTorch has oneDNN. At high
       resolution objects are processed one by one, which takes less memory.
     - On GPUs tensors in half precision are channels last.
-    - A compiler makes graphs of the plain blocks instead, on CPUs and GPUs; see `model.fast.graphs`.
+    - A compiler makes graphs of the plain blocks instead, on CPUs and GPUs; see `model.fast.torch_compile`.
 
     Unchanged weights share their memory with ``network``. To save memory, delete ``network`` if it is not needed.
 
