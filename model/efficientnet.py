@@ -84,9 +84,6 @@ class EfficientNetLite0(nn.Module):
     Its feature at stride 16 concatenates the last features at stride 16, which are finer, and at stride 32, which know
     more of objects. Both are L2-normalised at each position.
 
-    Args:
-        in_channels: channels of the input.
-
     Attributes:
         channels: channels (C4, C8, C16) of the features at strides 4, 8 and 16.
     """

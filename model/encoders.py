@@ -78,7 +78,6 @@ def build_backbone(name: str, width: int, in_channels: int = 3) -> ResNet | Effi
     Args:
         name: one of `BACKBONES`.
         width: channels of a ResNet's first convolution. EfficientNet-Lite0 accepts only 64, and has its own width.
-        in_channels: channels of the input.
 
     Raises:
         ValueError: the backbone is unknown, or does not exist in this width.

@@ -24,9 +24,6 @@ MOST_NORMALISED = 20  # a normalised frame goes up to 2.7; one of 0 to 255 is no
 def checked_bank(network: RDE_VOS, bank: str, mem_every: int, top_k: int) -> BankSpec:
     """The memory bank of an engine.
 
-    Args:
-        network, bank, mem_every, top_k: as for `InferenceCore`.
-
     Raises:
         ValueError: the bank is unknown or reads RDE without a SAM, or a number is below 1.
     """

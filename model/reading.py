@@ -62,7 +62,6 @@ def read(memory: Sequence[Embedding], query_key: Tensor, similarity: type[Simila
     Args:
         memory: embeddings of the same objects.
         query_key: [B,Ck,h,w].
-        similarity: compares the positions.
 
     Returns:
         [B,K,Cv,h,w].
@@ -82,7 +81,6 @@ class MemoryTable:
 
     Args:
         contents: embeddings of the same objects [1,...], each with the multiplicity of its positions.
-        similarity: compares the positions.
     """
 
     ROWS = 512  # the least number of query positions per chunk; bounds the memory of the similarities

@@ -84,7 +84,6 @@ class ResNet(nn.Module):
         name: one of `RESNETS`; ResNet-10 has one block in each stage.
         width: channels of the first convolution; 64 in the standard networks. The channels of all other convolutions
             are multiples of the width.
-        in_channels: channels of the input.
 
     Attributes:
         channels: channels (C4, C8, C16) of the features at strides 4, 8 and 16.

@@ -160,7 +160,6 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
     whose name states no number belongs to the first frame. The 2 of ``dog2`` and the 255 of ``mask_255`` state none.
 
     Args:
-        masks: the masks.
         video: the name of the video, without suffix: masks may start with it.
         names: the names of the frames, in order; None for a video file, whose frames are numbered from 0.
 
@@ -211,7 +210,6 @@ def absences(masks: Mapping[int, Path], reader: PaintedMasks) -> tuple[dict[int,
 
     Args:
         masks: the masks of a video by the number of their frames, in order.
-        reader: their reader.
 
     Returns:
         the masks without those before the first that shows an object; and by frame number the ids of the objects that

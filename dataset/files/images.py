@@ -30,7 +30,6 @@ def read_image(path: Path | str, *, least_side: int | None = None) -> np.ndarray
     """Read a frame as uint8 RGB [H,W,3], upright: the orientation that a camera has noted in the file is applied.
 
     Args:
-        path: the image file.
         least_side: if given, a large JPEG may be decoded at a half, a quarter or an eighth of its size, which is much
             faster. No side becomes smaller than ``least_side`` pixels.
 
@@ -155,7 +154,6 @@ def write_mask(path: Path | str, ids: np.ndarray, palette: bytes | None = None, 
     """Write object ids as a palette PNG. If writing fails, no file is left behind.
 
     Args:
-        path: the file to write.
         ids: uint8 [H,W].
         palette: 256 RGB triples. By default it is the palette of DAVIS.
         durable: whether to wait until the disk holds the file.

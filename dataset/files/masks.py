@@ -169,7 +169,6 @@ def interpret(image: Image.Image, path: Path | str) -> MaskValues:
 
     Args:
         image: the image as Pillow has decoded it.
-        path: its file, for messages.
 
     Raises:
         InputError: the image is no mask: its format is lossy, its edges are soft, it has the many colours of a picture,
@@ -232,7 +231,6 @@ def described(name: str, ids: np.ndarray, most: int = 12) -> str:
     """Say what a mask holds: ``mask 00000.png: 2 objects, 1 (12.3% of the frame), 2 (0.8%)``.
 
     Args:
-        name: the name of the mask.
         ids: uint8 object ids [H,W].
         most: how many objects are listed.
     """
@@ -362,7 +360,6 @@ def _refuse_soft(values: np.ndarray, pixels: np.ndarray, path: Path | str, *, fe
     Args:
         values: integers [H,W] that tell the colours apart.
         pixels: the colours [H,W,3], or [H,W,4] with opacity.
-        path: the file, for messages.
         few: whether the values may be ids. Then only many such values are refused.
     """
     shown, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)

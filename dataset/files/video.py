@@ -218,7 +218,6 @@ def check_mask_sizes(paths: Iterable[Path], size: tuple[int, int], video: str) -
     """Read the headers of masks, before huge ones are decoded.
 
     Args:
-        paths: the masks.
         size, video: see `read_sized_mask`.
     """
     for path in paths:
@@ -311,7 +310,6 @@ def read_names(path: Path, remedy: str) -> list[str]:
     """Read the names of videos from a text file, one a line. The file may start with a byte order mark.
 
     Args:
-        path: the text file.
         remedy: what the user can do if the file cannot be read, for messages.
 
     Raises:
@@ -339,9 +337,6 @@ def frame_order(names: Collection[str]) -> Callable[[str], list[str | Decimal]]:
 
     frame9 comes before frame10, 1.05 before 1.4, and -4 before -1. These are whole numbers without a sign: the parts of
     2024-01-05 and 2024.01.05, the 4 of frame-4 unless another name is frame0, the 9 of v2.9 if another name is v2.10.
-
-    Args:
-        names: all names that are sorted.
     """
     numbers = _NUMBER
     shapes = {re.sub("[0-9.]+", "0", name.replace("−", "-")) for name in names}

@@ -146,7 +146,6 @@ def video_writer(
     Args:
         path: the file to write.
         size: the height and width of the frames, in pixels.
-        fps: the number of frames per second.
         lossless: whether black and white pixels come back exactly, for mattes.
     """
     height, width = (side // 2 * 2 for side in size)

@@ -16,11 +16,7 @@ _SPLITS = {"train": ("trainval", "train"), "val": ("trainval", "val"), "testdev"
 
 
 def split_folders(davis_root: Path, year: int, split: str) -> VideoFolders:
-    """Return the folders of a split of DAVIS. They need not exist.
-
-    Args:
-        davis_root, year, split: as ``root``, ``year`` and ``split`` of `DAVIS`.
-    """
+    """Return the folders of a split of DAVIS. They need not exist."""
     half, listed = _SPLITS[split]
     base = davis_root / half if (davis_root / half).is_dir() else davis_root
     sets = base / "ImageSets"

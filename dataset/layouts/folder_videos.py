@@ -52,9 +52,6 @@ class FolderVideos:
     def videos(self, *, progress: bool = False) -> list[Video]:
         """Return the videos with their given masks, in the order of their names.
 
-        Args:
-            progress: show a progress bar on stderr.
-
         Raises:
             InputError: a folder cannot be read, ``masks`` holds no video, a video has no frames or no given mask, or a
                 mask has no frame; ``images`` and ``masks`` are swapped, or one is the root of a data set. With
@@ -110,10 +107,6 @@ class FolderVideos:
 
     def true_masks(self, video: str, frames: Sequence[Path]) -> dict[int, Path]:
         """Return the true masks of a video, by frame number, in order. Without ground truth there are none.
-
-        Args:
-            video: the name of the video.
-            frames: the frames of the video.
 
         Raises:
             InputError: the folder of ground truth is missing, or a mask has no frame.

@@ -163,7 +163,6 @@ def files_by_frame(folder: Path, suffixes: Sequence[str] = FRAME_SUFFIXES) -> di
     """Return the files of a folder by their stems.
 
     Args:
-        folder: the folder of a video's frames or masks.
         suffixes: those of the wanted files, case-insensitive.
     """
     try:

@@ -17,7 +17,6 @@ def training_folders(root: Path, repeats: int = 1) -> list[VideoFolders]:
     page, or the page's folder of several videos: ``DAVIS``, ``export/DAVIS`` or ``<video>/export/DAVIS``.
 
     Args:
-        root: the folder.
         repeats: the number of repetitions of each video per epoch.
 
     Raises:

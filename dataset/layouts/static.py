@@ -129,7 +129,6 @@ def _image_and_mask_folders(folder: Path, masks: Path | None = None) -> Iterator
     """The folders of images in ``folder``, including itself, each with the folder of its masks.
 
     Args:
-        folder: the folder to search.
         masks: the folder of its masks, if it belongs to a twin.
     """
     yield folder, masks or folder

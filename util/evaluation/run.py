@@ -113,7 +113,6 @@ def score_and_draw(evaluation: Evaluation, output: OutputFolder, *, overlay: boo
     """Score the masks in an output folder if there is ground truth, and draw overlays on request.
 
     Args:
-        output: the output folder, with the masks of all videos.
         overlay: whether to draw ``overlay/<video>/<frame>.jpg`` and a contact sheet ``overlay/<video>.jpg``.
     """
     scores = {}

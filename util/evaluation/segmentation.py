@@ -117,7 +117,6 @@ def engine_network(path: Path | str | None, device: torch.device, amp: bool, *, 
     Args:
         path: the checkpoint; None is the small network that comes with the project.
         amp: half precision, if the device supports it.
-        compiled: whether ``torch.compile`` compiles the network.
     """
     return for_inference(load_network(path, device), inference_dtype(device, amp), compiled=compiled)
 
@@ -183,7 +182,6 @@ def segment(
 
     Args:
         core: a new engine.
-        video: the video and its given masks.
         size: the short side of the network's input, in pixels; None for the size of the frames.
         confidence: whether to compute `Segmented.confidence`, of the probabilities at the size of the network's input.
         autotune: whether a GPU measures which convolutions are the fastest. It takes time for each new size and number
