@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
@@ -30,6 +31,7 @@ from matplotlib.figure import Figure
 from dataset.files.images import read_mask
 from dataset.files.video import Video
 from dataset.layouts.davis import DAVIS
+from tables.long_run import LongRun
 from util.argument_types import positive
 from util.device import choose_device, device_name, peak_memory
 from util.distributed import Processes
@@ -40,7 +42,6 @@ from util.evaluation.arguments import (
     network_notes,
     never_updated,
 )
-from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 from util.evaluation.output import OutputFolder
 from util.evaluation.scoring import check_given_masks, check_plans, davis_plans

@@ -13,8 +13,8 @@ from dataset.files.images import read_image, read_mask, to_tensor, write_mask
 from dataset.layouts.davis import DAVIS
 from model.inference import InferenceCore
 from model.memory import BANKS
+from tables.long_run import LongRun
 from util import files
-from util.evaluation.long_run import LongRun
 from util.evaluation.metrics import contour_accuracy, region_similarity
 
 CLIPS = {"cows": 6, "other": 4}
