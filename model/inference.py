@@ -76,6 +76,7 @@ class InferenceCore:
         self.confirm_updates = confirm_updates
         self.object_ids: list[int] = []
         self.labels = torch.zeros(1, dtype=torch.int64, device=network.device)
+        self._dtype = network.dtype
         self.rule = FixedInterval(mem_every)
         self.memory = MemoryBank(spec, network)
         self._size: torch.Size | None = None  # [H,W] of all frames
@@ -154,7 +155,7 @@ class InferenceCore:
         elif absent:
             raise ValueError("only a mask can show that an object is absent; give the mask of the frame")
         self._size = image.shape[1:]
-        device, dtype = self.labels.device, self.network.dtype
+        device, dtype = self.labels.device, self._dtype
         if mask is None and not self.object_ids:
             return torch.ones(1, *self._size, device=device)
 

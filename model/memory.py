@@ -69,9 +69,10 @@ class _Group:
         """
         if spec.growing:
             return [(embedding, 1) for embedding in (self.first, *self.updates)]
-        if self.latest is None or not spec.reads_updates:
+        if self.latest is None:
             return [(self.first, max(1, bool(spec.first) + bool(spec.recurrent)))]
-        counted = [(self.first, spec.first), (self.latest, spec.latest), (self.recurrent, spec.recurrent)]
+        first = spec.first if spec.latest or spec.recurrent else 1
+        counted = [(self.first, first), (self.latest, spec.latest), (self.recurrent, spec.recurrent)]
         return [(embedding, count) for embedding, count in counted if count]
 
     def remove(self, channel: int) -> None:
