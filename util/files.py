@@ -78,8 +78,7 @@ def lock_folder(path: Path, *inside: str) -> Iterator[None]:
     """A context in which no other process can lock the folder. At its start `remove_leftovers` cleans the folder.
 
     The system releases the lock when this process ends, in whatever way. Processes that were forked from it may hold
-    the lock a few seconds longer, so this waits for them. A folder that is still empty at the
-    end is deleted.
+    the lock a few seconds longer, so this waits for them. A folder that is still empty at the end is deleted.
 
     Args:
         path: the folder; it is created if it is missing.

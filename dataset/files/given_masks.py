@@ -174,7 +174,7 @@ def assign_masks(masks: Sequence[Path], video: str, names: Sequence[str] | None 
     if len(masks) == 1 and not named[0].plain:
         frames = [0]
     elif len(masks) > 1 and (None in frames or len(set(frames)) < len(frames)):
-        frames = [_last_number(mask.stem.removeprefix(video), names) for mask in masks]
+        frames = [_last_number(mask.stem.removeprefix(video) or mask.stem, names) for mask in masks]
     assigned: dict[int, Path] = {}
     for mask, frame in zip(masks, frames, strict=True):
         if frame is None:
@@ -397,16 +397,21 @@ def _parsed(path: Path, name: str, video: str, names: Sequence[str] | None) -> _
         digits = longest if sum(len(number) == len(longest) for number in numbers) == 1 else numbers[-1]
         sure = digits == longest
     elif numbers and not re.search(r"[^\W\d_]", rest):  # a number alone
-        digits, sure = longest, names is None and longest[0] == "0" and len(longest) > 1
-    elif numbers and longest[0] == "0" and len(longest) > 1:
+        digits, sure = longest, names is None and _is_padded(longest)
+    elif numbers and _is_padded(longest):
         digits, sure = longest, name.startswith(longest)
     if not digits:
         return _Named(path, None, path.stem, plain=False)
     number = int(digits) if names is None else _numbered_frame(rest, int(digits), names)
     if number is None and sure:
         raise _nameless(path, video, names)
-    plain = bool(announced) or name == digits or (len(digits) > 1 and digits[0] == "0")
+    plain = bool(announced) or name == digits or _is_padded(digits)
     return _Named(path, number, name.replace(digits, "", 1).strip(" _.#-"), sure, plain)
+
+
+def _is_padded(digits: str) -> bool:
+    """Whether a number has leading zeros, as the numbers of frames have."""
+    return len(digits) > 1 and digits[0] == "0"
 
 
 def _folder_name(mask: Path, video: str, names: Sequence[str] | None) -> _Named:

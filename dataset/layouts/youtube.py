@@ -17,7 +17,6 @@ from util.files import folders_near, is_plain_name
 
 TRAIN = "train"  # the training split as downloaded
 TRAIN_480P = "train_480p"  # smaller copies of it, made by scripts/resize_youtube.py
-VALID = "valid"
 
 
 def split_folders(yv_root: Path, split: str = TRAIN_480P) -> VideoFolders:
@@ -25,8 +24,7 @@ def split_folders(yv_root: Path, split: str = TRAIN_480P) -> VideoFolders:
 
     Args:
         yv_root: the folder that holds ``train/``, ``train_480p/`` and ``valid/``.
-        split: `TRAIN_480P` for the copies that training reads, `TRAIN` for the original files, or `VALID`, which has
-            the given masks only.
+        split: `TRAIN_480P` for the copies that training reads, or `TRAIN` for the original files.
     """
     remedy = "make it with scripts/resize_youtube.py" if split == TRAIN_480P else "unpack YouTube-VOS again"
     return VideoFolders("YouTube-VOS", _images(yv_root, split), _masks(yv_root, split), remedy, annotation_step=5)
